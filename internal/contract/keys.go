@@ -1,0 +1,42 @@
+package contract
+
+// Redis keys. Keys that one script touches share a hash tag ({…}), so that Redis
+// Cluster keeps them in one slot: quota and rate keys by customer, a grant by
+// its digest, the feed in one slot, the usage stream in one slot.
+//
+// All of them except the rate keys are durable: Redis must run with noeviction
+// and AOF.
+
+// GrantKey holds the Grant of one token, as JSON.
+func GrantKey(d Digest) string { return "oc:grant:{" + d.Hex() + "}" }
+
+// QuotaKey holds the counters of one customer and period (hash: limit,
+// limit_version, settled, held).
+func QuotaKey(customer, period string) string { return "oc:quota:{" + customer + "}:" + period }
+
+// HoldsKey holds the reservations in flight of one customer and period (hash:
+// reservation id → tokens and deadline).
+func HoldsKey(customer, period string) string { return "oc:holds:{" + customer + "}:" + period }
+
+// SettledKey remembers which reservations were settled, so that a repeated
+// settlement changes nothing.
+func SettledKey(customer, period string) string { return "oc:settled:{" + customer + "}:" + period }
+
+// RateKey holds how much each replica is asked for by one customer (hash:
+// replica → demand and time).
+func RateKey(customer string) string { return "oc:rate:{" + customer + "}" }
+
+// Feed and usage keys, and the channels beside them.
+const (
+	FeedSeqKey  = "oc:{feed}:seq"  // number of the newest change
+	FeedLogKey  = "oc:{feed}:log"  // capped stream of changes; entry id "<number>-0"
+	FeedChannel = "oc:{feed}:wake" // pub/sub: each change, encoded as in the log
+
+	UsageStreamKey = "oc:{usage}:events" // stream of batches of usage events
+	UsageGroup     = "ledger"            // consumer group of the billing-workers
+	UsageField     = "b"                 // field of a stream entry that holds a batch
+)
+
+// FeedLogLen is about how many changes the feed's log keeps. A reader that is
+// further behind reloads.
+const FeedLogLen = 10_000
