@@ -1,0 +1,83 @@
+package testenv
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// builds remembers the binaries of this test process.
+type builds struct {
+	mu   sync.Mutex
+	done map[string]*build
+}
+
+type build struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+var binaries = &builds{done: make(map[string]*build)}
+
+// BuildBinary builds the main package pkg, a path relative to the module's root
+// such as "./cmd/token-proxy", and returns the path of the binary. It is built
+// once per test process, with the race detector when the test has it.
+func BuildBinary(t testing.TB, pkg string) string {
+	t.Helper()
+	binaries.mu.Lock()
+	b, ok := binaries.done[pkg]
+	if !ok {
+		b = &build{}
+		binaries.done[pkg] = b
+	}
+	binaries.mu.Unlock()
+	b.once.Do(func() { b.path, b.err = buildBinary(pkg) })
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	return b.path
+}
+
+func buildBinary(pkg string) (string, error) {
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	dir, err := workDir("bin-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, filepath.Base(pkg))
+	args := []string{"build", "-o", path}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, pkg)...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("testenv: build %s: %w\n%s", pkg, err, out)
+	}
+	return path, nil
+}
+
+// ModuleRoot returns the directory of the go.mod above the working directory.
+func ModuleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("testenv: %w", err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", fmt.Errorf("testenv: no go.mod above the working directory")
+		}
+		dir = parent
+	}
+}
