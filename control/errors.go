@@ -1,0 +1,16 @@
+package control
+
+import "errors"
+
+// Kinds of failure that callers tell apart with errors.Is. The text of the wrapping
+// error says which thing was meant.
+var (
+	// ErrNotFound: there is no such customer, box, token or period.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: a thing with this unique name is there already.
+	ErrExists = errors.New("already exists")
+	// ErrInvalid: the caller's input cannot be accepted.
+	ErrInvalid = errors.New("invalid")
+	// ErrSchema: the database's schema is not the one that this build needs.
+	ErrSchema = errors.New("database schema does not fit this build")
+)

@@ -1,0 +1,13 @@
+// Package store keeps the control plane's state in Postgres. All SQL of the project
+// lives here, and pgx is imported nowhere else; River's tables, when they come, are
+// the one exception.
+//
+// A Store is safe for concurrent use. Its errors wrap control.ErrNotFound,
+// control.ErrExists, control.ErrInvalid or control.ErrSchema where that is what
+// happened; any other error means that Postgres could not be asked, and that
+// nothing was changed or that a repetition will find out.
+//
+// Lock order, kept by every transaction: customers (FOR NO KEY UPDATE, so that
+// events of the customer are still inserted meanwhile), usage_events in order of
+// (replica, seq), usage_periods in order of (customer, period), the rest.
+package store

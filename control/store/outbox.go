@@ -1,0 +1,88 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// PublishChanges hands changes that are not yet published, at most limit, oldest
+// first, to publish, and marks those that it returns nil for, with the number that
+// it returns. With ids it waits for other publishers of these rows, so that on return
+// they are published, by whomever; without, it leaves rows that another publisher
+// has in hand to it. It goes on after a failure and returns the failures joined.
+//
+// A process that dies between publishing and marking leaves the row pending: it is
+// published once more, which changes nothing.
+func (s *Store) PublishChanges(ctx context.Context, ids []int64, limit int, publish func(context.Context, control.Change) (int64, error)) (int, error) {
+	var published int
+	var failures []error
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		query := `SELECT id, kind, customer_id, digest, payload, created_at FROM config_changes
+			WHERE published_at IS NULL AND ($1::bigint[] IS NULL OR id = ANY($1)) ORDER BY id LIMIT $2 FOR UPDATE`
+		if ids == nil {
+			query += ` SKIP LOCKED`
+		}
+		rows, _ := tx.Query(ctx, query, ids, limit)
+		changes, err := pgx.CollectRows(rows, scanChange)
+		if err != nil {
+			return err
+		}
+		for _, c := range changes {
+			seq, err := publish(ctx, c)
+			if err != nil {
+				failures = append(failures, fmt.Errorf("publish change %d: %w", c.ID, err))
+				if ctx.Err() != nil {
+					break
+				}
+				continue
+			}
+			if _, err := tx.Exec(ctx, `UPDATE config_changes SET published_at = now(), feed_seq = $2 WHERE id = $1`, c.ID, seq); err != nil {
+				return err
+			}
+			published++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, errors.Join(append(failures, explain("publish changes", err))...)
+	}
+	return published, errors.Join(failures...)
+}
+
+// PendingChanges returns how many changes wait to be published.
+func (s *Store) PendingChanges(ctx context.Context) (int64, error) {
+	var n int64
+	err := s.pool.QueryRow(ctx, `SELECT count(*) FROM config_changes WHERE published_at IS NULL`).Scan(&n)
+	return n, explain("count pending changes", err)
+}
+
+func scanChange(row pgx.CollectableRow) (c control.Change, err error) {
+	var digest, payload []byte
+	if err := row.Scan(&c.ID, &c.Kind, &c.CustomerID, &digest, &payload, &c.CreatedAt); err != nil {
+		return c, err
+	}
+	switch c.Kind {
+	case control.ChangeGrant:
+		if len(digest) != len(c.Digest) {
+			return c, fmt.Errorf("change %d: digest of %d bytes", c.ID, len(digest))
+		}
+		c.Digest = contract.Digest(digest)
+		g, err := contract.DecodeGrant(payload)
+		if err != nil {
+			return c, fmt.Errorf("change %d: %w", c.ID, err)
+		}
+		c.Grant = *g
+	case control.ChangeLimit:
+		if err := json.Unmarshal(payload, &c.Limit); err != nil {
+			return c, fmt.Errorf("change %d: %w", c.ID, err)
+		}
+	}
+	return c, nil
+}

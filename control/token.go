@@ -1,0 +1,59 @@
+package control
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// ProxyToken is what the control plane keeps of a proxy token: never the token
+// itself, only its digest and its last four characters.
+type ProxyToken struct {
+	ID         string          `json:"id"`
+	CustomerID string          `json:"customer_id"`
+	BoxID      string          `json:"box_id"`
+	Digest     contract.Digest `json:"-"`
+	Hint       string          `json:"hint"`    // last four characters
+	Version    int64           `json:"version"` // of its grant; grows with every change
+	Status     contract.Status `json:"status"`
+	CreatedAt  time.Time       `json:"created_at"`
+	RevokedAt  time.Time       `json:"revoked_at,omitzero"`
+}
+
+// GrantFor builds what proxies shall know about token: the version, status and
+// limits of this moment. A token of a customer that is not active is suspended at
+// best; a revoked one stays revoked.
+func GrantFor(c Customer, token ProxyToken, p UsagePeriod, tier Tier) (contract.Grant, error) {
+	if token.CustomerID != c.ID || p.CustomerID != c.ID {
+		return contract.Grant{}, fmt.Errorf("grant of token %s: token and period must belong to customer %s", token.ID, c.ID)
+	}
+	if tier.Name != c.Tier {
+		return contract.Grant{}, fmt.Errorf("grant of token %s: customer %s is on tier %q, not %q", token.ID, c.ID, c.Tier, tier.Name)
+	}
+	status := token.Status
+	if status == contract.StatusActive && c.Status != CustomerActive {
+		status = contract.StatusSuspended
+	}
+	g := contract.Grant{
+		Format:            contract.GrantFormat,
+		Version:           token.Version,
+		TokenID:           token.ID,
+		CustomerID:        c.ID,
+		BoxID:             token.BoxID,
+		Tier:              tier.Name,
+		Status:            status,
+		RequestsPerSecond: tier.RequestsPerSecond,
+		Burst:             tier.Burst,
+		Concurrent:        tier.Concurrent,
+		MonthlyLimit:      p.LimitTokens,
+		LimitVersion:      p.LimitVersion,
+		Period:            p.Period(),
+		Weights:           tier.Weights,
+		Models:            tier.Models,
+	}
+	if err := g.Validate(); err != nil {
+		return contract.Grant{}, err
+	}
+	return g, nil
+}
