@@ -1,0 +1,136 @@
+// Package feed publishes grants and changes of the configuration to Redis, where
+// every proxy reads them. Postgres stays the truth: its outbox calls this package
+// again for whatever it is not sure has arrived, and every call may be repeated.
+//
+// A change goes to two slots of Redis, in this order: the grant to its own key, and
+// then its announcement, numbered without gaps, to the log and the channel. Who has
+// read an announcement therefore finds a grant at least as new under its key.
+package feed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// ErrRevoked says that the grant is revoked for ever, so that nothing was written.
+// The caller must mint another token.
+var ErrRevoked = errors.New("grant is revoked")
+
+// grantScript writes a grant whose version is newer than the stored one. The stored
+// one of a revoked token is never replaced by one that is not revoked. Versions are
+// compared as decimal strings: they may be larger than the numbers Lua has.
+//
+//	KEYS[1] GrantKey
+//	ARGV: grant, version, status
+//	answer: {1 if the grant is stored now, 0 if a newer one is, −1 if a revoked one
+//	is, and the stored grant}
+const grantScript = `
+local old = redis.call('GET', KEYS[1])
+if old then
+  -- The quote in front keeps limit_version apart; inside a string it would be escaped.
+  local version = string.match(old, '"version":(%d+)')
+  local status = string.match(old, '"status":"(%a+)"')
+  if status == 'revoked' and ARGV[3] ~= 'revoked' then
+    if version and (#version > #ARGV[2] or (#version == #ARGV[2] and version >= ARGV[2])) then return {0, old} end
+    return {-1, old}
+  end
+  if version and (#version > #ARGV[2] or (#version == #ARGV[2] and version > ARGV[2])) then return {0, old} end
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return {1, ARGV[1]}
+`
+
+// changeScript numbers a change, appends it to the log and publishes it. If the
+// number was lost but the log was not, it goes on from the log.
+//
+//	KEYS[1] FeedSeqKey, KEYS[2] FeedLogKey
+//	ARGV: the change up to its number, the change after it, length of the log, channel
+//	answer: the number
+const changeScript = `
+local seq = redis.call('INCR', KEYS[1])
+local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if top then
+  local last = tonumber(string.match(top[1], '^(%d+)'))
+  if last >= seq then
+    seq = last + 1
+    redis.call('SET', KEYS[1], string.format('%.0f', seq))
+  end
+end
+local number = string.format('%.0f', seq)
+local change = ARGV[1] .. number .. ARGV[2]
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], number .. '-0', 'c', change)
+redis.call('PUBLISH', ARGV[4], change)
+return seq
+`
+
+// Publisher publishes changes. It is safe for concurrent use: concurrent calls for
+// the same digest end with the newest version stored, and announced at least once.
+type Publisher struct {
+	client redis.UniversalClient
+	grant  *redis.Script
+	change *redis.Script
+}
+
+// NewPublisher returns a Publisher on client, which stays the caller's.
+func NewPublisher(client redis.UniversalClient) *Publisher {
+	return &Publisher{client: client, grant: redis.NewScript(grantScript), change: redis.NewScript(changeScript)}
+}
+
+// PutGrant stores g under digest unless a newer version is stored, and announces
+// what is stored then. It returns the number of the announcement. After an error,
+// other than ErrRevoked, the grant may be stored, announced, both or neither: repeat
+// the call. Revoking is putting a grant with StatusRevoked; its key stays for ever.
+func (p *Publisher) PutGrant(ctx context.Context, digest contract.Digest, g contract.Grant) (seq int64, err error) {
+	encoded, err := contract.EncodeGrant(g)
+	if err != nil {
+		return 0, fmt.Errorf("put grant: %w", err)
+	}
+	reply, err := p.grant.Run(ctx, p.client, []string{contract.GrantKey(digest)}, encoded, g.Version, string(g.Status)).Slice()
+	if err != nil {
+		return 0, fmt.Errorf("put grant of token %s: %w", g.TokenID, err)
+	}
+	if len(reply) != 2 {
+		return 0, fmt.Errorf("put grant of token %s: unexpected answer", g.TokenID)
+	}
+	if reply[0] == int64(-1) {
+		return 0, fmt.Errorf("put grant of token %s, version %d: %w", g.TokenID, g.Version, ErrRevoked)
+	}
+	text, _ := reply[1].(string)
+	stored, err := contract.DecodeGrant([]byte(text))
+	if err != nil {
+		return 0, fmt.Errorf("put grant of token %s: stored grant: %w", g.TokenID, err)
+	}
+	return p.announce(ctx, contract.Change{Kind: contract.ChangeGrant, Digest: digest.Hex(), Grant: stored})
+}
+
+// Reload tells every reader to forget what it knows and to read anew. It returns the
+// number of the announcement.
+func (p *Publisher) Reload(ctx context.Context) (seq int64, err error) {
+	return p.announce(ctx, contract.Change{Kind: contract.ChangeReload})
+}
+
+func (p *Publisher) announce(ctx context.Context, c contract.Change) (seq int64, err error) {
+	c.Seq = 0
+	encoded, err := contract.EncodeChange(c)
+	if err != nil {
+		return 0, fmt.Errorf("announce change: %w", err)
+	}
+	// The number is known only inside the script, which therefore gets both sides.
+	head, tail, found := bytes.Cut(encoded, []byte(`"seq":0`))
+	if !found {
+		return 0, errors.New("announce change: encoding has no number")
+	}
+	head = append(bytes.Clone(head), `"seq":`...)
+	seq, err = p.change.Run(ctx, p.client, []string{contract.FeedSeqKey, contract.FeedLogKey},
+		head, tail, contract.FeedLogLen, contract.FeedChannel).Int64()
+	if err != nil {
+		return 0, fmt.Errorf("announce change: %w", err)
+	}
+	return seq, nil
+}
