@@ -1,0 +1,128 @@
+package grants
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+const (
+	// loadAttempts is how often a read that a change overtook is repeated.
+	loadAttempts = 4
+	// overtakenPause is how long to wait for a read that is older than what the feed
+	// has announced: the grant is written first, so this is an odd replica or a restart.
+	overtakenPause = 10 * time.Millisecond
+	// failingFor is how long after a failed read entries past their soft age are used
+	// without another attempt.
+	failingFor = 200 * time.Millisecond
+)
+
+// read waits for the shared read of digest. The read goes on for the others, and for
+// the cache, when ctx ends.
+func (c *Cache) read(ctx context.Context, digest contract.Digest) (*contract.Grant, error) {
+	result := c.flight.DoChan(string(digest[:]), func() (any, error) { return c.load(digest) })
+	timeout := time.NewTimer(c.opts.ReadTimeout + c.opts.ReadTimeout/4)
+	defer timeout.Stop()
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		// A change may have been applied since the read was checked.
+		e := r.Val.(*entry)
+		if floor, revoked := c.floors.get(&digest); revoked != nil {
+			return revoked, nil
+		} else if !e.good(&digest, c.gen.Load(), floor) {
+			return nil, fmt.Errorf("%w: it changed while it was read", ErrUnavailable)
+		}
+		if e.grant == nil {
+			return nil, ErrUnknownToken
+		}
+		return e.grant, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("look up grant: %w", ctx.Err())
+	case <-timeout.C:
+		c.failing.Store(int64(c.now() + failingFor))
+		return nil, fmt.Errorf("%w: no answer in time", ErrUnavailable)
+	}
+}
+
+// load reads the grant of digest until it is not older than what the feed announced,
+// and remembers it.
+func (c *Cache) load(digest contract.Digest) (*entry, error) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil, fmt.Errorf("%w: cache is closed", ErrUnavailable)
+	}
+	c.loads.Add(1)
+	c.mu.Unlock()
+	defer c.loads.Done()
+
+	ctx, cancel := context.WithTimeout(c.ctx, c.opts.ReadTimeout)
+	defer cancel()
+	for range loadAttempts {
+		gen := c.gen.Load()
+		sent := c.now()
+		grant, err := c.get(ctx, digest)
+		if err != nil {
+			c.failing.Store(int64(c.now() + failingFor))
+			return nil, err
+		}
+		// Ages count from before the read, so that one that took long is old.
+		e := &entry{digest: digest, grant: grant, gen: gen, soft: sent + c.opts.PositiveTTL}
+		if grant == nil {
+			e.soft = sent + c.opts.NegativeTTL
+		}
+		e.hard = e.soft + c.opts.Grace
+		floor, revoked := c.floors.get(&digest)
+		if revoked != nil {
+			e.grant, e.gen = revoked, c.gen.Load()
+			return e, nil
+		}
+		if !e.good(&digest, c.gen.Load(), floor) || c.now() >= e.soft {
+			select {
+			case <-ctx.Done():
+			case <-time.After(overtakenPause):
+			}
+			continue
+		}
+		c.remember(e)
+		return e, nil
+	}
+	return nil, fmt.Errorf("%w: what Redis has is older than the feed", ErrUnavailable)
+}
+
+// get is the read itself; no grant is no error.
+func (c *Cache) get(ctx context.Context, digest contract.Digest) (*contract.Grant, error) {
+	encoded, err := c.client.Get(ctx, contract.GrantKey(digest)).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	grant, err := contract.DecodeGrant(encoded)
+	if err != nil {
+		c.opts.Logger.Error("a stored grant cannot be used", "error", err)
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return grant, nil
+}
+
+// remember puts e into its cache, and waits until it is visible there, so that who
+// comes right after this read finds it. Nothing depends on that it stays.
+func (c *Cache) remember(e *entry) {
+	store := c.known
+	if e.grant == nil {
+		store = c.unknown
+	}
+	store.Set(binary.LittleEndian.Uint64(e.digest[:]), e, 1)
+	store.Wait()
+}
