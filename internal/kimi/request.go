@@ -41,6 +41,8 @@ type Request struct {
 	ModelSpan Span
 	Model     []byte
 
+	Messages Span // of the messages array
+
 	Stream       bool
 	IncludeUsage bool // stream_options.include_usage is true
 
@@ -176,6 +178,7 @@ func (s *requestScanner) top(i int) int {
 			i = s.model(at)
 		case "messages":
 			i = s.messages(at)
+			s.r.Messages = Span{at, max(i, 0)}
 		case "stream":
 			i = s.flag(at, fStream, "stream", &s.r.Stream)
 		case "stream_options":

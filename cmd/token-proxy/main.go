@@ -1,0 +1,235 @@
+// Command token-proxy is the data plane of openclaw-cloud: see package proxy.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/proxy"
+	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
+	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+func main() {
+	path := flag.String("config", "/etc/openclaw/token-proxy.json", "configuration file (JSON; fields and defaults: proxy.Config)")
+	check := flag.Bool("check-config", false, "read the configuration, say what is wrong with it, and exit")
+	version := flag.Bool("version", false, "print the version and exit")
+	flag.Usage = func() {
+		fmt.Fprintf(flag.CommandLine.Output(), "token-proxy authenticates, limits, forwards and meters LLM requests.\n\nUsage: token-proxy -config FILE\n\n")
+		flag.PrintDefaults()
+		fmt.Fprintf(flag.CommandLine.Output(), "\nA secret in the file may be written as \"file:PATH\" or \"env:NAME\".\n")
+	}
+	flag.Parse()
+	if *version {
+		fmt.Println(buildVersion())
+		return
+	}
+	cfg, pepper, err := load(*path)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "token-proxy:", err)
+		os.Exit(2)
+	}
+	if *check {
+		fmt.Println("configuration is valid")
+		return
+	}
+	if err := run(cfg, pepper); err != nil {
+		fmt.Fprintln(os.Stderr, "token-proxy:", err)
+		os.Exit(1)
+	}
+}
+
+func buildVersion() string {
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		return bi.Main.Version + " " + bi.GoVersion
+	}
+	return "unknown"
+}
+
+func load(path string) (proxy.Config, []byte, error) {
+	cfg, err := proxy.LoadConfig(path, secret)
+	if err != nil {
+		return cfg, nil, err
+	}
+	pepper, err := os.ReadFile(cfg.TokenPepperFile)
+	if err != nil {
+		return cfg, nil, fmt.Errorf("read token_pepper_file: %w", err)
+	}
+	pepper = []byte(strings.TrimSpace(string(pepper)))
+	if _, err := contract.NewHasher(pepper); err != nil {
+		return cfg, nil, fmt.Errorf("token_pepper_file: %w", err)
+	}
+	return cfg, pepper, nil
+}
+
+// secret resolves "file:PATH" and "env:NAME".
+func secret(v string) (string, error) {
+	if p, ok := strings.CutPrefix(v, "file:"); ok {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return "", fmt.Errorf("read secret: %w", err)
+		}
+		return strings.TrimSpace(string(b)), nil
+	}
+	if name, ok := strings.CutPrefix(v, "env:"); ok {
+		s := os.Getenv(name)
+		if s == "" {
+			return "", fmt.Errorf("read secret: environment variable %s is not set", name)
+		}
+		return s, nil
+	}
+	return v, nil
+}
+
+func newLogger(level string) *slog.Logger {
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(level)) // validated with the configuration
+	return slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: l}))
+}
+
+// replicaID is minted anew for every process.
+func replicaID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func run(cfg proxy.Config, pepper []byte) error {
+	log := newLogger(cfg.LogLevel).With("service", "token-proxy")
+	replica := replicaID()
+	log = log.With("replica", replica)
+	timeout := time.Duration(cfg.Timeouts.Redis)
+
+	ropts, err := redis.ParseURL(cfg.RedisURL)
+	if err != nil {
+		return fmt.Errorf("redis_url: %w", err)
+	}
+	ropts.DialTimeout, ropts.ReadTimeout, ropts.WriteTimeout = timeout, timeout, timeout
+	ropts.MaxRetries = -1 // each caller has its own policy
+	rdb := redis.NewClient(ropts)
+	defer rdb.Close()
+	if err := checkRedis(rdb, cfg.AllowUnsafe, log); err != nil {
+		return err
+	}
+
+	hasher, err := contract.NewHasher(pepper)
+	if err != nil {
+		return err
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := proxy.NewMetrics(reg)
+
+	pool, err := upstream.NewPool(cfg.Upstreams, upstream.Options{Logger: log})
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	cache, err := grants.New(rdb, grants.Options{
+		MaxEntries: cfg.Limits.CachedTokens, Grace: time.Duration(cfg.Timeouts.Grace), ReadTimeout: timeout, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	ledger := quota.NewRedisLedger(rdb, quota.RedisOptions{Replica: replica, Timeout: timeout, Logger: log})
+	rates := quota.NewRates(rdb, quota.RateOptions{Replica: replica, Logger: log})
+	events := meter.New(rdb, meter.Options{Replica: replica, MaxQueued: cfg.Limits.QueuedEvents, Logger: log})
+
+	srv, err := proxy.New(cfg, proxy.Deps{
+		Grants: cache, Ledger: ledger, Rates: rates, Meter: events, Pool: pool,
+		Hasher: hasher, Metrics: metrics, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := srv.Listen(); err != nil {
+		return err
+	}
+	adminLn, err := net.Listen("tcp", cfg.Admin)
+	if err != nil {
+		return fmt.Errorf("listen for admin: %w", err)
+	}
+	admin := &http.Server{Handler: srv.Admin(reg), ReadHeaderTimeout: 10 * time.Second}
+
+	life, stop := context.WithCancel(context.Background())
+	defer stop()
+	failed := make(chan error, 4)
+	background := func(name string, f func() error) {
+		go func() {
+			if err := f(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		}()
+	}
+	background("grants feed", func() error { return cache.Run(life) })
+	background("admin listener", func() error { return admin.Serve(adminLn) })
+	background("public listener", srv.Serve)
+	log.Info("listening", "addr", srv.Addr().String(), "admin", adminLn.Addr().String(), "models", srv.Models(), "version", buildVersion())
+
+	sig, unhook := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer unhook()
+	var cause error
+	select {
+	case <-sig.Done():
+	case cause = <-failed:
+		log.Error("ending because a part failed", "error", cause)
+	}
+	unhook() // a second signal ends the process at once
+	drainErr := srv.Drain(context.Background())
+	stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	err = errors.Join(cause, drainErr, rates.Close(ctx), ledger.Close(ctx), admin.Shutdown(ctx))
+	events.Close()
+	cache.Close()
+	if err == nil {
+		log.Info("drained")
+	}
+	return err
+}
+
+// checkRedis refuses a Redis that may forget what it acknowledged.
+func checkRedis(rdb redis.UniversalClient, allowUnsafe bool, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var problems []string
+	for key, want := range map[string]string{"maxmemory-policy": "noeviction", "appendonly": "yes"} {
+		got, err := rdb.ConfigGet(ctx, key).Result()
+		if err != nil {
+			// Redis may be down or forbid CONFIG; the proxy starts and waits for it.
+			log.Warn("Redis settings cannot be checked", "setting", key, "error", err)
+			continue
+		}
+		if got[key] != want {
+			problems = append(problems, fmt.Sprintf("%s is %q, must be %q (CONFIG SET %s %s)", key, got[key], want, key, want))
+		}
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	if allowUnsafe {
+		log.Warn("Redis may lose data: allowed by allow_unsafe_redis", "problems", problems)
+		return nil
+	}
+	return fmt.Errorf("Redis would lose data: %s; set it, or allow_unsafe_redis for development", strings.Join(problems, "; "))
+}

@@ -1,0 +1,188 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// admit takes what the request needs before anything is sent: a place in flight, a
+// request of the rate, and a reservation of the most tokens it can use.
+func (s *Server) admit(c *call, body []byte) (refusal, detail) {
+	if err := s.scan(c, body); err != nil {
+		return refuseBadJSON, scanDetail(err)
+	}
+	if c.req.Unbounded != "" {
+		return refuseUnbounded, detail{message: "the size in tokens of this content cannot be bounded, so it cannot be charged safely: " + c.req.Unbounded}
+	}
+	if !c.grant.AllowsModel(c.model) || !s.pool.Serves(c.face, c.model) {
+		return refuseModel, detail{message: fmt.Sprintf("the model %q does not exist or this token does not allow it; GET /v1/models lists those that do", clip(c.model, 100)), param: "model"}
+	}
+	if s.state.Load() == stateClosed {
+		return refuseDraining, detail{}
+	}
+	if s.meter.Full() {
+		return refuseQuotaUnavailable, detail{message: "usage cannot be recorded at the moment"}
+	}
+	if !s.customers.enter(c.grant.CustomerID, c.grant.Concurrent) {
+		return refuseConcurrency, detail{message: fmt.Sprintf("too many requests in flight: this plan allows %d at once", c.grant.Concurrent)}
+	}
+	c.entered = true
+	ok, remaining, retry := s.rates.Allow(c.grant.CustomerID, quota.RequestRate{PerSecond: c.grant.RequestsPerSecond, Burst: c.grant.Burst}, c.start)
+	c.ratelimit = rateState{known: true, remaining: remaining}
+	if !ok {
+		return refuseRate, detail{
+			message:    fmt.Sprintf("too many requests: this plan allows %g per second", c.grant.RequestsPerSecond),
+			retryAfter: min(retry, time.Second), // Retry-After: 1 makes OpenClaw wait rather than fail over
+		}
+	}
+	return s.reserve(c, body)
+}
+
+func (s *Server) scan(c *call, body []byte) error {
+	var err error
+	c.req, err = kimi.ScanRequest(body, c.face)
+	if err != nil {
+		return err
+	}
+	c.model = string(c.req.Model)
+	return nil
+}
+
+func scanDetail(err error) detail {
+	var field *kimi.FieldError
+	if errors.As(err, &field) {
+		return detail{message: field.Error(), param: field.Field}
+	}
+	return detail{message: "the body is not valid JSON: " + err.Error()}
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "…"
+	}
+	return s
+}
+
+// reserve holds a sound upper bound: the bytes of the body (a token has at least one)
+// with configured maxima for media, and the output cap of each choice. Where that is
+// more than the limit leaves, the exact prompt size is asked for and the cap lowered
+// to what is left, so that the upstream itself ends the answer in time.
+func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
+	l := &s.cfg.Limits
+	prompt := quota.PromptBound(len(body), c.req.Images, c.req.ImageBytes, c.req.Videos, c.req.VideoBytes, l.ImageTokens, l.VideoTokens)
+	outputCap := c.req.OutputCap(l.DefaultOutputCap)
+	n := c.req.N
+	acct := s.account(c)
+	w := c.grant.Weights
+
+	lowered, exact := false, false
+	deadline := time.Now().Add(time.Duration(s.cfg.Timeouts.WaitForHold))
+	for {
+		need := quota.Need(w, prompt, outputCap, n)
+		a, err := s.take(acct, need)
+		if err != nil {
+			return refuseQuotaUnavailable, detail{}
+		}
+		c.answer = a
+		switch a.Verdict {
+		case quota.Granted:
+			c.hold, c.admitted = a.Hold, time.Now()
+			c.promptBound, c.outputBound = prompt, quota.Need(unit, 0, outputCap, n)
+			c.edits.OutputCap = outputCap
+			if c.req.ThinkingBudget.Present() && lowered {
+				// The budget counts into max_tokens and must stay below it.
+				c.edits.ThinkingBudget = max(outputCap-1, 1)
+			}
+			return refuseNone, detail{}
+		case quota.Exceeds:
+			if !exact {
+				// Near the limit only: ask how large the prompt really is.
+				exact = true
+				if p, ok := s.exactPrompt(c, body); ok {
+					prompt = min(prompt, p)
+				}
+				continue
+			}
+			left := a.Left()
+			if left < quota.Need(w, prompt, l.MinOutput, 1) {
+				return refuseMonthly, detail{
+					message: fmt.Sprintf("monthly token limit reached: %d of %d used; it resets at %s", a.Settled, a.Limit, c.grant.Period.End.UTC().Format(time.RFC3339)),
+					used:    a.Settled, limit: a.Limit, resetsAt: c.grant.Period.End.UTC(),
+					retryAfter: max(time.Until(c.grant.Period.End), time.Second),
+				}
+			}
+			// Lowered to what the limit leaves, not to what others leave of it just now:
+			// output is never shortened because of mere holds.
+			next := min(quota.LoweredCap(w, left, prompt, n), outputCap)
+			if next <= 0 {
+				next = 1
+			}
+			if next == outputCap {
+				// Settlements moved between two answers; ask again.
+				if time.Now().After(deadline) {
+					return refuseHeld, detail{}
+				}
+				continue
+			}
+			outputCap, lowered = next, true
+		case quota.Held:
+			if !s.awaitHold(c, deadline) {
+				if c.cancel.Cause() != nil {
+					return refuseDraining, detail{}
+				}
+				return refuseHeld, detail{}
+			}
+		default:
+			return refuseInternal, detail{}
+		}
+	}
+}
+
+// unit counts every token once, whatever a grant's weights say.
+var unit = contract.Weights{Prompt: 1, Cached: 1, Completion: 1}
+
+func (s *Server) account(c *call) quota.Account {
+	return quota.Account{
+		Customer: c.grant.CustomerID, Period: c.grant.Period,
+		Limit: c.grant.MonthlyLimit, LimitVersion: c.grant.LimitVersion,
+	}
+}
+
+func (s *Server) take(acct quota.Account, need int64) (quota.Answer, error) {
+	if a := s.ledger.TryReserve(acct, need); a.Verdict != quota.Unknown {
+		return a, nil
+	}
+	a, err := s.ledger.Reserve(s.life, acct, need)
+	if err != nil {
+		s.metrics.quotaErrors.Inc()
+		return a, err
+	}
+	return a, nil
+}
+
+// holdPoll is how often a waiter asks again when no settlement of this replica wakes
+// it: those of other replicas are not heard of.
+const holdPoll = 50 * time.Millisecond
+
+// awaitHold waits until tokens may have become free. It reports false when the
+// deadline has passed or the call was cut.
+func (s *Server) awaitHold(c *call, deadline time.Time) bool {
+	left := time.Until(deadline)
+	if left <= 0 || c.cancel.Cause() != nil {
+		return false
+	}
+	t := time.NewTimer(min(left, holdPoll))
+	defer t.Stop()
+	select {
+	case <-s.ledger.Changed(c.grant.CustomerID):
+	case <-t.C:
+	case <-s.life.Done():
+		return false
+	}
+	return true
+}

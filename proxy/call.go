@@ -1,0 +1,93 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// Why a call is cut. The upstream's connection is closed at once; the reason decides
+// the outcome and what the client is told.
+var (
+	errClientGone = errors.New("the client hung up")
+	errRevoked    = errors.New("the token was revoked or suspended")
+	errDrained    = errors.New("the proxy is shutting down")
+)
+
+// call is one request from accept to settle. It is owned by the goroutine that serves
+// the connection; others may only call cancel.Cancel. It holds copies, never a
+// RequestCtx: that is recycled while a stream still runs.
+type call struct {
+	s         *Server
+	start     time.Time
+	requestID string
+	conn      net.Conn
+	bodyLen   int
+
+	// accept
+	face   kimi.Face
+	route  route
+	remote netip.Addr
+
+	// authenticate
+	digest contract.Digest
+	grant  *contract.Grant
+
+	// admit
+	req         kimi.Request // its slices alias the request body: only until forward returns
+	model       string       // as asked
+	entered     bool         // counts as in flight for its customer
+	ratelimit   rateState
+	answer      quota.Answer
+	hold        quota.Hold
+	admitted    time.Time
+	promptBound int64 // prompt tokens that were reserved
+	outputBound int64 // completion tokens that were reserved, all choices together
+	edits       kimi.Edits
+
+	// forward
+	target       *upstream.Target
+	served       string
+	upstreamName string
+	upstreamID   string // the upstream's name for the request
+	cancel       upstream.Canceler
+	unwatch      func()
+	resp         *upstream.Response
+	forwarded    bool // the upstream may have seen the request: an event is due
+	ttfb         time.Duration
+
+	// relay
+	usage      kimi.Usage
+	outputSeen int64 // upper bound of the completion tokens that came
+	relayed    bool  // something of the answer came
+
+	// settle
+	blocked  string // reason, when refused
+	status   int
+	settled  bool
+	outcome  contract.Outcome
+	counts   kimi.Counts
+	basis    contract.Basis
+	charged  int64
+	unbilled int64
+	closed   bool
+}
+
+// rateState is what the x-ratelimit-…-requests headers say.
+type rateState struct {
+	known     bool
+	remaining int
+}
+
+func (c *call) contractFace() contract.Face {
+	if c.face == kimi.Anthropic {
+		return contract.FaceAnthropic
+	}
+	return contract.FaceOpenAI
+}

@@ -1,0 +1,67 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Drain ends the server as a rollout wants it: not ready, but accepting, while the
+// load balancers learn of it; then no new connections while streams finish; then the
+// rest is cut as drained; then every settlement and usage event is written. It returns
+// what could not be done in time. A second call returns at once.
+func (s *Server) Drain(ctx context.Context) error {
+	if !s.state.CompareAndSwap(stateServing, stateLame) {
+		return nil
+	}
+	t := &s.cfg.Timeouts
+	s.log.Info("draining", "in_flight", s.calls.len(), "pre_stop", time.Duration(t.PreStop).String(), "limit", time.Duration(t.Drain).String())
+	wait(ctx, time.Duration(t.PreStop), func() bool { return false })
+
+	if s.ln != nil {
+		_ = s.ln.Close() // Serve returns; what is in flight goes on
+	}
+	wait(ctx, time.Duration(t.Drain), func() bool { return s.calls.len() == 0 })
+
+	s.state.Store(stateClosed)
+	if n := s.calls.len(); n > 0 {
+		s.log.Warn("cutting what did not finish in time", "in_flight", n)
+		s.calls.cut(errDrained, func(*call) bool { return true })
+	}
+	const cutTime = 5 * time.Second // for error events to be written to slow clients
+	wait(context.WithoutCancel(ctx), cutTime, func() bool { return s.calls.len() == 0 })
+
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(t.Flush))
+	defer cancel()
+	errs := []error{s.ledger.Flush(flush), s.meter.Flush(flush)}
+	if n := s.calls.len(); n > 0 {
+		errs = append(errs, fmt.Errorf("%d requests did not end", n))
+	}
+	s.end()
+	// Idle connections are closed; fasthttp's Done fires now, which nothing of ours uses.
+	shut, cancelShut := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancelShut()
+	if err := s.http.ShutdownWithContext(shut); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		errs = append(errs, fmt.Errorf("shut down: %w", err))
+	}
+	errs = append(errs, s.hangups.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
+	return nil
+}
+
+// wait returns when done reports true, the time is over or ctx ends.
+func wait(ctx context.Context, limit time.Duration, done func() bool) {
+	deadline := time.Now().Add(limit)
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for !done() && time.Now().Before(deadline) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}

@@ -1,0 +1,271 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
+)
+
+// forward sends the request upstream and waits for the head of the answer. On
+// refuseNone c.resp holds it. Otherwise the call is settled.
+func (s *Server) forward(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
+	s.calls.add(c)
+	// A revocation between authenticate and add found no call to cut.
+	if g, ok := s.grants.Cached(c.digest); ok && g.Status != contract.StatusActive {
+		return refuseRevoked, detail{}
+	}
+	c.unwatch = s.hangups.Watch(c.conn, func() { c.cancel.Cancel(errClientGone) })
+	if r, d := s.send(ctx, c); r != refuseNone {
+		return r, d
+	}
+	c.ttfb = time.Since(c.admitted)
+	passHeaders(&ctx.Response.Header, c.resp.Head)
+	if st := c.resp.Status; st < 200 || st > 299 {
+		return s.upstreamRefused(c)
+	}
+	if enc := c.resp.Head.Get("Content-Encoding"); len(enc) > 0 && !bytes.EqualFold(enc, []byte("identity")) {
+		c.release(upstream.Result{Failed: true})
+		c.settle(contract.OutcomeUpstreamError)
+		return refuseUpstreamCut, detail{message: "the model provider compressed its answer although it was asked not to"}
+	}
+	return refuseNone, detail{}
+}
+
+// send picks an upstream and a key, and sends. A second upstream is tried only when not
+// one byte of the request was sent to the first.
+func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
+	const attempts = 2
+	for attempt := 1; ; attempt++ {
+		t, err := s.pool.Pick(c.face, c.req.Model, time.Now())
+		if err != nil {
+			return s.noUpstream(err)
+		}
+		c.target, c.served, c.upstreamName = t, t.Served(), t.Config().Name
+		req := s.upstreamRequest(c, t, &ctx.Request)
+		resp, err := t.Do(&req, &c.cancel)
+		if err == nil {
+			c.resp, c.forwarded = resp, true
+			return refuseNone, detail{}
+		}
+		var uerr *upstream.Error
+		if !errors.As(err, &uerr) {
+			uerr = &upstream.Error{Err: err, Sent: true}
+		}
+		canceled := c.cancel.Cause() != nil
+		c.release(upstream.Result{Failed: !canceled})
+		c.forwarded = c.forwarded || uerr.Sent
+		if !uerr.Sent && !canceled && attempt < attempts {
+			continue
+		}
+		s.log.Info("upstream call failed", "request_id", c.requestID, "upstream", t.Config().Name, "error", uerr.Error())
+		return s.sendFailed(c, uerr)
+	}
+}
+
+func (s *Server) noUpstream(err error) (refusal, detail) {
+	var busy *upstream.UnavailableError
+	if errors.As(err, &busy) {
+		return refuseUpstreamDown, detail{retryAfter: busy.RetryAfter}
+	}
+	return refuseModel, detail{param: "model"}
+}
+
+func (s *Server) sendFailed(c *call, uerr *upstream.Error) (refusal, detail) {
+	if cause := c.cancel.Cause(); cause != nil {
+		return s.cutBeforeAnswer(c, cause)
+	}
+	if uerr.Timeout {
+		s.metrics.upstreamErrors.WithLabelValues("timeout").Inc()
+		c.settle(contract.OutcomeUpstreamTimeout)
+		if uerr.Sent {
+			return refuseUpstreamTimeout, detail{}
+		}
+		return refuseUpstreamDown, detail{}
+	}
+	s.metrics.upstreamErrors.WithLabelValues("connection").Inc()
+	c.settle(contract.OutcomeUpstreamCut)
+	if uerr.Sent {
+		return refuseUpstreamCut, detail{}
+	}
+	return refuseUpstreamDown, detail{}
+}
+
+// cutBeforeAnswer ends a call that was canceled before anything of the answer came.
+func (s *Server) cutBeforeAnswer(c *call, cause error) (refusal, detail) {
+	c.settle(outcomeOf(cause))
+	switch cause {
+	case errRevoked:
+		return refuseRevoked, detail{}
+	case errDrained:
+		return refuseDraining, detail{}
+	}
+	return refuseUpstreamCut, detail{} // nobody is there to read it
+}
+
+func outcomeOf(cause error) contract.Outcome {
+	switch cause {
+	case errRevoked:
+		return contract.OutcomeRevoked
+	case errDrained:
+		return contract.OutcomeDrained
+	}
+	return contract.OutcomeClientGone
+}
+
+// upstreamRequest rebuilds the request from the allow-list: a client header that is
+// not named here never goes upstream.
+func (s *Server) upstreamRequest(c *call, t *upstream.Target, in *fasthttp.Request) upstream.Request {
+	cfg := t.Config()
+	c.edits.Model = ""
+	if c.served != c.model {
+		c.edits.Model = c.served
+	}
+	c.edits.CapField = cfg.CapField
+	c.edits.IncludeUsage = c.face == kimi.OpenAI && c.req.Stream && cfg.NeedsIncludeUsage && !c.req.IncludeUsage
+	h := &in.Header
+	req := upstream.Request{
+		Body:        [][]byte{c.req.Apply(nil, in.Body(), c.edits)},
+		ContentType: []byte("application/json"),
+		Accept:      h.Peek("Accept"),
+		UserAgent:   h.UserAgent(),
+		Traceparent: h.Peek("Traceparent"),
+	}
+	if c.face == kimi.Anthropic {
+		req.AnthropicVersion, req.AnthropicBeta = h.Peek("Anthropic-Version"), h.Peek("Anthropic-Beta")
+	}
+	return req
+}
+
+// passed are the upstream's headers that a client may see. Those that identify the
+// platform's account (msh-org-id and its kin) are not among them.
+var passed = [...]string{
+	"Content-Type", "Cache-Control",
+	"Retry-After", "X-Retry-After", "Msh-Cooldown-Seconds",
+	"Msh-Request-Id", "X-Msh-Trace-Id", "X-Trace-Id", "Request-Id",
+	"Msh-Context-Cache-Token-Saved",
+}
+
+func passHeaders(dst *fasthttp.ResponseHeader, src *upstream.Head) {
+	for _, name := range passed {
+		if v := src.Get(name); len(v) > 0 {
+			dst.SetBytesV(name, v)
+		}
+	}
+}
+
+// maxErrorBody is how much of an upstream's error answer is read: as much as OpenClaw
+// reads of ours.
+const maxErrorBody = 64 << 10
+
+// upstreamRefused handles an answer that is not a success. Nothing was produced, so
+// nothing is billed. The upstream's own words reach the client where they are about the
+// client's request, with account ids redacted; never where they are about our account.
+func (s *Server) upstreamRefused(c *call) (refusal, detail) {
+	status := c.resp.Status
+	body, _ := io.ReadAll(io.LimitReader(c.resp, maxErrorBody)) // what came is enough to tell the kind
+	fields, parsed := kimi.ParseError(body)
+	retryAfter := retryAfterOf(c.resp.Head)
+	s.metrics.upstreamErrors.WithLabelValues(strconv.Itoa(status)).Inc()
+
+	r, result := classify(status, fields, parsed, retryAfter)
+	if result.KeyRefused {
+		s.metrics.keyRefused.Inc()
+		s.log.Error("ALERT: the upstream refuses our key or account", "upstream", c.target.Config().Name, "key", c.target.KeyName(), "status", status, "type", fields.Type)
+	}
+	c.upstreamID = string(c.resp.Head.Get("Msh-Request-Id"))
+	c.release(result)
+	c.settle(contract.OutcomeUpstreamError)
+	if r == refuseNone {
+		return refusePassed, detail{status: status, body: passedError(c.face, body, fields, c.requestID)}
+	}
+	return r, detail{retryAfter: retryAfter}
+}
+
+// classify maps an upstream's error to what the client is told (refuseNone: the
+// upstream's own answer) and what it means for the key and the endpoint.
+func classify(status int, e kimi.ErrorFields, parsed bool, retryAfter time.Duration) (refusal, upstream.Result) {
+	const (
+		shortCooldown = time.Second
+		longCooldown  = time.Minute // a person has to act
+	)
+	quotaGone := e.Type == "exceeded_current_quota_error"
+	switch {
+	case status == 402 || quotaGone:
+		return refuseUpstreamFunds, upstream.Result{Cooldown: longCooldown, KeyRefused: true}
+	case status == 401:
+		return refuseUpstreamKey, upstream.Result{Cooldown: longCooldown, KeyRefused: true}
+	case status == 403:
+		// Kimi Code: usage limit of the billing cycle, or a client that is not a coding
+		// agent. Either way it is the platform's account that is refused.
+		if bytes.Contains([]byte(e.Message), []byte("usage limit")) {
+			return refuseUpstreamFunds, upstream.Result{Cooldown: longCooldown, KeyRefused: true}
+		}
+		return refuseUpstreamKey, upstream.Result{KeyRefused: true}
+	case status == 429:
+		return refuseNone, upstream.Result{Cooldown: max(retryAfter, shortCooldown)}
+	case status == 504 || status == 408:
+		return refuseUpstreamTimeout, upstream.Result{Failed: true}
+	case status >= 500:
+		if !parsed {
+			return refuseUpstreamDown, upstream.Result{Failed: true}
+		}
+		return refuseNone, upstream.Result{Failed: true}
+	case status < 400:
+		return refuseUpstreamCut, upstream.Result{Failed: true} // a redirect, never followed
+	case !parsed:
+		return refuseUpstreamCut, upstream.Result{}
+	}
+	return refuseNone, upstream.Result{}
+}
+
+// passedError is the upstream's error in the client's face: its own bytes where the
+// shape fits, else rewritten.
+func passedError(face kimi.Face, body []byte, e kimi.ErrorFields, requestID string) []byte {
+	if shapedFor(face, body) {
+		return kimi.Redact(nil, body)
+	}
+	return kimi.AppendError(nil, face, kimi.Refusal{
+		Type: e.Type, Code: e.Code, Message: string(kimi.Redact(nil, []byte(e.Message))), RequestID: requestID,
+	})
+}
+
+// shapedFor reports whether an error body is of the face's shape: Anthropic's has
+// "type":"error" beside "error".
+func shapedFor(face kimi.Face, body []byte) bool {
+	if len(body) == 0 || bytes.TrimLeft(body, " \t\r\n")[0] != '{' {
+		return false
+	}
+	anthropic := bytes.Contains(body, []byte(`"type":"error"`)) || bytes.Contains(body, []byte(`"type": "error"`))
+	return anthropic == (face == kimi.Anthropic)
+}
+
+func retryAfterOf(h *upstream.Head) time.Duration {
+	for _, name := range []string{"Retry-After", "X-Retry-After", "Msh-Cooldown-Seconds"} {
+		if v := h.Get(name); len(v) > 0 && len(v) < 7 {
+			if n, err := strconv.Atoi(string(v)); err == nil && n >= 0 {
+				return time.Duration(n) * time.Second
+			}
+		}
+	}
+	return 0
+}
+
+// release gives the connection and the key back. Idempotent.
+func (c *call) release(r upstream.Result) {
+	if c.resp != nil {
+		c.resp.Close(!r.Failed)
+		c.resp = nil
+	}
+	if c.target != nil {
+		c.target.Release(r)
+		c.target = nil
+	}
+}

@@ -1,0 +1,366 @@
+// Package proxy is the data plane: it authenticates a proxy token, enforces the
+// customer's limits, swaps in the real key, streams the answer back and meters it.
+//
+// A request's path is a story told by the files in this order: accept, authenticate,
+// admit, forward, relay (stream.go, answer.go), settle. Every exit, refusals
+// included, passes settle. server.go holds the thread; refuse.go is the only place that
+// maps a reason to HTTP.
+package proxy
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
+	"github.com/andreabadesso/openclaw-cloud/proxy/hangup"
+	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// Grants tells what a token is allowed. The implementation is grants.Cache.
+type Grants interface {
+	Lookup(ctx context.Context, d contract.Digest) (*contract.Grant, error)
+	// Cached answers from memory alone; ok is false where Lookup would ask Redis.
+	Cached(d contract.Digest) (g *contract.Grant, ok bool)
+	// OnChange registers what is called, in the feed's order, for each new version of a grant.
+	OnChange(func(d contract.Digest, g *contract.Grant))
+	// OnReload registers what is called when changes may have been missed.
+	OnReload(func())
+	Ready() bool
+}
+
+// Deps are what a Server works with. All are required.
+type Deps struct {
+	Grants  Grants
+	Ledger  quota.Ledger
+	Rates   quota.RateLimiter
+	Meter   *meter.Meter
+	Pool    *upstream.Pool
+	Hasher  *contract.Hasher
+	Metrics *Metrics
+	Logger  *slog.Logger
+}
+
+// Server is one token-proxy. Create it with New, run it with Serve, end it with Drain.
+type Server struct {
+	cfg            Config
+	trustedProxies []netip.Prefix
+	hosts          map[string]bool
+
+	grants  Grants
+	ledger  quota.Ledger
+	rates   quota.RateLimiter
+	meter   *meter.Meter
+	pool    *upstream.Pool
+	hasher  *contract.Hasher
+	metrics *Metrics
+	log     *slog.Logger
+
+	http      *fasthttp.Server
+	ln        *listener
+	hangups   *hangup.Watcher
+	customers customers
+	failures  failures
+	bodyBytes atomic.Int64 // of requests being handled
+	state     atomic.Int32 // serving, lame (not ready, still accepting), closed
+
+	calls callSet
+
+	// life ends when Drain is over; it is the context of look-ups. It must not come from
+	// a RequestCtx, whose Done fires when a shutdown starts.
+	life context.Context
+	end  context.CancelFunc
+}
+
+const (
+	stateServing = iota
+	stateLame
+	stateClosed
+)
+
+// New returns a Server that is not listening yet.
+func New(cfg Config, d Deps) (*Server, error) {
+	nets, err := cfg.trustedProxies()
+	if err != nil {
+		return nil, fmt.Errorf("token-proxy: %w", err)
+	}
+	w, err := hangup.New()
+	if err != nil {
+		return nil, fmt.Errorf("token-proxy: %w", err)
+	}
+	s := &Server{
+		cfg: cfg, trustedProxies: nets, hosts: map[string]bool{},
+		grants: d.Grants, ledger: d.Ledger, rates: d.Rates, meter: d.Meter, pool: d.Pool,
+		hasher: d.Hasher, metrics: d.Metrics, log: d.Logger, hangups: w,
+	}
+	for _, h := range cfg.Hosts {
+		s.hosts[h] = true
+	}
+	s.customers.init()
+	s.failures.init(cfg.Limits.AuthFailures)
+	s.calls.init()
+	s.life, s.end = context.WithCancel(context.Background())
+	s.http = &fasthttp.Server{
+		Handler:            s.handle,
+		ErrorHandler:       s.malformed,
+		HeaderReceived:     s.headerReceived,
+		ExpectHandler:      s.expect,
+		Concurrency:        cfg.Limits.Connections,
+		ReadBufferSize:     cfg.Limits.HeaderBytes,
+		MaxRequestBodySize: cfg.Limits.BodyBytes,
+		ReadTimeout:        time.Duration(cfg.Timeouts.ReadRequest),
+		IdleTimeout:        time.Duration(cfg.Timeouts.Idle),
+		// The stream moves this deadline on with each event it writes.
+		WriteTimeout:                 time.Duration(cfg.Timeouts.Write),
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		DisablePreParseMultipartForm: true,
+		SecureErrorLogMessage:        true,
+		Logger:                       quietLogger{d.Logger},
+		LazyRequestTime:              true,
+	}
+	d.Grants.OnChange(s.grantChanged)
+	d.Grants.OnReload(func() { go s.recheck() })
+	return s, nil
+}
+
+// Buffers of large bodies are not worth keeping on idle connections.
+const pooledBodyBytes = 64 << 10
+
+// Listen opens the public listener.
+func (s *Server) Listen() error {
+	ln, err := listen(s.cfg.Listen, s.cfg.Limits.PerAddress)
+	if err != nil {
+		return err
+	}
+	s.ln = ln
+	return nil
+}
+
+// Addr returns the address of the public listener.
+func (s *Server) Addr() net.Addr { return s.ln.Addr() }
+
+// Serve answers clients until the listener is closed.
+func (s *Server) Serve() error {
+	fasthttp.SetBodySizePoolLimit(pooledBodyBytes, pooledBodyBytes)
+	if err := s.http.Serve(s.ln); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("serve clients: %w", err)
+	}
+	return nil
+}
+
+// Ready reports whether new work is wanted, and why not.
+func (s *Server) Ready() error {
+	switch {
+	case s.state.Load() != stateServing:
+		return errors.New("shutting down")
+	case !s.grants.Ready():
+		return errors.New("the configuration feed has not been read yet")
+	}
+	return nil
+}
+
+// handle serves one request: the thread of the story.
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	c := &call{s: s, start: time.Now(), requestID: newRequestID(), conn: ctx.Conn(), bodyLen: len(ctx.Request.Body())}
+	s.bodyBytes.Add(int64(c.bodyLen))
+	defer func() {
+		s.bodyBytes.Add(-int64(c.bodyLen))
+		// fasthttp recovers nothing: one panic would end every stream of the process.
+		if p := recover(); p != nil {
+			s.metrics.panics.Inc()
+			s.log.Error("BUG: panic while handling a request", "request_id", c.requestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			ctx.Response.Reset()
+			c.refuse(&ctx.Response, refuseInternal, detail{})
+		}
+		if s.state.Load() != stateServing {
+			ctx.SetConnectionClose()
+		}
+	}()
+
+	h, r, d := s.accept(ctx)
+	c.face, c.route, c.remote = h.face, h.route, h.remote
+	if r == refuseNone {
+		r, d = s.authenticate(c, h.credential)
+	}
+	if r != refuseNone {
+		c.refuse(&ctx.Response, r, d)
+		return
+	}
+	switch c.route {
+	case routeModels:
+		s.serveModels(ctx, c)
+	case routeUsage:
+		s.serveUsage(ctx, c)
+	case routeEstimate:
+		s.serveEstimate(ctx, c)
+	default:
+		s.complete(ctx, c)
+	}
+}
+
+// complete serves a completion on either face.
+func (s *Server) complete(ctx *fasthttp.RequestCtx, c *call) {
+	r, d := s.admit(c, ctx.Request.Body())
+	if r == refuseNone {
+		r, d = s.forward(ctx, c)
+	}
+	if r != refuseNone {
+		c.refuse(&ctx.Response, r, d)
+		return
+	}
+	s.relay(ctx, c)
+}
+
+// headerReceived runs before a body is read: without a plausible token nobody may
+// make us read one, and when too many bytes are held already nobody may add to them.
+func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	const tiny = 1
+	if s.bodyBytes.Load() > s.cfg.Limits.InFlightBytes {
+		return fasthttp.RequestConfig{MaxRequestBodySize: tiny}
+	}
+	cred := h.Peek("X-Api-Key")
+	if a := h.Peek("Authorization"); len(a) > len("Bearer ") {
+		cred = a[len("Bearer "):]
+	}
+	if !contract.PlausibleToken(cred) {
+		return fasthttp.RequestConfig{MaxRequestBodySize: 64 << 10}
+	}
+	return fasthttp.RequestConfig{}
+}
+
+// expect answers "Expect: 100-continue"; what else is wrong is found by accept later.
+func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
+	if ctx.Request.Header.ContentLength() > s.cfg.Limits.BodyBytes {
+		return fasthttp.StatusRequestEntityTooLarge
+	}
+	return fasthttp.StatusContinue
+}
+
+// malformed answers a request that fasthttp could not read. The connection is closed
+// after it.
+func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
+	r := refuseBadRequest
+	var small *fasthttp.ErrSmallBuffer
+	var netErr net.Error
+	switch {
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		r = refuseTooLarge
+		if s.bodyBytes.Load() > s.cfg.Limits.InFlightBytes {
+			r = refuseOverloaded
+		}
+	case errors.As(err, &small):
+		r = refuseHeadTooLarge
+	case errors.As(err, &netErr) && netErr.Timeout():
+		r = refuseSlow
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		r = refuseBadRequest
+	}
+	c := &call{s: s, start: time.Now(), requestID: newRequestID(), face: kimi.OpenAI, remote: addrOf(ctx.RemoteAddr())}
+	c.refuse(&ctx.Response, r, detail{})
+}
+
+// newRequestID returns "req_" and 96 random bits. The generator is seeded by the
+// operating system and cannot be guessed from its output (ChaCha8).
+func newRequestID() string {
+	var b [12]byte
+	x, y := rand.Uint64(), rand.Uint32()
+	for i := range 8 {
+		b[i] = byte(x >> (8 * i))
+	}
+	for i := range 4 {
+		b[8+i] = byte(y >> (8 * i))
+	}
+	var out [4 + 24]byte
+	copy(out[:], "req_")
+	hex.Encode(out[4:], b[:])
+	return string(out[:])
+}
+
+// quietLogger takes what fasthttp logs by itself, which never holds request bytes
+// (SecureErrorLogMessage), to our log.
+type quietLogger struct{ log *slog.Logger }
+
+func (l quietLogger) Printf(format string, args ...any) {
+	l.log.Warn("http server", "detail", fmt.Sprintf(format, args...))
+}
+
+// callSet holds the calls in flight, so that a revocation or a drain can cut them.
+type callSet struct {
+	mu    sync.Mutex
+	calls map[*call]struct{}
+}
+
+func (cs *callSet) init() { cs.calls = map[*call]struct{}{} }
+
+func (cs *callSet) add(c *call) {
+	cs.mu.Lock()
+	cs.calls[c] = struct{}{}
+	cs.mu.Unlock()
+}
+
+func (cs *callSet) remove(c *call) {
+	cs.mu.Lock()
+	delete(cs.calls, c)
+	cs.mu.Unlock()
+}
+
+func (cs *callSet) len() int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(cs.calls)
+}
+
+// cut cancels every call that match picks.
+func (cs *callSet) cut(cause error, match func(*call) bool) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.calls {
+		if match(c) {
+			c.cancel.Cancel(cause)
+		}
+	}
+}
+
+// grantChanged cuts what is in flight of a token that may no longer be used.
+func (s *Server) grantChanged(d contract.Digest, g *contract.Grant) {
+	if g.Status == contract.StatusActive {
+		return
+	}
+	s.calls.cut(errRevoked, func(c *call) bool { return c.digest == d })
+}
+
+// recheck looks up again every token that is in use, after changes may have been missed.
+func (s *Server) recheck() {
+	s.calls.mu.Lock()
+	inUse := map[contract.Digest]bool{}
+	for c := range s.calls.calls {
+		inUse[c.digest] = true
+	}
+	s.calls.mu.Unlock()
+	for d := range inUse {
+		g, err := s.grants.Lookup(s.life, d)
+		if errors.Is(err, grants.ErrUnknownToken) {
+			g, err = &contract.Grant{Status: contract.StatusRevoked}, nil
+		}
+		if err == nil {
+			s.grantChanged(d, g)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// settle fixes how a forwarded request ended: its counts and their basis, the charge
+// to the limit, and its usage event. The first outcome wins; later calls do nothing.
+func (c *call) settle(o contract.Outcome) {
+	if c.settled {
+		return
+	}
+	c.settled = true
+	c.outcome = o
+	if !c.forwarded {
+		c.s.ledger.Release(c.hold)
+		return
+	}
+	c.count()
+	w := c.grant.Weights
+	used := contract.Weigh(w, c.counts.Prompt, c.counts.Cached, c.counts.Completion)
+	c.charged = min(used, c.hold.Tokens)
+	c.unbilled = used - c.charged
+	if c.unbilled > 0 {
+		c.s.metrics.unbilled.Add(float64(c.unbilled))
+		c.s.log.Error("ALERT: the upstream counted more than was reserved", "request_id", c.requestID, "upstream", c.upstreamName, "used", used, "reserved", c.hold.Tokens)
+	}
+	c.s.ledger.Settle(c.hold, c.charged)
+	c.s.metrics.countTokens(c.grant.Tier, c.served, c.counts)
+	c.s.meter.Record(contract.Event{
+		AdmittedAt: c.admitted.UTC().Truncate(time.Microsecond), PeriodID: c.hold.PeriodID,
+		RequestID: c.requestID, UpstreamRequestID: c.upstreamID,
+		CustomerID: c.grant.CustomerID, BoxID: c.grant.BoxID, TokenID: c.grant.TokenID, Tier: c.grant.Tier,
+		ModelAsked: c.model, ModelServed: c.served, Face: c.contractFace(), Upstream: c.upstreamName,
+		Prompt: c.counts.Prompt, Cached: c.counts.Cached, Completion: c.counts.Completion, Reasoning: c.counts.Reasoning,
+		Settled: c.charged, Unbilled: c.unbilled, Reserved: c.hold.Tokens,
+		Basis: c.basis, Outcome: o, Status: c.statusSent(),
+		TTFBMicros: c.ttfb.Microseconds(), DurationMicros: time.Since(c.admitted).Microseconds(),
+	})
+}
+
+// count decides what was used. The upstream's own numbers count where they are whole
+// and plausible. Otherwise what was seen is bounded from above: the prompt by what
+// was reserved for it, the output by the bytes of its text; never beyond the
+// reservation, so that a customer is never billed for what could not have been.
+func (c *call) count() {
+	counts, whole := c.usage.Counts()
+	switch {
+	case whole && !c.usage.Implausible():
+		c.counts, c.basis = counts, contract.BasisUpstream
+		return
+	case c.outcome == contract.OutcomeUpstreamError && !c.relayed:
+		// Refused before anything was produced: the upstream counts nothing.
+		c.counts, c.basis = kimi.Counts{}, contract.BasisUpstream
+		return
+	}
+	c.basis = contract.BasisEstimated
+	if c.usage.Implausible() {
+		c.s.metrics.implausible.Inc()
+		c.s.log.Error("ALERT: implausible usage from the upstream", "request_id", c.requestID, "upstream", c.upstreamName)
+		counts = kimi.Counts{}
+	}
+	switch c.outcome {
+	case contract.OutcomeUpstreamCut, contract.OutcomeUpstreamTimeout, contract.OutcomeDrained:
+		if !c.relayed {
+			// Nothing came of it, and not by the client's doing.
+			c.counts = kimi.Counts{}
+			return
+		}
+	}
+	prompt := counts.Prompt
+	if prompt == 0 {
+		prompt = c.promptBound
+	}
+	c.counts = kimi.Counts{
+		Prompt:     min(prompt, c.promptBound),
+		Completion: min(max(counts.Completion, c.outputSeen), c.outputBound),
+		Reasoning:  min(counts.Reasoning, counts.Completion),
+	}
+	c.counts.Cached = min(counts.Cached, c.counts.Prompt)
+}
+
+func (c *call) statusSent() int {
+	if c.outcome == contract.OutcomeClientGone {
+		return 0
+	}
+	return c.status
+}
+
+// refuse answers with a refusal and ends the call.
+func (c *call) refuse(resp *fasthttp.Response, r refusal, d detail) {
+	c.status = refusals[r].status
+	if r == refusePassed {
+		c.status = d.status
+	}
+	c.setHeaders(&resp.Header)
+	r.write(resp, c.faceOrDefault(), d, c.requestID)
+	c.s.metrics.blocked(r)
+	c.blocked = refusals[r].reason
+	c.release(upstream.Result{})
+	if c.hold.ID != "" && !c.settled {
+		c.settle(contract.OutcomeUpstreamError)
+	}
+	c.close()
+}
+
+func (c *call) faceOrDefault() kimi.Face {
+	if c.face == 0 {
+		return kimi.OpenAI
+	}
+	return c.face
+}
+
+// close is the end of every call: it gives back what the call held and writes its one
+// log line. Idempotent.
+func (c *call) close() {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	if c.unwatch != nil {
+		c.unwatch()
+	}
+	c.s.calls.remove(c)
+	c.cancel.Detach()
+	if c.entered {
+		c.s.customers.leave(c.grant.CustomerID)
+	}
+	took := time.Since(c.start)
+	c.s.metrics.observe(c, took)
+	c.logLine(took)
+}
+
+func (c *call) logLine(took time.Duration) {
+	ctx := context.Background()
+	if !c.s.log.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 20)
+	attrs = append(attrs,
+		slog.String("request_id", c.requestID), slog.Int("status", c.status),
+		slog.Duration("took", took), slog.String("remote", c.remote.String()))
+	if c.grant != nil {
+		attrs = append(attrs, slog.String("customer", c.grant.CustomerID), slog.String("token", c.grant.TokenID))
+	}
+	if c.blocked != "" {
+		attrs = append(attrs, slog.String("blocked", c.blocked))
+	}
+	if c.forwarded {
+		attrs = append(attrs,
+			slog.String("model", c.served), slog.String("upstream", c.upstreamName), slog.String("upstream_id", c.upstreamID),
+			slog.String("outcome", string(c.outcome)), slog.String("basis", string(c.basis)),
+			slog.Int64("prompt", c.counts.Prompt), slog.Int64("cached", c.counts.Cached), slog.Int64("completion", c.counts.Completion),
+			slog.Int64("charged", c.charged), slog.Duration("ttfb", c.ttfb))
+	}
+	c.s.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
+}
+
+// warnAt is the share of the monthly limit from which answers carry a warning.
+const warnAt = 0.9
+
+// setHeaders writes what every answer carries: the request's id and, once the customer
+// is known, the state of its limits.
+func (c *call) setHeaders(h *fasthttp.ResponseHeader) {
+	h.Set("X-Request-Id", c.requestID)
+	g := c.grant
+	if g == nil {
+		return
+	}
+	if c.ratelimit.known {
+		h.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(g.Burst))
+		h.Set("X-Ratelimit-Remaining-Requests", strconv.Itoa(max(c.ratelimit.remaining, 0)))
+		missing := float64(g.Burst - c.ratelimit.remaining)
+		h.Set("X-Ratelimit-Reset-Requests", seconds(time.Duration(missing/g.RequestsPerSecond*float64(time.Second))))
+	}
+	a := c.answer
+	if a.Verdict == quota.Unknown {
+		return
+	}
+	h.Set("X-Ratelimit-Limit-Tokens", strconv.FormatInt(a.Limit, 10))
+	h.Set("X-Ratelimit-Remaining-Tokens", strconv.FormatInt(max(a.Limit-a.Settled-a.Held, 0), 10))
+	h.Set("X-Ratelimit-Reset-Tokens", seconds(time.Until(g.Period.End)))
+	if a.Limit > 0 && float64(a.Settled) >= warnAt*float64(a.Limit) {
+		h.Set("X-Token-Warning", "90%")
+	}
+}
+
+// seconds writes a duration as OpenAI's headers do: "12s".
+func seconds(d time.Duration) string {
+	d = max(d, 0)
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10) + "s"
+}
