@@ -15,7 +15,8 @@ func (s *Server) chat(face string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.serving.Add(1)
 		defer s.serving.Done()
-		if c := connOf(r.Context()); c.takeDrop() {
+		if connOf(r.Context()).takeDrop() {
+			s.end(s.begin(r, KindChat, face), OutcomeCut, "dropped on a reused connection, as drop_next asked")
 			panic(http.ErrAbortHandler)
 		}
 		s.inFlight.Add(1)
@@ -26,12 +27,17 @@ func (s *Server) chat(face string) http.HandlerFunc {
 		s.inFlight.Add(-1)
 		s.end(rec, outcome, reason)
 		if abort {
-			if a.b.Reset {
-				a.conn.set(func(c *conn) { c.reset = true })
-			}
-			panic(http.ErrAbortHandler)
+			a.abort()
 		}
 	}
+}
+
+// abort ends the handler and closes the connection, with a reset if that is asked for.
+func (a *answer) abort() {
+	if a.b.Reset {
+		a.conn.set(func(c *conn) { c.reset = true })
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // answer is one chat request on its way.
@@ -129,7 +135,7 @@ func (a *answer) faultBeforeHead() (outcome string, done bool) {
 	switch {
 	case b.StallBeforeHead:
 		if !a.wait(time.Now().Add(stallTime(b))) {
-			return OutcomeStalled, true
+			return a.left(OutcomeStalled), true
 		}
 	case b.CutBeforeHead, b.Reset && b.CutAfterEvents == 0 && b.CutMidEvent == 0 && b.CutOnChunkBoundary == 0:
 		return OutcomeCut, true
@@ -145,7 +151,7 @@ func (a *answer) faultBeforeHead() (outcome string, done bool) {
 		return "", false
 	}
 	if !a.wait(time.Now().Add(b.TTFT)) {
-		return OutcomeClientGone, true
+		return a.left(OutcomeClientGone), true
 	}
 	a.extraHeaders()
 	a.rec.update(func(r *Entry) { r.Status = e.Status })
@@ -171,6 +177,15 @@ func (a *answer) gone() {
 			e.ClosedAt = time.Now()
 		}
 	})
+}
+
+// left is the outcome after a wait that was cut short: the given one if the client went,
+// a cut if this server is closing.
+func (a *answer) left(outcome string) string {
+	if a.r.Context().Err() == nil {
+		return OutcomeCut
+	}
+	return outcome
 }
 
 // wait sleeps until a time; false when the client went, or this server is closing.

@@ -42,7 +42,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 // simple runs a request that has no stream: ledger entry, key check, answer.
-func (s *Server) simple(w http.ResponseWriter, r *http.Request, kind string, answer func(rec *record, body []byte) (any, *ErrorResponse)) {
+func (s *Server) simple(w http.ResponseWriter, r *http.Request, kind string, answerTo func(rec *record, body []byte) (any, *ErrorResponse)) {
 	s.serving.Add(1)
 	defer s.serving.Done()
 	rec := s.begin(r, kind, "")
@@ -53,10 +53,27 @@ func (s *Server) simple(w http.ResponseWriter, r *http.Request, kind string, ans
 		s.end(rec, OutcomeClientGone, err.Error())
 		panic(http.ErrAbortHandler)
 	}
-	var v any
 	refused := s.keyRefused(keyOf(r))
+	if refused == nil && kind == KindEstimate {
+		s.mu.Lock()
+		b := s.estimates
+		s.mu.Unlock()
+		a := &answer{s: s, w: w, r: r, rec: rec, face: FaceOpenAI, conn: connOf(r.Context()), b: &b}
+		if outcome, done := a.faultBeforeHead(); done {
+			s.end(rec, outcome, "")
+			if outcome != OutcomeError {
+				a.abort()
+			}
+			return
+		}
+		if !a.wait(time.Now().Add(b.TTFT)) {
+			s.end(rec, a.left(OutcomeClientGone), "")
+			a.abort()
+		}
+	}
+	var v any
 	if refused == nil {
-		v, refused = answer(rec, body)
+		v, refused = answerTo(rec, body)
 	}
 	status, outcome, reason := http.StatusOK, OutcomeComplete, ""
 	if refused != nil {
@@ -146,7 +163,7 @@ func (s *Server) getLedger(w http.ResponseWriter, r *http.Request) {
 func (s *Server) postReset(w http.ResponseWriter, _ *http.Request) {
 	s.ResetLedger()
 	s.mu.Lock()
-	s.queue, s.script, s.defaults = nil, nil, s.cfg.Defaults
+	s.queue, s.script, s.defaults, s.estimates = nil, nil, s.cfg.Defaults, Behavior{}
 	s.keyBehavior, s.usage = map[string]Behavior{}, map[string]*keyUse{}
 	s.mu.Unlock()
 	writeJSON(w, http.StatusOK, map[string]string{"status": "reset"})
@@ -159,15 +176,19 @@ func (s *Server) getBehavior(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, b)
 }
 
-// putBehavior replaces the defaults, or with ?key= the behaviour of one key.
+// putBehavior replaces the defaults, with ?key= the behaviour of one key, with
+// ?for=estimate that of the estimate endpoint.
 func (s *Server) putBehavior(w http.ResponseWriter, r *http.Request) {
 	var b Behavior
 	if !readJSON(w, r, &b) {
 		return
 	}
-	if key := r.URL.Query().Get("key"); key != "" {
-		s.SetKeyBehavior(key, b)
-	} else {
+	switch q := r.URL.Query(); {
+	case q.Get("for") == KindEstimate:
+		s.SetEstimateBehavior(b)
+	case q.Get("key") != "":
+		s.SetKeyBehavior(q.Get("key"), b)
+	default:
 		s.SetDefaults(b)
 	}
 	writeJSON(w, http.StatusOK, b)

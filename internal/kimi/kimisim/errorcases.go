@@ -1,6 +1,7 @@
 package kimisim
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,14 @@ var loadCases = sync.OnceValue(func() []ErrorResponse {
 	if err := errors.Join(json.Unmarshal(errorsJSON, &a), json.Unmarshal(moreErrorsJSON, &b)); err != nil {
 		panic("BUG: embedded error cases: " + err.Error())
 	}
-	return append(a, b...)
+	a = append(a, b...)
+	for i := range a {
+		var compact bytes.Buffer
+		if len(a[i].Body) > 0 && json.Compact(&compact, a[i].Body) == nil {
+			a[i].Body = compact.Bytes()
+		}
+	}
+	return a
 })
 
 // ErrorCases returns the error responses that Behavior.Error can name: those of the

@@ -39,6 +39,7 @@ type Server struct {
 
 	mu          sync.Mutex // guards the following
 	defaults    Behavior
+	estimates   Behavior
 	keyBehavior map[string]Behavior
 	script      func(*RequestInfo) *Behavior
 	queue       []Behavior
@@ -173,6 +174,14 @@ func (s *Server) SetKeyBehavior(key string, b Behavior) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keyBehavior[key] = b
+}
+
+// SetEstimateBehavior makes the estimate endpoint slow (TTFT) or broken (Error,
+// ErrorResponse, Non2xxHTML, StallBeforeHead, CutBeforeHead, Reset).
+func (s *Server) SetEstimateBehavior(b Behavior) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.estimates = b
 }
 
 // SetKeyLimit replaces the limit of one key.

@@ -155,7 +155,7 @@ func (a *answer) stream() string {
 	}
 	start := time.Now().Add(a.b.TTFT)
 	if !a.wait(start) {
-		return OutcomeClientGone
+		return a.left(OutcomeClientGone)
 	}
 	if !a.b.EarlyHead {
 		o.head()
@@ -170,7 +170,7 @@ func (a *answer) stream() string {
 		if rate := a.b.TokensPerSecond; rate > 0 && tokens > 0 && ev.tokens > 0 {
 			due := start.Add(time.Duration(float64(tokens) / rate * float64(time.Second)))
 			if !a.wait(due) {
-				return OutcomeClientGone
+				return a.left(OutcomeClientGone)
 			}
 		}
 		tokens += ev.tokens
@@ -220,9 +220,12 @@ func (a *answer) fault(o *output, f *framing, n int, ev event) string {
 		}
 		return OutcomeCut
 	case fires(b.StallAfterEvents, n):
-		if o.drain() != nil || o.flush() != nil || !a.wait(time.Now().Add(stallTime(b))) {
+		if o.drain() != nil || o.flush() != nil {
 			a.gone()
 			return OutcomeStalled
+		}
+		if !a.wait(time.Now().Add(stallTime(b))) {
+			return a.left(OutcomeStalled)
 		}
 	}
 	return ""
@@ -252,7 +255,7 @@ func (a *answer) whole() string {
 		_ = o.flush()
 	}
 	if !a.wait(until) {
-		return OutcomeClientGone
+		return a.left(OutcomeClientGone)
 	}
 	if b.ErrorAfterEvents != 0 {
 		body = errorEvent(a.face).data
@@ -271,8 +274,7 @@ func (a *answer) whole() string {
 		}
 		if b.StallAfterEvents != 0 {
 			if !a.wait(time.Now().Add(stallTime(b))) {
-				a.gone()
-				return OutcomeStalled
+				return a.left(OutcomeStalled)
 			}
 			body = body[len(body)/2:]
 		} else {
