@@ -34,15 +34,21 @@ func (s *Store) PublishChanges(ctx context.Context, ids []int64, limit int, publ
 		if err != nil {
 			return err
 		}
-		for _, c := range changes {
-			seq, err := publish(ctx, c)
+		failed := 0 // in a row
+		for _, row := range changes {
+			c, err := row.decode()
+			var seq int64
+			if err == nil {
+				seq, err = publish(ctx, c)
+			}
 			if err != nil {
-				failures = append(failures, fmt.Errorf("publish change %d: %w", c.ID, err))
-				if ctx.Err() != nil {
+				failures = append(failures, fmt.Errorf("publish change %d: %w", row.change.ID, err))
+				if failed++; failed == publishFailures || ctx.Err() != nil {
 					break
 				}
 				continue
 			}
+			failed = 0
 			if _, err := tx.Exec(ctx, `UPDATE config_changes SET published_at = now(), feed_seq = $2 WHERE id = $1`, c.ID, seq); err != nil {
 				return err
 			}
@@ -63,25 +69,37 @@ func (s *Store) PendingChanges(ctx context.Context) (int64, error) {
 	return n, explain("count pending changes", err)
 }
 
-func scanChange(row pgx.CollectableRow) (c control.Change, err error) {
-	var digest, payload []byte
-	if err := row.Scan(&c.ID, &c.Kind, &c.CustomerID, &digest, &payload, &c.CreatedAt); err != nil {
-		return c, err
-	}
+// publishFailures in a row mean that trying the next change makes no sense now.
+const publishFailures = 3
+
+// changeRow is a change as it is stored: one that cannot be decoded must not keep the
+// others from being published.
+type changeRow struct {
+	change          control.Change
+	digest, payload []byte
+}
+
+func scanChange(row pgx.CollectableRow) (r changeRow, err error) {
+	err = row.Scan(&r.change.ID, &r.change.Kind, &r.change.CustomerID, &r.digest, &r.payload, &r.change.CreatedAt)
+	return r, err
+}
+
+func (r changeRow) decode() (control.Change, error) {
+	c := r.change
 	switch c.Kind {
 	case control.ChangeGrant:
-		if len(digest) != len(c.Digest) {
-			return c, fmt.Errorf("change %d: digest of %d bytes", c.ID, len(digest))
+		if len(r.digest) != len(c.Digest) {
+			return c, fmt.Errorf("digest of %d bytes", len(r.digest))
 		}
-		c.Digest = contract.Digest(digest)
-		g, err := contract.DecodeGrant(payload)
+		c.Digest = contract.Digest(r.digest)
+		g, err := contract.DecodeGrant(r.payload)
 		if err != nil {
-			return c, fmt.Errorf("change %d: %w", c.ID, err)
+			return c, err
 		}
 		c.Grant = *g
 	case control.ChangeLimit:
-		if err := json.Unmarshal(payload, &c.Limit); err != nil {
-			return c, fmt.Errorf("change %d: %w", c.ID, err)
+		if err := json.Unmarshal(r.payload, &c.Limit); err != nil {
+			return c, fmt.Errorf("decode limit: %w", err)
 		}
 	}
 	return c, nil

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/billing"
+	"github.com/andreabadesso/openclaw-cloud/control/customers"
+	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/tiers"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// workerSettings are the knobs of the billing-worker.
+type workerSettings struct {
+	database     string
+	redis        string
+	listen       string
+	unsafeRedis  bool
+	publishEvery time.Duration
+	renewEvery   time.Duration
+	ledger       billing.Options
+}
+
+func billingWorkerCommand(getenv func(string) string) *cobra.Command {
+	var s workerSettings
+	cmd := &cobra.Command{
+		Use:   "billing-worker",
+		Short: "Write what was used to Postgres, and publish changes of grants and limits",
+		Long: `billing-worker reads usage events from Redis and writes each of them to Postgres,
+once; publishes changes of grants and limits that were committed and not yet
+published; and opens the next period of customers whose last one has ended.
+
+Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
+		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw REDIS_URL=redis://127.0.0.1:6379/0 control billing-worker`,
+	}
+	f := cmd.Flags()
+	f.StringVar(&s.database, "database-url", "", "Postgres, as a URL")
+	f.StringVar(&s.redis, "redis-url", "", "Redis, as a URL; it must run with noeviction and an append-only file")
+	f.StringVar(&s.listen, "listen", ":8082", "address of /healthz, /readyz and /metrics")
+	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
+	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published")
+	f.DurationVar(&s.renewEvery, "renew-every", time.Second, "how often to look for customers whose period has ended")
+	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
+	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
+	f.DurationVar(&s.ledger.ClaimIdle, "ledger-claim-idle", 30*time.Second, "how long an entry may be pending before it is taken from a worker that seems dead")
+	f.DurationVar(&s.ledger.CommitTimeout, "ledger-commit-timeout", 15*time.Second, "bound of one attempt to write one transaction")
+	f.DurationVar(&s.ledger.FinishWithin, "ledger-finish-within", 10*time.Second, "how long the batch in hand may take after SIGTERM")
+	f.DurationVar(&s.ledger.RetryMax, "ledger-retry-max", 2*time.Second, "longest pause between attempts while Redis or Postgres is away")
+	return command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
+		return runWorker(cmd.Context(), s, log)
+	})
+}
+
+func (s *workerSettings) validate() error {
+	_, redisErr := redisOptions(s.redis)
+	errs := []error{
+		checkDatabaseURL(s.database), redisErr,
+		positive("publish-every", s.publishEvery), positive("renew-every", s.renewEvery),
+		positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
+		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
+	}
+	if s.ledger.ReadEntries <= 0 || s.ledger.TxEvents <= 0 {
+		errs = append(errs, errors.New("--ledger-read-entries and --ledger-tx-events must be positive"))
+	}
+	if _, _, err := net.SplitHostPort(s.listen); err != nil {
+		errs = append(errs, fmt.Errorf("--listen: %w", err))
+	}
+	s.ledger.RetryMin = min(50*time.Millisecond, s.ledger.RetryMax)
+	return errors.Join(errs...)
+}
+
+func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
+	table, err := tiers.Default()
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	// Probes are answered while Redis and Postgres are waited for.
+	ready := &readiness{}
+	admin, err := serveAdmin(s.listen, ready, registry, log)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+
+	// One client for the ledger's blocking reads alone, another for the rest.
+	options, err := redisOptions(s.redis)
+	if err != nil {
+		return err
+	}
+	reader, client := redis.NewClient(options), redis.NewClient(options)
+	defer reader.Close()
+	defer client.Close()
+	if err := untilReached(ctx, log, "Redis", func() error { return billing.CheckRedis(ctx, client) }); err != nil {
+		if !errors.Is(err, billing.ErrUnsafeRedis) || !s.unsafeRedis {
+			return atStart(ctx, err)
+		}
+		log.Warn("running with an unsafe Redis", "error", err)
+	}
+	var st *store.Store
+	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, s.database); return err })
+	if err != nil {
+		return atStart(ctx, err)
+	}
+	defer st.Close()
+
+	limits := quota.NewRedisLedger(client, quota.RedisOptions{Replica: control.NewID("w"), Timeout: 2 * time.Second, Logger: log})
+	defer func() { _ = limits.Close(context.Background()) }() // it settles nothing
+	service := &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: limits}
+	opts := s.ledger
+	opts.Logger, opts.Registerer = log, registry
+	ledger, err := billing.NewLedger(reader, st, opts)
+	if err != nil {
+		return err
+	}
+	ready.set(func(ctx context.Context) error { return errors.Join(ledger.Ready(), st.Ping(ctx)) })
+
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return ledger.Run(ctx) })
+	work.Go(func() error {
+		every(ctx, s.publishEvery, log, "publish pending changes", service.PublishPending)
+		return nil
+	})
+	work.Go(func() error {
+		every(ctx, s.renewEvery, log, "renew periods", service.RenewDue)
+		return nil
+	})
+	return work.Wait()
+}
+
+// openStore connects and makes sure that the schema is there.
+func openStore(ctx context.Context, url string) (*store.Store, error) {
+	st, err := store.Open(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.CheckSchema(ctx); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return st, nil
+}
+
+// untilReached repeats try until what it needs answers. A wrong set-up is no outage:
+// it is returned at once.
+func untilReached(ctx context.Context, log *slog.Logger, what string, try func() error) error {
+	for {
+		err := try()
+		if err == nil || errors.Is(err, billing.ErrUnsafeRedis) || errors.Is(err, control.ErrSchema) || ctx.Err() != nil {
+			return err
+		}
+		log.Warn("waiting for "+what, "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// atStart makes being told to stop before the work began no failure.
+func atStart(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// every calls do until ctx ends, and logs what it did.
+func every(ctx context.Context, interval time.Duration, log *slog.Logger, what string, do func(context.Context) (int, error)) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		n, err := do(ctx)
+		if err != nil && ctx.Err() == nil {
+			log.Warn("cannot "+what, "error", err)
+		}
+		if n > 0 {
+			log.Info(what, "count", n)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// serveAdmin starts the listener of probes and metrics.
+func serveAdmin(addr string, ready *readiness, metrics prometheus.Gatherer, log *slog.Logger) (*http.Server, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for probes: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("GET /readyz", ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("probes and metrics are not served any more", "error", err)
+		}
+	}()
+	log.Info("serving probes and metrics", "address", listener.Addr().String())
+	return server, nil
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// fromEnvironment gives flags that are not on the command line the value of their
+// environment variable: --database-url is DATABASE_URL.
+func fromEnvironment(flags *pflag.FlagSet, getenv func(string) string) error {
+	var errs []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := envName(f)
+		if value := getenv(name); name != "" && !f.Changed && value != "" {
+			if err := flags.Set(f.Name, value); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func envName(f *pflag.Flag) string {
+	if f.Name == "help" || f.Name == "check-config" {
+		return ""
+	}
+	return strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+}
+
+// describeEnvironment adds to each flag's help the name of its variable.
+func describeEnvironment(flags *pflag.FlagSet) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if name := envName(f); name != "" {
+			f.Usage += " [$" + name + "]"
+		}
+	})
+}
+
+// command wires what all roles share: settings from flags and environment, their
+// validation, --check-config and the log.
+func command(cmd *cobra.Command, getenv func(string) string, validate func() error, work func(*cobra.Command, *slog.Logger) error) *cobra.Command {
+	check := cmd.Flags().Bool("check-config", false, "say what is wrong with the settings, and exit")
+	level := cmd.Flags().String("log-level", "info", "debug, info, warn or error")
+	describeEnvironment(cmd.Flags())
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var logLevel slog.Level
+		err := errors.Join(fromEnvironment(cmd.Flags(), getenv), validate())
+		if lerr := logLevel.UnmarshalText([]byte(*level)); lerr != nil {
+			err = errors.Join(err, fmt.Errorf("--log-level: %w", lerr))
+		}
+		if err != nil {
+			return usageError{fmt.Errorf("settings:\n%w", err)}
+		}
+		if *check {
+			fmt.Fprintln(cmd.OutOrStdout(), "configuration is valid")
+			return nil
+		}
+		return work(cmd, newLogger(cmd.OutOrStdout(), logLevel, cmd.Name()))
+	}
+	return cmd
+}
+
+func newLogger(w io.Writer, level slog.Level, service string) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})).With("service", service)
+}
+
+func checkDatabaseURL(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case s == "":
+		return errors.New("--database-url (DATABASE_URL) is required, such as postgres://user@127.0.0.1:5432/openclaw")
+	case err != nil:
+		// The error of url.Parse repeats the URL, and with it the password.
+		return errors.New("--database-url: not a URL")
+	case u.Scheme != "postgres" && u.Scheme != "postgresql":
+		return errors.New("--database-url: must begin with postgres://")
+	}
+	return nil
+}
+
+// redisOptions reads a Redis URL. The clients made from it respect the deadlines of
+// their contexts.
+func redisOptions(s string) (*redis.Options, error) {
+	if s == "" {
+		return nil, errors.New("--redis-url (REDIS_URL) is required, such as redis://127.0.0.1:6379/0")
+	}
+	o, err := redis.ParseURL(s)
+	if err != nil {
+		return nil, errors.New("--redis-url: must be like redis://[user:password@]host:port/database")
+	}
+	o.ContextTimeoutEnabled = true
+	return o, nil
+}
+
+func positive(name string, d time.Duration) error {
+	if d <= 0 {
+		return fmt.Errorf("--%s: %s is not positive", name, d)
+	}
+	return nil
+}

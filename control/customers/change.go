@@ -1,0 +1,177 @@
+package customers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// change is one transaction on one customer, which it has locked.
+type change struct {
+	tx       *store.Tx
+	tiers    control.Tiers
+	customer control.Customer
+	period   control.UsagePeriod // the present one
+	outbox   []int64             // what is to be published
+}
+
+// change runs do in a transaction that has locked the customer and made sure that its
+// present period is open, and then publishes what do put into the outbox.
+func (s *Service) change(ctx context.Context, customerID string, do func(*change) error) error {
+	var outbox []int64
+	err := s.Store.InTx(ctx, func(tx *store.Tx) error {
+		c := &change{tx: tx, tiers: s.Tiers}
+		var err error
+		if c.customer, err = tx.LockCustomer(ctx, customerID); err != nil {
+			return err
+		}
+		if err := c.openPeriod(ctx, s.now()); err != nil {
+			return err
+		}
+		if err := do(c); err != nil {
+			return err
+		}
+		outbox = c.outbox
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.publishNow(ctx, outbox)
+}
+
+// publishNow publishes changes that were just committed, and retries for a while.
+func (s *Service) publishNow(ctx context.Context, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	within := s.PublishWithin
+	if within <= 0 {
+		within = 5 * time.Second
+	}
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	var last error
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		_, err := s.Store.PublishChanges(limited, ids, len(ids), s.publish)
+		if err == nil {
+			return nil
+		}
+		// What the end of the time itself broke says less than what came before.
+		if last == nil || limited.Err() == nil {
+			last = err
+		}
+		select {
+		case <-limited.Done():
+			return fmt.Errorf("%w: %w", ErrUnpublished, last)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// openPeriod finds the present period, or opens it if the last one has ended: in the
+// chain of months that the customer's first period began, with the tier's limit.
+func (c *change) openPeriod(ctx context.Context, now time.Time) error {
+	p, err := c.tx.PeriodAt(ctx, c.customer.ID, now)
+	if err == nil {
+		c.period = p
+		return nil
+	}
+	if !errors.Is(err, control.ErrNotFound) {
+		return err
+	}
+	tier, err := c.tiers.Get(c.customer.Tier)
+	if err != nil {
+		return err
+	}
+	anchor, err := c.tx.FirstPeriodStart(ctx, c.customer.ID)
+	if errors.Is(err, control.ErrNotFound) {
+		anchor, err = c.customer.CreatedAt, nil
+	}
+	if err != nil {
+		return err
+	}
+	if anchor.After(now) {
+		return fmt.Errorf("%w: the first period of customer %s begins at %s", control.ErrInvalid, c.customer.ID, anchor.Format(time.RFC3339))
+	}
+	c.period, err = c.tx.OpenPeriod(ctx, control.PeriodAt(c.customer.ID, anchor, now, tier.MonthlyTokens))
+	if err != nil {
+		return err
+	}
+	return c.announceAll(ctx, now)
+}
+
+// box returns the customer's box of that id, or its only box.
+func (c *change) box(ctx context.Context, id string) (control.Box, error) {
+	boxes, err := c.tx.Boxes(ctx, c.customer.ID)
+	if err != nil {
+		return control.Box{}, err
+	}
+	var usable []control.Box
+	for _, b := range boxes {
+		if b.State == control.BoxDestroying || b.State == control.BoxDestroyed {
+			continue
+		}
+		if b.ID == id {
+			return b, nil
+		}
+		usable = append(usable, b)
+	}
+	switch {
+	case id != "":
+		return control.Box{}, fmt.Errorf("box %s of customer %s: %w", id, c.customer.ID, control.ErrNotFound)
+	case len(usable) == 0:
+		return control.Box{}, fmt.Errorf("a box of customer %s: %w", c.customer.ID, control.ErrNotFound)
+	case len(usable) > 1:
+		return control.Box{}, fmt.Errorf("%w: customer %s has %d boxes, say which one", control.ErrInvalid, c.customer.ID, len(usable))
+	}
+	return usable[0], nil
+}
+
+// announceAll gives every token of the customer that is not revoked a new version and
+// puts its grant into the outbox.
+func (c *change) announceAll(ctx context.Context, now time.Time) error {
+	tokens, err := c.tx.Tokens(ctx, c.customer.ID)
+	if err != nil {
+		return err
+	}
+	for _, t := range tokens {
+		if t.Status == contract.StatusRevoked {
+			continue
+		}
+		if t, err = c.tx.UpdateToken(ctx, t.ID, t.Status, now); err != nil {
+			return err
+		}
+		if err := c.announce(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// announce puts the grant of one token into the outbox.
+func (c *change) announce(ctx context.Context, t control.ProxyToken) error {
+	tier, err := c.tiers.Get(c.customer.Tier)
+	if err != nil {
+		return err
+	}
+	g, err := control.GrantFor(c.customer, t, c.period, tier)
+	if err != nil {
+		return err
+	}
+	return c.add(ctx, control.Change{Kind: control.ChangeGrant, CustomerID: c.customer.ID, Digest: t.Digest, Grant: g})
+}
+
+func (c *change) add(ctx context.Context, ch control.Change) error {
+	id, err := c.tx.AddChange(ctx, ch)
+	if err != nil {
+		return err
+	}
+	c.outbox = append(c.outbox, id)
+	return nil
+}

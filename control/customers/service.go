@@ -1,0 +1,263 @@
+package customers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// ErrUnpublished says that a change is committed, but that not every proxy may know
+// of it yet. It will be published as soon as Redis answers.
+var ErrUnpublished = errors.New("saved, but not yet published to the proxies")
+
+// GrantPublisher tells the proxies of a grant; see feed.Publisher.
+type GrantPublisher interface {
+	PutGrant(ctx context.Context, digest contract.Digest, g contract.Grant) (seq int64, err error)
+}
+
+// LimitSetter tells the quota ledger of a limit; see quota.Ledger.
+type LimitSetter interface {
+	SetLimit(ctx context.Context, acct quota.Account) error
+}
+
+// Service changes customers. Its fields are set once; it is safe for concurrent use.
+type Service struct {
+	Store  *store.Store
+	Tiers  control.Tiers
+	Grants GrantPublisher
+	Limits LimitSetter
+	// Hasher is needed by CreateToken only.
+	Hasher *contract.Hasher
+	// PublishWithin is how long a method retries to publish what it committed, before
+	// it returns ErrUnpublished. Default 5 s.
+	PublishWithin time.Duration
+	// Now and Random are time.Now and crypto/rand outside of tests.
+	Now    func() time.Time
+	Random io.Reader
+}
+
+// NewCustomer is what CreateCustomer needs to know.
+type NewCustomer struct {
+	Name  string
+	Email string // optional
+	Tier  string
+}
+
+// Created is what CreateCustomer made.
+type Created struct {
+	Customer control.Customer    `json:"customer"`
+	Box      control.Box         `json:"box"`
+	Period   control.UsagePeriod `json:"period"`
+}
+
+// CreateCustomer makes a customer with a box, which is pending, and the first period,
+// which begins now. actor goes to the audit log.
+func (s *Service) CreateCustomer(ctx context.Context, actor string, n NewCustomer) (Created, error) {
+	tier, err := s.Tiers.Get(n.Tier)
+	if err != nil {
+		return Created{}, fmt.Errorf("create customer: %w", err)
+	}
+	if n.Name == "" {
+		return Created{}, fmt.Errorf("create customer: %w: a name is required", control.ErrInvalid)
+	}
+	now := s.now()
+	id := control.NewID(control.CustomerID)
+	out := Created{
+		Customer: control.Customer{ID: id, Name: n.Name, Email: n.Email, Tier: tier.Name, Status: control.CustomerActive, CreatedAt: now},
+		Box: control.Box{
+			ID: control.NewID(control.BoxID), CustomerID: id, Namespace: "customer-" + id,
+			State: control.BoxPending, CreatedAt: now,
+		},
+		Period: control.FirstPeriod(id, now, tier.MonthlyTokens),
+	}
+	err = s.Store.InTx(ctx, func(tx *store.Tx) error {
+		if err := tx.InsertCustomer(ctx, out.Customer); err != nil {
+			return err
+		}
+		if err := tx.InsertBox(ctx, out.Box); err != nil {
+			return err
+		}
+		if out.Period, err = tx.OpenPeriod(ctx, out.Period); err != nil {
+			return err
+		}
+		return tx.AddAudit(ctx, control.Audit{
+			Actor: actor, Action: "customer.create", CustomerID: id, Target: id,
+			Detail: map[string]any{"tier": tier.Name, "box": out.Box.ID},
+		})
+	})
+	if err != nil {
+		return Created{}, fmt.Errorf("create customer: %w", err)
+	}
+	return out, nil
+}
+
+// CreateToken mints a proxy token for a box of a customer; an empty boxID means the
+// customer's only box. The raw token is returned here and kept nowhere. With
+// ErrUnpublished both are valid: the proxies will know the token a little later.
+func (s *Service) CreateToken(ctx context.Context, actor, customerID, boxID string) (contract.Token, control.ProxyToken, error) {
+	if s.Hasher == nil {
+		return contract.Token{}, control.ProxyToken{}, errors.New("create token: no token pepper is configured")
+	}
+	raw, err := contract.NewToken(s.Random)
+	if err != nil {
+		return contract.Token{}, control.ProxyToken{}, fmt.Errorf("create token: %w", err)
+	}
+	now := s.now()
+	token := control.ProxyToken{
+		ID: control.NewID(control.TokenID), CustomerID: customerID, Digest: s.Hasher.Digest([]byte(raw.Reveal())),
+		Hint: raw.Hint(), Version: 1, Status: contract.StatusActive, CreatedAt: now,
+	}
+	err = s.change(ctx, customerID, func(c *change) error {
+		if c.customer.Status == control.CustomerCancelled {
+			return fmt.Errorf("%w: customer %s is cancelled", control.ErrInvalid, customerID)
+		}
+		box, err := c.box(ctx, boxID)
+		if err != nil {
+			return err
+		}
+		token.BoxID = box.ID
+		if err := c.tx.InsertToken(ctx, token); err != nil {
+			return err
+		}
+		if err := c.announce(ctx, token); err != nil {
+			return err
+		}
+		return c.tx.AddAudit(ctx, control.Audit{
+			Actor: actor, Action: "token.create", CustomerID: customerID, Target: token.ID,
+			Detail: map[string]any{"box": box.ID, "hint": token.Hint},
+		})
+	})
+	if err != nil && !errors.Is(err, ErrUnpublished) {
+		return contract.Token{}, control.ProxyToken{}, fmt.Errorf("create token: %w", err)
+	}
+	return raw, token, err
+}
+
+// RevokeToken revokes a token for ever. Revoking it again publishes it again.
+func (s *Service) RevokeToken(ctx context.Context, actor, tokenID string) (control.ProxyToken, error) {
+	token, err := s.Store.Token(ctx, tokenID)
+	if err != nil {
+		return token, fmt.Errorf("revoke token: %w", err)
+	}
+	err = s.change(ctx, token.CustomerID, func(c *change) error {
+		if token, err = c.tx.UpdateToken(ctx, tokenID, contract.StatusRevoked, s.now()); err != nil {
+			return err
+		}
+		if err := c.announce(ctx, token); err != nil {
+			return err
+		}
+		return c.tx.AddAudit(ctx, control.Audit{
+			Actor: actor, Action: "token.revoke", CustomerID: token.CustomerID, Target: token.ID,
+		})
+	})
+	if err != nil {
+		return token, fmt.Errorf("revoke token %s: %w", tokenID, err)
+	}
+	return token, nil
+}
+
+// SetLimit changes the limit of a customer's present period, in weighted tokens. The
+// next period begins with the tier's limit again.
+func (s *Service) SetLimit(ctx context.Context, actor, customerID string, tokens int64) (control.UsagePeriod, error) {
+	if tokens < 0 {
+		return control.UsagePeriod{}, fmt.Errorf("set limit: %w: %d is negative", control.ErrInvalid, tokens)
+	}
+	var period control.UsagePeriod
+	err := s.change(ctx, customerID, func(c *change) error {
+		before := c.period.LimitTokens
+		p, err := c.tx.SetLimit(ctx, customerID, c.period.ID, tokens)
+		if err != nil {
+			return err
+		}
+		period, c.period = p, p
+		if err := c.add(ctx, control.Change{
+			Kind: control.ChangeLimit, CustomerID: customerID,
+			Limit: control.Limit{Period: p.Period(), Tokens: p.LimitTokens, Version: p.LimitVersion},
+		}); err != nil {
+			return err
+		}
+		if err := c.announceAll(ctx, s.now()); err != nil {
+			return err
+		}
+		return c.tx.AddAudit(ctx, control.Audit{
+			Actor: actor, Action: "quota.set", CustomerID: customerID, Target: p.ID,
+			Detail: map[string]any{"before": before, "after": tokens},
+		})
+	})
+	if err != nil {
+		return period, fmt.Errorf("set limit: %w", err)
+	}
+	return period, nil
+}
+
+// renewBatch is how many customers RenewDue looks at in one call.
+const renewBatch = 200
+
+// RenewDue opens the present period of customers whose last one has ended, and
+// publishes their grants with it. It returns how many it renewed. Any number of
+// processes may call it.
+func (s *Service) RenewDue(ctx context.Context) (int, error) {
+	due, err := s.Store.DueForRenewal(ctx, s.now(), renewBatch)
+	if err != nil {
+		return 0, fmt.Errorf("renew: %w", err)
+	}
+	var errs []error
+	for i, id := range due {
+		// Entering a change opens the period.
+		if err := s.change(ctx, id, func(*change) error { return nil }); err != nil {
+			errs = append(errs, fmt.Errorf("renew customer %s: %w", id, err))
+		}
+		if ctx.Err() != nil {
+			return i, errors.Join(errs...)
+		}
+	}
+	return len(due) - len(errs), errors.Join(errs...)
+}
+
+// PublishPending publishes changes that were committed and not published, except
+// those that another process has in hand. It returns how many.
+func (s *Service) PublishPending(ctx context.Context) (int, error) {
+	total := 0
+	for {
+		n, err := s.Store.PublishChanges(ctx, nil, publishBatch, s.publish)
+		total += n
+		if err != nil || n < publishBatch {
+			return total, err
+		}
+	}
+}
+
+// publishBatch bounds how long one transaction holds the rows that it publishes.
+const publishBatch = 100
+
+func (s *Service) publish(ctx context.Context, c control.Change) (int64, error) {
+	switch c.Kind {
+	case control.ChangeGrant:
+		seq, err := s.Grants.PutGrant(ctx, c.Digest, c.Grant)
+		if errors.Is(err, feed.ErrRevoked) {
+			// Overtaken by the token's revocation, which is published.
+			return 0, nil
+		}
+		return seq, err
+	case control.ChangeLimit:
+		return 0, s.Limits.SetLimit(ctx, quota.Account{
+			Customer: c.CustomerID, Period: c.Limit.Period, Limit: c.Limit.Tokens, LimitVersion: c.Limit.Version,
+		})
+	}
+	return 0, fmt.Errorf("unknown kind of change %q", c.Kind)
+}
+
+func (s *Service) now() time.Time {
+	if s.Now != nil {
+		return s.Now().UTC().Truncate(time.Microsecond)
+	}
+	return time.Now().UTC().Truncate(time.Microsecond)
+}
