@@ -1,0 +1,345 @@
+package proxy_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+	"github.com/andreabadesso/openclaw-cloud/proxy"
+	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
+	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+const (
+	upstreamKey = "sk-fake-upstream-key"
+	model       = "kimi-k2.5"
+)
+
+// world is one Redis, one simulator and any number of replicas.
+type world struct {
+	t      testing.TB
+	redis  *testenv.RedisServer
+	rdb    *redis.Client
+	sim    *kimisim.Server
+	hasher *contract.Hasher
+	feed   *feed.Publisher
+	logs   *syncBuffer
+	n      int
+}
+
+// syncBuffer collects log lines of several goroutines.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func newWorld(t testing.TB) *world { return newWorldWith(t, kimisim.Config{}) }
+
+func newWorldWith(t testing.TB, sc kimisim.Config) *world {
+	t.Helper()
+	w := &world{t: t, redis: testenv.Redis(t), logs: &syncBuffer{}}
+	w.rdb = w.redis.Client()
+	if sc.Keys == nil {
+		sc.Keys = []string{upstreamKey}
+	}
+	var err error
+	if w.sim, err = kimisim.New(sc); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.sim.Close() })
+	if w.hasher, err = contract.NewHasher([]byte("a pepper for tests only")); err != nil {
+		t.Fatal(err)
+	}
+	w.feed = feed.NewPublisher(w.rdb)
+	t.Cleanup(func() {
+		if t.Failed() && testing.Verbose() {
+			t.Log(w.logs.String())
+		}
+	})
+	return w
+}
+
+// token creates a grant and returns its raw token.
+func (w *world) token(change func(*contract.Grant)) (string, contract.Grant) {
+	w.t.Helper()
+	tok, err := contract.NewToken(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.n++
+	now := time.Now().UTC().Truncate(time.Second)
+	g := contract.Grant{
+		Version: 1, TokenID: fmt.Sprintf("tok%d", w.n), CustomerID: fmt.Sprintf("cus%d", w.n), BoxID: fmt.Sprintf("box%d", w.n),
+		Tier: "starter", Status: contract.StatusActive, RequestsPerSecond: 1000, Burst: 10000, Concurrent: 10000,
+		MonthlyLimit: 1_000_000_000, LimitVersion: 1,
+		Period:  contract.Period{ID: "p1", Start: now.Add(-time.Hour), End: now.Add(240 * time.Hour)},
+		Weights: contract.Weights{Prompt: 1, Cached: 1, Completion: 1},
+	}
+	if change != nil {
+		change(&g)
+	}
+	w.put(tok.Reveal(), g)
+	return tok.Reveal(), g
+}
+
+func (w *world) put(token string, g contract.Grant) {
+	w.t.Helper()
+	if _, err := w.feed.PutGrant(context.Background(), w.hasher.Digest([]byte(token)), g); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// replica is one running token-proxy.
+type replica struct {
+	*proxy.Server
+	w      *world
+	url    string
+	admin  *httptest.Server
+	ledger *quota.RedisLedger
+	meter  *meter.Meter
+	cache  *grants.Cache
+	drain  func() error
+}
+
+type option func(*proxy.Config)
+
+// upstreams that serve the simulator on both faces.
+func (w *world) upstreams() []upstream.Config {
+	models := map[string]string{model: model, "alias/k2p5": model, "kimi-for-coding": "kimi-for-coding"}
+	short := upstream.Duration(2 * time.Second)
+	return []upstream.Config{
+		{Name: "kimi", BaseURL: w.sim.OpenAIBase(), Face: "openai", Keys: []upstream.Key{{Name: "k1", Secret: upstreamKey}},
+			Models: models, EstimatePath: "/tokenizers/estimate-token-count", AllowPrivate: true, IdleTimeout: short, FirstByteTimeout: short, BreakerFailures: 1000},
+		{Name: "kimi-anthropic", BaseURL: w.sim.AnthropicBase(), Face: "anthropic", Keys: []upstream.Key{{Name: "k1", Secret: upstreamKey}},
+			Models: models, AllowPrivate: true, IdleTimeout: short, FirstByteTimeout: short, BreakerFailures: 1000},
+	}
+}
+
+func (w *world) replica(opts ...option) *replica {
+	t := w.t
+	t.Helper()
+	cfg := proxy.Config{
+		Listen: "127.0.0.1:0", RedisURL: w.redis.URL, TokenPepperFile: os.DevNull, Upstreams: w.upstreams(),
+		Timeouts: proxy.Timeouts{PreStop: proxy.Duration(10 * time.Millisecond), Drain: proxy.Duration(5 * time.Second)},
+	}
+	for _, o := range opts {
+		o(&cfg)
+	}
+	cfg.SetDefaults()
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewJSONHandler(w.logs, nil))
+	w.n++
+	name := fmt.Sprintf("r%d", w.n)
+	rdb := w.redis.Client()
+	pool, err := upstream.NewPool(cfg.Upstreams, upstream.Options{Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := grants.New(rdb, grants.Options{MaxEntries: 1000, Grace: time.Duration(cfg.Timeouts.Grace), ReadTimeout: time.Duration(cfg.Timeouts.Redis), Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewRegistry()
+	r := &replica{
+		w: w, cache: cache,
+		ledger: quota.NewRedisLedger(rdb, quota.RedisOptions{Replica: name, Timeout: time.Duration(cfg.Timeouts.Redis), Logger: log}),
+		meter:  meter.New(rdb, meter.Options{Replica: name, MaxQueued: cfg.Limits.QueuedEvents, Logger: log}),
+	}
+	rates := quota.NewRates(rdb, quota.RateOptions{Replica: name, Logger: log})
+	r.Server, err = proxy.New(cfg, proxy.Deps{
+		Grants: cache, Ledger: r.ledger, Rates: rates, Meter: r.meter,
+		Pool: pool, Hasher: w.hasher, Metrics: proxy.NewMetrics(reg), Logger: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	r.url = "http://" + r.Addr().String()
+	r.admin = httptest.NewServer(r.Admin(reg))
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = cache.Run(ctx) })
+	wg.Go(func() {
+		if err := r.Serve(); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	r.drain = sync.OnceValue(func() error {
+		err := r.Drain(context.Background())
+		stop()
+		wg.Wait()
+		end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		_ = rates.Close(end)
+		_ = r.ledger.Close(end)
+		r.meter.Close()
+		cache.Close()
+		pool.Close()
+		r.admin.Close()
+		return err
+	})
+	t.Cleanup(func() { _ = r.drain() })
+	eventually(t, "the replica is ready", func() bool { return r.Ready() == nil })
+	return r
+}
+
+// eventually waits until ok holds.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// face tells the tests of both wire formats apart.
+type face struct {
+	name, path string
+	anthropic  bool
+}
+
+var faces = []face{{"openai", "/v1/chat/completions", false}, {"anthropic", "/v1/messages", true}}
+
+// chat is a request body of either face: short, and with room for what a test adds.
+func chat(stream bool, text string, more ...string) string {
+	body := fmt.Sprintf(`{"model":%q,"max_tokens":64,"stream":%v,"messages":[{"role":"user","content":%q}]`, model, stream, text)
+	for _, m := range more {
+		body += "," + m
+	}
+	return body + "}"
+}
+
+// sim writes a simulator's behaviour into a prompt.
+func sim(b kimisim.Behavior) string {
+	raw, err := json.Marshal(b)
+	if err != nil {
+		panic(err)
+	}
+	return "hello [[sim:" + string(raw) + "]]"
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   string
+	err    error // while reading the body
+}
+
+func (r *replica) request(ctx context.Context, f face, token, body string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, "POST", r.url+f.path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if f.anthropic {
+		req.Header.Set("X-Api-Key", token)
+		req.Header.Set("Anthropic-Version", "2023-06-01")
+	} else {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return client.Do(req)
+}
+
+// client keeps no idle connections, so that leak checks see only ours.
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
+
+func (r *replica) post(f face, token, body string) answer {
+	r.w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	resp, err := r.request(ctx, f, token, body)
+	if err != nil {
+		r.w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, resp.Header, string(b), err}
+}
+
+// events returns the usage events in Redis, waiting until there are n.
+func (w *world) events(n int) []contract.Event {
+	w.t.Helper()
+	var out []contract.Event
+	eventually(w.t, fmt.Sprintf("%d usage events are in Redis", n), func() bool {
+		out = w.readEvents()
+		return len(out) >= n
+	})
+	if len(out) > n {
+		w.t.Fatalf("want %d usage events, got %d", n, len(out))
+	}
+	return out
+}
+
+func (w *world) readEvents() []contract.Event {
+	w.t.Helper()
+	var out []contract.Event
+	entries, err := w.rdb.XRange(context.Background(), contract.UsageStreamKey, "-", "+").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := contract.DecodeBatch([]byte(e.Values[contract.UsageField].(string)))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, raw := range b.Events {
+			ev, err := contract.DecodeEvent(raw)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			out = append(out, ev)
+		}
+	}
+	return out
+}
+
+// chats returns the simulator's entries of completions.
+func (w *world) chats() []kimisim.Entry {
+	var out []kimisim.Entry
+	for _, e := range w.sim.Ledger() {
+		if e.Kind == "chat" {
+			out = append(out, e)
+		}
+	}
+	return out
+}
