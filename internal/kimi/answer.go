@@ -14,21 +14,18 @@ type AnswerInfo struct {
 // or is nested absurdly, a *FieldError). u takes the usage it reports; after an error
 // u is as it was. Nothing is allocated unless there is an error.
 func ScanAnswer(body []byte, face Face, u *Usage) (AnswerInfo, error) {
-	saved := *u
-	s := answerScanner{scanner: scanner{b: body}, face: face, u: u}
+	saved := u.numbers
+	s := answerScanner{scanner: scanner{b: body}, face: face, u: &u.numbers}
+	u.face = face
 	i := s.begin()
 	if i >= 0 && body[i] != '{' {
-		if i = s.skip(i, 0); s.finish(i) {
-			i = s.refuse("", "must be a JSON object")
-		} else {
-			i = -1
-		}
+		return AnswerInfo{}, s.notObject(i)
 	}
 	if i >= 0 {
 		i = s.object(i)
 	}
 	if !s.finish(i) {
-		*u = saved
+		u.numbers = saved
 		return AnswerInfo{}, s.err()
 	}
 	info := AnswerInfo{OutputBytes: s.output, Error: s.failed || string(s.kind()) == "error", ID: s.id}
@@ -43,7 +40,7 @@ func ScanAnswer(body []byte, face Face, u *Usage) (AnswerInfo, error) {
 type answerScanner struct {
 	scanner
 	face Face
-	u    *Usage
+	u    *numbers
 
 	output   int64 // raw bytes of what may be completion tokens
 	known    bool  // the object holds a place that we know to carry output
@@ -53,6 +50,30 @@ type answerScanner struct {
 	usageAt  bool  // a usage object stands at the top
 	id       Span
 	typ      Span // the string "type" at the top
+
+	slot       Span  // the last delta
+	slotOutput int64 // output in it
+	places     int   // places that carry output, deltas included
+}
+
+// delta measures the delta of a choice or of an Anthropic event.
+func (s *answerScanner) delta(i int) int {
+	start, before := i, s.output
+	if s.face == Anthropic {
+		i = s.block(i, 1, true)
+	} else {
+		i = s.counted(i, 3)
+	}
+	s.slot, s.slotOutput = Span{start, i}, s.output-before
+	s.places++
+	s.known = true
+	return i
+}
+
+// framed reports that the object carries output in one delta and nowhere else.
+func (s *answerScanner) framed() bool {
+	return s.places == 1 && s.slot.Present() && s.output == s.slotOutput &&
+		(s.face != Anthropic || s.typ.Present())
 }
 
 // kind returns the value of "type" at the top, without escapes decoded.
@@ -97,13 +118,20 @@ func (s *answerScanner) object(i int) int {
 				continue
 			}
 			i = s.choices(at)
-		case "delta", "content_block", "content":
+		case "delta":
+			if s.face != Anthropic {
+				i = s.skip(at, 1)
+				continue
+			}
+			i = s.delta(at)
+		case "content_block", "content":
 			if s.face != Anthropic {
 				i = s.skip(at, 1)
 				continue
 			}
 			s.known = true
-			i = s.block(at, 1, string(key) == "delta")
+			s.places++
+			i = s.block(at, 1, false)
 		case "message":
 			if s.face != Anthropic || c != '{' {
 				i = s.skip(at, 1)
@@ -147,12 +175,14 @@ func (s *answerScanner) choice(start int) int {
 			return at
 		}
 		switch string(key) {
-		case "delta", "message", "text":
+		case "delta":
 			known = true
-			before := s.text
-			i = s.skip(at, 3)
-			s.output += int64(s.text - before)
-		case "finishedreason":
+			i = s.delta(at)
+		case "message", "text":
+			known = true
+			s.places++
+			i = s.counted(at, 3)
+		case "finish_reason":
 			if i = s.skip(at, 3); s.b[at] != 'n' {
 				s.finished, known = true, true
 			}
@@ -233,6 +263,7 @@ func (s *answerScanner) counted(i, depth int) int {
 func (s *answerScanner) startedMessage(i int) int {
 	i++
 	s.known = true
+	s.places++
 	for first := true; ; first = false {
 		key, at, done := s.member(i, first)
 		if done {

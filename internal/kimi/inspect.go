@@ -68,8 +68,15 @@ func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 		return EventInfo{Kind: EventEndMark}
 	}
 
-	saved := *u
-	s := answerScanner{scanner: scanner{b: data}, face: face, u: u}
+	if named != "error" {
+		if info, ok := u.frame.inspect(data, face); ok {
+			return info
+		}
+	}
+
+	saved := u.numbers
+	s := answerScanner{scanner: scanner{b: data}, face: face, u: &u.numbers}
+	u.face = face
 	i := s.begin()
 	if i >= 0 && data[i] == '{' {
 		i = s.object(i)
@@ -77,7 +84,7 @@ func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 		i = -1
 	}
 	if !s.finish(i) {
-		*u = saved
+		u.numbers = saved
 		if named == "error" {
 			return EventInfo{Kind: EventError}
 		}
@@ -114,6 +121,10 @@ func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 	}
 	if !known {
 		info.OutputBytes = int64(len(data))
+		return info
+	}
+	if s.framed() && !s.finished && u.objects == saved.objects {
+		u.frame.set(data, s.slot, face)
 	}
 	return info
 }

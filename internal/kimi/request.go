@@ -109,17 +109,15 @@ func ScanRequest(body []byte, face Face) (Request, error) {
 	s := requestScanner{scanner: scanner{b: body}, r: Request{face: face, N: 1}}
 	i := s.begin()
 	if i >= 0 && body[i] != '{' {
-		// Finding out whether it is JSON at all decides which error is true.
-		if i = s.skip(i, 0); s.finish(i) {
-			i = s.refuse("", "must be a JSON object")
-		} else {
-			i = -1
-		}
+		return Request{}, s.notObject(i)
 	}
 	if i >= 0 {
 		i = s.top(i)
 	}
 	if !s.finish(i) {
+		if s.fault == faultRefused {
+			return Request{}, s.refusal
+		}
 		return Request{}, s.err()
 	}
 	switch {
@@ -135,8 +133,15 @@ func ScanRequest(body []byte, face Face) (Request, error) {
 // in its methods are how many containers are open where a value is skipped.
 type requestScanner struct {
 	scanner
-	r    Request
-	seen uint32 // bit per field, to tell repeated keys
+	r       Request
+	seen    uint32      // bit per field, to tell repeated keys
+	refusal *FieldError // with faultRefused
+}
+
+// refuse stops at JSON that is valid as far as it was read.
+func (s *requestScanner) refuse(field, msg string) int {
+	s.refusal = &FieldError{Field: field, Msg: msg}
+	return s.fail(0, faultRefused)
 }
 
 // Fields that may stand only once at their level.

@@ -18,11 +18,10 @@ const maxDepth = 512
 type scanner struct {
 	b []byte
 
-	// What failed. When refusal is set the JSON is fine as far as it was read, and
-	// we refuse it for our own reasons.
-	off     int
-	msg     string
-	refusal *FieldError
+	// What failed, and where. A code and not an error: the scanner lives on the
+	// stack, and a pointer that could leave it would push what it points to off it.
+	fault fault
+	off   int
 
 	// escapes says that str met an escape since it was last cleared.
 	escapes bool
@@ -35,28 +34,90 @@ type scanner struct {
 // maxKeyLen is longer than every key we look for, so a longer key is never ours.
 const maxKeyLen = 48
 
-func (s *scanner) fail(at int, msg string) int {
-	s.off, s.msg = at, msg
-	return -1
+// fault is why a walk stopped.
+type fault uint8
+
+const (
+	faultEnd fault = iota
+	faultTrailing
+	faultObject
+	faultKey
+	faultColon
+	faultArray
+	faultLiteral
+	faultValue
+	faultDigit
+	faultControl
+	faultEscape
+	faultUnicodeEscape
+	faultUTF8
+	faultDepth   // valid as far as read, but too deep for us
+	faultRefused // valid as far as read; the requestScanner knows what was wrong
+)
+
+func (f fault) text() string {
+	switch f {
+	case faultEnd:
+		return "unexpected end"
+	case faultTrailing:
+		return "data after the value"
+	case faultObject:
+		return "expected a comma or the end of the object"
+	case faultKey:
+		return "expected a key"
+	case faultColon:
+		return "expected a colon"
+	case faultArray:
+		return "expected a comma or the end of the array"
+	case faultLiteral:
+		return "invalid literal"
+	case faultValue:
+		return "expected a value"
+	case faultDigit:
+		return "expected a digit"
+	case faultControl:
+		return "control character in a string"
+	case faultEscape:
+		return "invalid escape"
+	case faultUnicodeEscape:
+		return "invalid \\u escape"
+	case faultUTF8:
+		return "invalid UTF-8"
+	}
+	return "invalid"
 }
 
-func (s *scanner) refuse(field, msg string) int {
-	s.refusal = &FieldError{Field: field, Msg: msg}
+func (s *scanner) fail(at int, f fault) int {
+	s.off, s.fault = at, f
 	return -1
 }
 
 // err is the error behind a -1.
 func (s *scanner) err() error {
-	if s.refusal != nil {
-		return s.refusal
+	if s.fault == faultDepth {
+		return &FieldError{Msg: "is nested too deeply"}
 	}
-	return &SyntaxError{Offset: s.off, Msg: s.msg}
+	return &SyntaxError{Offset: s.off, Msg: s.fault.text()}
 }
 
-const endOfText = "unexpected end"
+// notObject is the error for a text whose value, at i, is not an object: whether it
+// is JSON at all decides which.
+func (s *scanner) notObject(i int) error {
+	if s.finish(s.skip(i, 0)) {
+		return &FieldError{Msg: "must be a JSON object"}
+	}
+	return s.err()
+}
 
-// space skips white space.
+// space skips white space. It is small enough to be inlined where there is none.
 func (s *scanner) space(i int) int {
+	if i < len(s.b) && s.b[i] > ' ' {
+		return i
+	}
+	return s.blanks(i)
+}
+
+func (s *scanner) blanks(i int) int {
 	for i < len(s.b) {
 		switch s.b[i] {
 		case ' ', '\n', '\r', '\t':
@@ -72,7 +133,7 @@ func (s *scanner) space(i int) int {
 func (s *scanner) begin() int {
 	i := s.space(0)
 	if i >= len(s.b) {
-		return s.fail(i, endOfText)
+		return s.fail(i, faultEnd)
 	}
 	return i
 }
@@ -83,7 +144,7 @@ func (s *scanner) finish(i int) bool {
 		return false
 	}
 	if i = s.space(i); i < len(s.b) {
-		s.fail(i, "data after the value")
+		s.fail(i, faultTrailing)
 		return false
 	}
 	return true
@@ -100,21 +161,21 @@ func (s *scanner) member(i int, first bool) (key []byte, at int, done bool) {
 	b := s.b
 	i = s.space(i)
 	if i >= len(b) {
-		return nil, s.fail(i, endOfText), true
+		return nil, s.fail(i, faultEnd), true
 	}
 	if b[i] == '}' {
 		return nil, i + 1, true
 	}
 	if !first {
 		if b[i] != ',' {
-			return nil, s.fail(i, "expected a comma or the end of the object"), true
+			return nil, s.fail(i, faultObject), true
 		}
 		if i = s.space(i + 1); i >= len(b) {
-			return nil, s.fail(i, endOfText), true
+			return nil, s.fail(i, faultEnd), true
 		}
 	}
 	if b[i] != '"' {
-		return nil, s.fail(i, "expected a key"), true
+		return nil, s.fail(i, faultKey), true
 	}
 	s.escapes = false
 	j := s.str(i)
@@ -126,13 +187,13 @@ func (s *scanner) member(i int, first bool) (key []byte, at int, done bool) {
 		key = decodeShort(s.key[:], key)
 	}
 	if j = s.space(j); j >= len(b) {
-		return nil, s.fail(j, endOfText), true
+		return nil, s.fail(j, faultEnd), true
 	}
 	if b[j] != ':' {
-		return nil, s.fail(j, "expected a colon"), true
+		return nil, s.fail(j, faultColon), true
 	}
 	if j = s.space(j + 1); j >= len(b) {
-		return nil, s.fail(j, endOfText), true
+		return nil, s.fail(j, faultEnd), true
 	}
 	return key, j, false
 }
@@ -145,7 +206,7 @@ func (s *scanner) element(i int, first bool) (at int, done bool) {
 	b := s.b
 	i = s.space(i)
 	if i >= len(b) {
-		return s.fail(i, endOfText), true
+		return s.fail(i, faultEnd), true
 	}
 	if first {
 		if b[i] == ']' {
@@ -157,10 +218,10 @@ func (s *scanner) element(i int, first bool) (at int, done bool) {
 		return i + 1, true
 	}
 	if b[i] != ',' {
-		return s.fail(i, "expected a comma or the end of the array"), true
+		return s.fail(i, faultArray), true
 	}
 	if i = s.space(i + 1); i >= len(b) {
-		return s.fail(i, endOfText), true
+		return s.fail(i, faultEnd), true
 	}
 	return i, false
 }
@@ -168,7 +229,7 @@ func (s *scanner) element(i int, first bool) (at int, done bool) {
 // skip walks over the value at i, inside depth open containers.
 func (s *scanner) skip(i, depth int) int {
 	if i >= len(s.b) {
-		return s.fail(i, endOfText)
+		return s.fail(i, faultEnd)
 	}
 	switch c := s.b[i]; c {
 	case '{', '[':
@@ -198,7 +259,7 @@ func (s *scanner) scalar(i int, c byte) int {
 
 func (s *scanner) literal(i int, want string) int {
 	if len(s.b)-i < len(want) || string(s.b[i:i+len(want)]) != want {
-		return s.fail(i, "invalid literal")
+		return s.fail(i, faultLiteral)
 	}
 	return i + len(want)
 }
@@ -212,7 +273,7 @@ func (s *scanner) container(i, depth int) int {
 	first := false
 open:
 	if level++; level >= maxDepth {
-		return s.refuse("", "nested too deeply")
+		return s.fail(i, faultDepth)
 	}
 	if b[i] == '{' {
 		objects[level/64] |= 1 << (level % 64)
@@ -255,33 +316,33 @@ func (s *scanner) plainMember(i int, first bool) (at int, done bool) {
 	b := s.b
 	i = s.space(i)
 	if i >= len(b) {
-		return s.fail(i, endOfText), true
+		return s.fail(i, faultEnd), true
 	}
 	if b[i] == '}' {
 		return i + 1, true
 	}
 	if !first {
 		if b[i] != ',' {
-			return s.fail(i, "expected a comma or the end of the object"), true
+			return s.fail(i, faultObject), true
 		}
 		if i = s.space(i + 1); i >= len(b) {
-			return s.fail(i, endOfText), true
+			return s.fail(i, faultEnd), true
 		}
 	}
 	if b[i] != '"' {
-		return s.fail(i, "expected a key"), true
+		return s.fail(i, faultKey), true
 	}
 	if i = s.str(i); i < 0 {
 		return -1, true
 	}
 	if i = s.space(i); i >= len(b) {
-		return s.fail(i, endOfText), true
+		return s.fail(i, faultEnd), true
 	}
 	if b[i] != ':' {
-		return s.fail(i, "expected a colon"), true
+		return s.fail(i, faultColon), true
 	}
 	if i = s.space(i + 1); i >= len(b) {
-		return s.fail(i, endOfText), true
+		return s.fail(i, faultEnd), true
 	}
 	return i, false
 }
@@ -295,10 +356,11 @@ const (
 // stops returns a word whose lowest set bit is the top bit of the first byte of x
 // that ends or escapes a string, or that may not stand in one: quote, backslash,
 // control character. Bits above that one mean nothing (borrows ripple upwards).
+//
+// Flipping bit 1 moves the quote to 0x20 and what was there out of the way, so that
+// one comparison finds quotes and control characters together.
 func stops(x uint64) uint64 {
-	quote := x ^ ('"' * ones)
-	slash := x ^ ('\\' * ones)
-	return ((quote-ones)&^quote | (slash-ones)&^slash | (x-' '*ones)&^x) & highs
+	return (((x ^ 2*ones) - 0x21*ones) | ((x ^ '\\'*ones) - ones)) &^ x & highs
 }
 
 // str walks over the string at i.
@@ -308,25 +370,50 @@ func (s *scanner) str(i int) int {
 	start := i
 	var seen uint64 // all text bytes or-ed together: the top bits tell non-ASCII
 	for {
-		for len(b)-i >= 16 {
+		for len(b)-i >= 8 {
 			x := binary.LittleEndian.Uint64(b[i:])
-			y := binary.LittleEndian.Uint64(b[i+8:])
 			if m := stops(x); m != 0 {
 				seen |= x & (m&-m - 1)
 				i += bits.TrailingZeros64(m) >> 3
 				goto stop
 			}
-			if m := stops(y); m != 0 {
-				seen |= x | y&(m&-m-1)
-				i += 8 + bits.TrailingZeros64(m)>>3
+			seen |= x
+			i += 8
+			// Most strings are short; the others are worth larger strides.
+			for len(b)-i >= 32 {
+				c := b[i : i+32 : i+32]
+				w0 := binary.LittleEndian.Uint64(c)
+				w1 := binary.LittleEndian.Uint64(c[8:])
+				w2 := binary.LittleEndian.Uint64(c[16:])
+				w3 := binary.LittleEndian.Uint64(c[24:])
+				m0, m1, m2, m3 := stops(w0), stops(w1), stops(w2), stops(w3)
+				if m0|m1|m2|m3 == 0 {
+					seen |= w0 | w1 | w2 | w3
+					i += 32
+					continue
+				}
+				// Up to the stop the text counts for seen; a little beyond it
+				// costs at most a needless look for UTF-8.
+				seen |= w0
+				if m0 == 0 {
+					i, m0 = i+8, m1
+					seen |= w1
+					if m0 == 0 {
+						i, m0 = i+8, m2
+						seen |= w2
+						if m0 == 0 {
+							i, m0 = i+8, m3
+							seen |= w3
+						}
+					}
+				}
+				i += bits.TrailingZeros64(m0) >> 3
 				goto stop
 			}
-			seen |= x | y
-			i += 16
 		}
 		for ; ; i++ {
 			if i >= len(b) {
-				return s.fail(len(b), endOfText)
+				return s.fail(len(b), faultEnd)
 			}
 			c := b[i]
 			if c == '"' || c == '\\' || c < ' ' {
@@ -337,51 +424,104 @@ func (s *scanner) str(i int) int {
 	stop:
 		switch b[i] {
 		case '"':
-			if seen&highs != 0 && !utf8.Valid(b[start:i]) {
-				return s.fail(start+invalidUTF8(b[start:i]), "invalid UTF-8")
+			if seen&highs != 0 {
+				if bad := invalidUTF8(b[start:i]); bad >= 0 {
+					return s.fail(start+bad, faultUTF8)
+				}
 			}
 			return i + 1
 		case '\\':
 			s.escapes = true
+			if i+1 < len(b) && shortEscape(b[i+1]) {
+				i += 2
+				continue
+			}
 			if i = s.escape(i); i < 0 {
 				return -1
 			}
 		default:
-			return s.fail(i, "control character in a string")
+			return s.fail(i, faultControl)
 		}
 	}
+}
+
+// shortEscape reports whether c makes an escape of two characters.
+func shortEscape(c byte) bool {
+	const (
+		low  = 1<<'"' | 1<<'/'
+		high = 1<<('\\'-64) | 1<<('b'-64) | 1<<('f'-64) | 1<<('n'-64) | 1<<('r'-64) | 1<<('t'-64)
+	)
+	if c < 64 {
+		return low>>c&1 != 0
+	}
+	return uint64(high)>>(c-64)&1 != 0 // 0 for shifts of 64 and more
 }
 
 // escape walks over the escape sequence at i.
 func (s *scanner) escape(i int) int {
 	b := s.b
 	if i+1 >= len(b) {
-		return s.fail(len(b), endOfText)
+		return s.fail(len(b), faultEnd)
 	}
-	switch b[i+1] {
-	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+	if shortEscape(b[i+1]) {
 		return i + 2
-	case 'u':
+	}
+	if b[i+1] == 'u' {
 		if len(b)-i < 6 {
-			return s.fail(len(b), endOfText)
+			return s.fail(len(b), faultEnd)
 		}
 		if _, ok := hex4(b[i+2 : i+6]); !ok {
-			return s.fail(i, "invalid \\u escape")
+			return s.fail(i, faultUnicodeEscape)
 		}
 		return i + 6
 	}
-	return s.fail(i, "invalid escape")
+	return s.fail(i, faultEscape)
 }
 
+// invalidUTF8 returns where b stops being valid UTF-8, or -1. Text in Chinese is
+// common here, so ASCII and most three-byte characters have short ways.
 func invalidUTF8(b []byte) int {
-	for i := 0; i < len(b); {
+	i := 0
+	for len(b)-i >= 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		if x&highs == 0 {
+			i += 8
+			continue
+		}
+		if ascii := bits.TrailingZeros64(x&highs) >> 3; ascii > 0 {
+			if i += ascii; len(b)-i < 8 {
+				break
+			}
+			x = binary.LittleEndian.Uint64(b[i:])
+		}
+		// U+1000 to U+CFFF: leads E1 to EC, whose continuations are unrestricted.
+		for x&0xC0C0F0 == 0x8080E0 && uint8(x)-0xE1 <= 0xEC-0xE1 {
+			i += 3
+			if x >>= 24; x&0xC0C0F0 == 0x8080E0 && uint8(x)-0xE1 <= 0xEC-0xE1 {
+				i += 3
+			}
+			if len(b)-i < 8 {
+				break
+			}
+			x = binary.LittleEndian.Uint64(b[i:])
+		}
+		if b[i] < utf8.RuneSelf {
+			continue
+		}
 		r, n := utf8.DecodeRune(b[i:])
 		if r == utf8.RuneError && n == 1 {
 			return i
 		}
 		i += n
 	}
-	return len(b)
+	for i < len(b) {
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return -1
 }
 
 // number walks over the number at i.
@@ -392,18 +532,18 @@ func (s *scanner) number(i int) int {
 	}
 	switch {
 	case i >= len(b):
-		return s.fail(i, endOfText)
+		return s.fail(i, faultEnd)
 	case b[i] == '0':
 		i++
 	case '1' <= b[i] && b[i] <= '9':
 		i = digits(b, i)
 	default:
-		return s.fail(i, "invalid value")
+		return s.fail(i, faultValue)
 	}
 	if i < len(b) && b[i] == '.' {
 		j := digits(b, i+1)
 		if j == i+1 {
-			return s.fail(j, "digit expected")
+			return s.fail(j, faultDigit)
 		}
 		i = j
 	}
@@ -414,7 +554,7 @@ func (s *scanner) number(i int) int {
 		}
 		j := digits(b, i)
 		if j == i {
-			return s.fail(j, "digit expected")
+			return s.fail(j, faultDigit)
 		}
 		i = j
 	}

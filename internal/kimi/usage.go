@@ -10,14 +10,21 @@ type reported struct {
 // last value that is not null; nothing is ever added up over the places that repeat
 // a number. The zero value is ready. It belongs to one answer and one goroutine.
 type Usage struct {
-	face Face // whose fields were read
+	numbers
+	frame frame
+}
 
-	prompt, completion       reported // prompt_tokens; input_tokens / completion_tokens; output_tokens
-	cachedFlat, cachedDetail reported // usage.cached_tokens, prompt_tokens_details.cached_tokens
+// numbers are the fields of usage objects, and how far they can be believed.
+type numbers struct {
+	face Face // whose fields they are
+
+	prompt, completion       reported // prompt_tokens, completion_tokens; input_tokens, output_tokens
+	cachedFlat, cachedDetail reported // cached_tokens; prompt_tokens_details.cached_tokens
 	cacheRead, cacheCreation reported // Anthropic
-	reasoning                reported // either face's detail
-	promptFinal, outputFinal bool     // not only from Anthropic's message_start
-	bad                      bool     // a value that cannot be was seen (and not taken)
+	reasoning                reported // in either face's details
+	promptFinal, outputFinal bool     // come not only from Anthropic's message_start
+	bad                      bool     // a value that cannot be was met, and not taken
+	objects                  int      // usage objects read
 }
 
 // Counts are token counts in one meaning for both faces: Prompt includes Cached
@@ -37,7 +44,7 @@ func (u *Usage) Counts() (c Counts, complete bool) {
 }
 
 // raw normalises without forcing the numbers to agree with each other.
-func (u *Usage) raw() Counts {
+func (u *numbers) raw() Counts {
 	c := Counts{Prompt: u.prompt.v, Completion: u.completion.v, Reasoning: u.reasoning.v}
 	if u.face == Anthropic {
 		c.Prompt += u.cacheRead.v + u.cacheCreation.v
@@ -71,7 +78,7 @@ const (
 // usage reads the usage object at i into u.
 func (s *answerScanner) usage(i, depth int, place usagePlace) int {
 	u := s.u
-	u.face = s.face
+	u.objects++
 	i++
 	for first := true; ; first = false {
 		key, at, done := s.member(i, first)
