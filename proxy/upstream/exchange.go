@@ -45,8 +45,7 @@ func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Resp
 
 	n := req.bodyLen()
 	size := 1 << 10
-	whole := n <= coalesceBytes-maxRequestHead
-	if whole {
+	if n < coalesceBytes {
 		size += n
 	}
 	wb := t.pool.writeBufs.get(size)
@@ -56,7 +55,7 @@ func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Resp
 		return nil, e.fail(PhaseRequest, false, nil, err)
 	}
 	body := req.Body
-	if whole {
+	if len(wb.b)+n <= coalesceBytes {
 		for _, b := range body {
 			wb.b = append(wb.b, b...)
 		}
@@ -125,7 +124,8 @@ func (t *Target) attempt(cn *conn, head []byte, body [][]byte, idempotent bool, 
 	if werr != nil {
 		err = werr
 	}
-	unread := cn.wrote == before || reused && !any && closedByPeer(err) && cn.probe.unreceived(cn.rc, before)
+	unwritten := cn.wrote == before
+	unread := unwritten || !any && closedByPeer(err) && cn.probe.unreceived(cn.rc, before)
 	failed = e.fail(phase, !unread, c, err)
 	if failed.Err == io.EOF { //nolint:errorlint // exactly the bare EOF of a read
 		failed.Err = io.ErrUnexpectedEOF
@@ -133,7 +133,7 @@ func (t *Target) attempt(cn *conn, head []byte, body [][]byte, idempotent bool, 
 	if failed.Canceled || failed.Timeout || any {
 		return nil, false, failed
 	}
-	return nil, unread || reused && idempotent && closedOrReset(err), failed
+	return nil, unwritten || reused && (unread || idempotent && closedOrReset(err)), failed
 }
 
 // headReader reads until a response head is complete.

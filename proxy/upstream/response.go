@@ -79,6 +79,7 @@ func (r *Response) finish() {
 	if len(r.left) > 0 {
 		r.reusable = false
 		r.left = nil
+		r.dropLeft()
 	}
 }
 
@@ -127,18 +128,10 @@ func (r *Response) receive(p []byte) (int, error) {
 	}
 	if len(r.left) > 0 {
 		n := copy(p, r.left)
-		if r.framing == byChunks {
-			// Decode only what fits, and leave what follows the body in left.
-			r.left = r.left[n:]
-			return n, nil
-		}
 		r.left = r.left[n:]
-		if r.framing == byClose || int64(n) < r.remain {
-			r.dropLeft()
-		}
+		r.dropLeft()
 		return n, nil
 	}
-	r.dropLeft()
 	if err := r.cn.limitRead(r.cn.ep.cfg.IdleTimeout.Std(), r.total); err != nil {
 		return 0, err
 	}
@@ -151,7 +144,6 @@ func (r *Response) decode(b []byte, rerr error) (int, error) {
 	case byLength:
 		if r.remain -= int64(len(b)); r.remain == 0 {
 			r.finish()
-			r.dropLeft()
 		}
 		return len(b), rerr
 	case byClose:
@@ -166,7 +158,6 @@ func (r *Response) decode(b []byte, rerr error) (int, error) {
 			r.reusable = false
 		}
 		r.finish()
-		r.dropLeft()
 	}
 	return n, rerr
 }
@@ -220,7 +211,7 @@ func (r *Response) Close(drain bool) {
 	r.left = nil
 	r.dropLeft()
 	r.cn, r.Head = nil, nil
-	if r.end == nil || complete {
+	if r.end == nil {
 		r.end = errBodyClosed
 	}
 	if r.cancel.release() && complete && r.reusable {
