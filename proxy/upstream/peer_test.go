@@ -35,6 +35,7 @@ type peer struct {
 	wg       sync.WaitGroup
 	mu       sync.Mutex
 	conns    []net.Conn
+	gone     chan struct{} // closed when the test ends
 }
 
 // peerConn is one accepted connection.
@@ -57,7 +58,7 @@ func newPeer(t *testing.T, script func(c *peerConn)) *peer {
 }
 
 func newPeerOn(t *testing.T, ln net.Listener, script func(c *peerConn)) *peer {
-	p := &peer{t: t, ln: ln}
+	p := &peer{t: t, ln: ln, gone: make(chan struct{})}
 	p.wg.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -79,6 +80,7 @@ func newPeerOn(t *testing.T, ln net.Listener, script func(c *peerConn)) *peer {
 }
 
 func (p *peer) stop() {
+	close(p.gone)
 	_ = p.ln.Close()
 	p.mu.Lock()
 	for _, c := range p.conns {
