@@ -1,0 +1,98 @@
+// Command devstack runs the whole system on this machine for development; `make
+// up`, `make down` and `make status` call it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/devstack"
+)
+
+const usage = `devstack runs the whole system on this machine for development
+
+Usage: devstack [flags] up|down|status|clean
+
+  up      start what does not run, make a customer, and print a request that works
+  down    stop it; data stays
+  status  say what runs
+  clean   stop it and remove its data
+
+Environment:
+  OPENCLAW_PROXY_PORT, OPENCLAW_ADMIN_PORT, OPENCLAW_BILLING_PORT, OPENCLAW_KIMISIM_PORT,
+  OPENCLAW_REDIS_PORT, OPENCLAW_POSTGRES_PORT
+                            other ports than 8080, 9090, 8082, 9100, 16379 and 15432
+  OPENCLAW_RUN_DIR          another place for data, logs and secrets than .run
+  KIMI_API_KEY              use the real Kimi instead of the simulator
+  KIMI_BASE_URL             of the real Kimi, if not https://api.moonshot.ai/v1
+  REDIS_URL, DATABASE_URL   use these servers instead of starting some
+
+Flags:
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	switch {
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "devstack:", err)
+		os.Exit(1)
+	}
+}
+
+// errUsage is a mistake on the command line that has been explained already.
+var errUsage = errors.New("wrong usage")
+
+func run(ctx context.Context) error {
+	runDir := os.Getenv("OPENCLAW_RUN_DIR")
+	if runDir == "" {
+		runDir = ".run"
+	}
+	flag.StringVar(&runDir, "run-dir", runDir, "directory for data, logs and secrets")
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), usage)
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	cfg := devstack.Config{
+		Ports:       devstack.DefaultPorts(),
+		RedisURL:    os.Getenv("REDIS_URL"),
+		DatabaseURL: os.Getenv("DATABASE_URL"),
+		KimiAPIKey:  os.Getenv("KIMI_API_KEY"),
+		KimiBaseURL: os.Getenv("KIMI_BASE_URL"),
+		Out:         os.Stdout,
+	}
+	if err := cfg.Ports.Override(os.LookupEnv); err != nil {
+		return err
+	}
+	var err error
+	if cfg.RunDir, err = filepath.Abs(runDir); err != nil {
+		return err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cfg.BinDir = filepath.Dir(program)
+	switch flag.Arg(0) {
+	case "up":
+		return devstack.Up(ctx, cfg)
+	case "down":
+		return devstack.Down(cfg)
+	case "status":
+		return devstack.Status(ctx, cfg)
+	case "clean":
+		return devstack.Clean(cfg)
+	}
+	flag.Usage()
+	return errUsage
+}

@@ -1,0 +1,103 @@
+package devstack
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"reflect"
+	"strconv"
+)
+
+// Config says what to run and where. All fields are required unless they say
+// otherwise.
+type Config struct {
+	BinDir string // absolute path of the directory with this module's built programs
+	RunDir string // absolute path of the directory for data, logs and secrets; created when missing
+
+	Ports Ports // of the servers on loopback
+
+	RedisURL    string // an existing Redis to use; "" starts one
+	DatabaseURL string // an existing Postgres database to use; "" starts a server
+
+	KimiAPIKey  string // a key of the real Kimi; "" uses the simulator
+	KimiBaseURL string // of the real Kimi; defaults to https://api.moonshot.ai/v1
+
+	Out io.Writer // progress and the final instructions
+}
+
+// Ports are the TCP ports of the servers, all on 127.0.0.1. Each field's tag is
+// the environment variable that sets it.
+type Ports struct {
+	Proxy    int `env:"OPENCLAW_PROXY_PORT"`    // token-proxy, for clients
+	Admin    int `env:"OPENCLAW_ADMIN_PORT"`    // token-proxy, health and metrics
+	Billing  int `env:"OPENCLAW_BILLING_PORT"`  // billing-worker, health and metrics
+	Kimisim  int `env:"OPENCLAW_KIMISIM_PORT"`  // the Kimi simulator
+	Redis    int `env:"OPENCLAW_REDIS_PORT"`    // Redis
+	Postgres int `env:"OPENCLAW_POSTGRES_PORT"` // Postgres
+}
+
+// DefaultPorts returns the ports that are used when nobody says otherwise.
+func DefaultPorts() Ports {
+	return Ports{Proxy: 8080, Admin: 9090, Billing: 8082, Kimisim: 9100, Redis: 16379, Postgres: 15432}
+}
+
+// Override replaces the ports whose environment variable lookup knows.
+func (p *Ports) Override(lookup func(name string) (string, bool)) error {
+	v := reflect.ValueOf(p).Elem()
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Tag.Get("env")
+		text, ok := lookup(name)
+		if !ok || text == "" {
+			continue
+		}
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || port == 0 {
+			return fmt.Errorf("%s is %q: give a port number from 1 to 65535", name, text)
+		}
+		v.Field(i).SetInt(int64(port))
+	}
+	return nil
+}
+
+// variable returns the name of the environment variable that sets port.
+func (p Ports) variable(port int) string {
+	v := reflect.ValueOf(p)
+	for i := range v.NumField() {
+		if v.Field(i).Int() == int64(port) {
+			return v.Type().Field(i).Tag.Get("env")
+		}
+	}
+	return ""
+}
+
+func (p Ports) distinct() error {
+	v := reflect.ValueOf(p)
+	seen := make(map[int64]string)
+	for i := range v.NumField() {
+		port, name := v.Field(i).Int(), v.Type().Field(i).Tag.Get("env")
+		if other, ok := seen[port]; ok {
+			return fmt.Errorf("%s and %s are both %d", other, name, port)
+		}
+		seen[port] = name
+	}
+	return nil
+}
+
+func (c *Config) validate() error {
+	if !filepath.IsAbs(c.RunDir) || !filepath.IsAbs(c.BinDir) {
+		return errors.New("devstack: RunDir and BinDir must be absolute paths")
+	}
+	if c.KimiBaseURL == "" {
+		c.KimiBaseURL = "https://api.moonshot.ai/v1"
+	}
+	return c.Ports.distinct()
+}
+
+// path returns the path of a file in the run directory.
+func (c *Config) path(name ...string) string {
+	return filepath.Join(append([]string{c.RunDir}, name...)...)
+}
+
+func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

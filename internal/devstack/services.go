@@ -1,0 +1,218 @@
+package devstack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/localserver"
+)
+
+// services returns the stack's processes in the order in which they start.
+func (s *stack) services() []service {
+	var all []service
+	if s.cfg.RedisURL == "" {
+		all = append(all, s.redis())
+	}
+	if s.cfg.DatabaseURL == "" {
+		all = append(all, s.postgres())
+	}
+	if s.cfg.KimiAPIKey == "" {
+		all = append(all, s.kimisim())
+	}
+	return append(all, s.billingWorker(), s.tokenProxy())
+}
+
+// everyService returns all processes that any configuration may have started,
+// for stopping them without knowing it.
+func (s *stack) everyService() []service {
+	return []service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.tokenProxy()}
+}
+
+func (s *stack) redis() service {
+	config, data := s.cfg.path("redis.conf"), s.cfg.path("redis")
+	return service{
+		name:  "redis",
+		ports: []int{s.cfg.Ports.Redis},
+		prepare: func(context.Context) error {
+			if err := makeDir(data); err != nil {
+				return err
+			}
+			// In a file, because arguments are visible to every account.
+			return writePrivate(config, "requirepass "+s.secrets.RedisPassword+"\n")
+		},
+		command: func() (command, error) {
+			program, err := localserver.FindRedis()
+			args := append([]string{config}, localserver.RedisArgs(data, s.cfg.Ports.Redis)...)
+			return command{program: program, args: args, env: s.cleanEnv(), dir: data}, err
+		},
+		ready: func(ctx context.Context) error {
+			return pingRedis(ctx, address(s.cfg.Ports.Redis), s.secrets.RedisPassword)
+		},
+		stopWith: syscall.SIGTERM, stopLimit: 15 * time.Second,
+	}
+}
+
+// pingRedis asks whether the server takes commands; it does not while it loads
+// its data.
+func pingRedis(ctx context.Context, addr, password string) error {
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp4", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(conn, "AUTH %s\r\nPING\r\n", password); err != nil {
+		return err
+	}
+	const want = "+OK\r\n+PONG\r\n"
+	var answer []byte
+	buf := make([]byte, 256)
+	for len(answer) < len(want) {
+		n, err := conn.Read(buf)
+		answer = append(answer, buf[:n]...)
+		if strings.HasPrefix(string(answer), "-") || err != nil {
+			break
+		}
+	}
+	if string(answer) != want {
+		return fmt.Errorf("redis answers %q", answer)
+	}
+	return nil
+}
+
+// postgresDir is where the cluster lives: the run directory, or, where the
+// account that Postgres has to run as cannot enter that, a directory of its own.
+func (s *stack) postgresDir() (dir string, cred *syscall.Credential, err error) {
+	cred, err = localserver.Unprivileged()
+	if err != nil {
+		return "", nil, err
+	}
+	if localserver.CanEnter(s.cfg.RunDir, cred) {
+		return s.cfg.path("postgres"), cred, nil
+	}
+	return s.outsideDir(), cred, nil
+}
+
+func (s *stack) postgres() service {
+	var dir string
+	var cred *syscall.Credential
+	var programs localserver.PostgresPrograms
+	locate := func() (err error) {
+		if dir, cred, err = s.postgresDir(); err != nil {
+			return err
+		}
+		programs, err = localserver.FindPostgres()
+		return err
+	}
+	admin := func() string {
+		return localserver.PostgresURL(s.cfg.Ports.Postgres, s.secrets.PostgresPassword, "postgres")
+	}
+	return service{
+		name:  "postgres",
+		ports: []int{s.cfg.Ports.Postgres},
+		prepare: func(ctx context.Context) error {
+			if err := locate(); err != nil {
+				return err
+			}
+			if err := os.MkdirAll(dir, 0o711); err != nil {
+				return fmt.Errorf("devstack: %w", err)
+			}
+			data := filepath.Join(dir, "data")
+			if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil {
+				return nil
+			}
+			// What an interrupted first start left.
+			if err := os.RemoveAll(data); err != nil {
+				return fmt.Errorf("devstack: %w", err)
+			}
+			s.printf("  %-15s creating the database cluster\n", "postgres")
+			next := filepath.Join(dir, "new")
+			if err := os.RemoveAll(next); err != nil {
+				return fmt.Errorf("devstack: %w", err)
+			}
+			if err := localserver.InitPostgres(ctx, programs, next, s.secrets.PostgresPassword, cred); err != nil {
+				return err
+			}
+			if err := os.Rename(next, data); err != nil {
+				return fmt.Errorf("devstack: %w", err)
+			}
+			return nil
+		},
+		command: func() (command, error) {
+			data := filepath.Join(dir, "data")
+			args := localserver.PostgresArgs(data, s.cfg.Ports.Postgres, "max_connections=100")
+			return command{program: programs.Postgres, args: args, env: s.cleanEnv(), dir: data, cred: cred}, nil
+		},
+		ready: func(ctx context.Context) error {
+			if err := locate(); err != nil {
+				return err
+			}
+			_, err := localserver.Psql(ctx, programs, admin(), "SELECT 1")
+			return err
+		},
+		after: func(ctx context.Context) error {
+			found, err := localserver.Psql(ctx, programs, admin(), "SELECT 1 FROM pg_database WHERE datname = 'openclaw'")
+			if err == nil && found == "" {
+				_, err = localserver.Psql(ctx, programs, admin(), "CREATE DATABASE openclaw")
+			}
+			return err
+		},
+		// SIGINT asks for a fast shutdown: sessions are ended, data is written.
+		stopWith: syscall.SIGINT, stopLimit: 30 * time.Second,
+	}
+}
+
+func (s *stack) kimisim() service {
+	base := "http://" + address(s.cfg.Ports.Kimisim)
+	return service{
+		name:  "kimisim",
+		ports: []int{s.cfg.Ports.Kimisim},
+		command: func() (command, error) {
+			// Slow enough to be seen streaming, quick enough to wait for.
+			args := []string{"-addr", address(s.cfg.Ports.Kimisim), "-keys", simulatorKey, "-ttft", "200ms", "-tps", "60", "-output-tokens", "60"}
+			return command{program: s.binary("kimisim"), args: args, env: s.cleanEnv(), dir: s.cfg.RunDir}, nil
+		},
+		ready:    answers(base + "/sim/ledger"),
+		stopWith: syscall.SIGTERM, stopLimit: 10 * time.Second,
+	}
+}
+
+func (s *stack) billingWorker() service {
+	return service{
+		name:  "billing-worker",
+		ports: []int{s.cfg.Ports.Billing},
+		command: func() (command, error) {
+			args := []string{"billing-worker", "--listen", address(s.cfg.Ports.Billing)}
+			if s.cfg.RedisURL != "" {
+				args = append(args, "--allow-unsafe-redis")
+			}
+			return command{program: s.binary("control"), args: args, env: s.controlEnv(), dir: s.cfg.RunDir}, nil
+		},
+		ready:    answers("http://" + address(s.cfg.Ports.Billing) + "/readyz"),
+		stopWith: syscall.SIGTERM, stopLimit: 15 * time.Second,
+	}
+}
+
+func (s *stack) tokenProxy() service {
+	return service{
+		name:    "token-proxy",
+		ports:   []int{s.cfg.Ports.Proxy, s.cfg.Ports.Admin},
+		prepare: func(context.Context) error { return s.writeProxyConfig() },
+		command: func() (command, error) {
+			return command{program: s.binary("token-proxy"), args: []string{"-config", s.cfg.path("token-proxy.json")}, env: s.cleanEnv(), dir: s.cfg.RunDir}, nil
+		},
+		ready:    answers("http://" + address(s.cfg.Ports.Admin) + "/readyz"),
+		stopWith: syscall.SIGTERM, stopLimit: 20 * time.Second,
+	}
+}
+
+func (s *stack) binary(name string) string { return filepath.Join(s.cfg.BinDir, name) }
