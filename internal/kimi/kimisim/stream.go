@@ -135,6 +135,9 @@ func (o *output) finish() error {
 // cutInside sends half of the frame in the middle of an HTTP chunk, then closes.
 func (o *output) cutInside(frame []byte) {
 	b := o.a.b
+	if o.flush() != nil { // a head that is still held back would use up the budget
+		return
+	}
 	o.a.conn.set(func(c *conn) { c.budget, c.reset = len(frame)/2+4, b.Reset })
 	_ = o.raw(frame, false)
 }
