@@ -72,11 +72,14 @@ DECLARE
     first timestamp := date_trunc('month', at AT TIME ZONE 'UTC');
     part  text := 'usage_events_' || to_char(first, 'YYYY_MM');
 BEGIN
-    IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'usage_events'::regclass AND inhrelid = to_regclass(part)) THEN
+    IF EXISTS (SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+               WHERE inhparent = 'usage_events'::regclass AND relname = part) THEN
         RETURN part;
     END IF;
+    -- Asked again by a scan, not with to_regclass: a lock does not refresh its cache.
     PERFORM pg_advisory_xact_lock(hashtext('usage_events_ensure_month'));
-    IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'usage_events'::regclass AND inhrelid = to_regclass(part)) THEN
+    IF EXISTS (SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+               WHERE inhparent = 'usage_events'::regclass AND relname = part) THEN
         RETURN part;
     END IF;
     EXECUTE format('CREATE TABLE %I (LIKE usage_events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', part);
