@@ -2,6 +2,7 @@ package quota
 
 import (
 	"context"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -21,3 +22,6 @@ func Waiters(l *RedisLedger) int {
 	defer l.waiters.mu.Unlock()
 	return len(l.waiters.by)
 }
+
+// Evict runs what the loop runs now and then.
+func Evict(r *Rates, now time.Time) { r.evict(now) }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
-	"math"
 	"strings"
 	"sync"
 	"time"
@@ -64,6 +63,8 @@ type Rates struct {
 	joining   []*bucket  // contended since the loop last looked
 	contended map[*bucket]struct{}
 
+	lost time.Time // when Redis stopped answering, zero while it does; the loop's own
+
 	kick    chan struct{} // capacity 1: joining is not empty
 	cancel  context.CancelFunc
 	stopped chan struct{}
@@ -85,6 +86,7 @@ type bucket struct {
 
 	mu        sync.Mutex // guards the following; held for no I/O
 	limiter   *rate.Limiter
+	refill    float64 // the limiter's limit, per second
 	rate      RequestRate
 	last      time.Time // newest time seen; time does not go back here
 	used      time.Time // of the last request
@@ -95,8 +97,7 @@ type bucket struct {
 	// The share. The loop alone writes these, under mu.
 	demand   float64   // requests per second, smoothed
 	measured time.Time // when offered was last read
-	synced   time.Time // sending time of the last sync that worked; zero before it
-	asked    time.Time // when this bucket first asked in vain, zero if it did not
+	synced   bool      // since it became contended
 	peers    int       // replicas that share the rate, this one included
 }
 
@@ -161,7 +162,7 @@ func (r *Rates) Allow(customer string, want RequestRate, now time.Time) (ok bool
 		b.offered++
 		ok = b.limiter.AllowN(now, 1)
 		tokens := b.limiter.TokensAt(now)
-		refill := float64(b.limiter.Limit())
+		refill := b.refill
 		join := !b.contended && tokens < float64(want.Burst)/2
 		if join {
 			b.contended = true
@@ -199,11 +200,15 @@ func (b *bucket) advance(now time.Time) time.Time {
 
 func (b *bucket) change(want RequestRate, now time.Time) {
 	// A share stays below a rate that was lowered; a higher one comes with the next sync.
-	if float64(b.limiter.Limit()) > want.PerSecond {
-		b.limiter.SetLimitAt(now, rate.Limit(want.PerSecond))
-	}
+	b.setRefill(min(b.refill, want.PerSecond), now)
 	b.limiter.SetBurstAt(now, want.Burst)
 	b.rate = want
+}
+
+// setRefill changes the tokens per second from now on.
+func (b *bucket) setRefill(perSecond float64, now time.Time) {
+	b.refill = perSecond
+	b.limiter.SetLimitAt(now, rate.Limit(perSecond))
 }
 
 func (r *Rates) shard(customer string) *rateShard {
@@ -263,7 +268,7 @@ func (r *Rates) Close(ctx context.Context) error {
 	customers := make([]string, 0, len(r.contended))
 	for b := range r.contended {
 		b.mu.Lock()
-		b.limiter.SetLimitAt(b.last, 0)
+		b.setRefill(0, b.last)
 		b.mu.Unlock()
 		customers = append(customers, b.customer)
 	}
@@ -283,9 +288,4 @@ func (r *Rates) take() []*bucket {
 		r.contended[b] = struct{}{}
 	}
 	return joined
-}
-
-// fallback is the refill when Redis has not answered for the grace.
-func (r *Rates) fallback(b *bucket) rate.Limit {
-	return rate.Limit(b.rate.PerSecond / math.Max(float64(b.peers), float64(r.opts.Replicas)))
 }

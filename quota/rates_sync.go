@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"golang.org/x/time/rate"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
@@ -99,13 +98,13 @@ func (r *Rates) dropSated(ctx context.Context, all []*bucket) []*bucket {
 	for _, b := range all {
 		b.mu.Lock()
 		at := b.advance(now)
-		full := b.limiter.TokensAt(at) >= float64(b.rate.Burst)
+		// While Redis is away a share that was given up would not come back.
+		full := r.lost.IsZero() && b.limiter.TokensAt(at) >= float64(b.rate.Burst)
 		if full || at.Sub(b.used) >= idleAfter {
 			// No refill from here on, and only then is the share given back.
-			b.limiter.SetLimitAt(at, 0)
-			b.contended = false
+			b.setRefill(0, at)
+			b.contended, b.synced = false, false
 			b.demand, b.offered = 0, 0
-			b.synced, b.asked = time.Time{}, time.Time{}
 			gone = append(gone, b.customer)
 			r.mu.Lock()
 			delete(r.contended, b)
@@ -147,12 +146,16 @@ func (r *Rates) timeout() time.Duration { return max(r.opts.SyncInterval, 100*ti
 func (r *Rates) sync(ctx context.Context, all []*bucket) {
 	for len(all) > 0 && ctx.Err() == nil {
 		n := min(len(all), maxPerPipeline)
-		r.syncSome(ctx, all[:n])
+		if !r.syncSome(ctx, all[:n]) {
+			n = len(all) // the rest would fail as well, after as many timeouts
+			r.withoutRedis(all)
+		}
 		all = all[n:]
 	}
 }
 
-func (r *Rates) syncSome(ctx context.Context, some []*bucket) {
+// syncSome reports whether Redis answered.
+func (r *Rates) syncSome(ctx context.Context, some []*bucket) bool {
 	sent := r.opts.Now()
 	timed, cancel := context.WithTimeout(ctx, r.timeout())
 	defer cancel()
@@ -170,36 +173,44 @@ func (r *Rates) syncSome(ctx context.Context, some []*bucket) {
 		}
 		return nil
 	})
+	var failed []*bucket
 	for i, b := range some {
 		call := calls[i]
 		if redis.HasErrorPrefix(call.Err(), "NOSCRIPT") {
 			call = r.script.Run(timed, r.client, []string{contract.RateKey(b.customer)}, args[i]...)
 		}
 		share, peers, err := readShare(call)
-		b.mu.Lock()
-		now := b.advance(r.opts.Now())
-		switch {
-		case err == nil:
-			b.synced, b.asked, b.peers = sent, time.Time{}, peers
-			b.limiter.SetLimitAt(now, rate.Limit(min(share, b.rate.PerSecond)))
-		default:
-			r.withoutRedis(b, sent, now)
+		if err != nil {
+			failed = append(failed, b)
+			continue
 		}
+		b.mu.Lock()
+		b.synced, b.peers = true, peers
+		b.setRefill(min(share, b.rate.PerSecond), b.advance(r.opts.Now()))
 		b.mu.Unlock()
 	}
+	if len(failed) == len(some) {
+		if r.lost.IsZero() {
+			r.lost = sent
+		}
+		return false
+	}
+	r.lost = time.Time{}
+	return true
 }
 
-// withoutRedis keeps the last share during the grace, and is careful afterwards.
-func (r *Rates) withoutRedis(b *bucket, sent, now time.Time) {
-	if b.asked.IsZero() {
-		b.asked = sent
+// withoutRedis keeps the last shares during the grace. Afterwards it gives each bucket
+// a part of the rate that is safe with as many replicas as there may be: never the
+// whole rate, and never nothing for ever.
+func (r *Rates) withoutRedis(all []*bucket) {
+	now := r.opts.Now()
+	if now.Sub(r.lost) < r.opts.Grace {
+		return
 	}
-	since := b.asked
-	if !b.synced.IsZero() {
-		since = b.synced
-	}
-	if now.Sub(since) >= r.opts.Grace {
-		b.limiter.SetLimitAt(now, r.fallback(b))
+	for _, b := range all {
+		b.mu.Lock()
+		b.setRefill(b.rate.PerSecond/float64(max(b.peers, r.opts.Replicas)), b.advance(now))
+		b.mu.Unlock()
 	}
 }
 
@@ -207,7 +218,7 @@ func (r *Rates) withoutRedis(b *bucket, sent, now time.Time) {
 // sync it takes them as those of one whole interval, so that a newcomer starts small.
 func (b *bucket) measure(now time.Time, interval time.Duration) {
 	elapsed := max(now.Sub(b.measured), interval/2)
-	if b.synced.IsZero() {
+	if !b.synced {
 		elapsed = max(elapsed, interval)
 	}
 	recent := float64(b.offered) / elapsed.Seconds()
