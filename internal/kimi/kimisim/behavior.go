@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 )
@@ -257,21 +256,19 @@ func (d *duration) UnmarshalText(b []byte) error {
 	return err
 }
 
-// markedBehavior finds [[sim:{…}]] in a text.
-func markedBehavior(text string) (raw []byte, found bool, err error) {
-	const mark = "[[sim:"
-	i := strings.Index(text, mark)
-	if i < 0 {
-		return nil, false, nil
-	}
-	text = text[i+len(mark):]
+// marker begins a behaviour in the text of a message.
+const marker = "[[sim:"
+
+// markedBehavior returns the JSON of the first [[sim:{…}]] in a text.
+func markedBehavior(text string) ([]byte, error) {
+	_, text, _ = strings.Cut(text, marker)
 	dec := json.NewDecoder(strings.NewReader(text))
 	var v json.RawMessage
-	if err := dec.Decode(&v); err != nil && !errors.Is(err, io.EOF) {
-		return nil, true, fmt.Errorf("behaviour: [[sim:…]]: %w", err)
+	if err := dec.Decode(&v); err != nil {
+		return nil, fmt.Errorf("behaviour: [[sim:…]]: %w", err)
 	}
 	if !strings.HasPrefix(strings.TrimSpace(text[dec.InputOffset():]), "]]") {
-		return nil, true, errors.New("behaviour: [[sim:{…}]] is not closed")
+		return nil, errors.New("behaviour: [[sim:{…}]] is not closed")
 	}
-	return v, true, nil
+	return v, nil
 }

@@ -83,8 +83,8 @@ func (a *answer) run() (outcome, reason string) {
 	b, err := a.s.choose(&RequestInfo{
 		ID: a.rec.entry.ID, Sequence: a.rec.entry.Sequence, Key: key, Face: a.face, Path: a.r.URL.Path,
 		Model: c.model, Stream: c.stream, UserAgent: a.r.UserAgent(), Header: a.r.Header,
-		PromptTokens: c.prompt.tokens, LastUser: c.lastUser, UserID: c.userID, Body: body,
-	})
+		PromptTokens: c.prompt.tokens, UserID: c.userID, Body: body,
+	}, c)
 	if err != nil {
 		return a.refuse(refusal(http.StatusBadRequest, "simulator_error", err.Error()))
 	}

@@ -100,7 +100,7 @@ func TestPromptNeverExceedsItsBytes(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))
 	s := start(t, kimisim.Config{TokenizerRatio: 1, TemplateTokensPerMessage: 40})
-	for range 300 {
+	for range 100 {
 		var messages []string
 		images, data := 0, 0
 		for range rng.IntN(6) {

@@ -1,6 +1,7 @@
 package kimisim
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
@@ -45,8 +46,8 @@ type chat struct {
 	userID       string
 	tools        []byte
 	toolChoice   []byte
-	lastUser     string
-	afterTool    bool // the conversation ends with the result of a tool
+	lastUser     []byte // content of the last user message with text, raw JSON
+	afterTool    bool   // the conversation ends with the result of a tool
 	seed         uint32
 	prompt       promptSize
 }
@@ -149,21 +150,22 @@ func (s *Server) parseChat(body []byte, face string) (*chat, error) {
 	return c, nil
 }
 
-// readMessages finds the last user text and whether a tool's result ends the talk.
+// readMessages finds the last user text and whether a tool's result ends the talk. It
+// looks from the end, as prompts are long.
 func (c *chat) readMessages(messages []byte) {
-	var last, lastUser []byte
-	eachElement(messages, func(m []byte) {
-		last = m
-		if fieldString(m, "role") == "user" && contentText(field(m, "content"), true) != "" {
-			lastUser = m
+	var list [][]byte
+	eachElement(messages, func(m []byte) { list = append(list, m) })
+	for i := len(list) - 1; i >= 0 && c.lastUser == nil; i-- {
+		if fieldString(list[i], "role") == "user" {
+			if content := field(list[i], "content"); contentText(content, true) != "" {
+				c.lastUser = content
+			}
 		}
-	})
-	if lastUser != nil {
-		c.lastUser = contentText(field(lastUser, "content"), false)
 	}
-	if last == nil {
+	if len(list) == 0 {
 		return
 	}
+	last := list[len(list)-1]
 	c.afterTool = fieldString(last, "role") == "tool"
 	eachElement(field(last, "content"), func(p []byte) {
 		if fieldString(p, "type") == "tool_result" {
@@ -237,7 +239,7 @@ func (c *chat) wantsTool() bool {
 	case "required", "any", "function", "tool":
 		return true
 	}
-	return strings.Contains(c.lastUser, "call the tool")
+	return bytes.Contains(c.lastUser, []byte("call the tool"))
 }
 
 // choiceMode is tool_choice as a string or its type.

@@ -1,6 +1,7 @@
 package kimisim
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -208,7 +209,7 @@ func (s *Server) ScriptNext(b ...Behavior) {
 }
 
 // choose finds the behaviour of a request.
-func (s *Server) choose(info *RequestInfo) (*Behavior, error) {
+func (s *Server) choose(info *RequestInfo, c *chat) (*Behavior, error) {
 	s.mu.Lock()
 	b := s.defaults
 	if k, ok := s.keyBehavior[info.Key]; ok {
@@ -221,6 +222,7 @@ func (s *Server) choose(info *RequestInfo) (*Behavior, error) {
 	}
 	s.mu.Unlock()
 	if script != nil {
+		info.LastUser = contentText(c.lastUser, false)
 		if chosen := script(info); chosen != nil {
 			b = *chosen
 		}
@@ -231,8 +233,11 @@ func (s *Server) choose(info *RequestInfo) (*Behavior, error) {
 	if rest, ok := strings.CutPrefix(info.UserID, "sim:"); ok {
 		return &b, b.UnmarshalJSON([]byte(rest))
 	}
-	raw, found, err := markedBehavior(info.LastUser)
-	if err == nil && found {
+	if !bytes.Contains(c.lastUser, []byte(marker)) { // most texts are never decoded
+		return &b, nil
+	}
+	raw, err := markedBehavior(contentText(c.lastUser, false))
+	if err == nil {
 		err = b.UnmarshalJSON(raw)
 	}
 	return &b, err
