@@ -16,7 +16,6 @@ type AnswerInfo struct {
 func ScanAnswer(body []byte, face Face, u *Usage) (AnswerInfo, error) {
 	saved := u.numbers
 	s := answerScanner{scanner: scanner{b: body}, face: face, u: &u.numbers}
-	u.face = face
 	i := s.begin()
 	if i >= 0 && body[i] != '{' {
 		return AnswerInfo{}, s.notObject(i)

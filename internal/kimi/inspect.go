@@ -76,7 +76,6 @@ func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 
 	saved := u.numbers
 	s := answerScanner{scanner: scanner{b: data}, face: face, u: &u.numbers}
-	u.face = face
 	i := s.begin()
 	if i >= 0 && data[i] == '{' {
 		i = s.object(i)

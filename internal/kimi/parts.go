@@ -48,9 +48,9 @@ func (s *requestScanner) message(i int) int {
 	}
 }
 
-// maxPartDepth is where nested content stops being looked into: content of a
-// message opens 4 containers, content of a tool result in it 7.
-const maxPartDepth = 7
+// maxPartDepth is where nested content stops being looked into: 3 containers are
+// open around the content of a message, 5 around that of a tool result in it.
+const maxPartDepth = 5
 
 // content walks over the content of a message, of a tool result or of the system
 // prompt, inside depth open containers.

@@ -79,6 +79,7 @@ const (
 func (s *answerScanner) usage(i, depth int, place usagePlace) int {
 	u := s.u
 	u.objects++
+	u.face = s.face
 	i++
 	for first := true; ; first = false {
 		key, at, done := s.member(i, first)
