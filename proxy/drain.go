@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -42,7 +43,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	// Idle connections are closed; fasthttp's Done fires now, which nothing of ours uses.
 	shut, cancelShut := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancelShut()
-	if err := s.http.ShutdownWithContext(shut); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err := s.http.ShutdownWithContext(shut); err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
 		errs = append(errs, fmt.Errorf("shut down: %w", err))
 	}
 	errs = append(errs, s.hangups.Close())

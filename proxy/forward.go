@@ -65,7 +65,7 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 		if !uerr.Sent && !canceled && attempt < attempts {
 			continue
 		}
-		s.log.Info("upstream call failed", "request_id", c.requestID, "upstream", t.Config().Name, "error", uerr.Error())
+		s.log.Info("upstream call failed", "request_id", c.requestID, "upstream", c.upstreamName, "error", uerr.Error())
 		return s.sendFailed(c, uerr)
 	}
 }

@@ -86,7 +86,8 @@ func newWorldWith(t testing.TB, sc kimisim.Config) *world {
 	w.feed = feed.NewPublisher(w.rdb)
 	t.Cleanup(func() {
 		if t.Failed() && testing.Verbose() {
-			t.Log(w.logs.String())
+			log := w.logs.String()
+			t.Log(log[max(0, len(log)-3000):])
 		}
 	})
 	return w
@@ -142,9 +143,9 @@ func (w *world) upstreams() []upstream.Config {
 	short := upstream.Duration(2 * time.Second)
 	return []upstream.Config{
 		{Name: "kimi", BaseURL: w.sim.OpenAIBase(), Face: "openai", Keys: []upstream.Key{{Name: "k1", Secret: upstreamKey}},
-			Models: models, EstimatePath: "/tokenizers/estimate-token-count", AllowPrivate: true, IdleTimeout: short, FirstByteTimeout: short, BreakerFailures: 1000},
+			Models: models, EstimatePath: "/tokenizers/estimate-token-count", AllowPrivate: true, IdleTimeout: short, FirstByteTimeout: short, BreakerFailures: 1 << 30},
 		{Name: "kimi-anthropic", BaseURL: w.sim.AnthropicBase(), Face: "anthropic", Keys: []upstream.Key{{Name: "k1", Secret: upstreamKey}},
-			Models: models, AllowPrivate: true, IdleTimeout: short, FirstByteTimeout: short, BreakerFailures: 1000},
+			Models: models, AllowPrivate: true, IdleTimeout: short, FirstByteTimeout: short, BreakerFailures: 1 << 30},
 	}
 }
 
@@ -153,7 +154,7 @@ func (w *world) replica(opts ...option) *replica {
 	t.Helper()
 	cfg := proxy.Config{
 		Listen: "127.0.0.1:0", RedisURL: w.redis.URL, TokenPepperFile: os.DevNull, Upstreams: w.upstreams(),
-		Timeouts: proxy.Timeouts{PreStop: proxy.Duration(10 * time.Millisecond), Drain: proxy.Duration(5 * time.Second)},
+		Timeouts: proxy.Timeouts{Redis: proxy.Duration(5 * time.Second), PreStop: proxy.Duration(10 * time.Millisecond), Drain: proxy.Duration(5 * time.Second)},
 	}
 	for _, o := range opts {
 		o(&cfg)
@@ -342,4 +343,52 @@ func (w *world) chats() []kimisim.Entry {
 		}
 	}
 	return out
+}
+
+// usage returns a customer's counters of the period that token gives.
+func (w *world) usage(r *replica, customer string) quota.Usage {
+	w.t.Helper()
+	u, err := r.ledger.Usage(context.Background(), quota.Account{Customer: customer, Period: contract.Period{ID: "p1"}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return u
+}
+
+// received counts the completion tokens in the events of a stream that a client read.
+func received(text string) int {
+	n := 0
+	for _, line := range strings.Split(text, "\n") {
+		data, ok := strings.CutPrefix(line, "data:")
+		if !ok {
+			continue
+		}
+		var ev struct {
+			Choices []struct {
+				Delta struct {
+					Content   string `json:"content"`
+					Reasoning string `json:"reasoning_content"`
+					ToolCalls []struct {
+						Function struct{ Arguments string }
+					} `json:"tool_calls"`
+				}
+			}
+			Delta struct {
+				Text, Thinking string
+				PartialJSON    string `json:"partial_json"`
+			}
+		}
+		if json.Unmarshal([]byte(data), &ev) != nil {
+			continue
+		}
+		s := ev.Delta.Text + ev.Delta.Thinking + ev.Delta.PartialJSON
+		for _, c := range ev.Choices {
+			s += c.Delta.Content + c.Delta.Reasoning
+			for _, tc := range c.Delta.ToolCalls {
+				s += tc.Function.Arguments
+			}
+		}
+		n += kimisim.CountTokens(s)
+	}
+	return n
 }

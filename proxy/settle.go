@@ -105,8 +105,10 @@ func (c *call) refuse(resp *fasthttp.Response, r refusal, d detail) {
 	}
 	c.setHeaders(&resp.Header)
 	r.write(resp, c.faceOrDefault(), d, c.requestID)
-	c.s.metrics.blocked(r)
-	c.blocked = refusals[r].reason
+	if c.outcome != contract.OutcomeClientGone {
+		c.s.metrics.blocked(r)
+		c.blocked = refusals[r].reason
+	}
 	c.release(upstream.Result{})
 	if c.hold.ID != "" && !c.settled {
 		c.settle(contract.OutcomeUpstreamError)
@@ -149,7 +151,7 @@ func (c *call) logLine(took time.Duration) {
 	attrs := make([]slog.Attr, 0, 20)
 	attrs = append(attrs,
 		slog.String("request_id", c.requestID), slog.Int("status", c.status),
-		slog.Duration("took", took), slog.String("remote", c.remote.String()))
+		slog.Float64("took_ms", float64(took.Microseconds())/1000), slog.String("remote", c.remote.String()))
 	if c.grant != nil {
 		attrs = append(attrs, slog.String("customer", c.grant.CustomerID), slog.String("token", c.grant.TokenID))
 	}
@@ -161,7 +163,7 @@ func (c *call) logLine(took time.Duration) {
 			slog.String("model", c.served), slog.String("upstream", c.upstreamName), slog.String("upstream_id", c.upstreamID),
 			slog.String("outcome", string(c.outcome)), slog.String("basis", string(c.basis)),
 			slog.Int64("prompt", c.counts.Prompt), slog.Int64("cached", c.counts.Cached), slog.Int64("completion", c.counts.Completion),
-			slog.Int64("charged", c.charged), slog.Duration("ttfb", c.ttfb))
+			slog.Int64("charged", c.charged), slog.Float64("ttfb_ms", float64(c.ttfb.Microseconds())/1000))
 	}
 	c.s.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 }

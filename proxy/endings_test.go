@@ -1,0 +1,286 @@
+package proxy_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/proxy"
+)
+
+// ending is one way in which a stream ends.
+type ending struct {
+	name    string
+	sim     kimisim.Behavior
+	leave   int // the client hangs up after this many lines with data; -1 before the head
+	outcome contract.Outcome
+	basis   contract.Basis
+	silent  bool // the upstream says nothing more when the client leaves
+	sees    string
+}
+
+var endings = []ending{
+	{name: "finished", outcome: contract.OutcomeOK, basis: contract.BasisUpstream},
+	{name: "finished without usage", sim: kimisim.Behavior{UsagePlace: kimisim.UsageNone}, outcome: contract.OutcomeOK, basis: contract.BasisEstimated},
+	{name: "client gone while streaming", sim: kimisim.Behavior{OutputTokens: 60, TokensPerSecond: 100}, leave: 3, outcome: contract.OutcomeClientGone, basis: contract.BasisEstimated},
+	{name: "client gone while silent", sim: kimisim.Behavior{StallAfterEvents: 4}, leave: 2, silent: true, outcome: contract.OutcomeClientGone, basis: contract.BasisEstimated},
+	{name: "client gone before the head", sim: kimisim.Behavior{StallBeforeHead: true}, leave: -1, silent: true, outcome: contract.OutcomeClientGone, basis: contract.BasisEstimated},
+	{name: "cut in mid-event", sim: kimisim.Behavior{CutMidEvent: 5}, outcome: contract.OutcomeUpstreamCut, basis: contract.BasisEstimated, sees: "error"},
+	{name: "cut on an event boundary", sim: kimisim.Behavior{CutAfterEvents: 5}, outcome: contract.OutcomeUpstreamCut, basis: contract.BasisEstimated, sees: "error"},
+	{name: "cut on a chunk boundary", sim: kimisim.Behavior{CutOnChunkBoundary: 5}, outcome: contract.OutcomeUpstreamCut, basis: contract.BasisEstimated, sees: "error"},
+	{name: "reset", sim: kimisim.Behavior{CutAfterEvents: 5, Reset: true}, outcome: contract.OutcomeUpstreamCut, basis: contract.BasisEstimated, sees: "error"},
+	{name: "ended without end mark", sim: kimisim.Behavior{NoEndMark: true, NoFinish: true, UsagePlace: kimisim.UsageNone}, outcome: contract.OutcomeUpstreamCut, basis: contract.BasisEstimated, sees: "error"},
+	{name: "stall", sim: kimisim.Behavior{StallAfterEvents: 5}, outcome: contract.OutcomeUpstreamTimeout, basis: contract.BasisEstimated, sees: "upstream_timeout"},
+	{name: "error event", sim: kimisim.Behavior{ErrorAfterEvents: 5}, outcome: contract.OutcomeUpstreamError, basis: contract.BasisEstimated, sees: "error"},
+}
+
+// patience of these replicas with a silent upstream.
+const patience = 300 * time.Millisecond
+
+func impatient(c *proxy.Config) {
+	for i := range c.Upstreams {
+		c.Upstreams[i].IdleTimeout = proxy.Duration(patience)
+		c.Upstreams[i].FirstByteTimeout = proxy.Duration(10 * time.Second)
+		c.Upstreams[i].PoolIdle = proxy.Duration(time.Second)
+	}
+}
+
+// stream runs one request to its ending and returns what the client read.
+func (r *replica) stream(f face, token, body string, leave int) (text string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if leave < 0 {
+		time.AfterFunc(30*time.Millisecond, cancel)
+	}
+	resp, err := r.request(ctx, f, token, body)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("status %d", resp.StatusCode)
+	}
+	var b strings.Builder
+	sc := bufio.NewScanner(resp.Body)
+	for lines := 0; sc.Scan(); {
+		b.WriteString(sc.Text() + "\n")
+		if strings.HasPrefix(sc.Text(), "data:") {
+			if lines++; leave > 0 && lines == leave {
+				cancel()
+				return b.String(), nil
+			}
+		}
+	}
+	return b.String(), sc.Err()
+}
+
+// Every way a stream can end, on both faces: one usage event with the right outcome and
+// basis, at least what was relayed and at most what was reserved; the upstream's call
+// is closed within a second; the client sees a cut.
+func TestEndings(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		for _, e := range endings {
+			t.Run(f.name+"/"+e.name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				r := w.replica(impatient)
+				tok, _ := w.token(nil)
+				text, err := r.stream(f, tok, chat(true, sim(e.sim)), e.leave)
+				left := time.Now()
+				if err != nil && e.leave >= 0 {
+					t.Fatalf("client: %v", err)
+				}
+				if e.sees != "" && !strings.Contains(text, e.sees) {
+					t.Errorf("the client was not told: %q", text)
+				}
+				ev := w.events(1)[0]
+				if ev.Outcome != e.outcome || ev.Basis != e.basis {
+					t.Errorf("outcome %s, basis %s; want %s, %s", ev.Outcome, ev.Basis, e.outcome, e.basis)
+				}
+				var entry kimisim.Entry
+				eventually(t, "the upstream's call is over", func() bool {
+					entry = w.chats()[0]
+					return !entry.EndedAt.IsZero()
+				})
+				if e.leave != 0 && entry.EndedAt.Sub(left) > time.Second {
+					t.Errorf("upstream closed %v after the client left", entry.EndedAt.Sub(left))
+				}
+				checkCounts(t, ev, received(text))
+				eventually(t, "nothing is held", func() bool {
+					u := w.usage(r, ev.CustomerID)
+					return u.Held == 0 && u.Settled == ev.Settled
+				})
+			})
+		}
+	}
+}
+
+// checkCounts compares an event with the completion tokens that the client received.
+func checkCounts(t testing.TB, ev contract.Event, got int) {
+	t.Helper()
+	if ev.Completion < int64(got) {
+		t.Errorf("%s: %d completion tokens metered, %d relayed", ev.Outcome, ev.Completion, got)
+	}
+	if ev.Settled > ev.Reserved || ev.Prompt+ev.Completion > ev.Reserved {
+		t.Errorf("%s: settled %d, counted %d+%d, reserved only %d", ev.Outcome, ev.Settled, ev.Prompt, ev.Completion, ev.Reserved)
+	}
+	if got > 0 && ev.Settled == 0 {
+		t.Errorf("%s: %d tokens were relayed and nothing is billed", ev.Outcome, got)
+	}
+}
+
+// A stream that is cut by a shutdown is told so, metered as drained, and in Redis
+// before Drain returns.
+func TestEndingDrained(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.replica(func(c *proxy.Config) { c.Timeouts.Drain = proxy.Duration(100 * time.Millisecond) })
+			tok, _ := w.token(nil)
+			const streams = 50
+			var wg sync.WaitGroup
+			texts := make([]string, streams)
+			for i := range streams {
+				wg.Go(func() {
+					texts[i], _ = r.stream(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 64, TokensPerSecond: 10})), 0)
+				})
+			}
+			eventually(t, "all streams run", func() bool { return len(w.chats()) == streams && w.sim.InFlight() == streams })
+			time.Sleep(200 * time.Millisecond) // some tokens for each
+			if err := r.drain(); err != nil {
+				t.Fatalf("drain: %v", err)
+			}
+			evs := w.readEvents()
+			wg.Wait()
+			if len(evs) != streams {
+				t.Fatalf("%d events are in Redis when Drain returns, want %d", len(evs), streams)
+			}
+			for _, e := range evs {
+				if e.Outcome != contract.OutcomeDrained {
+					t.Errorf("outcome %s", e.Outcome)
+				}
+			}
+			for _, text := range texts {
+				if !strings.Contains(text, "shutting down") {
+					t.Fatalf("the client was not told: %q", text)
+				}
+			}
+		})
+	}
+}
+
+// A stream of a revoked token is cut, told so and billed for what it got.
+func TestEndingRevoked(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.replica()
+			tok, g := w.token(nil)
+			done := make(chan string, 1)
+			go func() {
+				text, _ := r.stream(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 60, TokensPerSecond: 20})), 0)
+				done <- text
+			}()
+			eventually(t, "the stream runs", func() bool { return w.sim.InFlight() == 1 })
+			time.Sleep(200 * time.Millisecond)
+			g.Version, g.Status = 2, contract.StatusRevoked
+			start := time.Now()
+			w.put(tok, g)
+			text := <-done
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("cut %v after the revocation", took)
+			}
+			if !strings.Contains(text, "revoked") {
+				t.Errorf("the client was not told: %q", text)
+			}
+			ev := w.events(1)[0]
+			if ev.Outcome != contract.OutcomeRevoked {
+				t.Errorf("outcome %s", ev.Outcome)
+			}
+			checkCounts(t, ev, received(text))
+			if a := r.post(f, tok, chat(false, "hi")); a.status != 401 {
+				t.Errorf("a revoked token got status %d", a.status)
+			}
+		})
+	}
+}
+
+// After a thousand of each ending nothing stays behind: no goroutine, connection,
+// file descriptor, hold or memory.
+func TestEndingsLeaveNothing(t *testing.T) {
+	const each = 1000
+	w := newWorldWith(t, kimisim.Config{MaxLedger: 100})
+	r := w.replica(impatient)
+	tok, g := w.token(nil)
+	run := func(e ending, n int) {
+		var wg sync.WaitGroup
+		gate := make(chan struct{}, 100)
+		for i := range n {
+			gate <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-gate }()
+				b := e.sim
+				if b.TokensPerSecond > 0 {
+					b.TokensPerSecond = 1000
+				}
+				if _, err := r.stream(faces[i%2], tok, chat(true, sim(b)), e.leave); err != nil && e.leave >= 0 {
+					t.Errorf("%s: %v", e.name, err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	for _, e := range endings {
+		run(e, 20) // warm caches and pools
+	}
+	settled := func() {
+		eventually(t, "all is settled", func() bool { return w.usage(r, g.CustomerID).Held == 0 && r.meter.Queued() == 0 })
+	}
+	settled()
+	before := heap()
+	goroutines := runtime.NumGoroutine()
+	fds := openFiles()
+	for _, e := range endings {
+		run(e, each)
+	}
+	settled()
+	if got, forwarded := len(w.readEvents()), w.sim.Totals()[upstreamKey].Requests; got != forwarded || got < len(endings)*each*9/10 {
+		t.Errorf("%d usage events for %d forwarded requests of %d", got, forwarded, len(endings)*each)
+	}
+	client.CloseIdleConnections()
+	time.Sleep(11 * time.Second) // fasthttp keeps idle workers for 10 s
+	eventually(t, fmt.Sprintf("goroutines are back to %d", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines+20 })
+	eventually(t, fmt.Sprintf("file descriptors are back to %d", fds), func() bool { return openFiles() <= fds+20 })
+	eventually(t, "the heap is flat", func() bool { return heap() < before+(24<<20) })
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// openFiles counts file descriptors, where the system shows them.
+func openFiles() int {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(list)
+}
