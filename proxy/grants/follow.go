@@ -260,7 +260,7 @@ func (f *follower) clean() {
 		return
 	}
 	now := f.now()
-	if keep := f.opts.PositiveTTL + f.opts.Grace + floorMargin; now-f.cleaned > keep/8 {
+	if keep := f.opts.PositiveTTL + f.spareTime() + floorMargin; now-f.cleaned > keep/8 {
 		f.cleaned = now
 		f.floors.forget(now - keep)
 	}

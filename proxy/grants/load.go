@@ -53,6 +53,11 @@ func (c *Cache) read(ctx context.Context, digest contract.Digest) (*contract.Gra
 	}
 }
 
+// spareTime is how long an entry may be used after its soft age while Redis is away.
+// The feed is out of reach after one grace of that; the other one is for an entry that
+// was past its age, unused, when it began.
+func (c *Cache) spareTime() time.Duration { return 2 * c.opts.Grace }
+
 // load reads the grant of digest until it is not older than what the feed announced,
 // and remembers it.
 func (c *Cache) load(digest contract.Digest) (*entry, error) {
@@ -80,7 +85,7 @@ func (c *Cache) load(digest contract.Digest) (*entry, error) {
 		if grant == nil {
 			e.soft = sent + c.opts.NegativeTTL
 		}
-		e.hard = e.soft + c.opts.Grace
+		e.hard = e.soft + c.spareTime()
 		floor, revoked := c.floors.get(&digest)
 		if revoked != nil {
 			e.grant, e.gen = revoked, c.gen.Load()
