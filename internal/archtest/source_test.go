@@ -16,8 +16,8 @@ const maxLines = 600
 func checkEnvironment(files []*goFile) []string {
 	var complaints []string
 	for _, f := range files {
-		program := f.syntax.Name.Name == "main" && within(f.dir(), "bench", "test")
-		if f.test() || program || within(f.dir(), "cmd", "internal/testenv", "internal/localserver", "internal/devstack") {
+		program := f.syntax.Name.Name == "main" && within(f.dir(), "bench")
+		if f.test() || program || within(f.dir(), "cmd", "test", "internal/testenv", "internal/localserver", "internal/devstack") {
 			continue
 		}
 		if at, ok := f.imports()["flag"]; ok {

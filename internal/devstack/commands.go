@@ -102,7 +102,11 @@ func (s *stack) down() error {
 		s.printf("Nothing is running.\n")
 	}
 	var errs []error
+	var pids []int
 	for _, svc := range slices.Backward(s.everyService()) {
+		if p, running, err := readPID(s.pidFile(svc.name)); err == nil && running {
+			pids = append(pids, p.pid)
+		}
 		errs = append(errs, s.stop(svc))
 	}
 	left, err := s.runningNames()
@@ -113,6 +117,7 @@ func (s *stack) down() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	collected(pids)
 	if len(names) > 0 {
 		s.printf("All stopped. Data and logs stay in %s (make clean removes them).\n", s.cfg.RunDir)
 	}

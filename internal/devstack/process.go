@@ -110,6 +110,17 @@ func (p process) stop(sig syscall.Signal, limit time.Duration) (killed bool, err
 	return true, fmt.Errorf("devstack: process %d is still there after SIGKILL", p.pid)
 }
 
+// collected waits a little until the system has forgotten the ended processes:
+// until their parent asks how they ended, process lists still show them.
+func collected(pids []int) {
+	deadline := time.Now().Add(2 * time.Second)
+	for _, pid := range pids {
+		for syscall.Kill(pid, 0) == nil && time.Now().Before(deadline) {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
 // writePrivate replaces a file by one that only its owner can read.
 func writePrivate(path, content string) error {
 	next := path + ".new"

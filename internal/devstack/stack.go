@@ -199,10 +199,10 @@ func (s *stack) runningNames() ([]string, error) {
 }
 
 // outsideDir is where data lives that cannot be in the run directory: one place
-// per run directory.
+// per run directory. It is needed by root only, and only root can make it there.
 func (s *stack) outsideDir() string {
 	sum := sha256.Sum256([]byte(s.cfg.RunDir))
-	return filepath.Join("/var/tmp", "openclaw-cloud-"+hex.EncodeToString(sum[:6]))
+	return filepath.Join("/var/lib", "openclaw-cloud-dev-"+hex.EncodeToString(sum[:6]))
 }
 
 func (s *stack) printf(format string, args ...any) { fmt.Fprintf(s.cfg.Out, format, args...) }

@@ -83,7 +83,8 @@ func FindPostgres() (PostgresPrograms, error) {
 // release returns the number in a directory such as /usr/lib/postgresql/15/bin,
 // 0 when there is none.
 func release(dir string) int {
-	n, err := strconv.Atoi(strings.TrimLeft(filepath.Base(filepath.Dir(dir)), "postgresql-@"))
+	name := filepath.Base(filepath.Dir(dir)) // 15, pgsql-15 or postgresql@15
+	n, err := strconv.Atoi(name[strings.LastIndexFunc(name, func(r rune) bool { return r < '0' || r > '9' })+1:])
 	if err != nil {
 		return 0
 	}

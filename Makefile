@@ -1,0 +1,54 @@
+# `make` lists the targets. Each is a few commands that also work when pasted.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Fuzz each target for this long; arguments of `go test` in `make test`.
+FUZZTIME ?= 30s
+TESTFLAGS ?= -race -timeout 20m
+
+.PHONY: help deps deps-run build up down status clean test lint bench fuzz smoke
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+		while IFS=$$'\t' read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
+
+deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl
+	@scripts/install-deps redis postgres node cc curl
+
+deps-run:
+	@scripts/install-deps redis postgres curl
+
+build: ## build all programs into bin/
+	@echo 'Building bin/ (the first time takes a minute or two; it lists packages as they are compiled)'
+	@go build -v -o bin/ ./cmd/...
+
+up: deps-run build ## start everything on loopback and print a request that works
+	@bin/devstack up
+
+down: ## stop what `make up` started; data stays in .run/
+	@if [ -x bin/devstack ]; then bin/devstack down; else echo 'Nothing is running.'; fi
+
+status: ## say what `make up` started runs
+	@if [ -x bin/devstack ]; then bin/devstack status; else echo 'Nothing is running.'; fi
+
+clean: ## stop it and remove its data, and bin/
+	@if [ -x bin/devstack ]; then bin/devstack clean; fi
+	rm -rf bin
+
+test: deps ## run all tests
+	go vet ./...
+	go test $(TESTFLAGS) ./...
+	@if [ -f test/clients/go.mod ]; then set -x; cd test/clients && go test -timeout 20m ./...; fi
+
+lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
+	@scripts/lint
+
+bench: ## run the benchmarks of the Go packages
+	go test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## fuzz each parser for FUZZTIME (30s)
+	@scripts/fuzz $(FUZZTIME)
+
+smoke: build ## start, use and stop the whole stack on free ports, in a directory of its own
+	@scripts/smoke
