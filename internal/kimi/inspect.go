@@ -50,16 +50,10 @@ type EventInfo struct {
 // only for data spread over several lines, and accepts any bytes.
 func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 	f := splitEvent(ev)
-	named := string(f.name)
-	if f.lines == 0 {
-		if named == "error" {
-			return EventInfo{Kind: EventError}
-		}
-		return EventInfo{}
-	}
+	named := string(f.name) == "error"
 	data := trim(f.data)
 	if len(data) == 0 {
-		if named == "error" {
+		if named {
 			return EventInfo{Kind: EventError}
 		}
 		return EventInfo{}
@@ -68,7 +62,7 @@ func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 		return EventInfo{Kind: EventEndMark}
 	}
 
-	if named != "error" {
+	if !named {
 		if info, ok := u.frame.inspect(data, face); ok {
 			return info
 		}
@@ -84,14 +78,14 @@ func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 	}
 	if !s.finish(i) {
 		u.numbers = saved
-		if named == "error" {
+		if named {
 			return EventInfo{Kind: EventError}
 		}
 		return EventInfo{Kind: EventData, OutputBytes: int64(len(data))}
 	}
 
 	info := EventInfo{Kind: EventData, Finish: s.finished, OutputBytes: s.output}
-	if s.failed || named == "error" {
+	if s.failed || named {
 		info.Kind = EventError
 		return info
 	}

@@ -11,9 +11,9 @@ import "bytes"
 // depend on how the bytes were dealt out.
 func EventEnd(b []byte, from int) (end int) {
 	i := max(min(from, len(b))-1, 0) // a CR left undecided is looked at again
+	l := lines{b: b, lf: -1}
 	for {
-		i = lineEnd(b, i)
-		if i < 0 {
+		if i = l.end(i); i < 0 {
 			return -1
 		}
 		start := i
@@ -38,27 +38,36 @@ func EventEnd(b []byte, from int) (end int) {
 	}
 }
 
-// lineEnd returns the index of the first CR or LF at or behind i, or -1.
-func lineEnd(b []byte, i int) int {
-	n := bytes.IndexByte(b[i:], '\n')
-	if n < 0 {
-		n = len(b) - i
+// lines finds line ends. It remembers the next LF, so that text with no LF at all is
+// not searched to its end once per CR.
+type lines struct {
+	b  []byte
+	lf int // the first LF behind what was asked for last; len(b) for none
+}
+
+// end returns the index of the first CR or LF at or behind i, or -1. i never
+// decreases from call to call.
+func (l *lines) end(i int) int {
+	if i > l.lf {
+		l.lf = len(l.b)
+		if n := bytes.IndexByte(l.b[i:], '\n'); n >= 0 {
+			l.lf = i + n
+		}
 	}
 	// Almost never found: two passes of IndexByte still beat a loop over bytes.
-	if r := bytes.IndexByte(b[i:i+n], '\r'); r >= 0 {
+	if r := bytes.IndexByte(l.b[i:l.lf], '\r'); r >= 0 {
 		return i + r
 	}
-	if i+n == len(b) {
+	if l.lf == len(l.b) {
 		return -1
 	}
-	return i + n
+	return l.lf
 }
 
 // fields are the parts of one server-sent event.
 type fields struct {
-	name  []byte // value of the last event: line
-	data  []byte // values of all data: lines, joined by LF
-	lines int    // data: lines seen
+	name []byte // value of the last event: line
+	data []byte // values of all data: lines, joined by LF
 }
 
 // splitEvent reads the lines of ev. data aliases ev unless it is spread over several
@@ -69,19 +78,22 @@ func splitEvent(ev []byte) fields {
 	if len(ev) >= 3 && ev[0] == 0xEF && ev[1] == 0xBB && ev[2] == 0xBF {
 		ev = ev[3:]
 	}
-	for len(ev) > 0 {
-		line := ev
-		if n := lineEnd(ev, 0); n >= 0 {
-			line, ev = ev[:n], ev[n+1:] // the LF of a CRLF comes back as an empty line
-		} else {
-			ev = nil
+	l := lines{b: ev, lf: -1}
+	datas := 0
+	for i := 0; i < len(ev); {
+		end := l.end(i)
+		if end < 0 {
+			end = len(ev)
 		}
+		line := ev[i:end]
+		i = end + 1 // the LF of a CRLF comes back as an empty line
 		if value, ok := fieldValue(line, "data"); ok {
-			switch f.lines++; f.lines {
+			switch datas++; datas {
 			case 1:
 				f.data = value
-			case 2:
-				f.data = append(append(append(make([]byte, 0, len(f.data)+len(ev)+len(value)+2), f.data...), '\n'), value...)
+			case 2: // stop aliasing; everything that follows fits
+				f.data = append(make([]byte, 0, len(ev)), f.data...)
+				fallthrough
 			default:
 				f.data = append(append(f.data, '\n'), value...)
 			}

@@ -343,3 +343,16 @@ func ExampleInspectEvent() {
 	// end
 	// {8 0 1 0} true
 }
+
+// TestCRLinesAreCheap would take minutes if each CR were paid for with a search for
+// an LF that never comes.
+func TestCRLinesAreCheap(t *testing.T) {
+	t.Parallel()
+	ev := append(bytes.Repeat([]byte(":\r"), 4<<20), "\r:"...)
+	if end := kimi.EventEnd(ev, 0); end != len(ev)-1 {
+		t.Errorf("ends at %d of %d", end, len(ev))
+	}
+	if info := kimi.InspectEvent(ev, kimi.OpenAI, new(kimi.Usage)); info != (kimi.EventInfo{}) {
+		t.Errorf("%+v", info)
+	}
+}
