@@ -55,6 +55,9 @@ func abandonable(dial fasthttp.DialFunc) dialFunc {
 		done := make(chan result)
 		go func() {
 			c, err := dial(addr)
+			if errors.Is(err, fasthttp.ErrTimeout) || errors.Is(err, fasthttp.ErrDialTimeout) {
+				err = fmt.Errorf("%w (%w)", err, context.DeadlineExceeded) // they do not say Timeout()
+			}
 			select {
 			case done <- result{c, err}:
 			case <-ctx.Done():

@@ -36,6 +36,7 @@ type peer struct {
 	mu       sync.Mutex
 	conns    []net.Conn
 	gone     chan struct{} // closed when the test ends
+	once     sync.Once
 }
 
 // peerConn is one accepted connection.
@@ -75,9 +76,11 @@ func newPeerOn(t *testing.T, ln net.Listener, script func(c *peerConn)) *peer {
 			})
 		}
 	})
-	t.Cleanup(p.stop)
+	t.Cleanup(p.stopOnce)
 	return p
 }
+
+func (p *peer) stopOnce() { p.once.Do(p.stop) }
 
 func (p *peer) stop() {
 	close(p.gone)

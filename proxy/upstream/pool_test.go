@@ -1,0 +1,439 @@
+package upstream
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+)
+
+// clock is a clock that tests move.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func newClock() *clock { return &clock{at: time.Unix(1_700_000_000, 0)} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+func poolConfig(name string, weights ...int) Config {
+	c := testConfig("http://127.0.0.1:1/v1")
+	c.Name, c.Keys = name, nil
+	for i, w := range weights {
+		c.Keys = append(c.Keys, Key{Name: fmt.Sprintf("%s%d", name, i), Secret: "sk-fake", Weight: w})
+	}
+	c.BreakerFailures, c.BreakerOpen = 3, Duration(10*time.Second)
+	return c
+}
+
+func TestModels(t *testing.T) {
+	t.Parallel()
+	a, b := poolConfig("a", 1), poolConfig("b", 1)
+	a.Models = map[string]string{"z": "z", "k": "k-1"}
+	b.Face, b.Models = FaceAnthropic, map[string]string{"k": "k-2", "only-b": "x"}
+	p := newTestPool(t, Options{}, a, b)
+	if got := p.Models(); !slices.Equal(got, []string{"k", "only-b", "z"}) {
+		t.Errorf("%q", got)
+	}
+	if !p.Serves(kimi.OpenAI, "z") || p.Serves(kimi.Anthropic, "z") || !p.Serves(kimi.Anthropic, "only-b") || p.Serves(kimi.OpenAI, "Z") || p.Serves(0, "z") {
+		t.Error("Serves")
+	}
+	for face, want := range map[kimi.Face]string{kimi.OpenAI: "k-1", kimi.Anthropic: "k-2"} {
+		tg, err := p.Pick(face, []byte("k"), time.Now())
+		if err != nil || tg.Served() != want {
+			t.Errorf("%v %v", tg, err)
+		}
+		tg.Release(Result{})
+	}
+	if _, err := p.Pick(kimi.OpenAI, []byte("nope"), time.Now()); err != ErrNoModel {
+		t.Error(err)
+	}
+}
+
+func TestPickFollowsLoadAndWeight(t *testing.T) {
+	t.Parallel()
+	clk := newClock()
+	p := newTestPool(t, Options{Now: clk.now}, poolConfig("a", 3), poolConfig("b", 1, 2))
+	count := map[string]int{}
+	var held []*Target
+	for range 60 {
+		tg, err := p.Pick(kimi.OpenAI, []byte("kimi-k2"), clk.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		count[tg.KeyName()]++
+		held = append(held, tg)
+	}
+	if count["a0"] != 30 || count["b0"] != 10 || count["b1"] != 20 {
+		t.Errorf("%v", count)
+	}
+	for _, tg := range held {
+		tg.Release(Result{})
+	}
+	// Idle keys take turns.
+	clear(count)
+	for range 30 {
+		tg, _ := p.Pick(kimi.OpenAI, []byte("kimi-k2"), clk.now())
+		count[tg.KeyName()]++
+		tg.Release(Result{})
+	}
+	if count["a0"] != 10 || count["b0"] != 10 || count["b1"] != 10 {
+		t.Errorf("idle: %v", count)
+	}
+	for _, s := range p.Stats() {
+		if s.InFlight != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+func TestCooling(t *testing.T) {
+	t.Parallel()
+	clk := newClock()
+	var cooled []string
+	obs := Observe{Cooling: func(up, key string, d time.Duration, refused bool) {
+		cooled = append(cooled, fmt.Sprint(up, key, d, refused))
+	}}
+	p := newTestPool(t, Options{Now: clk.now, Observe: obs}, poolConfig("a", 1, 1))
+	take := func() (*Target, error) { return p.Pick(kimi.OpenAI, []byte("kimi-k2"), clk.now()) }
+	first, _ := take()
+	name := first.KeyName()
+	first.Release(Result{Cooldown: 1500 * time.Millisecond})
+	for range 4 {
+		tg, err := take()
+		if err != nil || tg.KeyName() == name {
+			t.Fatalf("cooling key picked: %v", err)
+		}
+		tg.Release(Result{})
+	}
+	second, _ := take()
+	second.Release(Result{KeyRefused: true})
+	var u *UnavailableError
+	if _, err := take(); !errors.As(err, &u) || u.RetryAfter != 2*time.Second || u.Reason != ReasonCooling {
+		t.Errorf("%v", u)
+	}
+	clk.add(1499 * time.Millisecond)
+	if _, err := take(); !errors.As(err, &u) || u.RetryAfter != time.Second {
+		t.Errorf("%v", u)
+	}
+	clk.add(time.Millisecond)
+	tg, err := take()
+	if err != nil || tg.KeyName() != name {
+		t.Fatal(err)
+	}
+	tg.Release(Result{KeyRefused: true, Cooldown: 5 * time.Minute})
+	if _, err := take(); !errors.As(err, &u) || u.Reason != ReasonRefused || u.RetryAfter != 59*time.Second {
+		t.Errorf("%v", u)
+	}
+	if want := []string{"aa1", "aa0"}; len(cooled) != 3 || !strings.HasPrefix(cooled[0], "aa") {
+		t.Errorf("%q, want like %q", cooled, want)
+	}
+	if s := p.Stats()[0]; s.KeysCooling != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestBreaker(t *testing.T) {
+	t.Parallel()
+	clk := newClock()
+	var changes []bool
+	p := newTestPool(t, Options{Now: clk.now, Observe: Observe{Breaker: func(_ string, open bool) { changes = append(changes, open) }}}, poolConfig("a", 1, 1))
+	take := func() *Target {
+		t.Helper()
+		tg, err := p.Pick(kimi.OpenAI, []byte("kimi-k2"), clk.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tg
+	}
+	unavailable := func(want time.Duration) {
+		t.Helper()
+		var u *UnavailableError
+		tg, err := p.Pick(kimi.OpenAI, []byte("kimi-k2"), clk.now())
+		if tg != nil || !errors.As(err, &u) || u.Reason != ReasonBreaker || u.RetryAfter != want {
+			t.Fatalf("%v %v, want %v", tg, err, want)
+		}
+	}
+	answered := func(tg *Target) *Target { tg.gotHead = true; return tg }
+
+	// Failures that are not consecutive do not open it; a request of which nothing
+	// is known is neither.
+	for range 2 {
+		take().Release(Result{Failed: true})
+		take().Release(Result{})
+		take().Release(Result{Failed: true})
+		answered(take()).Release(Result{})
+	}
+	old := take()
+	for range 3 {
+		take().Release(Result{Failed: true})
+	}
+	unavailable(10 * time.Second)
+	answered(old).Release(Result{}) // an old success does not close it
+	clk.add(9100 * time.Millisecond)
+	unavailable(time.Second)
+
+	// One probe; what says nothing leaves the question open.
+	clk.add(900 * time.Millisecond)
+	probe := take()
+	unavailable(time.Second)
+	probe.Release(Result{})
+	probe = take()
+	unavailable(time.Second)
+	probe.Release(Result{Failed: true})
+	unavailable(10 * time.Second)
+
+	clk.add(10 * time.Second)
+	answered(take()).Release(Result{})
+	for range 5 {
+		answered(take()).Release(Result{})
+	}
+	take().Release(Result{Failed: true})
+	take().Release(Result{Failed: true})
+	answered(take()).Release(Result{})
+	if !slices.Equal(changes, []bool{true, true, false}) {
+		t.Errorf("transitions %v", changes)
+	}
+}
+
+func TestOnlyOneProbe(t *testing.T) {
+	t.Parallel()
+	clk := newClock()
+	cfg := poolConfig("a", 1, 1, 1)
+	cfg.BreakerFailures = 1
+	p := newTestPool(t, Options{Now: clk.now}, cfg)
+	for range 200 {
+		tg, err := p.Pick(kimi.OpenAI, []byte("kimi-k2"), clk.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tg.Release(Result{Failed: true})
+		clk.add(10 * time.Second)
+		got := make(chan *Target, 8)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if tg, err := p.Pick(kimi.OpenAI, []byte("kimi-k2"), clk.now()); err == nil {
+					got <- tg
+				}
+			})
+		}
+		wg.Wait()
+		if len(got) != 1 {
+			t.Fatalf("%d probes", len(got))
+		}
+		tg = <-got
+		tg.gotHead = true
+		tg.Release(Result{})
+	}
+}
+
+func TestPickExcept(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Options{}, poolConfig("a", 1), poolConfig("b", 1))
+	for range 4 {
+		tg, err := p.PickExcept(kimi.OpenAI, []byte("kimi-k2"), time.Now(), "a")
+		if err != nil || tg.Config().Name != "b" {
+			t.Fatal(err)
+		}
+		tg.Release(Result{})
+	}
+	one := newTestPool(t, Options{}, poolConfig("a", 1))
+	var u *UnavailableError
+	if _, err := one.PickExcept(kimi.OpenAI, []byte("kimi-k2"), time.Now(), "a"); !errors.As(err, &u) || u.RetryAfter != time.Second {
+		t.Error(err)
+	}
+}
+
+// A failed dial leaves the request free for another upstream.
+func TestDialFailureThenAnotherUpstream(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, answerAll)
+	good := testConfig(p.url())
+	good.Name = "good"
+	pool := newTestPool(t, Options{}, poolConfig("dead", 1), good)
+	for range 4 {
+		tg := pick(t, pool)
+		r, err := tg.Do(body, nil)
+		if err != nil {
+			if e := asError(t, err); e.Sent || e.Phase != PhaseDial || e.Upstream != "dead" {
+				t.Fatalf("%+v", e)
+			}
+			name := tg.Config().Name
+			tg.Release(Result{Failed: true})
+			if tg, err = pool.PickExcept(kimi.OpenAI, []byte("kimi-k2"), time.Now(), name); err != nil {
+				t.Fatal(err)
+			}
+			if r, err = tg.Do(body, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Close(true)
+		tg.Release(Result{})
+	}
+	if p.requests.Load() != 4 {
+		t.Errorf("%d requests", p.requests.Load())
+	}
+}
+
+func TestReleaseTwicePanics(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Options{}, poolConfig("a", 1))
+	tg := pick(t, p)
+	tg.Release(Result{})
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	tg.Release(Result{})
+}
+
+func TestPickDoesNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Log("sync.Pool drops at random under the race detector; the rest still runs")
+	}
+	p := newTestPool(t, Options{}, poolConfig("a", 1, 1), poolConfig("b", 1))
+	model, now := []byte("kimi-k2"), time.Now()
+	n := testing.AllocsPerRun(1000, func() {
+		tg, err := p.Pick(kimi.OpenAI, model, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tg.Release(Result{})
+	})
+	if n != 0 && !raceEnabled {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestClosedPool(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, answerAll)
+	pool := newTestPool(t, Options{}, testConfig(p.url()))
+	mustCall(t, pool)
+	tg := pick(t, pool)
+	r, err := tg.Do(body, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.Close()
+	r.Close(true)
+	tg.Release(Result{})
+	if s := pool.Stats()[0]; s.Open != 0 {
+		t.Errorf("%+v", s)
+	}
+	if _, _, err := call(t, pool, body); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}
+
+func TestConfigJSON(t *testing.T) {
+	t.Parallel()
+	const text = `{"name":"kimi","base_url":"https://api.moonshot.ai/v1/","face":"openai",
+		"keys":[{"name":"k","secret":"sk-fake-secret"}],"models":{"kimi-k2":"kimi-k2"},
+		"idle_timeout":"90s","egress_proxy":"http://u:hunter2@10.0.0.1:3128","max_conns":7}`
+	var c Config
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		t.Fatal(err)
+	}
+	c.SetDefaults()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if c.IdleTimeout.Std() != 90*time.Second || c.BaseURL != "https://api.moonshot.ai/v1" || c.Keys[0].Weight != 1 || c.MaxConns != 7 ||
+		c.CapField != "max_tokens" || c.ModelsPath != "/models" || c.Keys[0].Secret.Reveal() != "sk-fake-secret" {
+		t.Errorf("%+v", c)
+	}
+	if err := json.Unmarshal([]byte(`{"idle_timeout":"soon"}`), &c); err == nil {
+		t.Error("bad duration accepted")
+	}
+	// However it is printed, no secret comes out.
+	out, _ := json.Marshal(c)
+	var logged bytes.Buffer
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "config", c, "key", c.Keys[0], "secret", c.Keys[0].Secret)
+	slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "config", c, "key", c.Keys[0], "secret", c.Keys[0].Secret)
+	for _, s := range []string{
+		string(out), logged.String(), fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), fmt.Sprintf("%v", &c),
+		fmt.Sprintf("%s %q %x %v", c.Keys[0].Secret, c.Keys[0].Secret, c.Keys[0].Secret, c.Keys[0]), c.Keys[0].Secret.String(), c.Keys[0].Secret.GoString(),
+	} {
+		if strings.Contains(s, "sk-fake-secret") || strings.Contains(s, "hunter2") || strings.Contains(s, "736b2d") {
+			t.Errorf("secret shown: %s", s)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(*Config){
+		"name":               func(c *Config) { c.Name = "a\nb" },
+		"face":               func(c *Config) { c.Face = "gemini" },
+		"https, not":         func(c *Config) { c.BaseURL = "ftp://x" },
+		"plain http":         func(c *Config) { c.BaseURL = "http://api.example.com" },
+		"write it like http": func(c *Config) { c.BaseURL = "api.example.com" },
+		"credentials":        func(c *Config) { c.BaseURL = "https://u:p@x/v1" },
+		"query":              func(c *Config) { c.BaseURL = "https://x/v1?a=b" },
+		"not a public":       func(c *Config) { c.BaseURL = "https://169.254.169.254/v1" },
+		"localhost":          func(c *Config) { c.BaseURL = "https://localhost/v1" },
+		"egress_proxy":       func(c *Config) { c.EgressProxy = "ftp://x:1" },
+		"key_header":         func(c *Config) { c.KeyHeader = "cookie" },
+		"cap_field":          func(c *Config) { c.CapField = "n" },
+		"estimate_path":      func(c *Config) { c.EstimatePath = "no slash" },
+		"models_path":        func(c *Config) { c.ModelsPath = "/a b" },
+		"default_user_agent": func(c *Config) { c.DefaultUserAgent = "a\r\nb" },
+		"models":             func(c *Config) { c.Models = nil },
+		"both names":         func(c *Config) { c.Models = map[string]string{"a": ""} },
+		"at least one key":   func(c *Config) { c.Keys = nil },
+		"secret is empty":    func(c *Config) { c.Keys[0].Secret = "a b" },
+		"weight":             func(c *Config) { c.Keys[0].Weight = -1 },
+		"name of its own":    func(c *Config) { c.Keys = append(c.Keys, c.Keys[0]) },
+		"idle_timeout":       func(c *Config) { c.IdleTimeout = -1 },
+		"max_conns":          func(c *Config) { c.MaxConns = -1 },
+		"breaker_failures":   func(c *Config) { c.BreakerFailures = -1 },
+	} {
+		c := poolConfig("ok", 1)
+		c.BaseURL, c.AllowPrivate = "https://api.example.com/v1", false
+		c.SetDefaults()
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		change(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	// All problems at once, over all upstreams.
+	a, b := poolConfig("same", 1), poolConfig("same", 1)
+	c := Config{Name: "bad"}
+	d := poolConfig("d", 1)
+	d.CAFile = "testdata/missing.pem"
+	d.BaseURL = "https://127.0.0.1/v1"
+	_, err := NewPool([]Config{a, b, c, d}, Options{})
+	for _, want := range []string{"used twice", "face", "base_url", "keys", "models", "ca_file"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
+		}
+	}
+	if _, err := NewPool(nil, Options{}); err == nil {
+		t.Error("empty pool accepted")
+	}
+}

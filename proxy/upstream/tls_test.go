@@ -1,0 +1,228 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"io"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			t.Parallel()
+			server := ca.issue(t, "127.0.0.1", false)
+			server.MaxVersion = version
+			server.NextProtos = []string{"h2", "http/1.1"}
+			states := make(chan tls.ConnectionState, 10)
+			p, cfg := tlsPeer(t, server, ca, func(c *peerConn) {
+				for {
+					r, _, ok := c.request()
+					if !ok {
+						return
+					}
+					states <- c.Conn.(*tls.Conn).ConnectionState()
+					c.send(okAnswer)
+					if r.Header.Get("Accept") == "bye" {
+						return
+					}
+				}
+			})
+			pool := newTestPool(t, Options{}, cfg)
+			for i := range 3 {
+				if r := mustCall(t, pool); r.Reused != (i > 0) {
+					t.Errorf("call %d reused: %v", i, r.Reused)
+				}
+				if s := <-states; s.Version != version || s.NegotiatedProtocol != "http/1.1" || s.DidResume {
+					t.Errorf("%x %q", s.Version, s.NegotiatedProtocol)
+				}
+			}
+			big := &Request{Body: [][]byte{make([]byte, 300_000), make([]byte, 5)}, Accept: []byte("bye")}
+			if _, _, err := call(t, pool, big); err != nil {
+				t.Fatal(err)
+			}
+			<-states
+			if ep := pool.endpoints[0]; len(ep.idle) == 1 {
+				closedSeen(t, ep.idle[0])
+			}
+			// The session is resumed on the next connection.
+			mustCall(t, pool)
+			if s := <-states; !s.DidResume || p.accepted.Load() != 2 {
+				t.Errorf("resumed %v, %d connections", s.DidResume, p.accepted.Load())
+			}
+		})
+	}
+}
+
+func TestTLSRefusesBadCertificates(t *testing.T) {
+	t.Parallel()
+	ca, other := newAuthority(t), newAuthority(t)
+	for name, tc := range map[string]struct {
+		server *tls.Config
+		want   string
+	}{
+		"unknown authority": {other.issue(t, "127.0.0.1", false), "unknown authority"},
+		"wrong name":        {ca.issue(t, "api.example.com", false), "doesn't contain any IP SANs"},
+		"expired":           {ca.issue(t, "127.0.0.1", true), "expired"},
+		"old version": {func() *tls.Config {
+			c := ca.issue(t, "127.0.0.1", false)
+			c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+			return c
+		}(), "protocol version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, cfg := tlsPeer(t, tc.server, ca, answerAll)
+			pool := newTestPool(t, Options{}, cfg)
+			_, _, err := call(t, pool, body)
+			if e := asError(t, err); e.Phase != PhaseTLS || e.Sent || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%v", err)
+			}
+			if p.requests.Load() != 0 || pool.Stats()[0].Open != 0 {
+				t.Errorf("%d requests, %+v", p.requests.Load(), pool.Stats()[0])
+			}
+		})
+	}
+}
+
+// Over TLS too a dead or talking idle connection is noticed, a stale one retried and
+// a request that was read not repeated.
+func TestTLSIdleConnections(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	for name, tc := range map[string]struct {
+		end     func(*peerConn)
+		blind   bool
+		retries int64
+		fails   bool
+	}{
+		"closed":                     {func(c *peerConn) {}, false, 0, false},
+		"closed without good-bye":    {func(c *peerConn) { c.Conn.(*tls.Conn).NetConn().Close() }, false, 0, false},
+		"unsolicited bytes":          {func(c *peerConn) { c.send("HTTP/1.1 408 x\r\n\r\n"); <-c.p.gone }, false, 0, false},
+		"stale":                      {func(c *peerConn) {}, true, 1, false},
+		"stale, without good-bye":    {func(c *peerConn) { c.Conn.(*tls.Conn).NetConn().Close() }, true, 1, false},
+		"read, then closed":          {func(c *peerConn) { c.request() }, false, 0, true},
+		"read, closed without alert": {func(c *peerConn) { c.request(); c.Conn.(*tls.Conn).NetConn().Close() }, false, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			answered := make(chan struct{})
+			p, cfg := tlsPeer(t, ca.issue(t, "127.0.0.1", false), ca, func(c *peerConn) {
+				c.request()
+				c.send(okAnswer)
+				if c.n == 1 {
+					<-answered
+					tc.end(c)
+					return
+				}
+				<-c.p.gone
+			})
+			var retries atomic.Int64
+			pool := newTestPool(t, Options{Observe: Observe{Retry: func(string, bool) { retries.Add(1) }}}, cfg)
+			mustCall(t, pool)
+			cn := pool.endpoints[0].idle[0]
+			if tc.blind {
+				// Both looks: at the socket and into the buffers of TLS.
+				blind(t, pool)
+				cn.nc = &blindTLS{Conn: cn.nc.(*tls.Conn)}
+			}
+			close(answered)
+			if !tc.fails {
+				closedSeen(t, cn)
+				mustCall(t, pool)
+			} else if _, _, err := call(t, pool, body); !asError(t, err).Sent {
+				t.Errorf("%v", err)
+			}
+			if p.requests.Load() != 2 || retries.Load() != tc.retries {
+				t.Errorf("%d requests, %d retries", p.requests.Load(), retries.Load())
+			}
+		})
+	}
+}
+
+// blindTLS answers the look into TLS's buffers, which is its first Read of one byte,
+// as if nothing were there.
+type blindTLS struct {
+	*tls.Conn
+	looked bool
+}
+
+func (b *blindTLS) Read(p []byte) (int, error) {
+	if len(p) == 1 && !b.looked {
+		b.looked = true
+		return 0, timeoutError{}
+	}
+	return b.Conn.Read(p)
+}
+
+type timeoutError struct{}
+
+func (timeoutError) Error() string   { return "nothing there" }
+func (timeoutError) Timeout() bool   { return true }
+func (timeoutError) Temporary() bool { return true }
+
+// Bytes that TLS had decrypted ahead, behind the end of an answer, are noticed too.
+func TestTLSBytesBehindTheBody(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	p, cfg := tlsPeer(t, ca.issue(t, "127.0.0.1", false), ca, func(c *peerConn) {
+		for {
+			if _, _, ok := c.request(); !ok {
+				return
+			}
+			// One record: the head, a body, and the head of an answer nobody asked for.
+			c.send("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + strings.Repeat("x", 9000) + "HTTP/1.1 500 x\r\n\r\n")
+		}
+	})
+	pool := newTestPool(t, Options{}, cfg)
+	for range 3 {
+		r, b, err := call(t, pool, body)
+		if err != nil || r.Status != 200 || len(b) != 9000 || r.Reused {
+			t.Fatalf("%v %+v", err, r)
+		}
+	}
+	if p.accepted.Load() != 3 {
+		t.Errorf("%d connections", p.accepted.Load())
+	}
+}
+
+func TestTLSCutBody(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	_, cfg := tlsPeer(t, ca.issue(t, "127.0.0.1", false), ca, func(c *peerConn) {
+		c.request()
+		c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+		if c.n == 1 {
+			_ = c.Conn.(*tls.Conn).NetConn().Close()
+		}
+	})
+	pool := newTestPool(t, Options{}, cfg)
+	for range 2 {
+		if _, b, err := call(t, pool, body); b != "a" || err != io.ErrUnexpectedEOF {
+			t.Errorf("%q %v", b, err)
+		}
+	}
+}
+
+func TestTLSCancelWhileWriting(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	_, cfg := tlsPeer(t, ca.issue(t, "127.0.0.1", false), ca, func(c *peerConn) {
+		_ = c.Conn.(*tls.Conn).Handshake()
+		<-c.p.gone
+	})
+	pool := newTestPool(t, Options{}, cfg)
+	tg := pick(t, pool)
+	defer tg.Release(Result{})
+	var c Canceler
+	time.AfterFunc(100*time.Millisecond, func() { c.Cancel(errGone) })
+	start := time.Now()
+	_, err := tg.Do(&Request{Body: [][]byte{make([]byte, 64<<20)}}, &c)
+	if e := asError(t, err); !e.Canceled || e.Phase != PhaseWrite || !e.Sent || time.Since(start) > time.Second {
+		t.Errorf("%+v after %v", e, time.Since(start))
+	}
+}
