@@ -36,9 +36,10 @@ type Meter struct {
 	opts Options
 
 	mu    sync.Mutex
-	seq   int64
-	queue []contract.Event // recorded, not yet in Redis; in the order of their numbers
-	idle  chan struct{}    // closed while the queue is empty
+	seq   int64            // number of the newest event
+	sent  int64            // number of the newest event in Redis
+	queue []contract.Event // those between, in the order of their numbers
+	moved chan struct{}    // closed, and replaced, when sent grows
 	wake  chan struct{}
 
 	stop context.CancelFunc
@@ -60,8 +61,7 @@ func New(rdb redis.UniversalClient, o Options) *Meter {
 		o.Timeout = time.Second
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	m := &Meter{rdb: rdb, opts: o, wake: make(chan struct{}, 1), idle: make(chan struct{}), stop: stop, done: make(chan struct{})}
-	close(m.idle)
+	m := &Meter{rdb: rdb, opts: o, wake: make(chan struct{}, 1), moved: make(chan struct{}), stop: stop, done: make(chan struct{})}
 	go m.run(ctx)
 	return m
 }
@@ -71,9 +71,6 @@ func (m *Meter) Record(e contract.Event) {
 	m.mu.Lock()
 	m.seq++
 	e.Replica, e.Seq = m.opts.Replica, m.seq
-	if len(m.queue) == 0 {
-		m.idle = make(chan struct{})
-	}
 	m.queue = append(m.queue, e)
 	m.mu.Unlock()
 	select {
@@ -97,16 +94,24 @@ func (m *Meter) Queued() int {
 	return len(m.queue)
 }
 
-// Flush waits until every event recorded so far is in Redis.
+// Flush waits until every event recorded so far is in Redis, whatever is recorded
+// meanwhile.
 func (m *Meter) Flush(ctx context.Context) error {
 	m.mu.Lock()
-	idle, n := m.idle, len(m.queue)
+	last := m.seq
 	m.mu.Unlock()
-	select {
-	case <-idle:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("flush usage events: about %d are not in Redis: %w", n, ctx.Err())
+	for {
+		m.mu.Lock()
+		moved, missing := m.moved, last-m.sent
+		m.mu.Unlock()
+		if missing <= 0 {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("flush usage events: %d are not in Redis: %w", missing, ctx.Err())
+		}
 	}
 }
 
@@ -184,8 +189,10 @@ func (m *Meter) send(ctx context.Context) (int, error) {
 	m.queue = m.queue[n:]
 	if len(m.queue) == 0 {
 		m.queue = nil // the array may have grown large during an outage
-		close(m.idle)
 	}
+	m.sent += int64(n)
+	close(m.moved)
+	m.moved = make(chan struct{})
 	m.mu.Unlock()
 	return n, nil
 }
