@@ -117,7 +117,7 @@ func (s *stack) down() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	collected(pids)
+	collected(2*time.Second, pids...)
 	if len(names) > 0 {
 		s.printf("All stopped. Data and logs stay in %s (make clean removes them).\n", s.cfg.RunDir)
 	}

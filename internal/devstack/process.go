@@ -110,12 +110,16 @@ func (p process) stop(sig syscall.Signal, limit time.Duration) (killed bool, err
 	return true, fmt.Errorf("devstack: process %d is still there after SIGKILL", p.pid)
 }
 
-// collected waits a little until the system has forgotten the ended processes:
-// until their parent asks how they ended, process lists still show them.
-func collected(pids []int) {
-	deadline := time.Now().Add(2 * time.Second)
+// collected waits a little until the system has forgotten ended processes. Until
+// their parent asks how they ended, process lists show them, and Postgres takes
+// its predecessor for alive. On most systems that is at once.
+func collected(limit time.Duration, pids ...int) {
+	deadline := time.Now().Add(limit)
 	for _, pid := range pids {
-		for syscall.Kill(pid, 0) == nil && time.Now().Before(deadline) {
+		for time.Now().Before(deadline) && syscall.Kill(pid, 0) == nil {
+			if id, err := identity(pid); err != nil || id != "" {
+				break // another process by now
+			}
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
@@ -133,12 +137,12 @@ func writePrivate(path, content string) error {
 	return nil
 }
 
-// logTail returns the last lines of a log.
-func logTail(path string) string {
+// logTail returns the last lines of a log after its first from bytes.
+func logTail(path string, from int64) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}
-	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	lines := strings.Split(strings.TrimRight(string(b[min(from, int64(len(b))):]), "\n"), "\n")
 	return "  | " + strings.Join(lines[max(0, len(lines)-15):], "\n  | ")
 }

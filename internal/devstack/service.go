@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"time"
 )
@@ -30,22 +31,32 @@ type service struct {
 	stopLimit time.Duration  // how long that may take
 }
 
-const readyLimit = 60 * time.Second
+const (
+	readyLimit   = 60 * time.Second
+	collectLimit = 20 * time.Second
+)
 
 func (s *stack) pidFile(name string) string { return s.cfg.path(name + ".pid") }
 func (s *stack) logFile(name string) string { return s.cfg.path("logs", name+".log") }
 
 // start makes sure that a service runs and is ready, and prints one line.
 func (s *stack) start(ctx context.Context, svc service) error {
-	_, running, err := readPID(s.pidFile(svc.name))
+	before, running, err := readPID(s.pidFile(svc.name))
 	if err != nil {
 		return err
 	}
 	began := time.Now()
+	var logged int64
+	if info, err := os.Stat(s.logFile(svc.name)); err == nil {
+		logged = info.Size()
+	}
 	var ended <-chan struct{}
 	word := "runs already"
 	if !running {
 		word = "ready"
+		if before.pid != 0 {
+			collected(collectLimit, before.pid)
+		}
 		for _, port := range svc.ports {
 			if err := s.checkFree(port, svc.name); err != nil {
 				return err
@@ -67,7 +78,7 @@ func (s *stack) start(ctx context.Context, svc service) error {
 		s.started = append(s.started, svc)
 	}
 	if err := waitReady(ctx, svc, ended); err != nil {
-		return fmt.Errorf("%s: %w\n%s\n  the whole log: %s", svc.name, err, logTail(s.logFile(svc.name)), s.logFile(svc.name))
+		return fmt.Errorf("%s: %w\n%s\n  the whole log: %s", svc.name, err, logTail(s.logFile(svc.name), logged), s.logFile(svc.name))
 	}
 	if svc.after != nil {
 		if err := svc.after(ctx); err != nil {
