@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"time"
@@ -197,6 +198,9 @@ func LoadConfig(path string, resolve func(string) (string, error)) (Config, erro
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
 		return c, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return c, fmt.Errorf("read configuration %s: it holds more than one JSON value", path)
 	}
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
