@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -293,11 +294,17 @@ func newRequestID() string {
 	return string(out[:])
 }
 
-// quietLogger takes what fasthttp logs by itself, which never holds request bytes
-// (SecureErrorLogMessage), to our log.
+// quietLogger takes what fasthttp logs by itself to our log. Its errors about a
+// connection quote header values, targets and versions even with
+// SecureErrorLogMessage, and with them tokens, so of these only the fact is kept:
+// malformed has logged the refusal.
 type quietLogger struct{ log *slog.Logger }
 
 func (l quietLogger) Printf(format string, args ...any) {
+	if strings.HasPrefix(format, "error when serving connection") {
+		l.log.Debug("http server", "detail", "a connection ended with an error")
+		return
+	}
 	l.log.Warn("http server", "detail", fmt.Sprintf(format, args...))
 }
 
