@@ -85,6 +85,9 @@ func TestAnswersCountTheSameEverywhere(t *testing.T) {
 					if r.finish != finish || stream && !r.done {
 						t.Errorf("finish %q, want %q; end mark %v", r.finish, finish, r.done)
 					}
+					if e.CachedTokens > e.PromptTokens {
+						t.Errorf("%d of %d prompt tokens are cached", e.CachedTokens, e.PromptTokens)
+					}
 					if e.ReasoningTokens != kimisim.CountTokens(r.reasoning) {
 						t.Errorf("reasoning %d, received %d", e.ReasoningTokens, kimisim.CountTokens(r.reasoning))
 					}
@@ -295,6 +298,9 @@ func TestSeveralChoices(t *testing.T) {
 		r := ask(t, s, faces[0], `{"output_tokens":4}`, map[string]any{"n": 3, "max_tokens": 2, "stream": stream})
 		if n := number(t, r.lastUsage(t), "completion_tokens"); n != 6 || r.tokens() != 6 {
 			t.Errorf("stream=%v: usage %d, received %d", stream, n, r.tokens())
+		}
+		if stream && !strings.Contains(r.raw[strings.LastIndex(r.raw, "finish_reason"):], `"usage"`) {
+			t.Errorf("usage before the last choice has ended: %s", r.raw)
 		}
 	}
 }

@@ -13,7 +13,7 @@ const kimiCodeMaxBody = 2097152
 // chat answers a chat request of one face.
 func (s *Server) chat(face string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		s.serving.Add(1)
+		s.enter()
 		defer s.serving.Done()
 		if connOf(r.Context()).takeDrop() {
 			s.end(s.begin(r, KindChat, face), OutcomeCut, "dropped on a reused connection, as drop_next asked")
@@ -170,7 +170,7 @@ func stallTime(b *Behavior) time.Duration {
 	return 24 * time.Hour
 }
 
-// gone notes that the client closed.
+// gone notes that the client closed, as a failed write or the end of its context tells.
 func (a *answer) gone() {
 	a.rec.update(func(e *Entry) {
 		if e.ClosedAt.IsZero() {

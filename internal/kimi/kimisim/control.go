@@ -43,7 +43,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 
 // simple runs a request that has no stream: ledger entry, key check, answer.
 func (s *Server) simple(w http.ResponseWriter, r *http.Request, kind string, answerTo func(rec *record, body []byte) (any, *ErrorResponse)) {
-	s.serving.Add(1)
+	s.enter()
 	defer s.serving.Done()
 	rec := s.begin(r, kind, "")
 	w.Header().Set("Msh-Request-Id", rec.entry.ID)

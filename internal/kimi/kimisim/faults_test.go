@@ -135,7 +135,7 @@ func TestStreamFaults(t *testing.T) {
 	}
 }
 
-// chunkEnds sends a request by hand and returns the raw bytes of the answer.
+// rawAnswer sends a request by hand and returns the raw bytes of the answer.
 func rawAnswer(t *testing.T, s *kimisim.Server, sim string) (string, error) {
 	t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL(), "http://"))
@@ -255,6 +255,29 @@ func TestClientGoes(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An event of which one byte is missing does not count.
+func TestOnlyWholeEventsCount(t *testing.T) {
+	t.Parallel()
+	onFaces(t, func(t *testing.T, s *kimisim.Server, f face) {
+		first, id, stop := firstEvents(t, s, f, `{"stall_after_events":1}`, 1, nil)
+		stop()
+		if e := closedEntry(t, s, id); e.EventsSent != 1 {
+			t.Fatalf("%+v", e)
+		}
+		res, err := post(t, s.URL()+f.path, fmt.Sprintf(`{"chunk_bytes":%d,"chunk_pause":"1h"}`, len(first)-1), body(t, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(res.Body, make([]byte, len(first)-1)); err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if e := closedEntry(t, s, res.Header.Get("Msh-Request-Id")); e.EventsSent != 0 || e.Outcome != kimisim.OutcomeClientGone {
+			t.Errorf("%+v", e)
+		}
+	})
 }
 
 func TestClientGoesBeforeTheHead(t *testing.T) {

@@ -39,6 +39,7 @@ type Server struct {
 	serving   sync.WaitGroup // the accept loop and all handlers
 
 	mu          sync.Mutex // guards the following
+	closed      bool       // no handler enters any more
 	defaults    Behavior
 	estimates   Behavior
 	keyBehavior map[string]Behavior
@@ -144,6 +145,9 @@ func (s *Server) InFlight() int { return int(s.inFlight.Load()) }
 func (s *Server) Close() error {
 	var err error
 	s.closeOnce.Do(func() {
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
 		close(s.closing)
 		err = s.http.Close()
 	})
@@ -152,6 +156,16 @@ func (s *Server) Close() error {
 		return fmt.Errorf("kimisim: close: %w", err)
 	}
 	return nil
+}
+
+// enter counts a handler that Close waits for; too late for one is an aborted request.
+func (s *Server) enter() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		panic(http.ErrAbortHandler)
+	}
+	s.serving.Add(1)
 }
 
 // Shutdown stops listening, lets answers in flight finish until ctx ends, then closes.

@@ -2,6 +2,7 @@ package kimisim
 
 import (
 	"compress/gzip"
+	"errors"
 	"iter"
 	"net/http"
 	"strconv"
@@ -76,7 +77,7 @@ func (o *output) drain() error {
 		out = end
 		o.settle(out)
 		if o.a.b.ChunkPause > 0 && out < len(o.pending) && !o.a.wait(time.Now().Add(o.a.b.ChunkPause)) {
-			return http.ErrAbortHandler
+			return errors.New("the client or the server went during a pause")
 		}
 	}
 	o.pending, o.marks, o.batch = o.pending[:0], o.marks[:0], 0
