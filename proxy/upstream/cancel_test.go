@@ -27,20 +27,22 @@ func unroutable(t *testing.T) string {
 
 func TestCancelAtEveryPhase(t *testing.T) {
 	t.Parallel()
-	quiet := func(c *peerConn) { <-c.p.gone }
+	// started is told once the request is in the phase; what is only begun then (the
+	// blocking call itself) gets a moment more.
+	first := func(c *peerConn, started func()) { _, _ = c.r.Peek(1); started(); <-c.p.gone }
 	for name, tc := range map[string]struct {
-		script func(*peerConn)
+		script func(c *peerConn, started func())
 		dial   bool
 		tls    bool
 		big    bool
 		phase  Phase
 		sent   bool
 	}{
-		"dial":  {quiet, true, false, false, PhaseDial, false},
-		"TLS":   {quiet, false, true, false, PhaseTLS, false},
-		"write": {quiet, false, false, true, PhaseWrite, true},
-		"head":  {func(c *peerConn) { c.request(); c.waitClosed() }, false, false, false, PhaseHead, true},
-		"body": {func(c *peerConn) {
+		"dial":  {first, true, false, false, PhaseDial, false},
+		"TLS":   {first, false, true, false, PhaseTLS, false},
+		"write": {first, false, false, true, PhaseWrite, true},
+		"head":  {func(c *peerConn, started func()) { c.request(); started(); c.waitClosed() }, false, false, false, PhaseHead, true},
+		"body": {func(c *peerConn, _ func()) {
 			c.request()
 			c.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
 			c.waitClosed()
@@ -48,7 +50,16 @@ func TestCancelAtEveryPhase(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t, tc.script)
+			var c Canceler
+			canceled := make(chan time.Time, 1)
+			cancel := func() {
+				time.AfterFunc(50*time.Millisecond, func() {
+					canceled <- time.Now()
+					c.Cancel(errGone)
+					c.Cancel(nil)
+				})
+			}
+			p := newPeer(t, func(pc *peerConn) { tc.script(pc, cancel) })
 			url := p.url()
 			if tc.dial {
 				url = "http://" + unroutable(t) + "/v1"
@@ -59,27 +70,23 @@ func TestCancelAtEveryPhase(t *testing.T) {
 			pool := newTestPool(t, Options{}, testConfig(url))
 			req := body
 			if tc.big {
-				req = &Request{Body: [][]byte{make([]byte, 64<<20)}}
+				req = bigBody()
 			}
 			tg := pick(t, pool)
 			defer tg.Release(Result{})
-			var c Canceler
-			canceled := make(chan time.Time, 1)
-			timer := time.AfterFunc(100*time.Millisecond, func() {
-				canceled <- time.Now()
-				c.Cancel(errGone)
-				c.Cancel(nil)
-			})
-			defer timer.Stop()
+			if tc.dial {
+				cancel()
+			}
 			r, err := tg.Do(req, &c)
 			if tc.phase == PhaseBody {
 				if err != nil {
 					t.Fatal(err)
 				}
+				cancel()
 				_, err = io.ReadAll(r)
 				r.Close(true)
 			}
-			if late := time.Since(<-canceled); late > 500*time.Millisecond {
+			if late := time.Since(<-canceled); late > time.Second {
 				t.Errorf("returned %v after Cancel", late)
 			}
 			e := asError(t, err)
@@ -142,10 +149,9 @@ func TestCancelWhileWaitingForConnection(t *testing.T) {
 	tg := pick(t, pool)
 	defer tg.Release(Result{})
 	time.AfterFunc(20*time.Millisecond, func() { second.Cancel(errGone) })
-	start := time.Now()
 	_, err := tg.Do(body, &second)
-	if e := asError(t, err); !e.Canceled || time.Since(start) > connWait-100*time.Millisecond {
-		t.Errorf("%+v after %v", e, time.Since(start))
+	if e := asError(t, err); !e.Canceled || e.Timeout {
+		t.Errorf("%+v", e)
 	}
 	first.Cancel(nil)
 	wg.Wait()
@@ -160,7 +166,7 @@ func TestLateCancelTouchesNothing(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, answerAll)
 	pool := newTestPool(t, Options{}, testConfig(p.url()))
-	const workers, rounds = 4, 1500
+	const workers, rounds = 4, 1000
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {

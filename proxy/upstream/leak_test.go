@@ -53,15 +53,15 @@ func TestNothingLeaks(t *testing.T) {
 		})
 		defer p.stopOnce()
 		cfg := testConfig(p.url())
-		cfg.FirstByteTimeout, cfg.IdleTimeout = Duration(100*time.Millisecond), Duration(100*time.Millisecond)
+		cfg.FirstByteTimeout, cfg.IdleTimeout = Duration(500*time.Millisecond), Duration(500*time.Millisecond)
 		cfg.BreakerFailures = 1 << 20
 		pool := newTestPool(t, Options{}, cfg)
 		defer pool.Close()
 		kinds := []string{"ok", "cut", "reset", "silent", "stall", "cancel", "cancel body", "abandon", "garbage", "ok"}
 		var wg sync.WaitGroup
-		for w := range 20 {
+		for w := range 40 {
 			wg.Go(func() {
-				for i := range 50 {
+				for i := range 25 {
 					kind := kinds[(i+w)%len(kinds)]
 					tg := pick(t, pool)
 					var c Canceler
@@ -87,7 +87,7 @@ func TestNothingLeaks(t *testing.T) {
 		}
 		wg.Wait()
 		s := pool.Stats()[0]
-		if s.Open != s.Idle || s.InFlight != 0 || s.Idle > 20 || pool.live.Load() != 0 || pool.retrying.Load() != 0 {
+		if s.Open != s.Idle || s.InFlight != 0 || s.Idle > 40 || pool.live.Load() != 0 || pool.retrying.Load() != 0 {
 			t.Errorf("%+v live %d retrying %d", s, pool.live.Load(), pool.retrying.Load())
 		}
 	}()

@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -280,4 +279,5 @@ func tlsPeer(t *testing.T, server *tls.Config, ca *authority, script func(c *pee
 	return p, c
 }
 
-func lines(s ...string) string { return strings.Join(s, "\r\n") + "\r\n" }
+// bigBody does not fit into the socket buffers of both sides.
+func bigBody() *Request { return &Request{Body: [][]byte{make([]byte, 32<<20)}} }
