@@ -197,6 +197,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 
 	h, r, d := s.accept(ctx)
 	c.face, c.route, c.remote = h.face, h.route, h.remote
+	if r == refuseBadRequest || r == refuseExpect {
+		// Where such a request ends is in doubt: what follows it may be its body.
+		ctx.SetConnectionClose()
+	}
 	if r == refuseNone {
 		r, d = s.authenticate(c, h.credential)
 	}
