@@ -49,17 +49,14 @@ type head struct {
 // stricter than fasthttp, whose leniencies (HAZARDS: obs-fold, odd versions, userinfo,
 // TE beside CL, names that imitate framing headers) would otherwise be ours.
 func (s *Server) accept(ctx *fasthttp.RequestCtx) (h head, r refusal, d detail) {
-	h.face = kimi.OpenAI
 	h.remote = s.remoteAddr(ctx)
 	hdr := &ctx.Request.Header
 	target := hdr.RequestURI()
+	h.face = faceOf(target)
 	if !cleanTarget(target) {
 		return h, refuseBadRequest, detail{message: "malformed request target: use a plain path such as /v1/chat/completions"}
 	}
-	path, _, _ := bytes.Cut(target, []byte{'?'})
-	if bytes.HasPrefix(path, []byte("/v1/messages")) {
-		h.face = kimi.Anthropic
-	}
+	path, query, _ := bytes.Cut(target, []byte{'?'})
 	if p := hdr.Protocol(); string(p) != "HTTP/1.1" && string(p) != "HTTP/1.0" {
 		return h, refuseBadRequest, detail{message: "unsupported protocol version"}
 	}
@@ -69,6 +66,9 @@ func (s *Server) accept(ctx *fasthttp.RequestCtx) (h head, r refusal, d detail) 
 	}
 	if msg := seen.framing(string(hdr.Protocol()) == "HTTP/1.0"); msg != "" {
 		return h, refuseBadRequest, detail{message: msg}
+	}
+	if !seen.expectation() {
+		return h, refuseExpect, detail{}
 	}
 	if !s.hostAllowed(seen.host) {
 		return h, refuseBadRequest, detail{message: "this host is not served here"}
@@ -99,7 +99,38 @@ func (s *Server) accept(ctx *fasthttp.RequestCtx) (h head, r refusal, d detail) 
 		return h, refuseBadRequest, detail{message: "Content-Type must be application/json"}
 	}
 	h.credential, r = seen.credential()
+	if r == refuseNone && credentialInQuery(query) {
+		r = refuseTwoCredentials
+	}
 	return h, r, detail{}
+}
+
+// faceOf tells by a request target, which may be malformed, whose errors its sender reads.
+func faceOf(target []byte) kimi.Face {
+	if bytes.HasPrefix(target, []byte("/v1/messages")) {
+		return kimi.Anthropic
+	}
+	return kimi.OpenAI
+}
+
+// queryCredentials are parameters that other APIs take keys from. Ours does not: a
+// target ends up in the logs of whatever stands in between.
+var queryCredentials = [...]string{
+	"key", "api_key", "api-key", "apikey", "x-api-key", "token", "access_token", "auth", "authorization",
+}
+
+func credentialInQuery(query []byte) bool {
+	for len(query) > 0 {
+		var param []byte
+		param, query, _ = bytes.Cut(query, []byte{'&'})
+		name, _, _ := bytes.Cut(param, []byte{'='})
+		for _, c := range queryCredentials {
+			if bytes.EqualFold(name, []byte(c)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // cleanTarget reports whether t is a path in visible ASCII without anything that
@@ -136,6 +167,7 @@ type headerFacts struct {
 	contentType   []byte
 	contentTypes  int
 	expect        []byte
+	expects       int
 }
 
 // tokenChars are the characters of a header name (RFC 9110 §5.6.2) without '_', which
@@ -200,6 +232,7 @@ func (f *headerFacts) note(name, value []byte) {
 	case 6:
 		if bytes.EqualFold(name, []byte("expect")) {
 			f.expect = value
+			f.expects++
 		}
 	case 9:
 		if bytes.EqualFold(name, []byte("x-api-key")) {
@@ -246,8 +279,6 @@ func (f *headerFacts) framing(http10 bool) string {
 		return "more than one Content-Type"
 	case f.hosts > 1 || f.hosts == 0 && !http10:
 		return "exactly one Host header is required"
-	case len(f.expect) > 0 && !bytes.EqualFold(f.expect, []byte("100-continue")):
-		return "unsupported Expect header"
 	}
 	for _, c := range f.host {
 		if c <= ' ' || c >= 0x7f || c == '@' || c == '/' || c == '\\' || c == '?' || c == '#' || c == ',' {
@@ -255,6 +286,11 @@ func (f *headerFacts) framing(http10 bool) string {
 		}
 	}
 	return ""
+}
+
+// expectation reports whether what the client expects can be met.
+func (f *headerFacts) expectation() bool {
+	return f.expects == 0 || f.expects == 1 && bytes.EqualFold(f.expect, []byte("100-continue"))
 }
 
 func digits(b []byte) bool {
