@@ -1,0 +1,100 @@
+package e2e_test
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/test/stack"
+)
+
+// One customer asks for far more than its rate, of one replica and of three. Over all
+// replicas and any 10 s at most 1.1 × rate × 10 + burst × replicas are admitted, and at
+// least 0.9 × rate when one replica gets all the traffic.
+func TestRateOverReplicas(t *testing.T) {
+	const (
+		rate, burst = 10, 20 // of every tier
+		minute      = 60 * time.Second
+		window      = 10 * time.Second
+	)
+	for _, replicas := range []int{1, 3} {
+		name := map[int]string{1: "one replica", 3: "three replicas"}[replicas]
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := stack.New(t, stack.Options{Replicas: replicas})
+			s.Sim.SetDefaults(kimisim.Behavior{OutputTokens: 1})
+			tok := s.Customer("Rita", "team")
+			s.Ctl(nil, "quota", "set", "--customer", tok.Customer, "--limit", "1000000000")
+			admitted := hammer(s, tok.Raw, minute)
+			slices.SortFunc(admitted, time.Time.Compare)
+			most, least := windows(admitted, window)
+			t.Logf("%s: %d admitted in %v; in 10 s at most %d, at least %d", name, len(admitted), minute, most, least)
+			if limit := 11*rate + burst*replicas; most > limit {
+				t.Errorf("%d admitted in 10 s, want at most %d", most, limit)
+			}
+			if replicas == 1 && least < 9*rate {
+				t.Errorf("only %d admitted in 10 s, want at least %d", least, 9*rate)
+			}
+		})
+	}
+}
+
+// hammer offers about 100 requests/s, spread over the replicas, and returns when each
+// admitted one was sent.
+func hammer(s *stack.Stack, token string, d time.Duration) []time.Time {
+	var mu sync.Mutex
+	var admitted []time.Time
+	var wg sync.WaitGroup
+	end := time.Now().Add(d)
+	for w := range 9 {
+		wg.Go(func() {
+			for n := w; time.Now().Before(end); n++ {
+				sent := time.Now()
+				if ask(s.Proxies[n%len(s.Proxies)], token) == http.StatusOK {
+					mu.Lock()
+					admitted = append(admitted, sent)
+					mu.Unlock()
+				}
+				time.Sleep(time.Until(sent.Add(90 * time.Millisecond)))
+			}
+		})
+	}
+	wg.Wait()
+	return admitted
+}
+
+func ask(p *stack.Proxy, token string) int {
+	body := `{"model":"kimi-k2.5","max_tokens":1,"messages":[{"role":"user","content":"hi"}]}`
+	req, err := http.NewRequest("POST", p.URL+"/v1/chat/completions", strings.NewReader(body))
+	if err != nil {
+		return 0
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// windows returns the most times in any window, and the fewest in any that lies whole
+// between the first and the last.
+func windows(at []time.Time, window time.Duration) (most, least int) {
+	least = len(at)
+	for i, start := range at {
+		n, _ := slices.BinarySearchFunc(at, start.Add(window), time.Time.Compare)
+		most = max(most, n-i)
+		if n < len(at) {
+			least = min(least, n-i)
+		}
+	}
+	return most, least
+}
