@@ -52,7 +52,6 @@ type answerScanner struct {
 
 	slot       Span  // the last delta
 	slotOutput int64 // output in it
-	places     int   // places that carry output, deltas included
 }
 
 // delta measures the delta of a choice or of an Anthropic event.
@@ -64,14 +63,13 @@ func (s *answerScanner) delta(i int) int {
 		i = s.counted(i, 3)
 	}
 	s.slot, s.slotOutput = Span{start, i}, s.output-before
-	s.places++
 	s.known = true
 	return i
 }
 
-// framed reports that the object carries output in one delta and nowhere else.
+// framed reports that all output of the object lies in its last delta.
 func (s *answerScanner) framed() bool {
-	return s.places == 1 && s.slot.Present() && s.output == s.slotOutput &&
+	return s.slot.Present() && s.output == s.slotOutput &&
 		(s.face != Anthropic || s.typ.Present())
 }
 
@@ -129,7 +127,6 @@ func (s *answerScanner) object(i int) int {
 				continue
 			}
 			s.known = true
-			s.places++
 			i = s.block(at, 1, false)
 		case "message":
 			if s.face != Anthropic || c != '{' {
@@ -179,7 +176,6 @@ func (s *answerScanner) choice(start int) int {
 			i = s.delta(at)
 		case "message", "text":
 			known = true
-			s.places++
 			i = s.counted(at, 3)
 		case "finish_reason":
 			if i = s.skip(at, 3); s.b[at] != 'n' {
@@ -262,7 +258,6 @@ func (s *answerScanner) counted(i, depth int) int {
 func (s *answerScanner) startedMessage(i int) int {
 	i++
 	s.known = true
-	s.places++
 	for first := true; ; first = false {
 		key, at, done := s.member(i, first)
 		if done {

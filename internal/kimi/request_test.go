@@ -101,6 +101,22 @@ func TestScanRequestAccepts(t *testing.T) {
 	}
 }
 
+func TestOutputCapByFace(t *testing.T) {
+	t.Parallel()
+	body := []byte(req(`,"max_tokens":5,"max_completion_tokens":7`))
+	only := []byte(req(`,"max_completion_tokens":7`))
+	for _, c := range []struct {
+		face kimi.Face
+		body []byte
+		want int64
+	}{{kimi.OpenAI, body, 7}, {kimi.OpenAI, only, 7}, {kimi.Anthropic, body, 5}, {kimi.Anthropic, only, 99}} {
+		r, err := kimi.ScanRequest(c.body, c.face)
+		if got := r.OutputCap(99); err != nil || got != c.want {
+			t.Errorf("face %d, %s: %d, %v", c.face, c.body, got, err)
+		}
+	}
+}
+
 func TestScanRequestRefusesFields(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("[", 600) + strings.Repeat("]", 600)
@@ -206,6 +222,29 @@ func TestScanRequestRefusesSyntax(t *testing.T) {
 				t.Errorf("%q: want a syntax error, got %v", body, err)
 			} else if se.Offset < 0 || se.Offset > len(body) {
 				t.Errorf("%q: offset %d", body, se.Offset)
+			}
+		}
+	}
+}
+
+// TestScanRequestStringsAtEveryOffset puts each kind of byte that matters in a string
+// at every place relative to the words that are looked at together.
+func TestScanRequestStringsAtEveryOffset(t *testing.T) {
+	t.Parallel()
+	bits := []string{
+		"", `"`, `\`, `\"`, `\\`, `\u00e9`, `\u00g9`, `\x`, "\x00", "\x1f", "\x20", "\x21", "\x23", "\x5b", "\x5d", "\x7f", "\x80", "\xff", "é", "你", "你好世界", "👋", "\ud7ff", "\ue000", "\uffff",
+		"\xed\xa0\x80", "\xed\x9f\xbf", "\xe0\x80\x80", "\xe0\xa0\x80", "\xe1\x80", "\xe4\xbd", "\xe4\xbd\xc0", "\xe4\xe4\xbd\xa0", "\xc0\xaf", "\xf4\x90\x80\x80", "\xf4\x8f\xbf\xbf", "\xa0",
+	}
+	for _, filler := range []string{"a", "你"} {
+		for before := range 45 {
+			for _, after := range []int{0, 1, 7, 8, 31, 32, 40} {
+				for _, bit := range bits {
+					body := []byte(`{"model":"m","messages":[],"x":"` + strings.Repeat(filler, before) + bit + strings.Repeat(filler, after) + `"}`)
+					_, err := kimi.ScanRequest(body, kimi.OpenAI)
+					if want := json.Valid(body) && utf8.Valid(body); want != (err == nil) {
+						t.Fatalf("%q: valid %v, got %v", body, want, err)
+					}
+				}
 			}
 		}
 	}

@@ -253,6 +253,9 @@ func TestFrameNeverHides(t *testing.T) {
 		`{"choices":[{"delta":{},"finish_reason":null}]}`,
 		`{"choices":[{"delta":null,"finish_reason":null}]}`,
 		`{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}`,
+		`{"choices":[{"delta":{"content":"a"},"finish_reason":"st"}]}`, // as long as null
+		`{"choices":[{"delta":{"content":"a"},"finish_reason":null,"message":{"content":"b"}}]}`,
+		`{"choices":[{"delta":{"content":"a"},"finish_reason":null},{"words":"b"}]}`,
 		`{"choices":[{"delta":{"content":"a"},"finish_reason":null}],"usage":{"prompt_tokens":7,"completion_tokens":3}}`,
 		`{"choices":[{"delta":{"content":"a"},"finish_reason":null},{"delta":{"content":"a"},"finish_reason":null}]}`,
 		`{"choices":[{"delta":{"content":"a"},"x":{"delta":1},"finish_reason":null}]}`,
@@ -285,6 +288,42 @@ func TestFrameNeverHides(t *testing.T) {
 						t.Errorf("face %d, %d after %d %q: %+v, alone %+v", face, j, i, name, got, want)
 					}
 				}
+			}
+		}
+	}
+}
+
+func TestInspectEventKeepsUsageStraight(t *testing.T) {
+	t.Parallel()
+	const (
+		withDelta = `{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":7,"completion_tokens":3}}`
+		alone     = `{"choices":[],"usage":{"prompt_tokens":8,"completion_tokens":4}}`
+		broken    = `{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":-5,"cached_tokens":1}`
+	)
+	for _, c := range []struct {
+		name   string
+		events []string
+		want   kimi.Counts
+	}{
+		{"the last one wins, also when it repeats", []string{withDelta, alone, withDelta}, kimi.Counts{Prompt: 7, Completion: 3}},
+		{"broken events report nothing", []string{withDelta, broken}, kimi.Counts{Prompt: 7, Completion: 3}},
+		{"not even at first", []string{broken}, kimi.Counts{}},
+	} {
+		var u kimi.Usage
+		for _, data := range c.events {
+			kimi.InspectEvent([]byte("data: "+data+"\n\n"), kimi.OpenAI, &u)
+		}
+		if got, complete := u.Counts(); got != c.want || complete != (c.want != kimi.Counts{}) || u.Implausible() {
+			t.Errorf("%s: %+v, complete %v, implausible %v", c.name, got, complete, u.Implausible())
+		}
+	}
+	// One Usage for two faces is a mistake, but even then no frame may mislead.
+	both := []byte(`data: {"type":"content_block_delta","delta":{"text":"a"},"choices":[{"delta":{"content":"bcd"}}]}` + "\n\n")
+	var u kimi.Usage
+	for range 2 {
+		for face, want := range map[kimi.Face]int64{kimi.OpenAI: 3, kimi.Anthropic: 1} {
+			if got := kimi.InspectEvent(both, face, &u).OutputBytes; got != want {
+				t.Errorf("face %d: %d output bytes, want %d", face, got, want)
 			}
 		}
 	}
