@@ -159,3 +159,9 @@ func (r refusal) write(resp *fasthttp.Response, face kimi.Face, d detail, reques
 	}
 	resp.SetBodyRaw(kimi.AppendError(nil, face, r.body(face, d, requestID)))
 }
+
+// suitBothFaces turns an error of the OpenAI face into one that has what clients of the
+// other face read as well.
+func suitBothFaces(body []byte, requestID string) []byte {
+	return append([]byte(`{"type":"error","request_id":"`+requestID+`",`), body[1:]...)
+}

@@ -26,7 +26,6 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
-	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
 	"github.com/andreabadesso/openclaw-cloud/proxy/hangup"
 	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
@@ -197,6 +196,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 
 	h, r, d := s.accept(ctx)
 	c.face, c.route, c.remote = h.face, h.route, h.remote
+	c.http10 = !ctx.Request.Header.IsHTTP11()
 	if r == refuseBadRequest || r == refuseExpect {
 		// Where such a request ends is in doubt: what follows it may be its body.
 		ctx.SetConnectionClose()
@@ -253,6 +253,7 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfi
 // expect answers "Expect: 100-continue"; what else is wrong is found by accept later.
 func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
 	if ctx.Request.Header.ContentLength() > s.cfg.Limits.BodyBytes {
+		s.refuseUnread(ctx, refuseTooLarge)
 		return fasthttp.StatusRequestEntityTooLarge
 	}
 	return fasthttp.StatusContinue
@@ -277,8 +278,19 @@ func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		r = refuseBadRequest
 	}
-	c := &call{s: s, start: time.Now(), requestID: newRequestID(), face: kimi.OpenAI, remote: addrOf(ctx.RemoteAddr())}
+	s.refuseUnread(ctx, r)
+}
+
+// refuseUnread refuses a request that was not read to its end. Whose errors the client
+// reads is not known where fasthttp has forgotten the request line already: then the
+// body suits both faces.
+func (s *Server) refuseUnread(ctx *fasthttp.RequestCtx, r refusal) {
+	target := ctx.Request.Header.RequestURI()
+	c := &call{s: s, start: time.Now(), requestID: newRequestID(), face: faceOf(target), remote: addrOf(ctx.RemoteAddr())}
 	c.refuse(&ctx.Response, r, detail{})
+	if string(target) == "/" { // what fasthttp says where it has none
+		ctx.Response.SetBodyRaw(suitBothFaces(ctx.Response.Body(), c.requestID))
+	}
 }
 
 // newRequestID returns "req_" and 96 random bits. The generator is seeded by the
