@@ -16,6 +16,9 @@ func (s *Server) admit(c *call, body []byte) (refusal, detail) {
 	if err := s.scan(c, body); err != nil {
 		return refuseBadJSON, scanDetail(err)
 	}
+	if c.req.Stream && c.http10 {
+		return refuseBadRequest, detail{message: "streaming needs HTTP/1.1; a proxy before this one may have to be told so (nginx: proxy_http_version 1.1)"}
+	}
 	if c.req.Unbounded != "" {
 		return refuseUnbounded, detail{message: "the size in tokens of this content cannot be bounded, so it cannot be charged safely: " + c.req.Unbounded}
 	}

@@ -34,6 +34,7 @@ type call struct {
 	face   kimi.Face
 	route  route
 	remote netip.Addr
+	http10 bool // chunks cannot be sent
 
 	// authenticate
 	digest contract.Digest
