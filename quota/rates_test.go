@@ -466,6 +466,7 @@ func BenchmarkRatesAllow(b *testing.B) {
 		customers[i] = "customer-" + strconv.Itoa(i)
 	}
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
 			r.Allow(customers[i%len(customers)], rate, time.Now())

@@ -280,6 +280,7 @@ func BenchmarkRedisLedger(b *testing.B) {
 	l := quota.NewRedisLedger(redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true}), quota.RedisOptions{Replica: "a"})
 	acct := account(b, 1<<50)
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			a, err := l.Reserve(context.Background(), acct, 1000)

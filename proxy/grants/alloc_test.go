@@ -28,6 +28,9 @@ func TestLookupAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(5000, func() { _, _ = r.Lookup(ctx, d) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
+		if n := testing.AllocsPerRun(5000, func() { _, _ = r.Cached(d) }); n != 0 {
+			t.Errorf("%s, cached: %v allocations", name, n)
+		}
 	}
 }
 
@@ -43,6 +46,7 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	p.put(newDigest(), grant(1, contract.StatusActive)) // so that there are floors to look for
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
 			if _, err := r.Lookup(context.Background(), ds[i%len(ds)]); err != nil {

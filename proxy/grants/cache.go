@@ -241,11 +241,66 @@ func (c *Cache) stale(now time.Duration) bool {
 	return !c.ready.Load() || now-time.Duration(c.heard.Load()) > c.opts.Grace
 }
 
+// memory is what is known of a digest without I/O.
+type memory struct {
+	grant     *contract.Grant // to be returned as it is; nil if Redis must be asked
+	unknown   bool            // Redis said lately that there is none
+	spare     *contract.Grant // to be returned if Redis does not answer
+	gen       uint64          // under which spare is good
+	announced *contract.Grant // the newest version that the feed announced lately
+}
+
+// recall looks into memory. The feed must not be stale.
+func (c *Cache) recall(digest *contract.Digest, now time.Duration) (m memory) {
+	// The floor is read before the generation: drop works in the opposite order.
+	m.announced = c.floors.get(digest)
+	if m.announced != nil && m.announced.Status == contract.StatusRevoked { // which is final
+		m.grant = m.announced
+		return m
+	}
+	floor := version(m.announced)
+	m.gen = c.gen.Load()
+	key := binary.LittleEndian.Uint64(digest[:])
+	if e, ok := c.known.Get(key); ok && e.good(digest, m.gen, floor) && now < e.hard {
+		if now < e.soft {
+			m.grant = e.grant
+		} else {
+			m.spare = e.grant
+		}
+		return m
+	}
+	if floor == 0 {
+		e, ok := c.unknown.Get(key)
+		m.unknown = ok && e.good(digest, m.gen, 0) && now < e.soft
+	}
+	return m
+}
+
+// Cached returns the grant of a digest if it is in memory and may be used as it is, or
+// if the feed announced lately that it is not active. It does no I/O and allocates
+// nothing. Where it reports false, Lookup knows more.
+func (c *Cache) Cached(digest contract.Digest) (*contract.Grant, bool) {
+	now := c.now()
+	if c.stale(now) {
+		return nil, false
+	}
+	m := c.recall(&digest, now)
+	switch {
+	case m.grant != nil:
+		c.hits.Add(1)
+		return m.grant, true
+	case m.announced != nil && m.spare == nil && m.announced.Status != contract.StatusActive:
+		return m.announced, true
+	}
+	return nil, false
+}
+
 // Lookup returns the grant of a digest. Its status may be any: revoked and suspended
 // grants are returned, for the caller to refuse. The grant is shared and must not be
 // changed. A grant that is in memory costs no I/O and no allocation; otherwise Lookup
 // waits for one read, shared by all who want the same digest, until ctx ends or the
-// read timeout has passed.
+// read timeout has passed. If Redis does not answer, what the feed announced, or an
+// entry that is a little too old, will do.
 //
 // The errors are ErrUnknownToken, ErrUnavailable and ErrStale, possibly wrapped, and
 // the context's.
@@ -254,34 +309,39 @@ func (c *Cache) Lookup(ctx context.Context, digest contract.Digest) (*contract.G
 	if c.stale(now) {
 		return nil, ErrStale
 	}
-	// The floor is read before the generation: drop works in the opposite order.
-	floor, revoked := c.floors.get(&digest)
-	if revoked != nil {
+	m := c.recall(&digest, now)
+	switch {
+	case m.grant != nil:
 		c.hits.Add(1)
-		return revoked, nil
+		return m.grant, nil
+	case m.unknown:
+		c.negatives.Add(1)
+		return nil, ErrUnknownToken
 	}
-	gen := c.gen.Load()
-	key := binary.LittleEndian.Uint64(digest[:])
-	var spare *contract.Grant // to be used if Redis is away
-	if e, ok := c.known.Get(key); ok && e.good(&digest, gen, floor) && now < e.hard {
-		if now < e.soft || now < time.Duration(c.failing.Load()) {
+	if now < time.Duration(c.failing.Load()) {
+		if g := c.makeDo(&digest, &m); g != nil {
 			c.hits.Add(1)
-			return e.grant, nil
-		}
-		spare = e.grant
-	} else if floor == 0 {
-		if e, ok := c.unknown.Get(key); ok && e.good(&digest, gen, 0) && now < e.soft {
-			c.negatives.Add(1)
-			return nil, ErrUnknownToken
+			return g, nil
 		}
 	}
 	c.misses.Add(1)
 	g, err := c.read(ctx, digest)
-	if err != nil && spare != nil && errors.Is(err, ErrUnavailable) {
-		// Still within the grace, still not announced as changed?
-		if floor, _ := c.floors.get(&digest); spare.Version >= floor && c.gen.Load() == gen && !c.stale(c.now()) {
-			return spare, nil
+	if errors.Is(err, ErrUnavailable) {
+		if c.stale(c.now()) {
+			return nil, ErrStale
+		}
+		if g := c.makeDo(&digest, &m); g != nil {
+			return g, nil
 		}
 	}
 	return g, err
+}
+
+// makeDo returns what may be used while Redis does not answer, or nil.
+func (c *Cache) makeDo(digest *contract.Digest, m *memory) *contract.Grant {
+	announced := c.floors.get(digest) // anew: time has passed
+	if m.spare != nil && m.gen == c.gen.Load() && (announced == nil || m.spare.Version >= announced.Version) {
+		return m.spare
+	}
+	return announced
 }

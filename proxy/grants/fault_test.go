@@ -27,9 +27,14 @@ func TestRedisHangs(t *testing.T) {
 	d := newDigest()
 	p.put(d, grant(1, contract.StatusActive))
 	r.want(t, d, 1, contract.StatusActive)
+	changed := newDigest()
+	r.wantError(t, changed, grants.ErrUnknownToken)
+	seq := p.put(changed, grant(7, contract.StatusActive))
+	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
 
 	server.Pause()
 	paused := time.Now()
+	r.want(t, changed, 7, contract.StatusActive) // never read, but announced
 	asked := time.Now()
 	r.wantError(t, newDigest(), grants.ErrUnavailable)
 	if took := time.Since(asked); took > time.Second {

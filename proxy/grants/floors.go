@@ -10,7 +10,9 @@ import (
 
 const floorShards = 64
 
-// floors holds, by digest, the newest version that the feed announced lately. The
+// floors holds, by digest, the newest version that the feed announced lately: no older
+// one may be used. It is a floor and not the last word, for a read of Redis may have
+// found a newer one already. The
 // goroutine of Run writes; look-ups read. The zero value is ready.
 type floors struct {
 	size   atomic.Int64
@@ -23,43 +25,37 @@ type floorShard struct {
 }
 
 type floor struct {
-	version int64
-	// revoked is the grant itself if it is revoked. That is final, so it can be
-	// returned without reading whether something newer exists.
-	revoked *contract.Grant
-	set     time.Duration
+	grant *contract.Grant
+	set   time.Duration
 }
 
 func (f *floors) shard(d *contract.Digest) *floorShard { return &f.shards[d[31]%floorShards] }
 
-func (f *floors) get(d *contract.Digest) (version int64, revoked *contract.Grant) {
+// get returns the announced grant, or nil.
+func (f *floors) get(d *contract.Digest) *contract.Grant {
 	if f.size.Load() == 0 {
-		return 0, nil
+		return nil
 	}
 	s := f.shard(d)
 	s.mu.RLock()
 	found := s.by[*d]
 	s.mu.RUnlock()
-	return found.version, found.revoked
+	return found.grant
 }
 
-// raise sets the floor of d to g's version, and reports false if it was that high.
+// raise makes g the floor of d, and reports false if the floor is that high already.
 func (f *floors) raise(d contract.Digest, g *contract.Grant, now time.Duration) bool {
 	s := f.shard(&d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, ok := s.by[d]
-	if ok && old.version >= g.Version || old.revoked != nil {
+	if ok && (old.grant.Version >= g.Version || old.grant.Status == contract.StatusRevoked) {
 		return false
 	}
 	if s.by == nil {
 		s.by = make(map[contract.Digest]floor)
 	}
-	raised := floor{version: g.Version, set: now}
-	if g.Status == contract.StatusRevoked {
-		raised.revoked = g
-	}
-	s.by[d] = raised
+	s.by[d] = floor{grant: g, set: now}
 	if !ok {
 		f.size.Add(1)
 	}

@@ -21,7 +21,7 @@ const (
 	// floorMargin is how much longer than entries floors are kept.
 	floorMargin = time.Minute
 	// floorsPerEntry bounds the floors: with more, starting afresh is cheaper.
-	floorsPerEntry = 4
+	floorsPerEntry = 2
 )
 
 // place is where a reader of the feed is: the newest change that it has applied. The

@@ -36,9 +36,11 @@ func (c *Cache) read(ctx context.Context, digest contract.Digest) (*contract.Gra
 		}
 		// A change may have been applied since the read was checked.
 		e := r.Val.(*entry)
-		if floor, revoked := c.floors.get(&digest); revoked != nil {
-			return revoked, nil
-		} else if !e.good(&digest, c.gen.Load(), floor) {
+		announced := c.floors.get(&digest)
+		if announced != nil && announced.Status == contract.StatusRevoked {
+			return announced, nil
+		}
+		if !e.good(&digest, c.gen.Load(), version(announced)) {
 			return nil, fmt.Errorf("%w: it changed while it was read", ErrUnavailable)
 		}
 		if e.grant == nil {
@@ -57,6 +59,14 @@ func (c *Cache) read(ctx context.Context, digest contract.Digest) (*contract.Gra
 // The feed is out of reach after one grace of that; the other one is for an entry that
 // was past its age, unused, when it began.
 func (c *Cache) spareTime() time.Duration { return 2 * c.opts.Grace }
+
+// version returns g's version, 0 without a grant.
+func version(g *contract.Grant) int64 {
+	if g == nil {
+		return 0
+	}
+	return g.Version
+}
 
 // load reads the grant of digest until it is not older than what the feed announced,
 // and remembers it.
@@ -86,12 +96,7 @@ func (c *Cache) load(digest contract.Digest) (*entry, error) {
 			e.soft = sent + c.opts.NegativeTTL
 		}
 		e.hard = e.soft + c.spareTime()
-		floor, revoked := c.floors.get(&digest)
-		if revoked != nil {
-			e.grant, e.gen = revoked, c.gen.Load()
-			return e, nil
-		}
-		if !e.good(&digest, c.gen.Load(), floor) || c.now() >= e.soft {
+		if !e.good(&digest, c.gen.Load(), version(c.floors.get(&digest))) || c.now() >= e.hard {
 			select {
 			case <-ctx.Done():
 			case <-time.After(overtakenPause):

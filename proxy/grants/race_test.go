@@ -62,22 +62,67 @@ func TestLateReadNeverWins(t *testing.T) {
 	}
 }
 
-// A read that was overtaken waits neither for ever nor in vain: if Redis has nothing
-// newer (a reader was sent to an old copy), the answer is that it cannot be known.
+// If Redis has only something older than what was announced (a read was sent to an old
+// copy), what was announced is used.
 func TestOldCopyIsRefused(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
 	p := newPublisher(t, server)
 	r := start(t, server, grants.Options{})
 	d := newDigest()
-	p.put(d, grant(5, contract.StatusSuspended))
+	p.put(d, grant(5, contract.StatusActive))
 	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == 1 })
-	p.store(d, grant(4, contract.StatusActive))
-	r.wantError(t, d, grants.ErrUnavailable)
+	p.store(d, grant(4, contract.StatusSuspended))
+	r.want(t, d, 5, contract.StatusActive)
 	p.client.Del(context.Background(), contract.GrantKey(d))
-	r.wantError(t, d, grants.ErrUnavailable)
-	p.store(d, grant(5, contract.StatusSuspended))
-	r.want(t, d, 5, contract.StatusSuspended)
+	r.want(t, d, 5, contract.StatusActive)
+	p.store(d, grant(6, contract.StatusActive))
+	r.want(t, d, 6, contract.StatusActive)
+}
+
+// Cached never asks Redis. It knows at once of a token that may no longer be used, and
+// of others what was looked up.
+func TestCached(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p := newPublisher(t, server)
+	r := start(t, server, grants.Options{})
+	d := newDigest()
+	want := func(version int64, known bool) {
+		t.Helper()
+		if g, ok := r.Cached(d); ok != known || ok && g.Version != version {
+			t.Errorf("got %v, %v; want version %d, %v", g, ok, version, known)
+		}
+	}
+	put := func(g contract.Grant) {
+		seq := p.put(d, g)
+		eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
+	}
+	want(0, false)
+	r.wantError(t, d, grants.ErrUnknownToken)
+	want(0, false)
+	put(grant(1, contract.StatusActive))
+	want(0, false)
+	r.want(t, d, 1, contract.StatusActive)
+	want(1, true)
+	gets := r.gets.Load()
+	put(grant(2, contract.StatusSuspended))
+	want(2, true)
+	put(grant(3, contract.StatusActive))
+	want(0, false)
+	put(grant(4, contract.StatusRevoked))
+	want(4, true)
+	if n := r.gets.Load() - gets; n != 0 {
+		t.Errorf("%d reads", n)
+	}
+	idle, err := grants.New(p.client, grants.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	if _, ok := idle.Cached(d); ok {
+		t.Error("answers without having heard the feed")
+	}
 }
 
 // Whoever knows that a change was applied never sees anything older: many digests in a
