@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/time/rate"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
@@ -38,10 +40,12 @@ type traffic struct {
 	offered func(replica int, since time.Duration) float64
 }
 
-// run returns the sorted times of admission, overall.
-func (tr traffic) run(t testing.TB, server *testenv.RedisServer, customer string, duration time.Duration) []time.Duration {
+// run returns the sorted times of admission over all replicas, and those of a single
+// ideal bucket that was asked for the same: on a busy machine requests come late and in
+// heaps, of which no bucket makes up for what it could not keep.
+func (tr traffic) run(t testing.TB, server *testenv.RedisServer, customer string, duration time.Duration) (admitted, ideal []time.Duration) {
 	var mu sync.Mutex
-	var admitted []time.Duration
+	bucket := rate.NewLimiter(rate.Limit(tr.rate.PerSecond), tr.rate.Burst)
 	var wg sync.WaitGroup
 	rates := make([]*quota.Rates, tr.replicas)
 	for i := range rates {
@@ -63,18 +67,23 @@ func (tr traffic) run(t testing.TB, server *testenv.RedisServer, customer string
 				last = now
 				for ; due >= 1; due-- {
 					at := time.Now()
-					if ok, _, _ := r.Allow(customer, tr.rate, at); ok {
-						mu.Lock()
+					ok, _, _ := r.Allow(customer, tr.rate, at)
+					mu.Lock()
+					if ok {
 						admitted = append(admitted, at.Sub(start))
-						mu.Unlock()
 					}
+					if bucket.Allow() {
+						ideal = append(ideal, at.Sub(start))
+					}
+					mu.Unlock()
 				}
 			}
 		})
 	}
 	wg.Wait()
 	slices.Sort(admitted)
-	return admitted
+	slices.Sort(ideal)
+	return admitted, ideal
 }
 
 // mostIn returns the most admissions in any window, however it lies.
@@ -89,15 +98,22 @@ func mostIn(admitted []time.Duration, window time.Duration) int {
 	return most
 }
 
-// leastIn returns the fewest admissions in any window that lies within [from, to).
-func leastIn(admitted []time.Duration, window, from, to time.Duration) int {
-	least := int(^uint(0) >> 1)
-	for start := from; start+window <= to; start += 50 * time.Millisecond {
-		a, _ := slices.BinarySearch(admitted, start)
-		b, _ := slices.BinarySearch(admitted, start+window)
-		least = min(least, b-a)
+// leastIn returns the least part of full, or of the ideal if that is less, that was
+// admitted in any window within [from, to), and how many those were.
+func leastIn(admitted, ideal []time.Duration, full float64, window, from, to time.Duration) (part float64, n int) {
+	in := func(times []time.Duration, start time.Duration) int {
+		a, _ := slices.BinarySearch(times, start)
+		b, _ := slices.BinarySearch(times, start+window)
+		return b - a
 	}
-	return least
+	part = math.Inf(1)
+	for start := from; start+window <= to; start += 50 * time.Millisecond {
+		got := in(admitted, start)
+		if p := float64(got) / min(full, float64(in(ideal, start))); p < part {
+			part, n = p, got
+		}
+	}
+	return part, n
 }
 
 func always(rps float64) func(int, time.Duration) float64 {
@@ -116,7 +132,7 @@ func only(replica int, rps float64) func(int, time.Duration) float64 {
 type rateScenario struct {
 	name string
 	traffic
-	least float64 // of the rate, in any 10 s after the first second
+	least float64 // part of the rate to be admitted in any 10 s after the first second
 }
 
 func rateScenarios(period time.Duration) []rateScenario {
@@ -148,16 +164,17 @@ func rateScenarios(period time.Duration) []rateScenario {
 
 func (sc rateScenario) check(t testing.TB, server *testenv.RedisServer, duration time.Duration) {
 	const window = 10 * time.Second
-	admitted := sc.run(t, server, sc.name, duration)
+	admitted, ideal := sc.run(t, server, sc.name, duration)
 	perWindow := sc.rate.PerSecond * window.Seconds()
-	most, least := mostIn(admitted, window), leastIn(admitted, window, time.Second, duration)
+	most := mostIn(admitted, window)
+	part, least := leastIn(admitted, ideal, perWindow, window, time.Second, duration)
 	bound := 1.1*perWindow + float64(sc.rate.Burst*sc.replicas)
-	t.Logf("%s: %d to %d admitted in any 10 s; rate×10 is %.0f, bound %.0f", sc.name, least, most, perWindow, bound)
+	t.Logf("%s: %d (%.0f %%) to %d admitted in any 10 s; rate×10 is %.0f, bound %.0f", sc.name, least, 100*part, most, perWindow, bound)
 	if float64(most) > bound {
 		t.Errorf("%s: %d admitted within 10 s, bound %.0f", sc.name, most, bound)
 	}
-	if float64(least) < sc.least*perWindow {
-		t.Errorf("%s: only %d admitted within 10 s, want %.0f", sc.name, least, sc.least*perWindow)
+	if part < sc.least {
+		t.Errorf("%s: only %d admitted within 10 s, %.0f %% of what one bucket would", sc.name, least, 100*part)
 	}
 	// Shorter windows show shares above one that a long one averages out.
 	for _, w := range []time.Duration{2 * time.Second, 5 * time.Second} {
