@@ -93,7 +93,7 @@ func requestIDs() *regexp.Regexp { return regexp.MustCompile(`^req_[0-9a-f]{24}$
 func (w refusal) check(t *testing.T, f face, a answer) errorBody {
 	t.Helper()
 	if a.status != w.status || a.err != nil {
-		t.Errorf("status %d (%v), want %d: %s", a.status, a.err, w.status, a.body)
+		t.Fatalf("status %d (%v), want %d: %.300s", a.status, a.err, w.status, a.body)
 	}
 	var top map[string]json.RawMessage
 	var e errorBody
