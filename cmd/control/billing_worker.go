@@ -85,6 +85,7 @@ func (s *workerSettings) validate() error {
 }
 
 func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
+	redis.SetLogger(redisLog{log})
 	table, err := tiers.Default()
 	if err != nil {
 		return err
@@ -104,7 +105,11 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	reader, client := redis.NewClient(options), redis.NewClient(options)
+	reading := *options
+	// A read that the client repeats by itself would leave the entries of the lost
+	// reply pending, unseen until they may be claimed. The ledger repeats better.
+	reading.MaxRetries, reading.DialerRetries = -1, 1
+	reader, client := redis.NewClient(&reading), redis.NewClient(options)
 	defer reader.Close()
 	defer client.Close()
 	if err := untilReached(ctx, log, "Redis", func() error { return billing.CheckRedis(ctx, client) }); err != nil {

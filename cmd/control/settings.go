@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -72,6 +73,14 @@ func command(cmd *cobra.Command, getenv func(string) string, validate func() err
 
 func newLogger(w io.Writer, level slog.Level, service string) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})).With("service", service)
+}
+
+// redisLog sends what go-redis has to say to our log: it is one line per lost
+// connection, about what is reported anyway by whom it hit.
+type redisLog struct{ log *slog.Logger }
+
+func (r redisLog) Printf(ctx context.Context, format string, v ...any) {
+	r.log.DebugContext(ctx, "go-redis: "+fmt.Sprintf(format, v...))
 }
 
 func checkDatabaseURL(s string) error {

@@ -91,6 +91,8 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	options.ContextTimeoutEnabled = true
 	options.DialTimeout, options.ReadTimeout, options.WriteTimeout = redisTimeout, redisTimeout, redisTimeout
 	options.MaxRetries = -1 // the service has its own policy
+	options.DialerRetries = 1
+	redis.SetLogger(redisLog{}) // failures are reported by the commands that they hit
 	client := redis.NewClient(options)
 	// The ledger only reads and sets limits here: it holds and settles nothing.
 	limits := quota.NewRedisLedger(client, quota.RedisOptions{
@@ -101,6 +103,10 @@ func (a *app) open(ctx context.Context) (*session, error) {
 		service: &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: limits},
 	}, nil
 }
+
+type redisLog struct{}
+
+func (redisLog) Printf(context.Context, string, ...any) {}
 
 func (s *session) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -8,13 +8,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
 func main() {
@@ -45,7 +48,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(stderr, "openclawctl:", err)
+	fmt.Fprintln(stderr, "openclawctl:", contract.TokenPattern.ReplaceAllString(err.Error(), "ocp_[redacted]"))
 	switch {
 	case errors.Is(err, customers.ErrUnpublished):
 		fmt.Fprintln(stderr, "The change holds. The billing-worker, or the next openclawctl, publishes it once Redis answers.")
@@ -93,7 +96,13 @@ saved, the exit code is 3, and it is published later.`,
   openclawctl token revoke t7k2mhc5wq3xj6n4z`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			// Whatever is given as an id may come back in an error and end in a log.
+			secret := slices.ContainsFunc(args, looksSecret)
+			cmd.Flags().Visit(func(f *pflag.Flag) { secret = secret || looksSecret(f.Value.String()) })
+			if secret {
+				return usageError{errors.New("this looks like a proxy token: commands take ids, never tokens")}
+			}
 			if a.output != "table" && a.output != "json" {
 				return usageError{fmt.Errorf("--output %q: want table or json", a.output)}
 			}

@@ -13,9 +13,8 @@ import (
 
 // table is what a command shows: columns for people, data for programs.
 type table struct {
-	title string
-	head  []string
-	rows  [][]string
+	head []string
+	rows [][]string
 }
 
 // show prints data as JSON, or the tables, one below the other.
@@ -30,9 +29,6 @@ func (a *app) show(cmd *cobra.Command, data any, tables ...table) error {
 	for i, t := range tables {
 		if i > 0 {
 			fmt.Fprintln(out)
-		}
-		if t.title != "" {
-			fmt.Fprintln(out, t.title)
 		}
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, strings.Join(t.head, "\t"))

@@ -98,9 +98,6 @@ another token instead.`,
 		Example: `  openclawctl token revoke t7k2mhc5wq3xj6n4z`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if looksSecret(args[0]) {
-				return usageError{errors.New(`revoke wants the token's id (see "openclawctl token list"), not the token`)}
-			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
 				k, err := s.service.RevokeToken(ctx, a.actor, args[0])
 				if err != nil {

@@ -111,7 +111,8 @@ type Ledger struct {
 }
 
 // NewLedger returns a worker that reads from client and writes to store. The client
-// must be the worker's own: its reads block.
+// must be the worker's own, since its reads block, and must not repeat commands by
+// itself (MaxRetries -1): the ledger does, and begins with what a lost reply held.
 func NewLedger(client redis.UniversalClient, store Store, opts Options) (*Ledger, error) {
 	if err := opts.setDefaults(); err != nil {
 		return nil, fmt.Errorf("new ledger: %w", err)

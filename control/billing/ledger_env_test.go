@@ -35,9 +35,9 @@ type env struct {
 	seq      int64
 }
 
-func newEnv(t *testing.T, pg *testenv.PostgresServer) *env {
+func newEnv(t *testing.T, pg *testenv.PostgresServer, opts ...testenv.RedisOption) *env {
 	t.Helper()
-	e := &env{t: t, redis: testenv.Redis(t), pg: pg}
+	e := &env{t: t, redis: testenv.Redis(t, opts...), pg: pg}
 	e.client = e.redis.Client()
 	st, err := store.Open(t.Context(), pg.URL)
 	if err != nil {
@@ -123,7 +123,13 @@ type worker struct {
 
 func (e *env) start(o billing.Options) *worker {
 	e.t.Helper()
-	client := e.redis.Client()
+	ro, err := redis.ParseURL(e.redis.URL)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	ro.MaxRetries, ro.DialerRetries, ro.ContextTimeoutEnabled = -1, 1, true
+	client := redis.NewClient(ro)
+	e.t.Cleanup(func() { _ = client.Close() })
 	l, err := billing.NewLedger(client, e.store, o)
 	if err != nil {
 		e.t.Fatal(err)
