@@ -52,6 +52,7 @@ func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Resp
 	defer t.pool.writeBufs.put(wb)
 	var err error
 	if wb.b, err = t.appendHead(wb.b, method, path, req, n); err != nil {
+		t.local = true
 		return nil, e.fail(PhaseRequest, false, nil, err)
 	}
 	body := req.Body
@@ -66,6 +67,8 @@ func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Resp
 	for {
 		cn, err := e.get(c, retried, total)
 		if err != nil {
+			var busy *UnavailableError
+			t.local = errors.As(err, &busy) || errors.Is(err, ErrClosed)
 			return nil, err
 		}
 		if f := e.opts.Observe.Conn; f != nil {
@@ -119,18 +122,18 @@ func (t *Target) attempt(cn *conn, head []byte, body [][]byte, idempotent bool, 
 		}
 		return resp, false, nil
 	}
-	any := rd.any
+	seen := rd.seen
 	rd.release()
 	if werr != nil {
 		err = werr
 	}
 	unwritten := cn.wrote == before
-	unread := unwritten || !any && closedByPeer(err) && cn.probe.unreceived(cn.rc, before)
+	unread := unwritten || !seen && closedByPeer(err) && cn.probe.unreceived(cn.rc, before)
 	failed = e.fail(phase, !unread, c, err)
 	if failed.Err == io.EOF { //nolint:errorlint // exactly the bare EOF of a read
 		failed.Err = io.ErrUnexpectedEOF
 	}
-	if failed.Canceled || failed.Timeout || any {
+	if failed.Canceled || failed.Timeout || seen {
 		return nil, false, failed
 	}
 	return nil, unwritten || reused && (unread || idempotent && closedOrReset(err)), failed
@@ -142,7 +145,7 @@ type headReader struct {
 	bufs *bufferPool
 	buf  *buffer
 	left []byte // bytes behind the head, inside buf
-	any  bool   // a byte of an answer was seen
+	seen bool   // a byte of an answer was received
 }
 
 // read fills cn.head. The whole head has to arrive within timeout from now.
@@ -166,7 +169,7 @@ func (r *headReader) read(timeout, total time.Duration) error {
 		n, err := cn.nc.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
 		r.buf.b = b
-		r.any = r.any || n > 0
+		r.seen = r.seen || n > 0
 		for len(b) > 0 {
 			used, perr := ParseHead(b, &cn.head)
 			if perr != nil {
@@ -190,7 +193,7 @@ func (r *headReader) read(timeout, total time.Duration) error {
 			r.buf.b = r.buf.b[:copy(r.buf.b, b)]
 		}
 		if err != nil {
-			if r.any && errors.Is(err, io.EOF) {
+			if r.seen && errors.Is(err, io.EOF) {
 				return io.ErrUnexpectedEOF
 			}
 			return err

@@ -166,8 +166,8 @@ var body = &Request{Body: [][]byte{[]byte(`{"model":"kimi-k2"}`)}}
 func call(t testing.TB, p *Pool, req *Request) (*Response, string, error) {
 	t.Helper()
 	tg := pick(t, p)
-	defer tg.Release(Result{})
 	r, err := tg.Do(req, nil)
+	defer func() { tg.Release(Result{Failed: err != nil}) }()
 	if err != nil {
 		return nil, "", err
 	}

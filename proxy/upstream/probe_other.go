@@ -5,7 +5,8 @@ package upstream
 import "syscall"
 
 // socketProbe knows nothing here: a dead idle connection is noticed when its request
-// fails, and is then not retried unless nothing was written.
+// fails, and a POST is then not retried unless nothing was written, because there is
+// no proof that the peer did not read it. Production runs on Linux.
 type socketProbe struct{}
 
 func (*socketProbe) init(syscall.RawConn)                    {}

@@ -364,6 +364,9 @@ func TestMaxConns(t *testing.T) {
 	if e.Phase != PhaseDial || e.Sent || !asUnavailable(err, &u) || u.Reason != ReasonConnections {
 		t.Fatalf("at the limit: %v", err)
 	}
+	if f := pool.endpoints[0].breaker.failures.Load(); f != 0 {
+		t.Errorf("a full pool counts as %d failures of the endpoint", f)
+	}
 	// One that is waiting gets the connection that comes free.
 	go func() {
 		waitFor(t, "a waiter", func() bool {

@@ -24,6 +24,7 @@ type Target struct {
 	served  string
 	probe   bool // it is the one request that a half-open breaker let pass
 	gotHead bool
+	local   bool // the last failure never left this process
 }
 
 // Config returns the upstream's configuration, which must not be changed.
@@ -37,7 +38,8 @@ func (t *Target) Served() string { return t.served }
 
 // Release gives the target back, exactly once, after the Response was closed. When
 // neither a failure is reported nor a response head was received (the client left
-// first), the breaker learns nothing.
+// first), the breaker learns nothing; nor from a failure that never left this process
+// (a refused header value, no connection free).
 func (t *Target) Release(r Result) {
 	p, k := t.pool, t.key
 	if p == nil {
@@ -45,7 +47,7 @@ func (t *Target) Release(r Result) {
 	}
 	o := neutral
 	switch {
-	case r.Failed:
+	case r.Failed && !t.local:
 		o = failure
 	case t.gotHead:
 		o = success
