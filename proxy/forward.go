@@ -44,7 +44,7 @@ func (s *Server) forward(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 	const attempts = 2
 	for attempt := 1; ; attempt++ {
-		t, err := s.pool.Pick(c.face, c.req.Model, time.Now())
+		t, err := s.pick(c, attempt > 1)
 		if err != nil {
 			return s.noUpstream(err)
 		}
@@ -68,6 +68,17 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 		s.log.Info("upstream call failed", "request_id", c.requestID, "upstream", c.upstreamName, "error", uerr.Error())
 		return s.sendFailed(c, uerr)
 	}
+}
+
+// pick chooses where to send; again, it avoids the upstream that was just tried, unless
+// there is no other.
+func (s *Server) pick(c *call, again bool) (*upstream.Target, error) {
+	if again {
+		if t, err := s.pool.PickExcept(c.face, c.req.Model, time.Now(), c.upstreamName); err == nil {
+			return t, nil
+		}
+	}
+	return s.pool.Pick(c.face, c.req.Model, time.Now())
 }
 
 func (s *Server) noUpstream(err error) (refusal, detail) {
