@@ -214,8 +214,11 @@ func classify(status int, e kimi.ErrorFields, parsed bool, retryAfter time.Durat
 	case status == 401:
 		return refuseUpstreamKey, upstream.Result{Cooldown: longCooldown, KeyRefused: true}
 	case status == 403:
-		// Kimi Code: usage limit of the billing cycle, or a client that is not a coding
-		// agent. Either way it is the platform's account that is refused.
+		// Kimi Code: usage limit of the billing cycle, or a client whose User-Agent is not
+		// that of a coding agent. The latter must not take the key from everybody else.
+		if bytes.Contains([]byte(e.Message), []byte("Coding Agents")) {
+			return refuseUpstreamKey, upstream.Result{}
+		}
 		if bytes.Contains([]byte(e.Message), []byte("usage limit")) {
 			return refuseUpstreamFunds, upstream.Result{Cooldown: longCooldown, KeyRefused: true}
 		}
