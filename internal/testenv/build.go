@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -64,19 +66,25 @@ func buildBinary(pkg string) (string, error) {
 	return path, nil
 }
 
-// ModuleRoot returns the directory of the go.mod above the working directory.
+// module is the path of the module whose programs are built. Tests may live in
+// a module of their own below it.
+const module = "github.com/andreabadesso/openclaw-cloud"
+
+// ModuleRoot returns the directory of this module's go.mod, which is above the
+// working directory.
 func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("testenv: %w", err)
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		b, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && slices.Contains(strings.Split(string(b), "\n"), "module "+module) {
 			return dir, nil
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", fmt.Errorf("testenv: no go.mod above the working directory")
+			return "", fmt.Errorf("testenv: no go.mod of %s above the working directory", module)
 		}
 		dir = parent
 	}
