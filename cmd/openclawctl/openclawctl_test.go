@@ -1,0 +1,333 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+const pepper = "a pepper that is fake"
+
+// env runs the built command against real databases.
+type env struct {
+	t      *testing.T
+	binary string
+	vars   map[string]string
+	redis  *testenv.RedisServer
+	pg     *testenv.PostgresServer
+	store  *store.Store
+}
+
+func newEnv(t *testing.T) *env {
+	t.Helper()
+	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl"), redis: testenv.Redis(t), pg: testenv.Postgres(t)}
+	file := filepath.Join(t.TempDir(), "pepper")
+	if err := os.WriteFile(file, []byte(pepper+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.vars = map[string]string{
+		"DATABASE_URL": e.pg.URL, "REDIS_URL": e.redis.URL, "OPENCLAW_TOKEN_PEPPER_FILE": file, "OPENCLAW_ACTOR": "ada",
+	}
+	st, err := store.Open(t.Context(), e.pg.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(st.Close)
+	if _, err := st.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.store = st
+	return e
+}
+
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func (e *env) run(args ...string) result {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, e.binary, args...)
+	for k, v := range e.vars {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		e.t.Fatal(err)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// ok runs a command that must succeed silently, and decodes its JSON into out.
+func (e *env) ok(out any, args ...string) {
+	e.t.Helper()
+	r := e.run(append(args, "--output", "json")...)
+	if r.code != 0 || r.stderr != "" {
+		e.t.Fatalf("%v: exit code %d\n%s%s", args, r.code, r.stdout, r.stderr)
+	}
+	if err := json.Unmarshal([]byte(r.stdout), out); err != nil {
+		e.t.Fatalf("%v: %v\n%s", args, err, r.stdout)
+	}
+}
+
+type created struct {
+	Customer struct{ ID, Name, Email, Tier, Status string }
+	Box      struct{ ID string }
+	Period   struct {
+		ID    string `json:"period_id"`
+		Limit int64  `json:"limit_tokens"`
+	}
+}
+
+type token struct {
+	Token   string
+	ID      string
+	BoxID   string `json:"box_id"`
+	Hint    string
+	Status  string
+	Version int64
+}
+
+type period struct {
+	ID     string `json:"period_id"`
+	Limit  int64  `json:"limit_tokens"`
+	Totals control.UsageTotals
+	Redis  *struct {
+		Limit   int64 `json:"limit_tokens"`
+		Settled int64 `json:"settled_tokens"`
+		Held    int64 `json:"held_tokens"`
+	}
+}
+
+func (e *env) grant(raw string) *contract.Grant {
+	e.t.Helper()
+	h, err := contract.NewHasher([]byte(pepper))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	b, err := e.redis.Client().Get(context.Background(), contract.GrantKey(h.Digest([]byte(raw)))).Bytes()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	g, err := contract.DecodeGrant(b)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return g
+}
+
+func TestLifeOfACustomer(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	var c created
+	e.ok(&c, "customer", "create", "--name", "Ada Lovelace", "--tier", "starter", "--email", "ada@example.com")
+	if c.Customer.Name != "Ada Lovelace" || c.Customer.Tier != "starter" || c.Box.ID == "" || c.Period.Limit != 1_000_000 {
+		t.Fatalf("created %+v", c)
+	}
+	id := c.Customer.ID
+	var list []struct{ ID, Email string }
+	e.ok(&list, "customer", "list")
+	if len(list) != 1 || list[0].ID != id || list[0].Email != "ada@example.com" {
+		t.Errorf("customers %+v", list)
+	}
+
+	var k token
+	e.ok(&k, "token", "create", "--customer", id)
+	if _, err := contract.ParseToken(k.Token); err != nil || k.BoxID != c.Box.ID || !strings.HasSuffix(k.Token, k.Hint) {
+		t.Fatalf("token %+v, %v", k, err)
+	}
+	if g := e.grant(k.Token); g.Status != contract.StatusActive || g.TokenID != k.ID || g.MonthlyLimit != 1_000_000 {
+		t.Errorf("grant %+v", g)
+	}
+
+	var q period
+	e.ok(&q, "quota", "set", "--customer", id, "--limit", "2000000")
+	if q.Limit != 2_000_000 || q.Redis == nil || q.Redis.Limit != 2_000_000 {
+		t.Errorf("quota set: %+v", q)
+	}
+	if g := e.grant(k.Token); g.MonthlyLimit != 2_000_000 || g.Version != 2 {
+		t.Errorf("grant after quota set: %+v", g)
+	}
+
+	// What the proxy and the ledger would write.
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	event := contract.Event{
+		Replica: "r1", Seq: 1, AdmittedAt: now, PeriodID: c.Period.ID, RequestID: "req-1", CustomerID: id, BoxID: c.Box.ID,
+		TokenID: k.ID, Tier: "starter", ModelAsked: "k2", ModelServed: "k2\x1b[2J", Face: contract.FaceOpenAI, Upstream: "sim",
+		Prompt: 10, Completion: 5, Settled: 15, Reserved: 20, Basis: contract.BasisUpstream, Outcome: contract.OutcomeOK, Status: 200,
+	}
+	if _, err := e.store.RecordUsage(t.Context(), []control.Delivery{{Event: event, Payload: []byte("x")}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.redis.Client().HSet(t.Context(), contract.QuotaKey(id, c.Period.ID), "settled", 16).Err(); err != nil {
+		t.Fatal(err)
+	}
+	var u struct {
+		Periods []period
+		Events  []contract.Event
+	}
+	e.ok(&u, "usage", "--customer", id, "--events", "5")
+	if len(u.Periods) != 1 || u.Periods[0].Totals.Settled != 15 || u.Periods[0].Redis.Settled != 16 || len(u.Events) != 1 || u.Events[0] != event {
+		t.Errorf("usage %+v", u)
+	}
+	e.ok(&q, "quota", "show", "--customer", id)
+	if q.Totals.Settled != 15 || q.Redis.Settled != 16 || q.Limit != 2_000_000 {
+		t.Errorf("quota show: %+v", q)
+	}
+	table := e.run("usage", "--customer", id)
+	if table.code != 0 || !regexp.MustCompile(`(?m)^`+c.Period.ID+`\s.*\s15\s+16\s+0\s+2000000$`).MatchString(table.stdout) {
+		t.Errorf("usage as a table: exit code %d\n%s%s", table.code, table.stdout, table.stderr)
+	}
+	if strings.Contains(table.stdout, "\x1b") {
+		t.Error("a model's name moved the cursor")
+	}
+
+	e.ok(&k, "token", "revoke", k.ID)
+	if k.Status != "revoked" || e.grant(k.Token).Status != contract.StatusRevoked {
+		t.Errorf("after revocation: %+v, grant %+v", k, e.grant(k.Token))
+	}
+	var tokens []token
+	e.ok(&tokens, "token", "list", "--customer", id)
+	if len(tokens) != 1 || tokens[0].Status != "revoked" || tokens[0].Token != "" {
+		t.Errorf("tokens %+v", tokens)
+	}
+	if got := strings.TrimSpace(e.pg.Query("SELECT string_agg(DISTINCT actor, ',') FROM audit_log")); got != "ada" {
+		t.Errorf("actors in the audit log: %q", got)
+	}
+	// The raw token is nowhere: not in Postgres, not in Redis.
+	dump := e.pg.Query("SELECT string_agg(t::text, ' ') FROM proxy_tokens t") +
+		e.pg.Query("SELECT string_agg(t::text, ' ') FROM config_changes t") + e.pg.Query("SELECT string_agg(t::text, ' ') FROM audit_log t")
+	if strings.Contains(dump, k.Token) || strings.Contains(dump, contract.TokenPrefix) {
+		t.Error("the raw token is in Postgres")
+	}
+	file, err := e.redis.Client().Do(t.Context(), "DUMP", contract.FeedLogKey).Text()
+	if err != nil || strings.Contains(file, k.Token) {
+		t.Errorf("the raw token is in the feed's log (or %v)", err)
+	}
+}
+
+func TestErrorsSayWhatToDo(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	raw, err := contract.NewToken(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := raw.Reveal()
+	for _, c := range []struct {
+		name string
+		args string
+		vars map[string]string
+		code int
+		want string
+	}{
+		{"no such customer", "quota show --customer c1", nil, 1, "customer c1: not found"},
+		{"no such token", "token revoke t1", nil, 1, "token t1: not found"},
+		{"unknown tier", "customer create --name x --tier gold", nil, 1, "starter"},
+		{"missing flag", "quota set --customer c1", nil, 2, "limit"},
+		{"unknown flag", "quota set --custmer c1", nil, 2, "--custmer"},
+		{"unknown command", "qouta", nil, 2, "qouta"},
+		{"negative limit", "quota set --customer c1 --limit -1", nil, 2, "negative"},
+		{"output", "customer list --output xml", nil, 2, "table or json"},
+		{"no environment", "customer list", map[string]string{"DATABASE_URL": "", "REDIS_URL": ""}, 2, "REDIS_URL must"},
+		{"no pepper", "token create --customer c1", map[string]string{"OPENCLAW_TOKEN_PEPPER_FILE": ""}, 2, "OPENCLAW_TOKEN_PEPPER_FILE"},
+		{"short pepper", "token create --customer c1", map[string]string{"OPENCLAW_TOKEN_PEPPER": "short"}, 2, "at least 16 bytes"},
+		{"no Postgres", "customer list", map[string]string{"DATABASE_URL": "postgres://u:hush@127.0.0.1:1/x"}, 1, "refused"},
+		{"a token for an id", "token revoke " + secret, nil, 2, "never tokens"},
+		{"a token for a customer", "usage --customer " + secret, nil, 2, "never tokens"},
+		{"a token for a command", "token list " + secret, nil, 2, "ocp_[redacted]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sub := *e
+			sub.t, sub.vars = t, make(map[string]string)
+			for k, v := range e.vars {
+				sub.vars[k] = v
+			}
+			for k, v := range c.vars {
+				sub.vars[k] = v
+			}
+			r := sub.run(strings.Fields(c.args)...)
+			if r.code != c.code || !strings.Contains(r.stderr, c.want) || r.stdout != "" {
+				t.Errorf("exit code %d, want %d with %q\nstdout %s\nstderr %s", r.code, c.code, c.want, r.stdout, r.stderr)
+			}
+			for _, hidden := range []string{secret, "hush"} {
+				if strings.Contains(r.stdout+r.stderr, hidden) {
+					t.Errorf("a secret is shown: %s", r.stderr)
+				}
+			}
+		})
+	}
+}
+
+func TestDatabaseWithoutSchema(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.vars["DATABASE_URL"] = testenv.Postgres(t).URL
+	if r := e.run("customer", "list"); r.code != 1 || !strings.Contains(r.stderr, `"control migrate"`) {
+		t.Errorf("exit code %d\n%s", r.code, r.stderr)
+	}
+}
+
+// Without Redis a change holds, the exit code says that it is not out yet, and the
+// next command brings it out. Reading goes on.
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	var c created
+	e.ok(&c, "customer", "create", "--name", "Ada")
+	e.redis.Stop()
+	r := e.run("token", "create", "--customer", c.Customer.ID, "--output", "json")
+	var k token
+	if err := json.Unmarshal([]byte(r.stdout), &k); err != nil || r.code != 3 || !strings.Contains(r.stderr, "The change holds.") {
+		t.Fatalf("exit code %d, %v\n%s%s", r.code, err, r.stdout, r.stderr)
+	}
+	if strings.Contains(r.stderr, k.Token) {
+		t.Error("the raw token is in an error")
+	}
+	if r := e.run("usage", "--customer", c.Customer.ID); r.code != 0 || !strings.Contains(r.stderr, "warning") || !strings.Contains(r.stdout, c.Period.ID) {
+		t.Errorf("reading: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	e.redis.Start()
+	if r := e.run("customer", "list"); r.code != 0 || !strings.Contains(r.stderr, "published 1 earlier") {
+		t.Errorf("exit code %d\n%s", r.code, r.stderr)
+	}
+	if g := e.grant(k.Token); g.Status != contract.StatusActive {
+		t.Errorf("grant %+v", g)
+	}
+}
+
+// Each command explains itself, with an example, without any database.
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl")}
+	for _, c := range []string{
+		"", "customer create", "customer list", "token create", "token list", "token revoke", "quota set", "quota show", "usage",
+	} {
+		r := e.run(append(strings.Fields(c), "--help")...)
+		if r.code != 0 || r.stderr != "" || !strings.Contains(r.stdout, "Examples:\n  openclawctl "+c) {
+			t.Errorf("%q --help: exit code %d\n%s%s", c, r.code, r.stdout, r.stderr)
+		}
+	}
+	if r := e.run("--help"); !strings.Contains(r.stdout, "DATABASE_URL") {
+		t.Errorf("the environment is not explained:\n%s", r.stdout)
+	}
+}
