@@ -33,8 +33,7 @@ func (s *Server) forward(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 	}
 	if enc := c.resp.Head.Get("Content-Encoding"); len(enc) > 0 && !bytes.EqualFold(enc, []byte("identity")) {
 		c.release(upstream.Result{Failed: true})
-		c.settle(contract.OutcomeUpstreamError)
-		return refuseUpstreamCut, detail{message: "the model provider compressed its answer although it was asked not to"}
+		return c.settleRefused(contract.OutcomeUpstreamError, refuseUpstreamCut, detail{message: "the model provider compressed its answer although it was asked not to"})
 	}
 	return refuseNone, detail{}
 }
@@ -95,30 +94,38 @@ func (s *Server) sendFailed(c *call, uerr *upstream.Error) (refusal, detail) {
 	}
 	if uerr.Timeout {
 		s.metrics.upstreamErrors.WithLabelValues("timeout").Inc()
-		c.settle(contract.OutcomeUpstreamTimeout)
 		if uerr.Sent {
-			return refuseUpstreamTimeout, detail{}
+			return c.settleRefused(contract.OutcomeUpstreamTimeout, refuseUpstreamTimeout, detail{})
 		}
-		return refuseUpstreamDown, detail{}
+		return c.settleRefused(contract.OutcomeUpstreamTimeout, refuseUpstreamDown, detail{})
 	}
 	s.metrics.upstreamErrors.WithLabelValues("connection").Inc()
-	c.settle(contract.OutcomeUpstreamCut)
 	if uerr.Sent {
-		return refuseUpstreamCut, detail{}
+		return c.settleRefused(contract.OutcomeUpstreamCut, refuseUpstreamCut, detail{})
 	}
-	return refuseUpstreamDown, detail{}
+	return c.settleRefused(contract.OutcomeUpstreamCut, refuseUpstreamDown, detail{})
+}
+
+// settleRefused settles a call that ends in a refusal: the event says what the client gets.
+func (c *call) settleRefused(o contract.Outcome, r refusal, d detail) (refusal, detail) {
+	c.status = refusals[r].status
+	if r == refusePassed {
+		c.status = d.status
+	}
+	c.settle(o)
+	return r, d
 }
 
 // cutBeforeAnswer ends a call that was canceled before anything of the answer came.
 func (s *Server) cutBeforeAnswer(c *call, cause error) (refusal, detail) {
-	c.settle(outcomeOf(cause))
+	r := refuseUpstreamCut // nobody is there to read it
 	switch cause {
 	case errRevoked:
-		return refuseRevoked, detail{}
+		r = refuseRevoked
 	case errDrained:
-		return refuseDraining, detail{}
+		r = refuseDraining
 	}
-	return refuseUpstreamCut, detail{} // nobody is there to read it
+	return c.settleRefused(outcomeOf(cause), r, detail{})
 }
 
 func outcomeOf(cause error) contract.Outcome {
@@ -193,11 +200,11 @@ func (s *Server) upstreamRefused(c *call) (refusal, detail) {
 	}
 	c.upstreamID = string(c.resp.Head.Get("Msh-Request-Id"))
 	c.release(result)
-	c.settle(contract.OutcomeUpstreamError)
+	d := detail{retryAfter: retryAfter}
 	if r == refuseNone {
-		return refusePassed, detail{status: status, body: passedError(c.face, body, fields, c.requestID)}
+		r, d = refusePassed, detail{status: status, body: passedError(c.face, body, fields, c.requestID)}
 	}
-	return r, detail{retryAfter: retryAfter}
+	return c.settleRefused(contract.OutcomeUpstreamError, r, d)
 }
 
 // classify maps an upstream's error to what the client is told (refuseNone: the
