@@ -101,8 +101,8 @@ func TestTrackedFilesNameNoMachine(t *testing.T) {
 
 func TestTrackedRulesComplain(t *testing.T) {
 	files := map[string][]byte{
-		"a.md": []byte("fine: /etc/hosts, src/home/x\nget it from https://packages.example.org/x\n"),
-		"b.sh": []byte("cd /srv/checkout/bin\ncd /srv/checkouts\nHOME=/home/" + "somebody/x\n"),
+		"a.md":            []byte("fine: /etc/hosts, src/home/x\nget it from https://packages.example.org/x\n"),
+		"b.sh":            []byte("cd /srv/checkout/bin\ncd /srv/checkouts\nHOME=/home/" + "somebody/x\n"),
 		"testdata/c.json": []byte("{\"cwd\": \"/home/" + "somebody/x\"}\n"),
 	}
 	expect(t, checkTracked(files, "/srv/checkout", []string{"packages.example.org"}), 3, "a.md:2", "b.sh:1", "b.sh:3")
