@@ -29,7 +29,8 @@ func (o *outage) allow(now time.Time) bool {
 }
 
 func (o *outage) failed(now time.Time) {
-	if o.failures.Load() < outageAfter && o.failures.Add(1) >= outageAfter {
+	// The pause counts from the end of the attempt, which may have taken longer.
+	if o.failures.Load() >= outageAfter || o.failures.Add(1) >= outageAfter {
 		o.next.Store(now.Add(outagePause).UnixNano())
 	}
 }

@@ -140,7 +140,7 @@ func (r *Rates) leave(ctx context.Context, customers []string) error {
 	return errors.Join(errs...)
 }
 
-func (r *Rates) timeout() time.Duration { return max(r.opts.SyncInterval, 100*time.Millisecond) }
+func (r *Rates) timeout() time.Duration { return max(r.opts.SyncInterval, DefaultTimeout) }
 
 // sync reports the demand of each bucket and takes up its share.
 func (r *Rates) sync(ctx context.Context, all []*bucket) {

@@ -46,7 +46,8 @@ type RedisOptions struct {
 //
 // The client should have ContextTimeoutEnabled, so that RedisOptions.Timeout bounds
 // its reads; else its own timeouts and retries do. Redis must run with noeviction
-// and AOF: a lost hold is a lost settlement.
+// and AOF: a lost hold is a lost settlement. (With appendfsync everysec a Redis that
+// is killed may lose two seconds of what it acknowledged, with always nothing.)
 //
 // Memory: one record of about 100 bytes per settlement that Redis has not taken yet.
 type RedisLedger struct {

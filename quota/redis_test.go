@@ -75,7 +75,7 @@ func TestRedisLedgerUnknownOutcome(t *testing.T) {
 // remembered for later.
 func TestRedisLedgerDown(t *testing.T) {
 	t.Parallel()
-	server := testenv.Redis(t)
+	server := durable(t)
 	server.Stop()
 	l := newRedisLedgerWith(t, server, quota.RedisOptions{Replica: "a"})
 	acct := account(t, 1000)
@@ -98,6 +98,7 @@ func TestRedisLedgerDown(t *testing.T) {
 		t.Errorf("canceled: got %v", err)
 	}
 	server.Start()
+	eventually(t, "usage can be read", func() bool { _, err := l.Usage(context.Background(), acct); return err == nil })
 	wantUsage(t, l, acct, 1000, 0, 0)
 }
 
@@ -213,7 +214,7 @@ func TestRedisLedgerIDsNeverReturn(t *testing.T) {
 // up no other; Close says what it could not write.
 func TestRedisLedgerWriter(t *testing.T) {
 	t.Parallel()
-	server := testenv.Redis(t)
+	server := durable(t)
 	client := newClient(t, server)
 	ctx := context.Background()
 	l := quota.NewRedisLedger(newClient(t, server), quota.RedisOptions{Replica: "a", Logger: slog.New(slog.DiscardHandler), Timeout: 5 * time.Second})

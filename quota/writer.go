@@ -247,8 +247,8 @@ func (w *writer) write(work []*backlog) {
 			continue
 		}
 		w.outage.worked()
-		w.done(b)
 		w.wake(b.customer)
+		w.done(b)
 	}
 }
 
