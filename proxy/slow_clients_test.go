@@ -1,0 +1,217 @@
+package proxy_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/proxy"
+)
+
+// dial opens a raw connection that the test's end closes.
+func (r *replica) dial() net.Conn {
+	r.w.t.Helper()
+	conn, err := net.Dial("tcp", r.Addr().String())
+	if err != nil {
+		r.w.t.Fatal(err)
+	}
+	r.w.t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		r.w.t.Fatal(err)
+	}
+	return conn
+}
+
+// A client that sends its request in drops has the time of ReadRequest for all of it,
+// on a new connection and on a kept one, be it the head or the body that is slow.
+func TestSlowRequests(t *testing.T) {
+	t.Parallel()
+	const limit = 400 * time.Millisecond
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) { c.Timeouts.ReadRequest = proxy.Duration(limit) })
+	tok, _ := w.token(nil)
+	good := strings.ReplaceAll(line(chatLine), "<token>", tok)
+	head, _, _ := strings.Cut(good, "{")
+	for _, c := range []struct{ name, before, first, drops string }{
+		{"head", "", "POST /v1/chat/completions HTTP/1.1\r\n", strings.Repeat("X-A: b\r\n", 10_000)},
+		{"one byte", "", "P", ""},
+		{"body", "", head + "{", strings.Repeat(" ", 10_000)},
+		{"chunks", "", strings.Replace(head, lengthLine(goodBody), chunkedLine, 1), strings.Repeat("1\r\n \r\n", 10_000)},
+		{"head on a kept connection", good, "POST", strings.Repeat("T", 10_000)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", r.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			br := bufio.NewReader(conn)
+			if c.before != "" {
+				if _, err := io.WriteString(conn, c.before); err != nil {
+					t.Fatal(err)
+				}
+				resp, err := http.ReadResponse(br, nil)
+				if err != nil || resp.StatusCode != 200 {
+					t.Fatalf("first request: %v %v", resp, err)
+				}
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					t.Fatal(err)
+				}
+			}
+			start := time.Now()
+			if _, err := io.WriteString(conn, c.first); err != nil {
+				t.Fatal(err)
+			}
+			go func() { // until the connection is closed
+				for i := range len(c.drops) {
+					if _, err := io.WriteString(conn, c.drops[i:i+1]); err != nil {
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			}()
+			got, err := io.ReadAll(br)
+			if took := time.Since(start); took > limit+5*time.Second {
+				t.Errorf("closed after %v", took)
+			}
+			// The reset that drops after the answer cause may swallow it.
+			if len(got) > 0 || err == nil {
+				if answers, err := responses(got, false); err != nil || len(answers) != 1 || answers[0].status != 408 {
+					t.Errorf("not one 408: %v: %q", err, got)
+				}
+			}
+		})
+	}
+	t.Cleanup(func() { w.noneForwarded(1) })
+}
+
+// A client that asks for a long stream and does not read it is cut when a write has
+// waited for Write, and pays for what was produced.
+func TestSlowReader(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.replica(func(c *proxy.Config) { c.Timeouts.Write = proxy.Duration(500 * time.Millisecond) })
+			tok, _ := w.token(nil)
+			d := net.Dialer{Control: func(_, _ string, rc syscall.RawConn) error {
+				var err error
+				if e := rc.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) }); e != nil {
+					return e
+				}
+				return err
+			}}
+			conn, err := d.DialContext(context.Background(), "tcp", r.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			// More than the kernel buffers for a peer that does not read.
+			const tokens = 60_000
+			body := fmt.Sprintf(`{"model":%q,"max_tokens":%d,"stream":true,"messages":[{"role":"user","content":%q}]}`,
+				model, tokens, sim(kimisim.Behavior{OutputTokens: tokens}))
+			if _, err := io.WriteString(conn, strings.ReplaceAll(sent(f, body), "<token>", tok)); err != nil {
+				t.Fatal(err)
+			}
+			e := w.events(1)[0]
+			if e.Outcome != contract.OutcomeClientGone || e.Basis != contract.BasisEstimated {
+				t.Errorf("outcome %s, basis %s", e.Outcome, e.Basis)
+			}
+			entry, err := w.sim.WaitClosed(w.chats()[0].ID, 5*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if entry.ProducedTokens >= tokens {
+				t.Fatal("the whole stream fitted into buffers: the test shows nothing")
+			}
+			if e.Prompt < int64(entry.PromptTokens) || e.Completion == 0 || e.Completion > tokens || e.Settled > e.Reserved {
+				t.Errorf("metered %d+%d (settled %d of %d), the upstream had %d and produced %d", e.Prompt, e.Completion, e.Settled, e.Reserved, entry.PromptTokens, entry.ProducedTokens)
+			}
+		})
+	}
+}
+
+// A kept connection without a request is closed after Idle, without a word.
+func TestIdleConnectionCloses(t *testing.T) {
+	t.Parallel()
+	const idle = 300 * time.Millisecond
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) { c.Timeouts.Idle = proxy.Duration(idle) })
+	tok, _ := w.token(nil)
+	conn := r.dial()
+	br := bufio.NewReader(conn)
+	for range 2 {
+		if _, err := io.WriteString(conn, strings.ReplaceAll(line(chatLine), "<token>", tok)); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 || resp.Close {
+			t.Fatalf("status %d, close %v, %v", resp.StatusCode, resp.Close, err)
+		}
+	}
+	start := time.Now()
+	rest, err := io.ReadAll(br)
+	took := time.Since(start)
+	if err != nil || len(rest) > 0 {
+		t.Errorf("closed with %q, %v", rest, err)
+	}
+	if took < idle/2 || took > idle+5*time.Second {
+		t.Errorf("closed after %v, want %v", took, idle)
+	}
+}
+
+// One address may have PerAddress connections; one more is closed at once, and a place
+// that is given up can be had again.
+func TestConnectionsPerAddress(t *testing.T) {
+	t.Parallel()
+	const limit = 5
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) { c.Limits.PerAddress = limit })
+	tok, _ := w.token(nil)
+	ask := strings.ReplaceAll(request("GET /v1/usage HTTP/1.1", "", hostLine, authLine), "<token>", tok)
+	served := func(conn net.Conn) bool {
+		if _, err := io.WriteString(conn, ask); err != nil {
+			return false
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == 200
+	}
+	var open []net.Conn
+	for i := range limit {
+		open = append(open, r.dial())
+		if !served(open[i]) {
+			t.Fatalf("connection %d is not served", i+1)
+		}
+	}
+	for range 3 {
+		if served(r.dial()) {
+			t.Errorf("connection %d is served", limit+1)
+		}
+	}
+	if !served(open[0]) {
+		t.Error("a connection within the limit is not served any more")
+	}
+	open[0].Close()
+	eventually(t, "the free place can be had", func() bool { return served(r.dial()) })
+}
