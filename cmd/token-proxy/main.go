@@ -125,7 +125,9 @@ func run(cfg proxy.Config, pepper []byte) error {
 		return fmt.Errorf("redis_url: %w", err)
 	}
 	ropts.DialTimeout, ropts.ReadTimeout, ropts.WriteTimeout = timeout, timeout, timeout
-	ropts.MaxRetries = -1 // each caller has its own policy
+	ropts.ContextTimeoutEnabled = true
+	ropts.MaxRetries, ropts.DialerRetries = -1, 1 // each caller has its own policy
+	redis.SetLogger(quietRedis{log})
 	rdb := redis.NewClient(ropts)
 	defer rdb.Close()
 	if err := checkRedis(rdb, cfg.AllowUnsafe, log); err != nil {
@@ -206,6 +208,14 @@ func run(cfg proxy.Config, pepper []byte) error {
 		log.Info("drained")
 	}
 	return err
+}
+
+// quietRedis takes go-redis' own messages, several a second during an outage, to the
+// debug log: those who call Redis log what failed.
+type quietRedis struct{ log *slog.Logger }
+
+func (q quietRedis) Printf(_ context.Context, format string, args ...any) {
+	q.log.Debug("redis client", "detail", fmt.Sprintf(format, args...))
 }
 
 // checkRedis refuses a Redis that may forget what it acknowledged.

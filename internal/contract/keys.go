@@ -18,8 +18,8 @@ func QuotaKey(customer, period string) string { return "oc:quota:{" + customer +
 // reservation id → tokens and deadline).
 func HoldsKey(customer, period string) string { return "oc:holds:{" + customer + "}:" + period }
 
-// SettledKey remembers which reservations were settled, so that a repeated
-// settlement changes nothing.
+// SettledKey remembers holds that were purged or abandoned, so that a late settlement
+// counts once and a late reservation not at all.
 func SettledKey(customer, period string) string { return "oc:settled:{" + customer + "}:" + period }
 
 // RateKey holds how much each replica is asked for by one customer (hash:

@@ -15,7 +15,9 @@ func RedisArgs(dir string, port int, extra ...string) []string {
 		"--port", strconv.Itoa(port),
 		"--dir", dir,
 		"--appendonly", "yes",
-		"--appendfsync", "everysec",
+		// With everysec a write may wait in the process for up to two seconds, and a
+		// kill loses it although it was acknowledged.
+		"--appendfsync", "no",
 		"--maxmemory-policy", "noeviction",
 		"--save", "",
 		"--daemonize", "no",
