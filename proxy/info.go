@@ -73,6 +73,8 @@ func (s *Server) serveUsage(ctx *fasthttp.RequestCtx, c *call) {
 		c.refuse(&ctx.Response, refuseQuotaUnavailable, detail{})
 		return
 	}
+	// For the headers, which every answer carries.
+	c.answer = quota.Answer{Verdict: quota.Granted, Limit: u.Limit, Settled: u.Settled, Held: u.Held}
 	p := c.grant.Period
 	c.answerJSON(ctx, usageAnswer{
 		Object: "usage", Used: u.Settled, Held: u.Held, Limit: u.Limit,
