@@ -128,7 +128,7 @@ func (s *Server) serveEstimate(ctx *fasthttp.RequestCtx, c *call) {
 		return
 	}
 	c.unwatch = s.hangups.Watch(c.conn, func() { c.cancel.Cancel(errClientGone) })
-	n, err := s.estimate(c, body)
+	n, err := s.estimate(c, body, ctx.Request.Header.UserAgent())
 	if err != nil {
 		s.log.Info("estimate failed", "request_id", c.requestID, "error", err)
 		c.refuse(&ctx.Response, refuseUpstreamDown, detail{message: "the model provider did not count the tokens"})
@@ -143,8 +143,9 @@ func (s *Server) serveEstimate(ctx *fasthttp.RequestCtx, c *call) {
 	c.answerJSON(ctx, out)
 }
 
-// estimate asks an upstream that has an estimate endpoint to count the prompt of body.
-func (s *Server) estimate(c *call, body []byte) (n int64, err error) {
+// estimate asks an upstream that has an estimate endpoint to count the prompt of body,
+// for a client with this User-Agent, which may be nil.
+func (s *Server) estimate(c *call, body, userAgent []byte) (n int64, err error) {
 	t, err := s.pool.Pick(c.face, c.req.Model, time.Now())
 	if err != nil {
 		return 0, fmt.Errorf("estimate prompt: %w", err)
@@ -157,6 +158,7 @@ func (s *Server) estimate(c *call, body []byte) (n int64, err error) {
 	req := upstream.Request{
 		Body:        [][]byte{c.req.Apply(nil, body, kimi.Edits{Model: t.Served()})},
 		ContentType: []byte("application/json"),
+		UserAgent:   userAgent,
 	}
 	resp, err := t.DoPath("POST", cfg.EstimatePath, &req, &c.cancel)
 	if err != nil {
@@ -188,7 +190,7 @@ func (s *Server) exactPrompt(c *call, body []byte) (int64, bool) {
 	if c.face != kimi.OpenAI {
 		return 0, false // the estimate endpoint speaks the OpenAI face
 	}
-	n, err := s.estimate(c, body)
+	n, err := s.estimate(c, body, nil)
 	if err != nil {
 		s.log.Debug("near the limit the prompt could not be counted", "request_id", c.requestID, "error", err)
 		return 0, false
