@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/textproto"
 	"strings"
 	"sync"
@@ -232,13 +231,4 @@ func canonical(lines []string) []string {
 		names = append(names, textproto.CanonicalMIMEHeaderKey(k))
 	}
 	return names
-}
-
-// names lists the fields of a header.
-func names(h http.Header) []string {
-	var out []string
-	for k := range h {
-		out = append(out, k)
-	}
-	return out
 }
