@@ -48,7 +48,7 @@ func TestRequestHeadersAreRebuilt(t *testing.T) {
 			w := newWorld(t)
 			o := newOrigin(t)
 			r := w.replica(o.upstreams)
-			tok, _ := w.token(one)
+			tok, _ := w.token(nil)
 			o.next(func(c net.Conn) { deliveries()[1].write(c, "text/event-stream", []byte("data: [DONE]\n\n")) })
 			// The other way to send the credential than the face's usual one.
 			a := f.attempt(tok)
@@ -116,7 +116,7 @@ func TestRequestHeadersThatAreAbsent(t *testing.T) {
 			w := newWorld(t)
 			o := newOrigin(t)
 			r := w.replica(o.upstreams, func(c *proxy.Config) { c.Upstreams[0].DefaultUserAgent = "KimiCLI/1.0" })
-			tok, _ := w.token(one)
+			tok, _ := w.token(nil)
 			o.next(func(c net.Conn) { deliveries()[1].write(c, "text/event-stream", []byte("data: [DONE]\n\n")) })
 			a := f.attempt(tok)
 			a.header.Del("Content-Type")
@@ -180,7 +180,7 @@ func TestAnswerHeadersAreRebuilt(t *testing.T) {
 			w := newWorld(t)
 			o := newOrigin(t)
 			r := w.replica(o.upstreams)
-			tok, g := w.token(one)
+			tok, g := w.token(nil)
 			mark := "data: [DONE]\n\n"
 			if f.anthropic {
 				mark = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
@@ -310,6 +310,7 @@ func TestUsage(t *testing.T) {
 		t.Errorf("with a stream: %+v, %d used", s, used)
 	}
 	end()
+	r.nothingHeld(g)
 	if s := read(); s.Limit != 10_000 || s.Used <= used {
 		t.Errorf("after it: %+v", s)
 	}
@@ -320,7 +321,7 @@ func TestEstimate(t *testing.T) {
 	const path = "/v1/tokenizers/estimate-token-count"
 	w := newWorldWith(t, kimisim.Config{KeepBodies: true})
 	r := w.replica()
-	tok, g := w.token(one)
+	tok, g := w.token(nil)
 	limited, _ := w.token(func(g *contract.Grant) { g.Models = []string{"kimi-for-coding"} })
 	post := func(token, body string) answer {
 		a := faces[0].attempt(token)

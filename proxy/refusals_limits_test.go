@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,13 +17,12 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 )
 
-// occupy starts a stream that holds tokens for cap tokens of output, and returns once
-// its first event is there. end hangs up and waits until the request is settled.
-func (r *replica) occupy(f face, token string, cap int) (end func()) {
+// occupy starts a stream that reserves that many tokens of output, and returns once
+// its first event is there. end hangs up and waits for the usage event.
+func (r *replica) occupy(f face, token string, tokens int) (end func()) {
 	r.w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	body := capped(chat(true, sim(kimisim.Behavior{StallAfterEvents: 3, OutputTokens: 8})), cap)
-	before := len(r.w.readEvents())
+	body := capped(chat(true, sim(kimisim.Behavior{StallAfterEvents: 3, OutputTokens: 8})), tokens)
 	resp, err := r.request(ctx, f, token, body)
 	if err != nil {
 		cancel()
@@ -34,7 +34,9 @@ func (r *replica) occupy(f face, token string, cap int) (end func()) {
 	return func() {
 		cancel()
 		_ = resp.Body.Close()
-		eventually(r.w.t, "the stream is settled", func() bool { return len(r.w.readEvents()) > before })
+		eventually(r.w.t, "the stream has its event", func() bool {
+			return slices.ContainsFunc(r.w.readEvents(), func(e contract.Event) bool { return e.RequestID == resp.Header.Get("X-Request-Id") })
+		})
 	}
 }
 
@@ -70,7 +72,7 @@ func TestRefusedRate(t *testing.T) {
 					t.Errorf("the limit is %s", got)
 				}
 			}
-			a := r.post(f, tok, chat(true, "hello"))
+			a := r.post(f, tok, chat(false, "hello"))
 			want.check(t, f, a)
 			limitHeaders(t, a, true, false)
 			if got := a.header.Get("X-Ratelimit-Remaining-Requests"); got != "0" {
@@ -82,7 +84,7 @@ func TestRefusedRate(t *testing.T) {
 			r.nothingHeld(g)
 			w.events(3)
 			// The bucket fills again.
-			eventually(t, "a request is served again", func() bool { return r.post(f, tok, chat(true, "hello")).status == 200 })
+			eventually(t, "a request is served again", func() bool { return r.post(f, tok, chat(false, "hello")).status == 200 })
 		})
 	}
 }
@@ -99,14 +101,14 @@ func TestRefusedConcurrency(t *testing.T) {
 			other, _ := w.token(one)
 			end1, end2 := r.occupy(f, tok, 64), r.occupy(f, tok, 64)
 			for range 3 {
-				want.check(t, f, r.post(f, tok, chat(true, "hello")))
+				want.check(t, f, r.post(f, tok, chat(false, "hello")))
 			}
 			if n := len(w.chats()); n != 2 {
 				t.Errorf("%d requests forwarded", n)
 			}
 			r.served(f, other) // another customer's requests are his own
 			end1()
-			r.served(f, tok)
+			eventually(t, "one place is free", func() bool { return r.post(f, tok, chat(false, "hello")).status == 200 })
 			end2()
 			r.nothingHeld(g)
 			w.events(4)
@@ -129,7 +131,7 @@ func TestRefusedHeld(t *testing.T) {
 			end := r.occupy(f, tok, 6000)
 			held := r.usage(g).Held
 			start := time.Now()
-			a := r.post(f, tok, capped(chat(true, "hello"), 5000)) // would fit but for the stream
+			a := r.post(f, tok, capped(chat(false, "hello"), 5000)) // would fit but for the stream
 			if took := time.Since(start); took < patience || took > patience+3*time.Second {
 				t.Errorf("it waited for %v, want %v", took, patience)
 			}
@@ -162,7 +164,7 @@ func TestServedWhenTheHoldEnds(t *testing.T) {
 			end := a.occupy(f, tok, 6000)
 			answers := make(chan answer, 2)
 			for _, r := range []*replica{a, b} { // one hears of the settlement, one has to ask
-				go func() { answers <- r.post(f, tok, capped(chat(true, "hello"), 5000)) }()
+				go func() { answers <- r.post(f, tok, capped(chat(false, "hello"), 5000)) }()
 			}
 			select {
 			case got := <-answers:
@@ -272,7 +274,7 @@ func TestMonthlyLimitReached(t *testing.T) {
 			g.Version, g.LimitVersion, g.MonthlyLimit = 2, 2, used+100
 			w.put(tok, g)
 			var a answer
-			eventually(t, "the lower limit is known", func() bool { a = r.post(f, tok, chat(true, "hello")); return a.status != 200 })
+			eventually(t, "the lower limit is known", func() bool { a = r.post(f, tok, chat(false, "hello")); return a.status != 200 })
 			used = r.nothingHeld(g)
 			e := refusal{status: 429, typ: "monthly_limit_exceeded", retry: a.header.Get("Retry-After"), noRetry: true, says: "monthly token limit"}.check(t, f, a)
 			if e.Error.Used == nil || e.Error.Limit == nil || *e.Error.Used != used || *e.Error.Limit != g.MonthlyLimit || !e.Error.ResetsAt.Equal(end) {
@@ -289,7 +291,7 @@ func TestMonthlyLimitReached(t *testing.T) {
 			// Raised, it is served again, without a restart.
 			g.Version, g.LimitVersion, g.MonthlyLimit = 3, 3, 100_000
 			w.put(tok, g)
-			eventually(t, "the higher limit is known", func() bool { return r.post(f, tok, chat(true, "hello")).status == 200 })
+			eventually(t, "the higher limit is known", func() bool { return r.post(f, tok, chat(false, "hello")).status == 200 })
 		})
 	}
 }

@@ -39,17 +39,17 @@ func TestRedisAway(t *testing.T) {
 
 			w.redis.Stop()
 			stopped := time.Now()
-			a := r.post(f, tok, chat(true, "hello"))
+			a := r.post(f, tok, chat(false, "hello"))
 			if time.Since(stopped) < grace-300*time.Millisecond {
 				reserve.check(t, f, a)
-				reserve.check(t, f, r.post(f, unread, chat(true, "hello")))
+				reserve.check(t, f, r.post(f, unread, chat(false, "hello")))
 				if err := r.Ready(); err != nil {
 					t.Errorf("a blip of Redis takes the replica away: %v", err)
 				}
 			}
 			var e answer
 			eventually(t, "the grace is over", func() bool {
-				e = r.post(f, tok, chat(true, "hello"))
+				e = r.post(f, tok, chat(false, "hello"))
 				return strings.Contains(e.body, stale.says)
 			})
 			if took := time.Since(stopped); took < grace-500*time.Millisecond {
@@ -69,8 +69,8 @@ func TestRedisAway(t *testing.T) {
 			}
 
 			w.redis.Start()
-			eventually(t, "it serves again", func() bool { return r.post(f, tok, chat(true, "hello")).status == 200 })
-			eventually(t, "it reads tokens again", func() bool { return r.post(f, unread, chat(true, "hello")).status == 200 })
+			eventually(t, "it serves again", func() bool { return r.post(f, tok, chat(false, "hello")).status == 200 })
+			eventually(t, "it reads tokens again", func() bool { return r.post(f, unread, chat(false, "hello")).status == 200 })
 			w.events(3)
 			r.nothingHeld(g)
 		})
@@ -87,14 +87,14 @@ func TestRedisFrozen(t *testing.T) {
 	w.redis.Pause()
 	for _, f := range faces {
 		start := time.Now()
-		a := r.post(f, tok, chat(true, "hello"))
+		a := r.post(f, tok, chat(false, "hello"))
 		refusal{status: 503, typ: "quota_unavailable", retry: "2"}.check(t, f, a)
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("the refusal took %v", took)
 		}
 	}
 	w.redis.Resume()
-	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(true, "hello")).status == 200 })
+	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(false, "hello")).status == 200 })
 	// What was granted while nobody listened is given back.
 	r.nothingHeld(g)
 	w.events(2)
@@ -148,10 +148,10 @@ func TestRefusedWhenEventsPileUp(t *testing.T) {
 		t.Error(err)
 	}
 	for _, f := range faces {
-		refusal{status: 503, typ: "quota_unavailable", retry: "2", says: "recorded"}.check(t, f, r.post(f, tok, chat(true, "hello")))
+		refusal{status: 503, typ: "quota_unavailable", retry: "2", says: "recorded"}.check(t, f, r.post(f, tok, chat(false, "hello")))
 	}
 	w.redis.Start()
-	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(true, "hello")).status == 200 })
+	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(false, "hello")).status == 200 })
 	w.events(2)
 }
 
@@ -173,13 +173,13 @@ func TestRefusedWhenOverloaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range faces {
-		refusal{status: 503, typ: "overloaded_error", retry: "2"}.check(t, f, r.post(f, tok, chat(true, "hello")))
+		refusal{status: 503, typ: "overloaded_error", retry: "2"}.check(t, f, r.post(f, tok, chat(false, "hello")))
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("the first request ended with %v", err)
 	}
-	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(true, "hello")).status == 200 })
+	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(false, "hello")).status == 200 })
 }
 
 // dial opens a connection that is kept alive.
@@ -195,7 +195,7 @@ func dial(t *testing.T, r *replica) net.Conn {
 
 // post sends a good request on c and reads the whole answer.
 func post(c net.Conn, f face, token string) (*http.Response, error) {
-	body := chat(true, "hello")
+	body := chat(false, "hello")
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s", f.path, token, len(body), body); err != nil {
 		return nil, err

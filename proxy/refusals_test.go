@@ -191,7 +191,7 @@ func (r *replica) inFlight() string {
 // served fails unless a good request is served.
 func (r *replica) served(f face, token string) answer {
 	r.w.t.Helper()
-	a := r.post(f, token, chat(true, "hello"))
+	a := r.post(f, token, chat(false, "hello"))
 	if a.status != http.StatusOK || a.err != nil {
 		r.w.t.Errorf("a good request is answered %d (%v): %s", a.status, a.err, a.body)
 	}
@@ -199,6 +199,8 @@ func (r *replica) served(f face, token string) answer {
 }
 
 // one lets a customer have one request in flight, so that a leaked place shows at once.
+// It is for answers that are not streamed: the place of a stream is free only after the
+// client has seen its end.
 func one(g *contract.Grant) { g.Concurrent = 1 }
 
 // Each reason that needs neither a limit nor the upstream: the client sees the right
@@ -274,7 +276,7 @@ func TestRefusedBeforeAdmission(t *testing.T) {
 				{"upstream's id of an alias", good, body(strings.Replace(chat(true, "x"), model, "k2p5", 1)), noModel},
 				{"no body", good, body(""), badJSON},
 				{"not JSON", good, body("model=kimi"), badJSON},
-				{"cut JSON", good, body(chat(true, "hello")[:40]), badJSON},
+				{"cut JSON", good, body(chat(false, "hello")[:40]), badJSON},
 				{"array", good, body("[]"), badJSON},
 				{"two objects", good, body(chat(true, "a") + chat(true, "b")), badJSON},
 				{"no model", good, body(`{"messages":[]}`), badJSON},

@@ -91,7 +91,7 @@ func (w *world) testUpstreamError(t *testing.T, f face, c kimisim.ErrorResponse,
 	tok, g := w.token(one)
 	w.sim.ScriptNext(kimisim.Behavior{Error: c.Case})
 	before := len(w.chats())
-	a := r.post(f, tok, chat(true, "hello"))
+	a := r.post(f, tok, chat(false, "hello"))
 
 	typ := want.openai
 	if f.anthropic && want.anthropic != "" {
@@ -136,7 +136,7 @@ func (w *world) testUpstreamError(t *testing.T, f face, c kimisim.ErrorResponse,
 	if n := r.inFlight(); n != "0" {
 		t.Errorf("%s requests are in flight", n)
 	}
-	next := r.post(f, tok, chat(true, "hello"))
+	next := r.post(f, tok, chat(false, "hello"))
 	if want.keyCools {
 		if next.status != http.StatusServiceUnavailable || len(w.chats()) != before+1 {
 			t.Errorf("the key does not cool down: status %d", next.status)
@@ -191,7 +191,7 @@ func TestKeysCoolDown(t *testing.T) {
 			limited := 0
 			start := time.Now()
 			for range 6 {
-				switch a := r.post(f, tok, chat(true, "hello")); a.status {
+				switch a := r.post(f, tok, chat(false, "hello")); a.status {
 				case 429:
 					limited++
 					if a.header.Get("Retry-After") != "2" {
@@ -210,7 +210,7 @@ func TestKeysCoolDown(t *testing.T) {
 			w.sim.SetKeyBehavior("sk-fake-2", kimisim.Behavior{Error: "429 RPM", RetryAfter: time.Minute})
 			down := refusal{status: 503, typ: "upstream_unavailable"}
 			var a answer
-			eventually(t, "all keys rest", func() bool { a = r.post(f, tok, chat(true, "hello")); return a.status == 503 })
+			eventually(t, "all keys rest", func() bool { a = r.post(f, tok, chat(false, "hello")); return a.status == 503 })
 			n, before := 0, len(w.chats())
 			if n, _ = strconv.Atoi(a.header.Get("Retry-After")); n < 1 || n > 2 {
 				t.Errorf("Retry-After is %q, the first key returns within 2 s", a.header.Get("Retry-After"))
@@ -219,7 +219,7 @@ func TestKeysCoolDown(t *testing.T) {
 			down.check(t, f, a)
 			w.events(before)
 			w.sim.SetKeyBehavior("sk-fake-1", kimisim.Behavior{})
-			eventually(t, "the first key is back", func() bool { return r.post(f, tok, chat(true, "hello")).status == 200 })
+			eventually(t, "the first key is back", func() bool { return r.post(f, tok, chat(false, "hello")).status == 200 })
 			chats := w.chats()
 			if len(chats) != before+1 || chats[before].Key != "sk-fake-1" {
 				t.Errorf("%d requests were sent, the last with %s", len(chats)-before, chats[len(chats)-1].Key)
@@ -240,7 +240,7 @@ func TestRefusedKeyRests(t *testing.T) {
 			tok, _ := w.token(one)
 			refused := 0
 			for range 8 {
-				switch a := r.post(f, tok, chat(true, "hello")); a.status {
+				switch a := r.post(f, tok, chat(false, "hello")); a.status {
 				case 502:
 					refused++
 				case 200:
@@ -280,7 +280,7 @@ func TestUpstreamDown(t *testing.T) {
 			})
 			tok, g := w.token(one)
 			for range 3 {
-				refusal{status: 503, typ: "upstream_unavailable", retry: "1"}.check(t, f, r.post(f, tok, chat(true, "hello")))
+				refusal{status: 503, typ: "upstream_unavailable", retry: "1"}.check(t, f, r.post(f, tok, chat(false, "hello")))
 			}
 			if n := r.nothingHeld(g); n != 0 {
 				t.Errorf("%d tokens are settled", n)
@@ -338,11 +338,11 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 			var opened time.Time
 			for range failures {
 				opened = time.Now()
-				if a := r.post(f, tok, chat(true, "hello")); a.status != 500 {
+				if a := r.post(f, tok, chat(false, "hello")); a.status != 500 {
 					t.Fatalf("status %d: %s", a.status, a.body)
 				}
 			}
-			a := r.post(f, tok, chat(true, "hello"))
+			a := r.post(f, tok, chat(false, "hello"))
 			if time.Since(opened) < open {
 				refusal{status: 503, typ: "upstream_unavailable", retry: "1"}.check(t, f, a)
 				if n := len(w.chats()); n != failures {
@@ -350,7 +350,7 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 				}
 			}
 			w.sim.SetDefaults(kimisim.Behavior{})
-			eventually(t, "the breaker closes", func() bool { return r.post(f, tok, chat(true, "hello")).status == 200 })
+			eventually(t, "the breaker closes", func() bool { return r.post(f, tok, chat(false, "hello")).status == 200 })
 			for range failures + 1 {
 				r.served(f, tok)
 			}

@@ -66,7 +66,7 @@ func TestSamplesPassByteForByte(t *testing.T) {
 			w := newWorld(t)
 			o := newOrigin(t)
 			r := w.replica(o.upstreams)
-			tok, g := w.token(one)
+			tok, g := w.token(nil)
 			raw := sampleFile(t, s.file)
 			settled := int64(0)
 			for i, d := range deliveries() {
@@ -154,7 +154,7 @@ func TestIncludeUsageIsInjected(t *testing.T) {
 			c.Upstreams[i].NeedsIncludeUsage = true
 		}
 	})
-	tok, _ := w.token(one)
+	tok, _ := w.token(nil)
 	ways := deliveries()
 	for n, c := range []struct{ name, asked, sent, shown string }{
 		{"absent", base(`"stream":true,`), strings.Replace(base(`"stream":true,`), "{", "{"+on, 1), hidden},
@@ -250,7 +250,7 @@ func TestRequestBodiesPassByteForByte(t *testing.T) {
 			t.Parallel()
 			w := newWorldWith(t, kimisim.Config{KeepBodies: true})
 			r := w.replica()
-			tok, _ := w.token(one)
+			tok, _ := w.token(nil)
 			for _, c := range rows {
 				if f.anthropic && !c.anthropic || !f.anthropic && !c.openai {
 					continue
