@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -87,12 +88,32 @@ type clientConn struct {
 	ln     *listener
 	addr   netip.Addr
 	closed atomic.Bool
+	unread atomic.Bool // a request was answered that is not read to its end
 }
 
 // Close closes the connection and frees its place.
 func (c *clientConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
+		if c.unread.Load() {
+			c.discard()
+		}
 		c.ln.give(c.addr)
 	}
 	return c.TCPConn.Close()
+}
+
+// How much of a refused request is taken so that its sender reads the refusal.
+const (
+	discardBytes = 64 << 20
+	discardTime  = 5 * time.Second
+)
+
+// discard says that nothing more will be answered, and takes what the client is still
+// sending. Closing with unread bytes would reset the connection, and most clients,
+// which send the whole request before they read, would see that instead of the answer.
+func (c *clientConn) discard() {
+	if c.CloseWrite() != nil || c.SetReadDeadline(time.Now().Add(discardTime)) != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(c.TCPConn, discardBytes)) // its end is not ours to judge
 }

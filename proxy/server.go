@@ -288,6 +288,9 @@ func (s *Server) refuseUnread(ctx *fasthttp.RequestCtx, r refusal) {
 	target := ctx.Request.Header.RequestURI()
 	c := &call{s: s, start: time.Now(), requestID: newRequestID(), face: faceOf(target), remote: addrOf(ctx.RemoteAddr())}
 	c.refuse(&ctx.Response, r, detail{})
+	if cc, ok := ctx.Conn().(*clientConn); ok && r != refuseSlow {
+		cc.unread.Store(true)
+	}
 	if string(target) == "/" { // what fasthttp says where it has none
 		ctx.Response.SetBodyRaw(suitBothFaces(ctx.Response.Body(), c.requestID))
 	}
