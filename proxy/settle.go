@@ -175,6 +175,9 @@ const warnAt = 0.9
 // is known, the state of its limits.
 func (c *call) setHeaders(h *fasthttp.ResponseHeader) {
 	h.Set("X-Request-Id", c.requestID)
+	if c.face == kimi.Anthropic && len(h.Peek("Request-Id")) == 0 {
+		h.Set("Request-Id", c.requestID) // where Anthropic's SDKs look
+	}
 	g := c.grant
 	if g == nil {
 		return
