@@ -5,7 +5,7 @@ import "errors"
 // Kinds of failure that callers tell apart with errors.Is. The text of the wrapping
 // error says which thing was meant.
 var (
-	// ErrNotFound: there is no such customer, box, token or period.
+	// ErrNotFound: there is no such customer, box, token, period, replica or dead letter.
 	ErrNotFound = errors.New("not found")
 	// ErrExists: a thing with this unique name is there already.
 	ErrExists = errors.New("already exists")

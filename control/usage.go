@@ -90,21 +90,14 @@ type Delivery struct {
 	Event    contract.Event
 }
 
-// DeadLetter is something from the usage stream that could not be written. Operators
-// see and replay it; nothing else is done with it. Index is -1 for a whole entry.
-type DeadLetter struct {
-	ID       int64     `json:"id"`
-	StreamID string    `json:"stream_id"`
-	Index    int       `json:"index"`
-	Payload  []byte    `json:"payload"`
-	Reason   string    `json:"reason"`
-	SeenAt   time.Time `json:"seen_at"`
-}
-
-// Recorded says what became of a number of deliveries. Their sum is the number of
-// deliveries and of dead letters that were handed over.
+// Recorded says what became of a number of deliveries. Inserted, Duplicates and the
+// length of Parked sum up to the number of deliveries and of dead letters that were
+// handed over.
 type Recorded struct {
 	Inserted   int
 	Duplicates int // were there already, with the same content
 	Parked     []DeadLetter
+	// Acked holds, for each replica that something was from, the highest n such that
+	// all of its events 1…n are rows or parked.
+	Acked map[string]int64
 }

@@ -60,6 +60,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.ledger.ClaimIdle, "ledger-claim-idle", 30*time.Second, "how long an entry may be pending before it is taken from a worker that seems dead")
 	f.DurationVar(&s.ledger.CommitTimeout, "ledger-commit-timeout", 15*time.Second, "bound of one attempt to write one transaction")
 	f.DurationVar(&s.ledger.FinishWithin, "ledger-finish-within", 10*time.Second, "how long the batch in hand may take after SIGTERM")
+	f.DurationVar(&s.ledger.AckedEvery, "ledger-acked-every", 3*time.Second, "how often to tell the proxies again which events they may forget")
 	f.DurationVar(&s.ledger.RetryMax, "ledger-retry-max", 2*time.Second, "longest pause between attempts while Redis or Postgres is away")
 	return command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		return runWorker(cmd.Context(), s, log)
@@ -73,6 +74,7 @@ func (s *workerSettings) validate() error {
 		positive("publish-every", s.publishEvery), positive("renew-every", s.renewEvery),
 		positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
 		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
+		positive("ledger-acked-every", s.ledger.AckedEvery),
 	}
 	if s.ledger.ReadEntries <= 0 || s.ledger.TxEvents <= 0 {
 		errs = append(errs, errors.New("--ledger-read-entries and --ledger-tx-events must be positive"))

@@ -49,28 +49,44 @@ func (b *batch) add(e entry) {
 		if err != nil {
 			all = fmt.Append(nil, e.fields)
 		}
-		b.park(e, -1, all, "no field "+strconv.Quote(contract.UsageField))
+		b.park(e, all, "no field "+strconv.Quote(contract.UsageField))
 		return
 	}
 	raw, err := contract.DecodeBatch([]byte(payload))
 	if err != nil {
-		b.park(e, -1, []byte(payload), err.Error())
+		b.park(e, []byte(payload), err.Error())
 		return
 	}
 	if len(raw.Events) == 0 {
-		b.park(e, -1, []byte(payload), "no events")
+		b.park(e, []byte(payload), "no events")
 		return
 	}
 	for i, bytes := range raw.Events {
-		event, err := contract.DecodeEvent(bytes)
-		if err != nil {
-			b.park(e, i, bytes, err.Error())
-			continue
-		}
-		b.deliveries = append(b.deliveries, control.Delivery{StreamID: e.id, Index: i, Payload: bytes, Event: event})
+		b.addEvent(e.id, i, raw.Replica, bytes)
 	}
 }
 
-func (b *batch) park(e entry, index int, payload []byte, reason string) {
-	b.dead = append(b.dead, control.DeadLetter{StreamID: e.id, Index: index, Payload: payload, Reason: reason})
+// addEvent decodes one event of a batch of replica.
+func (b *batch) addEvent(id string, index int, replica string, bytes []byte) {
+	event, err := contract.DecodeEvent(bytes)
+	if err == nil {
+		b.deliveries = append(b.deliveries, control.Delivery{StreamID: id, Index: index, Payload: bytes, Event: event})
+		return
+	}
+	d := control.DeadLetter{StreamID: id, Index: index, Payload: bytes, Reason: err.Error()}
+	// Whatever else is wrong with it: if its number can be read, it is accounted for,
+	// and the events behind it can be acknowledged.
+	var number struct {
+		Replica string `json:"replica"`
+		Seq     int64  `json:"seq"`
+	}
+	if json.Unmarshal(bytes, &number) == nil && number.Replica == replica && number.Seq > 0 {
+		d.Replica, d.Seq = number.Replica, number.Seq
+	}
+	b.dead = append(b.dead, d)
+}
+
+// park gives up on a whole entry.
+func (b *batch) park(e entry, payload []byte, reason string) {
+	b.dead = append(b.dead, control.DeadLetter{StreamID: e.id, Index: -1, Payload: payload, Reason: reason})
 }

@@ -9,4 +9,11 @@
 // transaction that wrote it was committed; until then it stays on the list of its
 // consumer's pending entries, from where the same worker repeats it, or another one
 // claims it. So entries come at least once, and Postgres' unique key makes it once.
+//
+// The Ledger also tells each replica up to which number all of its events are in
+// Postgres, so that its journal may forget them. That number moves forward in the
+// transaction that writes the rows, and goes to Redis with the acknowledgement and
+// again every few seconds: it may be late, and never too high.
+//
+// Books is what operators do to the ledger by hand.
 package billing

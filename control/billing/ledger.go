@@ -20,6 +20,7 @@ import (
 type Store interface {
 	RecordUsage(ctx context.Context, deliveries []control.Delivery, dead []control.DeadLetter) (control.Recorded, error)
 	EnsurePartitions(ctx context.Context) error
+	Acked(ctx context.Context) (map[string]int64, error)
 }
 
 // Options of a Ledger. The zero value has the defaults.
@@ -43,6 +44,9 @@ type Options struct {
 	// FinishWithin is how long the batch in hand may take to be written after Run's
 	// context has ended. What is not written by then stays pending. Default 10 s.
 	FinishWithin time.Duration
+	// AckedEvery is how often what replicas may forget is published again, so that it
+	// comes back after Redis lost it. Default 3 s.
+	AckedEvery time.Duration
 	// RetryMin and RetryMax bound the pause between attempts while Redis or Postgres
 	// is away. Defaults 50 ms and 2 s.
 	RetryMin, RetryMax time.Duration
@@ -80,6 +84,7 @@ func (o *Options) setDefaults() error {
 	}{
 		{"Block", &o.Block, 500 * time.Millisecond}, {"ClaimIdle", &o.ClaimIdle, 30 * time.Second},
 		{"CommitTimeout", &o.CommitTimeout, 15 * time.Second}, {"FinishWithin", &o.FinishWithin, 10 * time.Second},
+		{"AckedEvery", &o.AckedEvery, 3 * time.Second},
 		{"RetryMin", &o.RetryMin, 50 * time.Millisecond}, {"RetryMax", &o.RetryMax, 2 * time.Second},
 	} {
 		if *d.value == 0 {
@@ -171,6 +176,10 @@ func (l *Ledger) session(ctx, work context.Context, wait *backoff) error {
 	if err := l.stream.ensureGroup(work); err != nil {
 		return err
 	}
+	if err := l.republish(work); err != nil {
+		return err
+	}
+	publishAt := time.Now().Add(l.opts.AckedEvery)
 	if err := l.drain(ctx, work, l.stream.readPending); err != nil {
 		return err
 	}
@@ -188,6 +197,12 @@ func (l *Ledger) session(ctx, work context.Context, wait *backoff) error {
 				return err
 			}
 			tidyAt = now.Add(tidyEvery)
+		}
+		if !now.Before(publishAt) {
+			if err := l.republish(work); err != nil {
+				return err
+			}
+			publishAt = now.Add(l.opts.AckedEvery)
 		}
 		entries, err := l.stream.readNew(ctx)
 		if err != nil {
@@ -238,6 +253,21 @@ func (l *Ledger) tidy(work context.Context) error {
 	return nil
 }
 
+// republish publishes what all live replicas may forget. Without Postgres there is
+// nothing new to say, and the old is said again later.
+func (l *Ledger) republish(work context.Context) error {
+	attempt, cancel := context.WithTimeout(work, l.opts.CommitTimeout)
+	defer cancel()
+	acked, err := l.store.Acked(attempt)
+	if err != nil {
+		l.metrics.retry(stepPostgres, err)
+		l.log.Warn("usage ledger: cannot read what replicas may forget", "error", err)
+		return nil
+	}
+	l.metrics.answered(stepPostgres)
+	return PublishAcked(work, l.stream.client, acked)
+}
+
 // write commits and acknowledges entries, some at a time. It returns an error only
 // if Redis fails or there is no time left; all that is then not acknowledged is
 // still pending.
@@ -252,13 +282,14 @@ func (l *Ledger) write(ctx, work context.Context, entries []entry) error {
 		if err := l.step("read"); err != nil {
 			return err
 		}
-		if err := l.commit(ctx, work, &b); err != nil {
+		recorded, err := l.commit(ctx, work, &b)
+		if err != nil {
 			return err
 		}
 		if err := l.step("committed"); err != nil {
 			return err
 		}
-		if err := l.stream.acknowledge(work, b.ids); err != nil {
+		if err := l.stream.acknowledge(work, b.ids, recorded.Acked); err != nil {
 			return err
 		}
 		l.metrics.answered(stepRedis)
@@ -271,7 +302,7 @@ func (l *Ledger) write(ctx, work context.Context, entries []entry) error {
 }
 
 // commit tries until b is written. After ctx has ended it goes on until work ends.
-func (l *Ledger) commit(ctx, work context.Context, b *batch) error {
+func (l *Ledger) commit(ctx, work context.Context, b *batch) (control.Recorded, error) {
 	l.metrics.inHand(b.oldest)
 	defer l.metrics.inHand(time.Time{})
 	wait := backoff{min: l.opts.RetryMin, max: l.opts.RetryMax}
@@ -285,10 +316,10 @@ func (l *Ledger) commit(ctx, work context.Context, b *batch) error {
 			for _, d := range recorded.Parked {
 				l.log.Error("usage ledger: parked", "stream_id", d.StreamID, "index", d.Index, "reason", d.Reason)
 			}
-			return nil
+			return recorded, nil
 		}
 		if work.Err() != nil {
-			return fmt.Errorf("write usage: no time left: %w", err)
+			return control.Recorded{}, fmt.Errorf("write usage: no time left: %w", err)
 		}
 		pause := wait.next()
 		l.metrics.retry(stepPostgres, err)

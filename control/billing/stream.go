@@ -90,11 +90,13 @@ func entries(messages []redis.XMessage) []entry {
 	return list
 }
 
-// acknowledge takes entries off the pending list and off the stream, both or none,
-// so that the stream holds exactly what is not yet in Postgres. There is one group
-// on this stream; a second one would lose entries.
-func (s *stream) acknowledge(ctx context.Context, ids []string) error {
+// acknowledge publishes what replicas may forget, and takes entries off the pending
+// list and off the stream: all or nothing, so that the stream holds exactly what is
+// not yet in Postgres, and a worker that dies before leaves it all to the next one.
+// There is one group on this stream; a second one would lose entries.
+func (s *stream) acknowledge(ctx context.Context, ids []string, acked map[string]int64) error {
 	_, err := s.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		publishAcked(ctx, p, acked)
 		p.XAck(ctx, contract.UsageStreamKey, contract.UsageGroup, ids...)
 		p.XDel(ctx, contract.UsageStreamKey, ids...)
 		return nil

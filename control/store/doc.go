@@ -9,5 +9,6 @@
 //
 // Lock order, kept by every transaction: customers (FOR NO KEY UPDATE, so that
 // events of the customer are still inserted meanwhile), usage_events in order of
-// (replica, seq), usage_periods in order of (customer, period), the rest.
+// (replica, seq), usage_periods in order of (customer, period), dead_letters,
+// replicas in order of their ids, the rest.
 package store

@@ -75,7 +75,7 @@ func TestMigrateByFourAtOnce(t *testing.T) {
 	for _, n := range applied {
 		total += n
 	}
-	if got := pg.Query("SELECT count(*) FROM goose_db_version WHERE version_id > 0"); total != 3 || got[0] != '3' {
-		t.Fatalf("applied %v, rows %q; want each of 3 once", applied, got)
+	if got := pg.Query("SELECT count(*) FROM goose_db_version WHERE version_id > 0"); total != 4 || got[0] != '4' {
+		t.Fatalf("applied %v, rows %q; want each of 4 once", applied, got)
 	}
 }

@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
@@ -12,6 +15,56 @@ import (
 const monthsAhead = 2
 
 const monthFormat = "2006-01"
+
+// keptYears is for how long usage events are kept, by their admission.
+const keptYears = 2
+
+// partitionFormat is the name of a month's partition, as usage_events_ensure_month
+// makes it.
+const partitionFormat = "usage_events_2006_01"
+
+// oldestKept returns the time of the oldest event that is still taken.
+func oldestKept(now time.Time) time.Time { return now.UTC().AddDate(-keptYears, 0, 0) }
+
+// keptSince returns the beginning of the oldest month that is still kept as a whole.
+func keptSince(now time.Time) time.Time {
+	t := oldestKept(now)
+	return time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
+}
+
+// DropOldPartitions removes, for ever, the events of months that ended more than two
+// years ago, and returns the names of the partitions. The totals of their periods
+// stay. It fails rather than keep writers waiting for more than 2 s; those it has
+// dropped by then are gone.
+func (s *Store) DropOldPartitions(ctx context.Context) ([]string, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+		WHERE inhparent = 'usage_events'::regclass ORDER BY relname`)
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, explain("drop old partitions", err)
+	}
+	var dropped []string
+	for _, name := range names {
+		month, err := time.Parse(partitionFormat, name)
+		if err != nil || !month.Before(keptSince(s.now())) {
+			continue // made by hand, or kept
+		}
+		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+			// The same lock as where partitions are made.
+			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('usage_events_ensure_month')), set_config('lock_timeout', '2s', true)`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `DROP TABLE IF EXISTS `+pgx.Identifier{name}.Sanitize())
+			return err
+		})
+		if err != nil {
+			return dropped, explain(fmt.Sprintf("drop partition %s", name), err)
+		}
+		dropped = append(dropped, name)
+	}
+	s.forgetMonths()
+	return dropped, nil
+}
 
 // EnsurePartitions creates the partitions of usage_events for this month and the next
 // ones. Call it at start and from time to time; RecordUsage creates what is missing.

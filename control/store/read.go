@@ -152,15 +152,3 @@ func (s *Store) Events(ctx context.Context, customer string, limit int) ([]contr
 	})
 	return list, explain("events of customer "+customer, err)
 }
-
-// DeadLetters lists what was parked, newest first.
-func (s *Store) DeadLetters(ctx context.Context, limit int) ([]control.DeadLetter, error) {
-	rows, _ := s.pool.Query(ctx, `
-		SELECT id, stream_id, batch_index, payload, reason, seen_at FROM dead_letters ORDER BY id DESC LIMIT $1`, limit)
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d control.DeadLetter, err error) {
-		err = row.Scan(&d.ID, &d.StreamID, &d.Index, &d.Payload, &d.Reason, &d.SeenAt)
-		d.SeenAt = d.SeenAt.UTC()
-		return d, err
-	})
-	return list, explain("dead letters", err)
-}

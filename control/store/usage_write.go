@@ -88,18 +88,26 @@ LEFT JOIN usage_events e ON e.replica = k.replica AND e.seq = k.seq AND e.admitt
 // callers it is delivered, and counts in its period's totals exactly once. A
 // delivery that cannot be written (its customer is unknown, its number belongs to
 // another event, Postgres refuses a value) is parked as well; its neighbours are not
-// held up. An error means that nothing is known to be written: call again.
+// held up. In the same transaction, what each replica may forget moves forward. An
+// error means that nothing is known to be written: call again.
 func (s *Store) RecordUsage(ctx context.Context, deliveries []control.Delivery, dead []control.DeadLetter) (control.Recorded, error) {
-	w := usageWrite{now: s.now().UTC(), dead: slices.Clone(dead)}
+	w := usageWrite{dead: slices.Clone(dead)}
+	recorded, err := s.write(ctx, &w, deliveries)
+	return recorded, explain("record usage", err)
+}
+
+// write does what RecordUsage says.
+func (s *Store) write(ctx context.Context, w *usageWrite, deliveries []control.Delivery) (control.Recorded, error) {
+	w.now = s.now().UTC()
 	w.accept(deliveries)
-	err := s.recordUsage(ctx, &w, false)
+	err := s.recordUsage(ctx, w, false)
 	if isDataError(err) {
 		// One of the values is at fault, or a partition vanished. Find out which.
 		s.forgetMonths()
-		err = s.recordUsage(ctx, &w, true)
+		err = s.recordUsage(ctx, w, true)
 	}
 	if err != nil {
-		return control.Recorded{}, explain("record usage", err)
+		return control.Recorded{}, err
 	}
 	return w.result, nil
 }
@@ -119,7 +127,16 @@ func (s *Store) recordUsage(ctx context.Context, w *usageWrite, isolate bool) er
 		if err != nil {
 			return err
 		}
-		return parkDeadLetters(ctx, tx, w.result.Parked)
+		if err := parkDeadLetters(ctx, tx, w.result.Parked); err != nil {
+			return err
+		}
+		if w.result.Acked, err = advance(ctx, tx, w.replicas()); err != nil {
+			return err
+		}
+		if w.also == nil {
+			return nil
+		}
+		return w.also(&Tx{tx})
 	})
 }
 
@@ -130,6 +147,25 @@ type usageWrite struct {
 	repeats int                // same event twice in one call
 	dead    []control.DeadLetter
 	result  control.Recorded // of the transaction at hand
+	// also, if set, runs in the same transaction, after everything else.
+	also func(*Tx) error
+}
+
+// replicas returns the replicas that something is from.
+func (w *usageWrite) replicas() []string {
+	var ids []string
+	for i := range w.events {
+		if e := &w.events[i].Event; validNumber(e.Replica, e.Seq) {
+			ids = append(ids, e.Replica)
+		}
+	}
+	for _, d := range w.result.Parked {
+		if validNumber(d.Replica, d.Seq) {
+			ids = append(ids, d.Replica)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // accept sorts the deliveries, drops repetitions among them, and turns away what
@@ -146,7 +182,7 @@ func (w *usageWrite) accept(deliveries []control.Delivery) {
 			}
 			continue
 		}
-		if t := d.Event.AdmittedAt; t.Before(w.now.AddDate(-2, 0, 0)) || t.After(w.now.AddDate(0, 0, 2)) {
+		if t := d.Event.AdmittedAt; t.Before(oldestKept(w.now)) || t.After(w.now.AddDate(0, 0, 2)) {
 			w.dead = append(w.dead, deadLetter(d, "admitted_at "+t.UTC().Format(time.RFC3339)+" is outside of the months that are kept"))
 			continue
 		}
@@ -241,33 +277,6 @@ func (w *usageWrite) insertIsolated(ctx context.Context, tx pgx.Tx, events []con
 		return err
 	}
 	return w.insertIsolated(ctx, tx, events[half:])
-}
-
-func parkDeadLetters(ctx context.Context, tx pgx.Tx, dead []control.DeadLetter) error {
-	if len(dead) == 0 {
-		return nil
-	}
-	ids, payloads, reasons := make([]string, len(dead)), make([][]byte, len(dead)), make([]string, len(dead))
-	indexes := make([]int32, len(dead))
-	for i, d := range dead {
-		ids[i], indexes[i], payloads[i] = d.StreamID, int32(d.Index), d.Payload
-		if payloads[i] == nil {
-			payloads[i] = []byte{}
-		}
-		reasons[i] = strings.ReplaceAll(strings.ToValidUTF8(d.Reason, "\uFFFD"), "\x00", "\uFFFD")
-	}
-	_, err := tx.Exec(ctx, `
-		INSERT INTO dead_letters (stream_id, batch_index, payload, reason)
-		SELECT * FROM unnest($1::text[], $2::integer[], $3::bytea[], $4::text[])
-		ON CONFLICT (stream_id, batch_index, payload_digest) DO NOTHING`, ids, indexes, payloads, reasons)
-	if err != nil {
-		return fmt.Errorf("park dead letters: %w", err)
-	}
-	return nil
-}
-
-func deadLetter(d control.Delivery, reason string) control.DeadLetter {
-	return control.DeadLetter{StreamID: d.StreamID, Index: d.Index, Payload: d.Payload, Reason: reason}
 }
 
 func sameEvent(a, b *control.Delivery) bool {

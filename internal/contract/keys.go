@@ -35,6 +35,11 @@ const (
 	UsageStreamKey = "oc:{usage}:events" // stream of batches of usage events
 	UsageGroup     = "ledger"            // consumer group of the billing-workers
 	UsageField     = "b"                 // field of a stream entry that holds a batch
+
+	// UsageAckedKey says what a replica's journal may forget (hash: replica → highest n
+	// such that each of its events 1…n is in Postgres, as a row or parked). A value is
+	// never lowered; one that is missing comes back within seconds.
+	UsageAckedKey = "oc:{usage}:acked"
 )
 
 // FeedLogLen is about how many changes the feed's log keeps. A reader that is
