@@ -188,6 +188,36 @@ func TestServedWhenTheHoldEnds(t *testing.T) {
 	}
 }
 
+// Output is shortened to what the limit leaves, never to what others leave of it.
+func TestHoldsDoNotShortenOutput(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.replica(patientUpstream, func(c *proxy.Config) { c.Timeouts.WaitForHold = proxy.Duration(20 * time.Second) })
+			tok, _ := w.token(func(g *contract.Grant) { g.MonthlyLimit = 10_000 })
+			end := r.occupy(f, tok, 6000)
+			answers := make(chan answer, 1)
+			body := capped(chat(false, "hello"), 1_000_000)
+			go func() { answers <- r.post(f, tok, body) }()
+			select {
+			case got := <-answers:
+				t.Errorf("answered %d while the tokens are held: %s", got.status, got.body)
+			case <-time.After(150 * time.Millisecond):
+			}
+			end()
+			if got := <-answers; got.status != http.StatusOK {
+				t.Errorf("status %d: %s", got.status, got.body)
+			}
+			settled := int(w.events(2)[0].Settled)
+			if got, want := w.chats()[1].OutputCap, 10_000-settled-exactPrompt(f, body, 5); got != want {
+				t.Errorf("the cap became %d, want %d", got, want)
+			}
+		})
+	}
+}
+
 // exactPrompt is the bound of the prompt that a proxy can prove: on the OpenAI face the
 // upstream's count of the messages and the bytes of the rest, else all bytes.
 func exactPrompt(f face, body string, counted int) int {

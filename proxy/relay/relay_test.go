@@ -124,34 +124,42 @@ func TestSamplesPassByteForByteAndAreCounted(t *testing.T) {
 	}
 }
 
-// However the bytes are dealt out, the client gets the same and the same is counted.
+// However the bytes are dealt out, and whatever ends the lines, the client gets the same
+// and the same is counted.
 func TestSplitsChangeNothing(t *testing.T) {
 	t.Parallel()
 	for _, c := range samples() {
-		t.Run(c.file, func(t *testing.T) {
-			t.Parallel()
-			in := c.read(t)
-			var s relay.Stream // one for all: Reset must leave nothing behind
-			o := relay.Options{Face: c.face}
-			want := run(&s, o, in)
-			check := func(pieces [][]byte, what string) {
-				t.Helper()
-				if got := run(&s, o, pieces...); got != want {
-					t.Fatalf("%s:\n%+v\nwant\n%+v", what, got, want)
-				}
-			}
-			for i := range in {
-				check(cut(in, i), fmt.Sprintf("split before byte %d", i))
-			}
-			check(single(in), "byte by byte")
-			rnd := rand.New(rand.NewPCG(1, uint64(len(in))))
-			for range 200 {
-				at := rnd.IntN(len(in))
-				end := at + rnd.IntN(len(in)-at)
-				check(cut(in, at, end), fmt.Sprintf("splits before bytes %d and %d", at, end))
-			}
-		})
+		testSplits(t, c.file, c.face, c.read(t))
 	}
+	for _, end := range []string{"\r", "\r\n"} {
+		c := samples()[8]
+		testSplits(t, fmt.Sprintf("%s with %q", c.file, end), c.face, bytes.ReplaceAll(c.read(t), []byte("\n"), []byte(end)))
+	}
+}
+
+func testSplits(t *testing.T, name string, face kimi.Face, in []byte) {
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		var s relay.Stream // one for all: Reset must leave nothing behind
+		o := relay.Options{Face: face}
+		want := run(&s, o, in)
+		check := func(pieces [][]byte, what string) {
+			t.Helper()
+			if got := run(&s, o, pieces...); got != want {
+				t.Fatalf("%s:\n%+v\nwant\n%+v", what, got, want)
+			}
+		}
+		for i := range in {
+			check(cut(in, i), fmt.Sprintf("split before byte %d", i))
+		}
+		check(single(in), "byte by byte")
+		rnd := rand.New(rand.NewPCG(1, uint64(len(in))))
+		for range 200 {
+			at := rnd.IntN(len(in))
+			end := at + rnd.IntN(len(in)-at)
+			check(cut(in, at, end), fmt.Sprintf("splits before bytes %d and %d", at, end))
+		}
+	})
 }
 
 // An event is passed on as soon as its last byte is there, and not a byte before.
