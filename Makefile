@@ -21,19 +21,19 @@ deps-run:
 
 build: ## build all programs into bin/
 	@echo 'Building bin/ (the first time takes a minute or two; it lists packages as they are compiled)'
-	@go build -v -o bin/ ./cmd/...
+	@go build -buildvcs=false -v -o bin/ ./cmd/... # a checkout of another user has no readable history
 
 up: deps-run build ## start everything on loopback and print a request that works
 	@bin/devstack up
 
 down: ## stop what `make up` started; data stays in .run/
-	@if [ -x bin/devstack ]; then bin/devstack down; else echo 'Nothing is running.'; fi
+	@if [ -d .run ]; then [ -x bin/devstack ] || $(MAKE) build; bin/devstack down; else echo 'Nothing is running.'; fi
 
 status: ## say what `make up` started runs
 	@if [ -x bin/devstack ]; then bin/devstack status; else echo 'Nothing is running.'; fi
 
 clean: ## stop it and remove its data, and bin/
-	@if [ -x bin/devstack ]; then bin/devstack clean; fi
+	@if [ -d .run ]; then [ -x bin/devstack ] || $(MAKE) build; bin/devstack clean; fi
 	rm -rf bin
 
 test: deps ## run all tests

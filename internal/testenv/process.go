@@ -26,6 +26,10 @@ type process struct {
 // start runs a server with its output appended to the file log. It dies with
 // this process by the signal sig.
 func start(sig syscall.Signal, cred *syscall.Credential, dir, log, name string, args ...string) (*process, error) {
+	return startWith(append(os.Environ(), "LC_ALL=C"), sig, cred, dir, log, name, args...)
+}
+
+func startWith(env []string, sig syscall.Signal, cred *syscall.Credential, dir, log, name string, args ...string) (*process, error) {
 	j, err := theJanitor()
 	if err != nil {
 		return nil, err
@@ -41,7 +45,7 @@ func start(sig syscall.Signal, cred *syscall.Credential, dir, log, name string, 
 	}
 	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.Env = append(os.Environ(), "LC_ALL=C")
+	p.cmd.Env = env
 	// A process group of its own, so that Ctrl-C reaches the test first.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: cred}
 	dieWithParent(p.cmd.SysProcAttr, sig)

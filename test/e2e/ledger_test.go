@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/test/stack"
@@ -26,24 +27,27 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 // kind is one sort of request in the mix.
 type kind struct {
-	name  string
-	share int // of 100
-	sim   kimisim.Behavior
-	leave int    // hang up after so many events; -1 before the head
-	model string // asked for, if not the usual one
+	name    string // its first word is the group that must be a tenth of all
+	share   int    // of 100
+	sim     kimisim.Behavior
+	leave   int    // hang up after so many events; -1 before the head
+	model   string // asked for, if not the usual one
+	status  int    // that the client gets; 0 if it does not wait for one
+	outcome string // of its row; "" when none is due
+	basis   string
 }
 
 var mix = []kind{
-	{name: "complete", share: 36},
-	{name: "gone while streaming", share: 6, sim: kimisim.Behavior{OutputTokens: 50, TokensPerSecond: 200}, leave: 4},
-	{name: "gone while silent", share: 4, sim: kimisim.Behavior{StallAfterEvents: 4}, leave: 2},
-	{name: "gone before the head", share: 2, sim: kimisim.Behavior{StallBeforeHead: true}, leave: -1},
-	{name: "cut in mid-event", share: 6, sim: kimisim.Behavior{CutMidEvent: 6}},
-	{name: "cut on a boundary", share: 6, sim: kimisim.Behavior{CutAfterEvents: 5}},
-	{name: "error event", share: 13, sim: kimisim.Behavior{ErrorAfterEvents: 6}},
-	{name: "stall", share: 13, sim: kimisim.Behavior{StallAfterEvents: 5}},
-	{name: "refused by the upstream", share: 7, sim: kimisim.Behavior{Error: "400 content filter"}},
-	{name: "refused by the proxy", share: 7, model: "no-such-model"},
+	{name: "complete", share: 36, status: 200, outcome: "ok", basis: "upstream"},
+	{name: "gone while streaming", share: 6, sim: kimisim.Behavior{OutputTokens: 50, TokensPerSecond: 200}, leave: 4, status: 200, outcome: "client_gone", basis: "estimated"},
+	{name: "gone while silent", share: 4, sim: kimisim.Behavior{StallAfterEvents: 4}, leave: 2, status: 200, outcome: "client_gone", basis: "estimated"},
+	{name: "gone before the head", share: 2, sim: kimisim.Behavior{StallBeforeHead: true}, leave: -1, status: 0, outcome: "client_gone", basis: "estimated"},
+	{name: "cut in mid-event", share: 6, sim: kimisim.Behavior{CutMidEvent: 6}, status: 200, outcome: "upstream_cut", basis: "estimated"},
+	{name: "cut on a boundary", share: 6, sim: kimisim.Behavior{CutAfterEvents: 5}, status: 200, outcome: "upstream_cut", basis: "estimated"},
+	{name: "error event", share: 13, sim: kimisim.Behavior{ErrorAfterEvents: 6}, status: 200, outcome: "upstream_error", basis: "estimated"},
+	{name: "stall", share: 13, sim: kimisim.Behavior{StallAfterEvents: 5}, status: 200, outcome: "upstream_timeout", basis: "estimated"},
+	{name: "refused by the upstream", share: 7, sim: kimisim.Behavior{Error: "400 content filter"}, status: 400, outcome: "upstream_error", basis: "upstream"},
+	{name: "refused by the proxy", share: 7, model: "no-such-model", status: 404, outcome: "", basis: ""},
 }
 
 // row is what the test reads of usage_events.
@@ -91,6 +95,13 @@ func TestLedgerEqualsTheUpstream(t *testing.T) {
 		rows = readRows(t, s)
 		return len(rows) >= len(chats)
 	})
+	s.Eventually("the worker has taken every event", 30*time.Second, func() bool {
+		return s.Redis.Client().XLen(context.Background(), contract.UsageStreamKey).Val() == 0
+	})
+	rows = readRows(t, s) // a row too many would have come by now
+	if due := requests * 9 / 10 * 9 / 10; len(chats) < due {
+		t.Errorf("only %d requests reached the upstream, want at least %d", len(chats), due)
+	}
 	compare(t, rows, chats, load)
 	compareTotals(t, s, tokens, rows)
 	load.checkShares(t, requests)
@@ -120,9 +131,10 @@ func compare(t *testing.T, rows []row, chats map[string]kimisim.Entry, load *loa
 	for _, r := range rows {
 		if r.UpstreamRequestID == "" {
 			nameless++ // no head came, so the upstream's name for it is not known
-			if r.Outcome == "ok" {
-				report("an ok row without the upstream's id: %+v", r)
+			if r.Outcome != "client_gone" {
+				report("a row without the upstream's id: %+v", r)
 			}
+			load.ended("gone before the head")
 			continue
 		}
 		e, ok := chats[r.UpstreamRequestID]
@@ -131,6 +143,7 @@ func compare(t *testing.T, rows []row, chats map[string]kimisim.Entry, load *loa
 			continue
 		}
 		delete(chats, r.UpstreamRequestID)
+		load.checkEnding(r, e, report)
 		if r.Settled > r.Reserved || r.Unbilled != 0 {
 			report("settled %d of %d reserved, %d unbilled", r.Settled, r.Reserved, r.Unbilled)
 		}
@@ -174,27 +187,40 @@ func compareTotals(t *testing.T, s *stack.Stack, tokens []stack.Token, rows []ro
 		id, n, _ := strings.Cut(line, "|")
 		totals[id], _ = strconv.ParseInt(n, 10, 64)
 	}
-	ctx := context.Background()
-	rdb := s.Redis.Client()
 	for _, tok := range tokens {
-		var settled int64
-		keys, err := rdb.Keys(ctx, "oc:quota:{"+tok.Customer+"}:*").Result()
+		w := want[tok.Customer]
+		if totals[tok.Customer] != w {
+			t.Errorf("customer %s: rows %d, totals %d", tok.Customer, w, totals[tok.Customer])
+		}
+		if w == 0 {
+			t.Errorf("customer %s used nothing", tok.Customer)
+		}
+		s.Eventually(fmt.Sprintf("Redis says %d for %s", w, tok.Customer), 10*time.Second, func() bool {
+			settled, held := counters(t, s, tok.Customer)
+			return settled == w && held == 0
+		})
+	}
+}
+
+// counters adds up what Redis knows of a customer, over its periods.
+func counters(t *testing.T, s *stack.Stack, customer string) (settled, held int64) {
+	t.Helper()
+	ctx, rdb := context.Background(), s.Redis.Client()
+	keys, err := rdb.Keys(ctx, contract.QuotaKey(customer, "*")).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		h, err := rdb.HGetAll(ctx, k).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, k := range keys {
-			n, err := rdb.HGet(ctx, k, "settled").Int64()
-			if err == nil {
-				settled += n
-			}
-			if held, _ := rdb.HGet(ctx, k, "held").Int64(); held != 0 {
-				t.Errorf("%d tokens of %s are still held", held, tok.Customer)
-			}
-		}
-		if w := want[tok.Customer]; totals[tok.Customer] != w || settled != w {
-			t.Errorf("customer %s: rows %d, totals %d, Redis %d", tok.Customer, w, totals[tok.Customer], settled)
+		for field, sum := range map[string]*int64{"settled": &settled, "held": &held} {
+			n, _ := strconv.ParseInt(h[field], 10, 64) // absent is 0
+			*sum += n
 		}
 	}
+	return settled, held
 }
 
 // load sends the mix and remembers what each client received.
@@ -205,7 +231,7 @@ type load struct {
 
 	mu       sync.Mutex
 	received map[string]int // completion tokens by tag
-	kinds    map[string]int // requests that got their kind of ending, by kind
+	endings  map[string]int // requests that ended as their kind should, by group
 	statuses map[string]int
 }
 
@@ -213,7 +239,7 @@ func newLoad(s *stack.Stack, tokens []stack.Token) *load {
 	return &load{
 		s: s, tokens: tokens,
 		client:   &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 200, DisableCompression: true}},
-		received: map[string]int{}, kinds: map[string]int{}, statuses: map[string]int{},
+		received: map[string]int{}, endings: map[string]int{}, statuses: map[string]int{},
 	}
 }
 
@@ -269,8 +295,10 @@ func (l *load) one(i int) {
 		if status != http.StatusTooManyRequests {
 			l.mu.Lock()
 			l.received[tag] = got
-			l.kinds[k.name]++
 			l.mu.Unlock()
+			if k.outcome == "" && status == k.status {
+				l.ended(k.name)
+			}
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -338,18 +366,41 @@ func contentTokens(b []byte) int {
 	return kimisim.CountTokens(s)
 }
 
-// checkShares makes sure that the run was the mix it claims to be.
+// ended counts a request that ended as its kind should.
+func (l *load) ended(name string) {
+	group, _, _ := strings.Cut(name, " ")
+	l.mu.Lock()
+	l.endings[group]++
+	l.mu.Unlock()
+}
+
+// checkEnding compares how a request ended with what its kind asks for. On a starved
+// machine a stream may end as a stall, or before its client leaves; nothing else may.
+func (l *load) checkEnding(r row, e kimisim.Entry, report func(string, ...any)) {
+	n, err := strconv.Atoi(strings.TrimPrefix(e.Tag, "t"))
+	if err != nil {
+		report("the upstream saw a request that was not sent: %q", e.Tag)
+		return
+	}
+	k := pick(n)
+	switch {
+	case r.Outcome == k.outcome && r.Basis == k.basis:
+		l.ended(k.name)
+	case r.Outcome == "upstream_timeout" && e.Stream:
+	case r.Outcome == "ok" && k.leave != 0:
+	default:
+		report("%s: outcome %s, basis %s", k.name, r.Outcome, r.Basis)
+	}
+}
+
+// checkShares makes sure that the run was the mix it claims to be: by how requests
+// ended, not by how they were meant to.
 func (l *load) checkShares(t *testing.T, n int) {
 	t.Helper()
-	groups := map[string]int{}
-	for name, count := range l.kinds {
-		group, _, _ := strings.Cut(name, " ")
-		groups[group] += count
-	}
-	t.Logf("kinds %v, statuses %v", groups, l.statuses)
+	t.Logf("endings %v, statuses %v", l.endings, l.statuses)
 	for _, g := range []string{"complete", "gone", "cut", "error", "stall", "refused"} {
-		if groups[g] < n/10 {
-			t.Errorf("only %d of %d requests were %q", groups[g], n, g)
+		if l.endings[g] < n/10 {
+			t.Errorf("only %d of %d requests ended as %q", l.endings[g], n, g)
 		}
 	}
 }

@@ -30,9 +30,10 @@ func TestRateOverReplicas(t *testing.T) {
 			s.Sim.SetDefaults(kimisim.Behavior{OutputTokens: 1})
 			tok := s.Customer("Rita", "team")
 			s.Ctl(nil, "quota", "set", "--customer", tok.Customer, "--limit", "1000000000")
+			began := time.Now()
 			admitted := hammer(s, tok.Raw, minute)
 			slices.SortFunc(admitted, time.Time.Compare)
-			most, least := windows(admitted, window)
+			most, least := windows(admitted, window, began, began.Add(minute))
 			t.Logf("%s: %d admitted in %v; in 10 s at most %d, at least %d", name, len(admitted), minute, most, least)
 			if limit := 11*rate + burst*replicas; most > limit {
 				t.Errorf("%d admitted in 10 s, want at most %d", most, limit)
@@ -86,15 +87,34 @@ func ask(p *stack.Proxy, token string) int {
 }
 
 // windows returns the most times in any window, and the fewest in any that lies whole
-// between the first and the last.
-func windows(at []time.Time, window time.Duration) (most, least int) {
-	least = len(at)
-	for i, start := range at {
-		n, _ := slices.BinarySearchFunc(at, start.Add(window), time.Time.Compare)
-		most = max(most, n-i)
-		if n < len(at) {
-			least = min(least, n-i)
-		}
+// between begin and end.
+func windows(at []time.Time, window time.Duration, begin, end time.Time) (most, least int) {
+	count := func(from time.Time) int {
+		lo, _ := slices.BinarySearchFunc(at, from, time.Time.Compare)
+		hi, _ := slices.BinarySearchFunc(at, from.Add(window), time.Time.Compare)
+		return hi - lo
+	}
+	least = count(begin)
+	for _, t := range at {
+		most = max(most, count(t))
+	}
+	for from := begin; !from.Add(window).After(end); from = from.Add(100 * time.Millisecond) {
+		least = min(least, count(from))
 	}
 	return most, least
+}
+
+// The fewest must see a proxy that stops admitting.
+func TestWindows(t *testing.T) {
+	begin := time.Unix(0, 0)
+	var at []time.Time
+	for i := range 100 {
+		at = append(at, begin.Add(time.Duration(i)*100*time.Millisecond))
+	}
+	if most, least := windows(at, 5*time.Second, begin, begin.Add(20*time.Second)); most != 50 || least != 0 {
+		t.Errorf("most %d, least %d; want 50 and 0", most, least)
+	}
+	if most, least := windows(at, 5*time.Second, begin, begin.Add(10*time.Second)); most != 50 || least != 50 {
+		t.Errorf("most %d, least %d; want 50 and 50", most, least)
+	}
 }

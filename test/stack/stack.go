@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -124,7 +123,7 @@ func (s *Stack) startProxy(i int, pepper string, change func(map[string]any)) *P
 func (s *Stack) awaitReady(url string, p *Process) {
 	s.t.Helper()
 	s.Eventually(p.name+" is ready", 30*time.Second, func() bool {
-		if p.ended() {
+		if p.Ended() {
 			s.t.Fatalf("%s ended: %s", p.name, p.Log())
 		}
 		resp, err := http.Get(url)
@@ -148,64 +147,23 @@ func (s *Stack) Eventually(what string, limit time.Duration, ok func() bool) {
 
 // Process is a running binary with its output in a file.
 type Process struct {
+	*testenv.Program
 	name string
-	cmd  *exec.Cmd
 	log  string
-	done chan struct{}
-	err  error // valid once done is closed
 }
 
 // Start runs a binary with the stack's environment until the test ends.
 func (s *Stack) Start(name, path string, args ...string) *Process {
 	s.t.Helper()
-	p := &Process{name: name, cmd: exec.Command(path, args...), log: filepath.Join(s.dir, name+".log"), done: make(chan struct{})}
-	out, err := os.Create(p.log)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = out, out, s.env
-	if err := p.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	go func() {
-		p.err = p.cmd.Wait()
-		out.Close()
-		close(p.done)
-	}()
+	p := &Process{name: name, log: filepath.Join(s.dir, name+".log")}
+	p.Program = testenv.Start(s.t, s.env, p.log, path, args...)
 	s.t.Cleanup(func() {
-		p.Stop(5 * time.Second)
+		_ = p.Stop(5 * time.Second) // what a test wants to know of the end, it asks itself
 		if s.t.Failed() {
 			s.t.Logf("%s: %s", name, p.Log())
 		}
 	})
 	return p
-}
-
-// Stop ends the process with SIGTERM, and with SIGKILL after limit. It returns what
-// Wait reported.
-func (p *Process) Stop(limit time.Duration) error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.done:
-	case <-time.After(limit):
-		p.Kill()
-	}
-	return p.err
-}
-
-// Kill ends the process with SIGKILL and waits.
-func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill()
-	<-p.done
-}
-
-func (p *Process) ended() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
 }
 
 // Log returns the last 4 KiB that the process wrote.
