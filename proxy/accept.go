@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 
@@ -79,6 +80,7 @@ func (s *Server) accept(ctx *fasthttp.RequestCtx) (h head, r refusal, d detail) 
 			continue
 		}
 		pathKnown = true
+		d.allow = routes[i].method
 		if string(hdr.Method()) == routes[i].method {
 			h.route, h.face = routes[i].route, routes[i].face
 		}
@@ -87,7 +89,7 @@ func (s *Server) accept(ctx *fasthttp.RequestCtx) (h head, r refusal, d detail) 
 	case !pathKnown:
 		return h, refusePath, detail{}
 	case h.route == routeNone:
-		return h, refuseMethod, detail{}
+		return h, refuseMethod, d
 	}
 	if hdr.Method()[0] == 'G' && len(ctx.Request.Body()) > 0 {
 		return h, refuseBadRequest, detail{message: "a GET request has no body"}
@@ -327,7 +329,7 @@ func (s *Server) hostAllowed(host []byte) bool {
 	if h, _, err := net.SplitHostPort(name); err == nil {
 		name = h
 	}
-	return s.hosts[name]
+	return s.hosts[strings.ToLower(name)]
 }
 
 // remoteAddr returns the client's address: that of the connection, or, through the

@@ -95,6 +95,7 @@ var refusals = [refusalCount]refusalRow{
 type detail struct {
 	message    string // replaces the table's
 	param      string // the field that is wrong
+	allow      string // the method that the path takes
 	retryAfter time.Duration
 	used       int64
 	limit      int64
@@ -153,6 +154,9 @@ func (r refusal) write(resp *fasthttp.Response, face kimi.Face, d detail, reques
 	}
 	if retry > 0 {
 		resp.Header.Set("Retry-After", strconv.FormatInt(retry, 10))
+	}
+	if d.allow != "" {
+		resp.Header.Set("Allow", d.allow)
 	}
 	if row.noRetry {
 		resp.Header.Set("X-Should-Retry", "false")

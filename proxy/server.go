@@ -110,7 +110,7 @@ func New(cfg Config, d Deps) (*Server, error) {
 		hasher: d.Hasher, metrics: d.Metrics, log: d.Logger, hangups: w,
 	}
 	for _, h := range cfg.Hosts {
-		s.hosts[h] = true
+		s.hosts[strings.ToLower(h)] = true
 	}
 	s.customers.init()
 	s.failures.init(cfg.Limits.AuthFailures)
