@@ -60,7 +60,11 @@ func TestEveryChangedByte(t *testing.T) {
 	}
 	damaged, repaired, bounded := 0, 0, 0
 	b := make([]byte, len(whole))
-	for at := range whole {
+	step := 1
+	if raceEnabled {
+		step = 7 // slower there, and no goroutines are involved
+	}
+	for at := 0; at < len(whole); at += step {
 		for _, flip := range []byte{1 << (at % 8), 0xff} {
 			copy(b, whole)
 			b[at] ^= flip
@@ -96,7 +100,7 @@ func TestEveryChangedByte(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d changes: %d found damaged, %d repaired, %d replaced counts by bounds", 2*len(whole), damaged, repaired, bounded)
+	t.Logf("%d found damaged, %d repaired, %d replaced counts by bounds", damaged, repaired, bounded)
 	if damaged == 0 || repaired == 0 || bounded == 0 {
 		t.Fatal("a kind of outcome never came")
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
@@ -177,7 +178,7 @@ func TestFullByEvents(t *testing.T) {
 	t.Parallel()
 	for logBytes := int64(2 * pageBytes); logBytes <= 6*pageBytes; logBytes += pageBytes {
 		s := newScript(t, 4, logBytes)
-		for lap := range 20 {
+		for lap := range 5 {
 			open := []scripted{s.begin(), s.begin()}
 			for !s.j.Full() {
 				s.complete(s.begin(), int64(lap))
@@ -263,15 +264,22 @@ func TestWait(t *testing.T) {
 	if err := s.j.Wait(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	wg.Go(func() {
-		if err := s.j.Wait(context.Background(), 1); !errors.Is(err, ErrClosed) {
-			t.Errorf("closed: %v", err)
+}
+
+func TestCloseEndsWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(t, 4, 1<<16)
+		go func() {
+			if err := s.j.Wait(context.Background(), 0); !errors.Is(err, ErrClosed) {
+				t.Errorf("closed: %v", err)
+			}
+		}()
+		synctest.Wait()
+		if err := s.j.Close(); err != nil {
+			t.Fatal(err)
 		}
 	})
-	if err := s.j.Close(); err != nil {
-		t.Fatal(err)
-	}
-	wg.Wait()
 }
 
 // TestManyGoroutines is for the race detector, and for the locks' order.

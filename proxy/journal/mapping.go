@@ -15,13 +15,16 @@ import (
 type mapping struct {
 	b      []byte
 	mapped bool // to a file, rather than plain memory in tests
-	// onStore is for tests: called after each store, it may copy b as a kill at that
-	// instruction would leave it.
+	// onStore is for tests: called before each atomic store and after each store, it may
+	// copy b as a kill at that instruction would leave it.
 	onStore func()
 }
 
 // store is one atomic store; off is a multiple of 8.
 func (m *mapping) store(off int64, v uint64) {
+	if m.onStore != nil {
+		m.onStore()
+	}
 	atomic.StoreUint64(m.word(off), v)
 	if m.onStore != nil {
 		m.onStore()
