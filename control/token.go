@@ -57,3 +57,29 @@ func GrantFor(c Customer, token ProxyToken, p UsagePeriod, tier Tier) (contract.
 	}
 	return g, nil
 }
+
+// RevokedGrant returns the grant of a revoked token. It needs neither the customer's
+// tier nor a period, so that nothing can stand in the way of a revocation: what a
+// grant must have beside its status is filled in with values that nobody uses.
+func RevokedGrant(c Customer, token ProxyToken) (contract.Grant, error) {
+	if token.CustomerID != c.ID || token.Status != contract.StatusRevoked {
+		return contract.Grant{}, fmt.Errorf("grant of token %s: it must be customer %s's, and revoked", token.ID, c.ID)
+	}
+	g := contract.Grant{
+		Format:            contract.GrantFormat,
+		Version:           token.Version,
+		TokenID:           token.ID,
+		CustomerID:        c.ID,
+		BoxID:             token.BoxID,
+		Tier:              c.Tier,
+		Status:            contract.StatusRevoked,
+		RequestsPerSecond: contract.DefaultRequestsPerSecond,
+		Burst:             contract.DefaultBurst,
+		Concurrent:        contract.DefaultConcurrent,
+		Period:            contract.Period{ID: "revoked", Start: token.CreatedAt, End: token.CreatedAt.Add(time.Second)},
+	}
+	if err := g.Validate(); err != nil {
+		return contract.Grant{}, err
+	}
+	return g, nil
+}

@@ -16,21 +16,29 @@ type change struct {
 	tx       *store.Tx
 	tiers    control.Tiers
 	customer control.Customer
-	period   control.UsagePeriod // the present one
+	period   control.UsagePeriod // the present one; zero within locked
 	outbox   []int64             // what is to be published
 }
 
 // change runs do in a transaction that has locked the customer and made sure that its
 // present period is open, and then publishes what do put into the outbox.
 func (s *Service) change(ctx context.Context, customerID string, do func(*change) error) error {
+	return s.locked(ctx, customerID, func(c *change) error {
+		if err := c.openPeriod(ctx, s.now()); err != nil {
+			return err
+		}
+		return do(c)
+	})
+}
+
+// locked is change without a period: what must work whatever is wrong with the
+// customer's tier or periods.
+func (s *Service) locked(ctx context.Context, customerID string, do func(*change) error) error {
 	var outbox []int64
 	err := s.Store.InTx(ctx, func(tx *store.Tx) error {
 		c := &change{tx: tx, tiers: s.Tiers}
 		var err error
 		if c.customer, err = tx.LockCustomer(ctx, customerID); err != nil {
-			return err
-		}
-		if err := c.openPeriod(ctx, s.now()); err != nil {
 			return err
 		}
 		if err := do(c); err != nil {
@@ -156,15 +164,23 @@ func (c *change) announceAll(ctx context.Context, now time.Time) error {
 
 // announce puts the grant of one token into the outbox.
 func (c *change) announce(ctx context.Context, t control.ProxyToken) error {
-	tier, err := c.tiers.Get(c.customer.Tier)
-	if err != nil {
-		return err
-	}
-	g, err := control.GrantFor(c.customer, t, c.period, tier)
+	g, err := grantOf(c.tiers, c.customer, t, c.period)
 	if err != nil {
 		return err
 	}
 	return c.add(ctx, control.Change{Kind: control.ChangeGrant, CustomerID: c.customer.ID, Digest: t.Digest, Grant: g})
+}
+
+// grantOf computes the grant of a token; p matters only while it is not revoked.
+func grantOf(tiers control.Tiers, c control.Customer, t control.ProxyToken, p control.UsagePeriod) (contract.Grant, error) {
+	if t.Status == contract.StatusRevoked {
+		return control.RevokedGrant(c, t)
+	}
+	tier, err := tiers.Get(c.Tier)
+	if err != nil {
+		return contract.Grant{}, err
+	}
+	return control.GrantFor(c, t, p, tier)
 }
 
 func (c *change) add(ctx context.Context, ch control.Change) error {

@@ -141,13 +141,14 @@ func (s *Service) CreateToken(ctx context.Context, actor, customerID, boxID stri
 	return raw, token, err
 }
 
-// RevokeToken revokes a token for ever. Revoking it again publishes it again.
+// RevokeToken revokes a token for ever. Revoking it again publishes it again. It works
+// whatever is wrong with the customer's tier or periods.
 func (s *Service) RevokeToken(ctx context.Context, actor, tokenID string) (control.ProxyToken, error) {
 	token, err := s.Store.Token(ctx, tokenID)
 	if err != nil {
 		return token, fmt.Errorf("revoke token: %w", err)
 	}
-	err = s.change(ctx, token.CustomerID, func(c *change) error {
+	err = s.locked(ctx, token.CustomerID, func(c *change) error {
 		if token, err = c.tx.UpdateToken(ctx, tokenID, contract.StatusRevoked, s.now()); err != nil {
 			return err
 		}
