@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -20,16 +21,6 @@ func (q *queryCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.T
 
 func (q *queryCounter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-func (q *queryCounter) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	return ctx
-}
-
-func (q *queryCounter) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {
-	q.n.Add(1)
-}
-
-func (q *queryCounter) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
-
 // CountQueries counts the statements that s sends from now on.
 func CountQueries(s *Store) *atomic.Int64 {
 	counter := &queryCounter{}
@@ -43,6 +34,9 @@ func CountQueries(s *Store) *atomic.Int64 {
 	s.pool = pool
 	return &counter.n
 }
+
+// SetNow sets the clock of s.
+func SetNow(s *Store, now func() time.Time) { s.now = now }
 
 // ForBenchmark returns a migrated store on a fresh database.
 func ForBenchmark(b *testing.B) *Store {

@@ -130,7 +130,7 @@ func (s *Store) recordUsage(ctx context.Context, w *usageWrite, isolate bool) er
 		if err := parkDeadLetters(ctx, tx, w.result.Parked); err != nil {
 			return err
 		}
-		if w.result.Acked, err = advance(ctx, tx, w.replicas()); err != nil {
+		if w.result.Acked, err = w.accounted().write(ctx, tx); err != nil {
 			return err
 		}
 		if w.also == nil {
@@ -151,21 +151,17 @@ type usageWrite struct {
 	also func(*Tx) error
 }
 
-// replicas returns the replicas that something is from.
-func (w *usageWrite) replicas() []string {
-	var ids []string
+// accounted returns the numbers of all that w has to do with: each event became a
+// row, was one already, or is parked.
+func (w *usageWrite) accounted() *accounted {
+	a := &accounted{}
 	for i := range w.events {
-		if e := &w.events[i].Event; validNumber(e.Replica, e.Seq) {
-			ids = append(ids, e.Replica)
-		}
+		a.add(w.events[i].Event.Replica, w.events[i].Event.Seq)
 	}
 	for _, d := range w.result.Parked {
-		if validNumber(d.Replica, d.Seq) {
-			ids = append(ids, d.Replica)
-		}
+		a.add(d.Replica, d.Seq)
 	}
-	slices.Sort(ids)
-	return slices.Compact(ids)
+	return a
 }
 
 // accept sorts the deliveries, drops repetitions among them, and turns away what

@@ -1,6 +1,18 @@
 -- What replicas may forget, and what became of dead letters.
 
 -- +goose Up
+-- The numbers of a replica's events that are rows or parked, with 0 so that the set is
+-- never empty; and where the run that begins at 0 ends. What is behind it may be
+-- forgotten by the replica, what is ahead of it waits for a gap to be filled.
+ALTER TABLE replicas DROP COLUMN acked_seq;
+ALTER TABLE replicas ADD COLUMN accounted int8multirange NOT NULL DEFAULT '{[0,0]}' CHECK (accounted @> 0::bigint);
+ALTER TABLE replicas ADD COLUMN acked_seq bigint NOT NULL
+    GENERATED ALWAYS AS (lower(int8multirange(int8range(0, NULL)) - accounted) - 1) STORED;
+INSERT INTO replicas (id, registered_at, seen_at, accounted)
+SELECT replica, min(recorded_at), max(recorded_at), '{[0,0]}'::int8multirange + range_agg(int8range(seq, seq, '[]'))
+FROM usage_events WHERE seq < 9223372036854775807 GROUP BY replica
+ON CONFLICT (id) DO UPDATE SET accounted = excluded.accounted;
+
 ALTER TABLE replicas
     ADD COLUMN status text NOT NULL DEFAULT 'live' CHECK (status IN ('live', 'lost')),
     ADD COLUMN lost_reason text CHECK (lost_reason <> ''),
@@ -28,4 +40,5 @@ ALTER TABLE dead_letters DROP COLUMN dropped_at, DROP COLUMN seq, DROP COLUMN re
 DROP INDEX replicas_live;
 ALTER TABLE replicas RENAME COLUMN last_seen_at TO seen_at;
 ALTER TABLE replicas RENAME COLUMN first_seen_at TO registered_at;
-ALTER TABLE replicas DROP COLUMN lost_reason, DROP COLUMN status;
+ALTER TABLE replicas DROP COLUMN lost_reason, DROP COLUMN status, DROP COLUMN acked_seq, DROP COLUMN accounted;
+ALTER TABLE replicas ADD COLUMN acked_seq bigint NOT NULL DEFAULT 0 CHECK (acked_seq >= 0);
