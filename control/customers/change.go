@@ -53,35 +53,6 @@ func (s *Service) locked(ctx context.Context, customerID string, do func(*change
 	return s.publishNow(ctx, outbox)
 }
 
-// publishNow publishes changes that were just committed, and retries for a while.
-func (s *Service) publishNow(ctx context.Context, ids []int64) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	within := s.PublishWithin
-	if within <= 0 {
-		within = 5 * time.Second
-	}
-	limited, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	var last error
-	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		_, err := s.Store.PublishChanges(limited, ids, len(ids), s.publish)
-		if err == nil {
-			return nil
-		}
-		// What the end of the time itself broke says less than what came before.
-		if last == nil || limited.Err() == nil {
-			last = err
-		}
-		select {
-		case <-limited.Done():
-			return fmt.Errorf("%w: %w", ErrUnpublished, last)
-		case <-time.After(pause):
-		}
-	}
-}
-
 // openPeriod finds the present period, or opens it if the last one has ended: in the
 // chain of months that the customer's first period began, with the tier's limit.
 func (c *change) openPeriod(ctx context.Context, now time.Time) error {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
-	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/quota"
@@ -221,39 +220,6 @@ func (s *Service) RenewDue(ctx context.Context) (int, error) {
 		}
 	}
 	return len(due) - len(errs), errors.Join(errs...)
-}
-
-// PublishPending publishes changes that were committed and not published, except
-// those that another process has in hand. It returns how many.
-func (s *Service) PublishPending(ctx context.Context) (int, error) {
-	total := 0
-	for {
-		n, err := s.Store.PublishChanges(ctx, nil, publishBatch, s.publish)
-		total += n
-		if err != nil || n < publishBatch {
-			return total, err
-		}
-	}
-}
-
-// publishBatch bounds how long one transaction holds the rows that it publishes.
-const publishBatch = 100
-
-func (s *Service) publish(ctx context.Context, c control.Change) (int64, error) {
-	switch c.Kind {
-	case control.ChangeGrant:
-		seq, err := s.Grants.PutGrant(ctx, c.Digest, c.Grant)
-		if errors.Is(err, feed.ErrRevoked) {
-			// Overtaken by the token's revocation, which is published.
-			return 0, nil
-		}
-		return seq, err
-	case control.ChangeLimit:
-		return 0, s.Limits.SetLimit(ctx, quota.Account{
-			Customer: c.CustomerID, Period: c.Limit.Period, Limit: c.Limit.Tokens, LimitVersion: c.Limit.Version,
-		})
-	}
-	return 0, fmt.Errorf("unknown kind of change %q", c.Kind)
 }
 
 func (s *Service) now() time.Time {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/redis/go-redis/v9"
 
@@ -22,25 +23,48 @@ import (
 // The caller must mint another token.
 var ErrRevoked = errors.New("grant is revoked")
 
+// OutdatedError says that a grant of another content with the same or a newer version
+// is stored, so that nothing was written: the change was overtaken, or who numbers the
+// grants has gone back, as Postgres does when it is restored from a backup. In that
+// case the caller must number the grant above Stored and put it again.
+type OutdatedError struct {
+	Version int64 // of the grant that was to be put
+	Stored  int64 // of the grant that is stored
+}
+
+func (e *OutdatedError) Error() string {
+	return fmt.Sprintf("version %d of the grant is stored, which version %d cannot replace", e.Stored, e.Version)
+}
+
+// What grantScript answers.
+const (
+	grantStored    = 1  // it is stored now
+	grantKept      = 0  // a revoked one is stored, of the same or a newer version
+	grantRevoked   = -1 // a revoked one is stored, of an older version
+	grantOutdated  = -2 // another one is stored, of the same or a newer version
+	revokeAttempts = 10
+)
+
 // grantScript writes a grant whose version is newer than the stored one. The stored
 // one of a revoked token is never replaced by one that is not revoked. Versions are
 // compared as decimal strings: they may be larger than the numbers Lua has.
 //
 //	KEYS[1] GrantKey
 //	ARGV: grant, version, status
-//	answer: {1 if the grant is stored now, 0 if a newer one is, −1 if a revoked one
-//	is, and the stored grant}
+//	answer: {one of the above, the stored grant}
 const grantScript = `
 local old = redis.call('GET', KEYS[1])
-if old then
+if old and old ~= ARGV[1] then
   -- The quote in front keeps limit_version apart; inside a string it would be escaped.
   local version = string.match(old, '"version":(%d+)')
   local status = string.match(old, '"status":"(%a+)"')
-  if status == 'revoked' and ARGV[3] ~= 'revoked' then
-    if version and (#version > #ARGV[2] or (#version == #ARGV[2] and version >= ARGV[2])) then return {0, old} end
-    return {-1, old}
+  local newer = version and (#version > #ARGV[2] or (#version == #ARGV[2] and version >= ARGV[2]))
+  if status == 'revoked' then
+    if newer then return {0, old} end
+    if ARGV[3] ~= 'revoked' then return {-1, old} end
+  elseif newer then
+    return {-2, old}
   end
-  if version and (#version > #ARGV[2] or (#version == #ARGV[2] and version > ARGV[2])) then return {0, old} end
 end
 redis.call('SET', KEYS[1], ARGV[1])
 return {1, ARGV[1]}
@@ -82,31 +106,57 @@ func NewPublisher(client redis.UniversalClient) *Publisher {
 	return &Publisher{client: client, grant: redis.NewScript(grantScript), change: redis.NewScript(changeScript)}
 }
 
-// PutGrant stores g under digest unless a newer version is stored, and announces
-// what is stored then. It returns the number of the announcement. After an error,
-// other than ErrRevoked, the grant may be stored, announced, both or neither: repeat
-// the call. Revoking is putting a grant with StatusRevoked; its key stays for ever.
+// PutGrant stores g under digest and announces what is stored then. It returns the
+// number of the announcement. A revoked grant is stored whatever is there: above a
+// newer version it gets a version of its own. Any other g is not stored over a revoked
+// grant, which is announced again, or ErrRevoked, nor over a newer one, which is an
+// *OutdatedError. After an error other than these two the grant may be stored,
+// announced, both or neither: repeat the call. A revoked grant's key stays for ever.
 func (p *Publisher) PutGrant(ctx context.Context, digest contract.Digest, g contract.Grant) (seq int64, err error) {
+	for attempt := 1; ; attempt++ {
+		stored, err := p.put(ctx, digest, g)
+		outdated := (*OutdatedError)(nil)
+		if errors.As(err, &outdated) && g.Status == contract.StatusRevoked && attempt < revokeAttempts && outdated.Stored < math.MaxInt64 {
+			g.Version = outdated.Stored + 1 // readers heed only what is newer
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("put grant of token %s: %w", g.TokenID, err)
+		}
+		return p.announce(ctx, contract.Change{Kind: contract.ChangeGrant, Digest: digest.Hex(), Grant: stored})
+	}
+}
+
+// put stores g, and returns what is stored then.
+func (p *Publisher) put(ctx context.Context, digest contract.Digest, g contract.Grant) (*contract.Grant, error) {
 	encoded, err := contract.EncodeGrant(g)
 	if err != nil {
-		return 0, fmt.Errorf("put grant: %w", err)
+		return nil, err
 	}
 	reply, err := p.grant.Run(ctx, p.client, []string{contract.GrantKey(digest)}, encoded, g.Version, string(g.Status)).Slice()
 	if err != nil {
-		return 0, fmt.Errorf("put grant of token %s: %w", g.TokenID, err)
+		return nil, err
 	}
+	return grantAnswer(reply, g)
+}
+
+// grantAnswer reads what grantScript answered about g.
+func grantAnswer(reply []any, g contract.Grant) (*contract.Grant, error) {
 	if len(reply) != 2 {
-		return 0, fmt.Errorf("put grant of token %s: unexpected answer", g.TokenID)
+		return nil, errors.New("unexpected answer")
 	}
-	if reply[0] == int64(-1) {
-		return 0, fmt.Errorf("put grant of token %s, version %d: %w", g.TokenID, g.Version, ErrRevoked)
+	if reply[0] == int64(grantRevoked) {
+		return nil, fmt.Errorf("version %d: %w", g.Version, ErrRevoked)
 	}
 	text, _ := reply[1].(string)
 	stored, err := contract.DecodeGrant([]byte(text))
 	if err != nil {
-		return 0, fmt.Errorf("put grant of token %s: stored grant: %w", g.TokenID, err)
+		return nil, fmt.Errorf("stored grant: %w", err)
 	}
-	return p.announce(ctx, contract.Change{Kind: contract.ChangeGrant, Digest: digest.Hex(), Grant: stored})
+	if reply[0] == int64(grantOutdated) {
+		return nil, &OutdatedError{Version: g.Version, Stored: stored.Version}
+	}
+	return stored, nil
 }
 
 // Reload tells every reader to forget what it knows and to read anew. It returns the

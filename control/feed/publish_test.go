@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,34 +102,42 @@ func TestPutGrant(t *testing.T) {
 	if _, err := sub.Receive(ctx); err != nil {
 		t.Fatal(err)
 	}
-	const big = math.MaxInt64 - 1 // a double cannot tell it from its neighbours
+	const big = math.MaxInt64 - 2 // a double cannot tell it from its neighbours
+	var announced int64
 	for i, step := range []struct {
 		version int64
 		status  contract.Status
 		want    int64 // the version stored afterwards
-		err     error
+		blocked int64 // the version that an OutdatedError names
 	}{
-		{3, contract.StatusActive, 3, nil},
-		{3, contract.StatusActive, 3, nil}, // repeated
-		{2, contract.StatusRevoked, 3, nil},
-		{10, contract.StatusSuspended, 10, nil}, // more than 3, although less as text
-		{9, contract.StatusActive, 10, nil},
-		{11, contract.StatusActive, 11, nil},
-		{big, contract.StatusActive, big, nil},
-		{big - 1, contract.StatusRevoked, big, nil},
-		{big + 1, contract.StatusRevoked, big + 1, nil},
-		{big, contract.StatusActive, big + 1, nil}, // late: the revocation stays
-		{big + 1, contract.StatusActive, big + 1, nil},
+		{3, contract.StatusActive, 3, 0},
+		{3, contract.StatusActive, 3, 0},    // repeated
+		{3, contract.StatusSuspended, 3, 3}, // the same number for something else
+		{2, contract.StatusActive, 3, 3},
+		{10, contract.StatusSuspended, 10, 0}, // more than 3, although less as text
+		{9, contract.StatusActive, 10, 10},
+		{11, contract.StatusActive, 11, 0},
+		{big, contract.StatusActive, big, 0},
+		{big - 1, contract.StatusSuspended, big, big},
+		{big - 1, contract.StatusRevoked, big + 1, 0}, // gets a number of its own
+		{big, contract.StatusActive, big + 1, 0},      // late: the revocation stays
+		{big + 1, contract.StatusActive, big + 1, 0},
+		{2, contract.StatusRevoked, big + 1, 0},
 	} {
 		seq, err := p.PutGrant(ctx, d, grant(step.version, step.status))
-		if !errors.Is(err, step.err) {
-			t.Fatalf("step %d: %v", i, err)
-		}
-		if seq != int64(i)+1 {
-			t.Errorf("step %d: number %d, want %d", i, seq, i+1)
-		}
 		if g := stored(t, client, d); g.Version != step.want {
 			t.Errorf("step %d: version %d is stored, want %d", i, g.Version, step.want)
+		}
+		if step.blocked != 0 {
+			outdated := (*feed.OutdatedError)(nil)
+			if !errors.As(err, &outdated) || outdated.Stored != step.blocked || outdated.Version != step.version {
+				t.Errorf("step %d: %v, want an OutdatedError of version %d", i, err, step.blocked)
+			}
+			continue
+		}
+		announced++
+		if err != nil || seq != announced {
+			t.Fatalf("step %d: number %d, %v; want %d", i, seq, err, announced)
 		}
 		changes := log(t, client)
 		last := changes[len(changes)-1]
@@ -175,6 +184,47 @@ func TestRevokedIsFinal(t *testing.T) {
 	}
 }
 
+// A revocation wins although others keep writing newer grants, and whoever follows the
+// feed sees it as the newest.
+func TestRevocationWinsAgainstNewerGrants(t *testing.T) {
+	t.Parallel()
+	client, p := start(t)
+	ctx := context.Background()
+	for range 20 {
+		d := digest(t)
+		if _, err := p.PutGrant(ctx, d, grant(40, contract.StatusActive)); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for v := int64(41); v < 46; v++ {
+				if _, err := p.PutGrant(ctx, d, grant(v, contract.StatusActive)); err != nil && !errors.Is(err, feed.ErrRevoked) &&
+					!errors.As(err, new(*feed.OutdatedError)) {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Go(func() {
+			if _, err := p.PutGrant(ctx, d, grant(2, contract.StatusRevoked)); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		if g := stored(t, client, d); g.Status != contract.StatusRevoked {
+			t.Fatalf("stored %s, version %d", g.Status, g.Version)
+		}
+		var last *contract.Grant
+		for _, c := range log(t, client) {
+			if c.Digest == d.Hex() && (last == nil || c.Grant.Version > last.Version) {
+				last = c.Grant
+			}
+		}
+		if last.Status != contract.StatusRevoked {
+			t.Fatalf("the newest that was announced is %s, version %d", last.Status, last.Version)
+		}
+	}
+}
+
 func TestInvalidGrant(t *testing.T) {
 	t.Parallel()
 	client, p := start(t)
@@ -211,11 +261,15 @@ func TestConcurrentPublishers(t *testing.T) {
 	digests := []contract.Digest{digest(t), digest(t), digest(t)}
 	const each, perPublisher = 8, 50
 	var wg sync.WaitGroup
+	var refused atomic.Int64
 	for w := range each {
 		wg.Go(func() {
 			for i := range perPublisher {
 				version := int64(1 + (i*7+w*13)%100)
-				if _, err := p.PutGrant(ctx, digests[i%3], grant(version, contract.StatusActive)); err != nil {
+				_, err := p.PutGrant(ctx, digests[i%3], grant(version, contract.StatusActive))
+				if outdated := (*feed.OutdatedError)(nil); errors.As(err, &outdated) && outdated.Stored > version {
+					refused.Add(1)
+				} else if err != nil {
 					t.Error(err)
 				}
 			}
@@ -223,8 +277,8 @@ func TestConcurrentPublishers(t *testing.T) {
 	}
 	wg.Wait()
 	changes := log(t, client)
-	if len(changes) != each*perPublisher {
-		t.Errorf("%d changes, want %d", len(changes), each*perPublisher)
+	if want := each*perPublisher - int(refused.Load()); len(changes) != want {
+		t.Errorf("%d changes, want %d", len(changes), want)
 	}
 	newest := map[string]int64{}
 	for _, c := range changes {

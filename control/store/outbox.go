@@ -12,6 +12,10 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
+// ErrLeavePending is for the function that PublishChanges calls: the change could not
+// be published, but that is no failure, and it stays pending.
+var ErrLeavePending = errors.New("leave the change pending")
+
 // PublishChanges hands changes that are not yet published, at most limit, oldest
 // first, to publish, and marks those that it returns nil for, with the number that
 // it returns. With ids it waits for other publishers of these rows, so that on return
@@ -41,6 +45,9 @@ func (s *Store) PublishChanges(ctx context.Context, ids []int64, limit int, publ
 			if err == nil {
 				seq, err = publish(ctx, c)
 			}
+			if errors.Is(err, ErrLeavePending) {
+				continue
+			}
 			if err != nil {
 				failures = append(failures, fmt.Errorf("publish change %d: %w", row.change.ID, err))
 				if failed++; failed == publishFailures || ctx.Err() != nil {
@@ -60,6 +67,12 @@ func (s *Store) PublishChanges(ctx context.Context, ids []int64, limit int, publ
 		return 0, errors.Join(append(failures, explain("publish changes", err))...)
 	}
 	return published, errors.Join(failures...)
+}
+
+// SupersedeChange ends a pending change that a newer one makes void.
+func (t *Tx) SupersedeChange(ctx context.Context, id int64) error {
+	_, err := t.tx.Exec(ctx, `UPDATE config_changes SET published_at = now() WHERE id = $1 AND published_at IS NULL`, id)
+	return explain("supersede change", err)
 }
 
 // PendingChanges returns how many changes wait to be published.

@@ -95,7 +95,11 @@ func (s *Store) Customers(ctx context.Context, after string, limit int) ([]contr
 
 // Token reads one proxy token by its id.
 func (s *Store) Token(ctx context.Context, id string) (control.ProxyToken, error) {
-	rows, _ := s.pool.Query(ctx, selectTokens+` WHERE id = $1`, id)
+	return token(ctx, s.pool, id)
+}
+
+func token(ctx context.Context, q querier, id string) (control.ProxyToken, error) {
+	rows, _ := q.Query(ctx, selectTokens+` WHERE id = $1`, id)
 	k, err := pgx.CollectExactlyOneRow(rows, scanToken)
 	return k, explain("token "+id, err)
 }

@@ -88,6 +88,20 @@ func (t *Tx) UpdateToken(ctx context.Context, id string, status contract.Status,
 	return k, explain("update proxy token "+id, err)
 }
 
+// Token reads one proxy token by its id.
+func (t *Tx) Token(ctx context.Context, id string) (control.ProxyToken, error) {
+	return token(ctx, t.tx, id)
+}
+
+// RaiseTokenVersion makes the version of a token at least version, and returns what
+// it became.
+func (t *Tx) RaiseTokenVersion(ctx context.Context, id string, version int64) (control.ProxyToken, error) {
+	rows, _ := t.tx.Query(ctx, `
+		UPDATE proxy_tokens SET version = greatest(version, $2), updated_at = now() WHERE id = $1 RETURNING `+tokenColumns, id, version)
+	k, err := pgx.CollectExactlyOneRow(rows, scanToken)
+	return k, explain("raise the version of proxy token "+id, err)
+}
+
 // OpenPeriod writes a period and its limit. Where the ledger has opened the row
 // already, what it did not know is filled in; where the period is known, nothing
 // changes. It returns the row.
