@@ -189,6 +189,9 @@ func TestWorkerLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "the events", func() bool { return world.totals(t).Requests == 5 }, w.said)
+	await(t, "the acknowledgement", func() bool {
+		return client.HGet(context.Background(), contract.UsageAckedKey, "r1").Val() == "5"
+	}, w.said)
 	await(t, "the metric", func() bool {
 		_, body := w.get("/metrics")
 		return strings.Contains(body, `billing_ledger_events_total{result="inserted"} 5`)

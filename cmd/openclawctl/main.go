@@ -32,6 +32,7 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2 // the command line or the environment is wrong
 	exitUnpublished = 3 // saved, but the proxies may not know yet
+	exitDifferent   = 4 // the ledger differs
 )
 
 // usageError marks an error of the command line or of the environment.
@@ -53,6 +54,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case errors.Is(err, customers.ErrUnpublished):
 		fmt.Fprintln(stderr, "The change holds. The billing-worker, or the next openclawctl, publishes it once Redis answers.")
 		return exitUnpublished
+	case errors.Is(err, errDifferent):
+		return exitDifferent
 	case errors.As(err, &usageError{}), isCobraUsage(err):
 		fmt.Fprintf(stderr, "See %q.\n", cmd.CommandPath()+" --help")
 		return exitUsage
@@ -93,7 +96,8 @@ saved, the exit code is 3, and it is published later.`,
   openclawctl token create --customer c4mzq7n2k5w3xj6ha
   openclawctl quota set --customer c4mzq7n2k5w3xj6ha --limit 2000000
   openclawctl usage --customer c4mzq7n2k5w3xj6ha --events 20
-  openclawctl token revoke t7k2mhc5wq3xj6n4z`,
+  openclawctl token revoke t7k2mhc5wq3xj6n4z
+  openclawctl ledger verify`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
@@ -112,6 +116,6 @@ saved, the exit code is 3, and it is published later.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "table or json")
-	root.AddCommand(a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand())
+	root.AddCommand(a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand(), a.ledgerCommand())
 	return root
 }

@@ -247,6 +247,15 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"unknown flag", "quota set --custmer c1", nil, 2, "--custmer"},
 		{"unknown command", "qouta", nil, 2, "qouta"},
 		{"negative limit", "quota set --customer c1 --limit -1", nil, 2, "negative"},
+		{"no such replica", "ledger declare-lost r9 --reason x", nil, 1, "replica r9: not found"},
+		{"lost without a reason", "ledger declare-lost r9", nil, 2, "reason"},
+		{"no such dead letter", "ledger deadletters show 9", nil, 1, "dead letter 9: not found"},
+		{"not a dead letter's id", "ledger deadletters replay nine", nil, 2, "not the id"},
+		{"replay of nothing", "ledger deadletters replay", nil, 2, "at least 1 arg"},
+		{"drop without a reason", "ledger deadletters drop 9", nil, 2, "reason"},
+		{"a limit too high", "ledger replicas --limit 99999", nil, 2, "--limit"},
+		{"verify of nobody", "ledger verify --customer c1", nil, 1, "customer c1: not found"},
+		{"a wait below 0", "ledger verify --wait -1s", nil, 2, "--wait"},
 		{"output", "customer list --output xml", nil, 2, "table or json"},
 		{"no environment", "customer list", map[string]string{"DATABASE_URL": "", "REDIS_URL": ""}, 2, "REDIS_URL must"},
 		{"no pepper", "token create --customer c1", map[string]string{"OPENCLAW_TOKEN_PEPPER_FILE": ""}, 2, "OPENCLAW_TOKEN_PEPPER_FILE"},
@@ -321,6 +330,8 @@ func TestHelp(t *testing.T) {
 	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl")}
 	for _, c := range []string{
 		"", "customer create", "customer list", "token create", "token list", "token revoke", "quota set", "quota show", "usage",
+		"ledger verify", "ledger replicas", "ledger declare-lost", "ledger deadletters list", "ledger deadletters show",
+		"ledger deadletters replay", "ledger deadletters drop",
 	} {
 		r := e.run(append(strings.Fields(c), "--help")...)
 		if r.code != 0 || r.stderr != "" || !strings.Contains(r.stdout, "Examples:\n  openclawctl "+c) {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 
 	"github.com/redis/go-redis/v9"
 
@@ -51,7 +52,7 @@ const (
 //
 //	KEYS[1] GrantKey
 //	ARGV: grant, version, status
-//	answer: {one of the above, the stored grant}
+//	answer: {one of the above, the stored grant, its version}
 const grantScript = `
 local old = redis.call('GET', KEYS[1])
 if old and old ~= ARGV[1] then
@@ -60,14 +61,14 @@ if old and old ~= ARGV[1] then
   local status = string.match(old, '"status":"(%a+)"')
   local newer = version and (#version > #ARGV[2] or (#version == #ARGV[2] and version >= ARGV[2]))
   if status == 'revoked' then
-    if newer then return {0, old} end
-    if ARGV[3] ~= 'revoked' then return {-1, old} end
+    if newer then return {0, old, version} end
+    if ARGV[3] ~= 'revoked' then return {-1, old, version} end
   elseif newer then
-    return {-2, old}
+    return {-2, old, version}
   end
 end
 redis.call('SET', KEYS[1], ARGV[1])
-return {1, ARGV[1]}
+return {1, ARGV[1], ARGV[2]}
 `
 
 // changeScript numbers a change, appends it to the log and publishes it. If the
@@ -142,19 +143,25 @@ func (p *Publisher) put(ctx context.Context, digest contract.Digest, g contract.
 
 // grantAnswer reads what grantScript answered about g.
 func grantAnswer(reply []any, g contract.Grant) (*contract.Grant, error) {
-	if len(reply) != 2 {
+	if len(reply) < 2 {
 		return nil, errors.New("unexpected answer")
 	}
-	if reply[0] == int64(grantRevoked) {
+	switch reply[0] {
+	case int64(grantRevoked):
 		return nil, fmt.Errorf("version %d: %w", g.Version, ErrRevoked)
+	case int64(grantOutdated):
+		// The stored grant need not be one that this build can read.
+		text, _ := reply[len(reply)-1].(string)
+		stored, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("version of the stored grant: %w", err)
+		}
+		return nil, &OutdatedError{Version: g.Version, Stored: stored}
 	}
 	text, _ := reply[1].(string)
 	stored, err := contract.DecodeGrant([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("stored grant: %w", err)
-	}
-	if reply[0] == int64(grantOutdated) {
-		return nil, &OutdatedError{Version: g.Version, Stored: stored.Version}
 	}
 	return stored, nil
 }

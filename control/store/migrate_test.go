@@ -2,6 +2,9 @@ package store_test
 
 import (
 	"errors"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -75,7 +78,12 @@ func TestMigrateByFourAtOnce(t *testing.T) {
 	for _, n := range applied {
 		total += n
 	}
-	if got := pg.Query("SELECT count(*) FROM goose_db_version WHERE version_id > 0"); total != 4 || got[0] != '4' {
-		t.Fatalf("applied %v, rows %q; want each of 4 once", applied, got)
+	files, err := os.ReadDir("migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.TrimSpace(pg.Query("SELECT count(*) FROM goose_db_version WHERE version_id > 0"))
+	if total != len(files) || got != strconv.Itoa(total) {
+		t.Fatalf("applied %v, rows %q; want each of %d once", applied, got, len(files))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,7 +21,11 @@ var ErrLeavePending = errors.New("leave the change pending")
 // first, to publish, and marks those that it returns nil for, with the number that
 // it returns. With ids it waits for other publishers of these rows, so that on return
 // they are published, by whomever; without, it leaves rows that another publisher
-// has in hand to it. It goes on after a failure and returns the failures joined.
+// has in hand to it. It goes on after a failure and returns the failures joined, but
+// stops after a few failures of publish in a row: then the next one makes no sense.
+//
+// A change that cannot be read is set aside, for good, and reported this once: see
+// OutboxState.
 //
 // A process that dies between publishing and marking leaves the row pending: it is
 // published once more, which changes nothing.
@@ -29,7 +34,8 @@ func (s *Store) PublishChanges(ctx context.Context, ids []int64, limit int, publ
 	var failures []error
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		query := `SELECT id, kind, customer_id, digest, payload, created_at FROM config_changes
-			WHERE published_at IS NULL AND ($1::bigint[] IS NULL OR id = ANY($1)) ORDER BY id LIMIT $2 FOR UPDATE`
+			WHERE published_at IS NULL AND failed_at IS NULL AND ($1::bigint[] IS NULL OR id = ANY($1))
+			ORDER BY id LIMIT $2 FOR UPDATE`
 		if ids == nil {
 			query += ` SKIP LOCKED`
 		}
@@ -41,10 +47,14 @@ func (s *Store) PublishChanges(ctx context.Context, ids []int64, limit int, publ
 		failed := 0 // in a row
 		for _, row := range changes {
 			c, err := row.decode()
-			var seq int64
-			if err == nil {
-				seq, err = publish(ctx, c)
+			if err != nil {
+				failures = append(failures, fmt.Errorf("change %d cannot be read and is set aside: %w", row.change.ID, err))
+				if _, err := tx.Exec(ctx, `UPDATE config_changes SET failed_at = now(), error = $2 WHERE id = $1`, row.change.ID, err.Error()); err != nil {
+					return err
+				}
+				continue
 			}
+			seq, err := publish(ctx, c)
 			if errors.Is(err, ErrLeavePending) {
 				continue
 			}
@@ -75,11 +85,31 @@ func (t *Tx) SupersedeChange(ctx context.Context, id int64) error {
 	return explain("supersede change", err)
 }
 
+// OutboxState says how much waits in the outbox.
+type OutboxState struct {
+	Pending int64         // changes that wait to be published
+	Oldest  time.Duration // age of the oldest of them; 0 without any
+	// Failed changes were set aside because they cannot be read. Someone must look at
+	// them: column error of table config_changes.
+	Failed int64
+}
+
+// OutboxState reads the state of the outbox.
+func (s *Store) OutboxState(ctx context.Context) (OutboxState, error) {
+	var o OutboxState
+	var seconds float64
+	err := s.pool.QueryRow(ctx, `
+		SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8,
+			(SELECT count(*) FROM config_changes WHERE failed_at IS NOT NULL)
+		FROM config_changes WHERE published_at IS NULL AND failed_at IS NULL`).Scan(&o.Pending, &seconds, &o.Failed)
+	o.Oldest = max(time.Duration(seconds*float64(time.Second)), 0)
+	return o, explain("state of the outbox", err)
+}
+
 // PendingChanges returns how many changes wait to be published.
 func (s *Store) PendingChanges(ctx context.Context) (int64, error) {
-	var n int64
-	err := s.pool.QueryRow(ctx, `SELECT count(*) FROM config_changes WHERE published_at IS NULL`).Scan(&n)
-	return n, explain("count pending changes", err)
+	o, err := s.OutboxState(ctx)
+	return o.Pending, err
 }
 
 // publishFailures in a row mean that trying the next change makes no sense now.
@@ -114,6 +144,8 @@ func (r changeRow) decode() (control.Change, error) {
 		if err := json.Unmarshal(r.payload, &c.Limit); err != nil {
 			return c, fmt.Errorf("decode limit: %w", err)
 		}
+	default:
+		return c, fmt.Errorf("unknown kind %q", c.Kind)
 	}
 	return c, nil
 }

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/andreabadesso/openclaw-cloud/control/billing"
+)
+
+func (a *app) ledgerCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "ledger", Short: "Verify what was metered, and look after what could not be recorded", Args: cobra.NoArgs}
+	cmd.AddCommand(a.verifyCommand(), a.deadLettersCommand(), a.replicasCommand(), a.declareLostCommand())
+	return cmd
+}
+
+// errDifferent says that the ledger was looked at and does not agree with itself.
+var errDifferent = errors.New("the ledger differs")
+
+func (a *app) verifyCommand() *cobra.Command {
+	var o billing.VerifyOptions
+	var repair bool
+	cmd := &cobra.Command{
+		Use:   "verify [--customer ID] [--period P]",
+		Short: "Compare totals with events, and Redis with both",
+		Long: `verify sums up the events of each period and compares the sums with the period's
+totals and with what Redis charges to the limit. It prints the periods that differ,
+and then exits with 4.
+
+Events need a moment from Redis to Postgres: where only Redis differs, verify looks
+again for --wait. A customer that is busy all the time may still differ by what is on
+its way. Periods that began before the months whose events are kept are not compared.
+
+With --repair-totals the totals are set to the sums of the events, which is written
+to the audit log, and everything is verified once more.`,
+		Example: `  openclawctl ledger verify
+  openclawctl ledger verify --customer c4mzq7n2k5w3xj6ha --output json
+  openclawctl ledger verify --customer c4mzq7n2k5w3xj6ha --period 20310501T102030Z --repair-totals`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Wait < 0 {
+				return usageError{errors.New("--wait must not be negative")}
+			}
+			return a.with(cmd, func(ctx context.Context, s *session) error {
+				return a.verify(ctx, cmd, s.books(), o, repair)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&o.Customer, "customer", "", "only this customer")
+	cmd.Flags().StringVar(&o.Period, "period", "", "only the period with this id")
+	cmd.Flags().DurationVar(&o.Wait, "wait", defaultWait, "for how long to look again where Redis differs")
+	cmd.Flags().BoolVar(&repair, "repair-totals", false, "set totals that differ to the sums of their events")
+	return cmd
+}
+
+// books is the session's view of the ledger.
+func (s *session) books() *billing.Books { return &billing.Books{Store: s.store, Redis: s.redis} }
+
+func (a *app) verify(ctx context.Context, cmd *cobra.Command, books *billing.Books, o billing.VerifyOptions, repair bool) error {
+	v, err := books.Verify(ctx, o)
+	if err != nil {
+		return err
+	}
+	repaired := 0
+	if repair && len(v.Different) > 0 {
+		if repaired, err = books.RepairTotals(ctx, a.actor, v.Different); err != nil {
+			return err
+		}
+		if v, err = books.Verify(ctx, o); err != nil {
+			return err
+		}
+	}
+	data := struct {
+		billing.Verified
+		Repaired int `json:"repaired"`
+	}{v, repaired}
+	if a.output == "json" {
+		err = a.show(cmd, data)
+	} else {
+		err = a.showVerified(cmd, v, repaired)
+	}
+	if err == nil && len(v.Different) > 0 {
+		err = fmt.Errorf("%w: %d of %d periods", errDifferent, len(v.Different), v.Periods)
+	}
+	return err
+}
+
+func (a *app) showVerified(cmd *cobra.Command, v billing.Verified, repaired int) error {
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "verified %d periods, %d differ, %d repaired, %d too old to compare\n", v.Periods, len(v.Different), repaired, v.NotKept)
+	if len(v.Different) == 0 {
+		return nil
+	}
+	t := table{head: []string{"CUSTOMER", "PERIOD", "WHAT", "TOTALS", "EVENTS", "REDIS"}}
+	for _, c := range v.Different {
+		row := func(what string, recorded, counted int64, redis string) {
+			t.rows = append(t.rows, []string{c.CustomerID, c.PeriodID, what, number(recorded), number(counted), redis})
+		}
+		r, n := c.Recorded, c.Counted
+		for _, f := range []struct {
+			what              string
+			recorded, counted int64
+		}{
+			{"requests", r.Requests, n.Requests}, {"prompt", r.Prompt, n.Prompt}, {"cached", r.Cached, n.Cached},
+			{"completion", r.Completion, n.Completion}, {"reasoning", r.Reasoning, n.Reasoning}, {"unbilled", r.Unbilled, n.Unbilled},
+		} {
+			if f.recorded != f.counted {
+				row(f.what, f.recorded, f.counted, "")
+			}
+		}
+		if r.Settled != n.Settled || c.RedisDiffers() {
+			redis := "-"
+			if c.Redis != nil {
+				redis = number(*c.Redis)
+			}
+			row("settled", r.Settled, n.Settled, redis)
+		}
+	}
+	return a.show(cmd, nil, t)
+}
+
+func (a *app) replicasCommand() *cobra.Command {
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "replicas",
+		Short: "List the proxies' journals and what they may forget",
+		Long: `replicas lists every token-proxy, by the id of its journal, that ever sent an event,
+those seen last first. All of its events up to ACKED are in Postgres; HIGHEST is the
+highest number that is. Where the two differ for longer than a moment, an event
+between them is missing: on its way, or parked in a form that shows no number.`,
+		Example: `  openclawctl ledger replicas
+  openclawctl ledger replicas --limit 10 --output json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkLimit(limit); err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, s *session) error {
+				list, err := s.store.Replicas(ctx, limit)
+				if err != nil {
+					return err
+				}
+				t := table{head: []string{"REPLICA", "STATUS", "FIRST SEEN", "LAST SEEN", "ACKED", "HIGHEST", "LOST", "REASON"}}
+				for _, r := range list {
+					t.rows = append(t.rows, []string{
+						r.ID, string(r.Status), when(r.FirstSeen), when(r.LastSeen), number(r.Acked), number(r.Highest), when(r.LostAt), r.LostReason,
+					})
+				}
+				return a.show(cmd, nonNil(list), t)
+			})
+		},
+	}
+	cmd.Flags().IntVar(&limit, "limit", defaultRows, "how many to show")
+	return cmd
+}
+
+func (a *app) declareLostCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "declare-lost REPLICA --reason TEXT",
+		Short: "Record that a proxy's journal will not come back",
+		Long: `declare-lost records, in the audit log too, that the journal of a token-proxy will not
+come back, such as after the loss of its node. What that journal held and did not send
+is then lost: declare nothing lost that may still start again. Declaring it again
+changes nothing.`,
+		Example: `  openclawctl ledger declare-lost 4f2k7q5w3xj6hac4 --reason "node burnt down"`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(ctx context.Context, s *session) error {
+				lost, err := s.books().DeclareLost(ctx, a.actor, args[0], reason)
+				if err != nil {
+					return err
+				}
+				released := "-"
+				if lost.Released != nil {
+					released = number(*lost.Released)
+				}
+				return a.show(cmd, lost, table{
+					head: []string{"REPLICA", "STATUS", "LAST SEEN", "ACKED", "HIGHEST", "LOST", "RELEASED", "REASON"},
+					rows: [][]string{{
+						lost.ID, string(lost.Status), when(lost.LastSeen), number(lost.Acked), number(lost.Highest), when(lost.LostAt),
+						released, lost.LostReason,
+					}},
+				})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
+	_ = cmd.MarkFlagRequired("reason") // fails only for a flag that is not there
+	return cmd
+}

@@ -1,0 +1,219 @@
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// event returns a valid event that settles 15 tokens.
+func event(customer, period string, seq int64) contract.Event {
+	return contract.Event{
+		Replica: "r1", Seq: seq, AdmittedAt: time.Now().UTC().Truncate(time.Microsecond), PeriodID: period,
+		RequestID: fmt.Sprintf("req-%d", seq), CustomerID: customer, BoxID: "b1", TokenID: "t1", Tier: "starter", ModelAsked: "k2",
+		ModelServed: "k2", Face: contract.FaceOpenAI, Upstream: "sim", Prompt: 10, Completion: 5, Settled: 15, Reserved: 20,
+		Basis: contract.BasisUpstream, Outcome: contract.OutcomeOK, Status: 200,
+	}
+}
+
+// record writes events as the ledger would.
+func (e *env) record(dead []control.DeadLetter, events ...contract.Event) {
+	e.t.Helper()
+	var list []control.Delivery
+	for i, ev := range events {
+		payload, err := json.Marshal(ev)
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		list = append(list, control.Delivery{StreamID: fmt.Sprintf("1-%d", ev.Seq), Index: i, Payload: payload, Event: ev})
+	}
+	if _, err := e.store.RecordUsage(e.t.Context(), list, dead); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func (e *env) audit() string {
+	return strings.TrimSpace(e.pg.Query("SELECT string_agg(action || '/' || actor, ' ' ORDER BY id) FROM audit_log WHERE action LIKE 'ledger.%'"))
+}
+
+type verified struct {
+	Periods   int
+	Repaired  int
+	Different []struct {
+		CustomerID string `json:"customer_id"`
+		Recorded   control.UsageTotals
+		Counted    control.UsageTotals
+		Redis      *int64 `json:"redis_settled"`
+	}
+}
+
+func TestLedgerVerify(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	var c, idle created
+	e.ok(&c, "customer", "create", "--name", "Ada")
+	e.ok(&idle, "customer", "create", "--name", "Idle")
+	id, period := c.Customer.ID, c.Period.ID
+	e.record(nil, event(id, period, 1), event(id, period, 2))
+	settled := func(n int) {
+		if err := e.redis.Client().HSet(t.Context(), contract.QuotaKey(id, period), "settled", n).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settled(30)
+	var v verified
+	e.ok(&v, "ledger", "verify")
+	if v.Periods != 2 || len(v.Different) != 0 {
+		t.Errorf("all agree: %+v", v)
+	}
+
+	settled(31)
+	r := e.run("ledger", "verify", "--wait", "0s", "--output", "json")
+	if err := json.Unmarshal([]byte(r.stdout), &v); err != nil || r.code != 4 || !strings.Contains(r.stderr, "1 of 2 periods") {
+		t.Fatalf("exit code %d, %v\n%s%s", r.code, err, r.stdout, r.stderr)
+	}
+	if len(v.Different) != 1 || v.Different[0].CustomerID != id || *v.Different[0].Redis != 31 || v.Different[0].Counted.Settled != 30 {
+		t.Errorf("Redis ahead: %+v", v)
+	}
+	e.ok(&v, "ledger", "verify", "--customer", idle.Customer.ID)
+	settled(30)
+
+	e.pg.Query("UPDATE usage_periods SET settled_tokens = 99, requests = 7 WHERE customer_id = '" + id + "'")
+	r = e.run("ledger", "verify", "--customer", id, "--period", period)
+	if r.code != 4 {
+		t.Errorf("exit code %d", r.code)
+	}
+	for _, row := range []string{
+		id + "  " + period + "  requests  7       2", id + "  " + period + "  settled   99      30      30",
+	} {
+		if !strings.Contains(r.stdout, row) {
+			t.Errorf("no %q in\n%s", row, r.stdout)
+		}
+	}
+	e.ok(&v, "ledger", "verify", "--repair-totals")
+	if v.Repaired != 1 || len(v.Different) != 0 || e.audit() != "ledger.repair_totals/ada" {
+		t.Errorf("repaired: %+v, audit log %s", v, e.audit())
+	}
+	if r := e.run("ledger", "verify"); r.code != 0 || !strings.Contains(r.stdout, "verified 2 periods, 0 differ") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	// What could not be compared is not said to agree.
+	e.redis.Stop()
+	if r := e.run("ledger", "verify"); r.code != 1 || !strings.Contains(r.stderr, "ask Redis") {
+		t.Errorf("without Redis: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+func TestLedgerDeadLetters(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	var c created
+	e.ok(&c, "customer", "create", "--name", "Ada")
+	good, early := event(c.Customer.ID, c.Period.ID, 1), event("c1", "p1", 2)
+	e.record([]control.DeadLetter{{StreamID: "2-1", Index: -1, Payload: []byte("\x1b[2Jx\xff"), Reason: "not JSON"}}, good, early)
+
+	var list []control.DeadLetter
+	e.ok(&list, "ledger", "deadletters", "list")
+	if len(list) != 2 || list[1].Replica != "r1" || list[1].Seq != 2 || list[1].Reason != "unknown customer" || list[0].Index != -1 {
+		t.Fatalf("dead letters %+v", list)
+	}
+	waits, junk := fmt.Sprint(list[1].ID), fmt.Sprint(list[0].ID)
+	if r := e.run("ledger", "deadletters", "list"); r.code != 0 || !strings.Contains(r.stdout, "r1-2") || !strings.Contains(r.stdout, "unknown customer") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	var shown struct {
+		control.DeadLetter
+		Text string
+	}
+	e.ok(&shown, "ledger", "deadletters", "show", waits)
+	if shown.ID != list[1].ID || !strings.Contains(shown.Text, `"request_id":"req-2"`) {
+		t.Errorf("shown %+v", shown)
+	}
+	if r := e.run("ledger", "deadletters", "show", junk); r.code != 0 || strings.Contains(r.stdout, "\x1b") || !strings.Contains(r.stdout, "[2Jx") {
+		t.Errorf("exit code %d\n%q%s", r.code, r.stdout, r.stderr)
+	}
+
+	// Refused again: each says why, and stays.
+	r := e.run("ledger", "deadletters", "replay", waits, junk)
+	if r.code != 1 || !strings.Contains(r.stderr, "unknown customer") || !strings.Contains(r.stderr, "dead letter "+junk) {
+		t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	e.pg.Query("INSERT INTO customers (id, name, tier) VALUES ('c1', 'x', 'starter')")
+	r = e.run("ledger", "deadletters", "replay", waits, junk, "--output", "json")
+	var done []struct{ ID, Inserted, Duplicates, Parked int64 }
+	if err := json.Unmarshal([]byte(r.stdout), &done); err != nil || r.code != 1 || len(done) != 1 || done[0].ID != list[1].ID || done[0].Inserted != 1 {
+		t.Errorf("exit code %d, %v\n%s%s", r.code, err, r.stdout, r.stderr)
+	}
+	if got := e.redis.Client().HGet(t.Context(), contract.UsageAckedKey, "r1").Val(); got != "2" {
+		t.Errorf("acked %q", got)
+	}
+	if r := e.run("ledger", "deadletters", "replay", waits); r.code != 1 || !strings.Contains(r.stderr, "it was replayed") {
+		t.Errorf("replayed twice: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	var dropped struct{ Dropped []int64 }
+	e.ok(&dropped, "ledger", "deadletters", "drop", junk, "--reason", "noise")
+	if len(dropped.Dropped) != 1 || dropped.Dropped[0] != list[0].ID {
+		t.Errorf("dropped %+v", dropped)
+	}
+	e.ok(&list, "ledger", "deadletters", "list")
+	if len(list) != 0 {
+		t.Errorf("waiting %+v", list)
+	}
+	var all []control.DeadLetter
+	e.ok(&all, "ledger", "deadletters", "list", "--all", "--limit", "2")
+	if len(all) != 2 || all[0].DroppedAt.IsZero() || all[1].ReplayedAt.IsZero() || all[0].ReplayedAt != all[1].DroppedAt {
+		t.Errorf("all %+v", all)
+	}
+	if e.audit() != "ledger.replay/ada ledger.drop/ada" {
+		t.Errorf("audit log %s", e.audit())
+	}
+	if got := strings.TrimSpace(e.pg.Query("SELECT detail->>'reason' FROM audit_log WHERE action = 'ledger.drop'")); got != "noise" {
+		t.Errorf("reason %q", got)
+	}
+}
+
+// Without Redis a replay is recorded all the same, and says that replicas wait.
+func TestLedgerReplayWithoutRedis(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.record(nil, event("c1", "p1", 1))
+	e.pg.Query("INSERT INTO customers (id, name, tier) VALUES ('c1', 'x', 'starter')")
+	e.redis.Stop()
+	id := strings.TrimSpace(e.pg.Query("SELECT id FROM dead_letters"))
+	if r := e.run("ledger", "deadletters", "replay", id); r.code != 0 || !strings.Contains(r.stderr, "do not know yet") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if got := strings.TrimSpace(e.pg.Query("SELECT requests FROM usage_periods")); got != "1" {
+		t.Errorf("%s requests", got)
+	}
+}
+
+func TestLedgerReplicas(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	var c created
+	e.ok(&c, "customer", "create", "--name", "Ada")
+	e.record(nil, event(c.Customer.ID, c.Period.ID, 1), event(c.Customer.ID, c.Period.ID, 2), event(c.Customer.ID, c.Period.ID, 5))
+	var list []control.Replica
+	e.ok(&list, "ledger", "replicas")
+	if len(list) != 1 || list[0].ID != "r1" || list[0].Acked != 2 || list[0].Highest != 5 || list[0].Status != control.ReplicaLive {
+		t.Errorf("replicas %+v", list)
+	}
+	var lost struct {
+		control.Replica
+		Released *int64 `json:"released_tokens"`
+	}
+	e.ok(&lost, "ledger", "declare-lost", "r1", "--reason", "node burnt down")
+	if lost.Status != control.ReplicaLost || lost.LostReason != "node burnt down" || lost.Released != nil {
+		t.Errorf("lost %+v", lost)
+	}
+	r := e.run("ledger", "replicas")
+	if r.code != 0 || !strings.Contains(r.stdout, "lost") || !strings.Contains(r.stdout, "node burnt down") || e.audit() != "ledger.declare_lost/ada" {
+		t.Errorf("exit code %d, audit log %s\n%s%s", r.code, e.audit(), r.stdout, r.stderr)
+	}
+}
