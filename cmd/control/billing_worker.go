@@ -54,7 +54,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.StringVar(&s.listen, "listen", ":8082", "address of /healthz, /readyz and /metrics")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
 	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published")
-	f.DurationVar(&s.renewEvery, "renew-every", time.Second, "how often to look for customers whose period has ended")
+	f.DurationVar(&s.renewEvery, "renew-every", 5*time.Second, "how often to look for customers whose period has ended")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
 	f.DurationVar(&s.ledger.ClaimIdle, "ledger-claim-idle", 30*time.Second, "how long an entry may be pending before it is taken from a worker that seems dead")

@@ -23,19 +23,37 @@ type change struct {
 // change runs do in a transaction that has locked the customer and made sure that its
 // present period is open, and then publishes what do put into the outbox.
 func (s *Service) change(ctx context.Context, customerID string, do func(*change) error) error {
-	return s.locked(ctx, customerID, func(c *change) error {
-		if err := c.openPeriod(ctx, s.now()); err != nil {
-			return err
-		}
-		return do(c)
-	})
+	outbox, err := s.commit(ctx, customerID, s.withPeriod(ctx, do))
+	if err != nil {
+		return err
+	}
+	return s.publishNow(ctx, outbox)
 }
 
 // locked is change without a period: what must work whatever is wrong with the
 // customer's tier or periods.
 func (s *Service) locked(ctx context.Context, customerID string, do func(*change) error) error {
-	var outbox []int64
-	err := s.Store.InTx(ctx, func(tx *store.Tx) error {
+	outbox, err := s.commit(ctx, customerID, do)
+	if err != nil {
+		return err
+	}
+	return s.publishNow(ctx, outbox)
+}
+
+// withPeriod opens the customer's present period before do.
+func (s *Service) withPeriod(ctx context.Context, do func(*change) error) func(*change) error {
+	return func(c *change) error {
+		if err := c.openPeriod(ctx, s.now()); err != nil {
+			return err
+		}
+		return do(c)
+	}
+}
+
+// commit runs do in a transaction that has locked the customer, and returns what is to
+// be published.
+func (s *Service) commit(ctx context.Context, customerID string, do func(*change) error) (outbox []int64, err error) {
+	err = s.Store.InTx(ctx, func(tx *store.Tx) error {
 		c := &change{tx: tx, tiers: s.Tiers}
 		var err error
 		if c.customer, err = tx.LockCustomer(ctx, customerID); err != nil {
@@ -47,10 +65,7 @@ func (s *Service) locked(ctx context.Context, customerID string, do func(*change
 		outbox = c.outbox
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return s.publishNow(ctx, outbox)
+	return outbox, err
 }
 
 // openPeriod finds the present period, or opens it if the last one has ended: in the

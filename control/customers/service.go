@@ -198,30 +198,6 @@ func (s *Service) SetLimit(ctx context.Context, actor, customerID string, tokens
 	return period, nil
 }
 
-// renewBatch is how many customers RenewDue looks at in one call.
-const renewBatch = 200
-
-// RenewDue opens the present period of customers whose last one has ended, and
-// publishes their grants with it. It returns how many it renewed. Any number of
-// processes may call it.
-func (s *Service) RenewDue(ctx context.Context) (int, error) {
-	due, err := s.Store.DueForRenewal(ctx, s.now(), renewBatch)
-	if err != nil {
-		return 0, fmt.Errorf("renew: %w", err)
-	}
-	var errs []error
-	for i, id := range due {
-		// Entering a change opens the period.
-		if err := s.change(ctx, id, func(*change) error { return nil }); err != nil {
-			errs = append(errs, fmt.Errorf("renew customer %s: %w", id, err))
-		}
-		if ctx.Err() != nil {
-			return i, errors.Join(errs...)
-		}
-	}
-	return len(due) - len(errs), errors.Join(errs...)
-}
-
 func (s *Service) now() time.Time {
 	if s.Now != nil {
 		return s.Now().UTC().Truncate(time.Microsecond)

@@ -126,18 +126,25 @@ func (s *Store) Periods(ctx context.Context, customer string, limit int) ([]cont
 	return list, explain("periods of customer "+customer, err)
 }
 
-// DueForRenewal lists customers, at most limit, that are not cancelled and whose
-// known periods have all ended by at.
-func (s *Store) DueForRenewal(ctx context.Context, at time.Time, limit int) ([]string, error) {
-	rows, _ := s.pool.Query(ctx, `
-		SELECT c.id FROM customers c
-		WHERE c.status <> 'cancelled'
-			AND NOT EXISTS (SELECT FROM usage_periods p WHERE p.customer_id = c.id AND p.ends_at > $1)
-			AND EXISTS (SELECT FROM usage_periods p WHERE p.customer_id = c.id AND p.ends_at <= $1)
-		ORDER BY c.id LIMIT $2`, at, limit)
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return ids, explain("customers due for renewal", err)
+// Due is a customer whose last period has ended.
+type Due struct {
+	ID  string
+	End time.Time // of the period
 }
+
+// DueForRenewal lists customers, at most limit, that are not cancelled and whose
+// known periods have all ended by at: those that wait longest first, from after on
+// (zero for the first page, then the last entry of the page before).
+func (s *Store) DueForRenewal(ctx context.Context, at time.Time, after Due, limit int) ([]Due, error) {
+	rows, _ := s.pool.Query(ctx, dueForRenewal, at, after.End, after.ID, limit)
+	due, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Due])
+	return due, explain("customers due for renewal", err)
+}
+
+const dueForRenewal = `
+	SELECT id, renews_at FROM customers
+	WHERE status <> 'cancelled' AND renews_at <= $1 AND (renews_at, id) > ($2, $3)
+	ORDER BY renews_at, id LIMIT $4`
 
 // Events lists the newest usage events of a customer, newest first.
 func (s *Store) Events(ctx context.Context, customer string, limit int) ([]contract.Event, error) {

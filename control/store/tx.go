@@ -104,7 +104,7 @@ func (t *Tx) RaiseTokenVersion(ctx context.Context, id string, version int64) (c
 
 // OpenPeriod writes a period and its limit. Where the ledger has opened the row
 // already, what it did not know is filled in; where the period is known, nothing
-// changes. It returns the row.
+// changes. It returns the row. DueForRenewal goes by the last period opened so.
 func (t *Tx) OpenPeriod(ctx context.Context, p control.UsagePeriod) (control.UsagePeriod, error) {
 	rows, _ := t.tx.Query(ctx, `
 		INSERT INTO usage_periods AS p (customer_id, period_id, starts_at, ends_at, limit_tokens, limit_version)
@@ -118,6 +118,10 @@ func (t *Tx) OpenPeriod(ctx context.Context, p control.UsagePeriod) (control.Usa
 		RETURNING `+periodColumns,
 		p.CustomerID, p.ID, p.Start, p.End, p.LimitTokens, p.LimitVersion)
 	out, err := pgx.CollectExactlyOneRow(rows, scanPeriod)
+	if err == nil {
+		_, err = t.tx.Exec(ctx, `
+			UPDATE customers SET renews_at = $2 WHERE id = $1 AND (renews_at IS NULL OR renews_at < $2)`, out.CustomerID, out.End)
+	}
 	return out, explain("open period of customer "+p.CustomerID, err)
 }
 
