@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -94,11 +93,6 @@ func (m *Metrics) observe(c *call, took time.Duration) {
 	if c.ttfb > 0 {
 		m.ttfb.WithLabelValues(c.upstreamName).Observe(c.ttfb.Seconds())
 	}
-}
-
-// upstreamStatus counts an upstream's error status.
-func (m *Metrics) upstreamStatus(status int) {
-	m.upstreamErrors.WithLabelValues(strconv.Itoa(status)).Inc()
 }
 
 // registerState exports what only a running server knows.
