@@ -28,7 +28,7 @@ func (s *Server) admit(c *call, body []byte) (refusal, detail) {
 	if s.state.Load() == stateClosed {
 		return refuseDraining, detail{}
 	}
-	if s.meter.Full() {
+	if s.journal.Full() {
 		return refuseQuotaUnavailable, detail{message: "usage cannot be recorded at the moment"}
 	}
 	if !s.customers.enter(c.grant.CustomerID, c.grant.Concurrent) {
@@ -152,7 +152,7 @@ var unit = contract.Weights{Prompt: 1, Cached: 1, Completion: 1}
 func (s *Server) account(c *call) quota.Account {
 	return quota.Account{
 		Customer: c.grant.CustomerID, Period: c.grant.Period,
-		Limit: c.grant.MonthlyLimit, LimitVersion: c.grant.LimitVersion,
+		Limit: c.grant.MonthlyLimit, LimitVersion: c.grant.LimitVersion, HoldID: c.requestID,
 	}
 }
 

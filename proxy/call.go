@@ -8,6 +8,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
@@ -59,6 +60,7 @@ type call struct {
 	upstreamID   string // the upstream's name for the request
 	cancel       upstream.Canceler
 	unwatch      func()
+	slot         journal.Slot // the request in the journal, from before it is sent until it is settled
 	resp         *upstream.Response
 	forwarded    bool // the upstream may have seen the request: an event is due
 	ttfb         time.Duration

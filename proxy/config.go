@@ -23,6 +23,7 @@ type Config struct {
 	Admin           string `json:"admin"`              // health, metrics and pprof; never public ("127.0.0.1:9090")
 	RedisURL        string `json:"redis_url"`          // redis://host:port/0
 	TokenPepperFile string `json:"token_pepper_file"`  // file with the pepper of token digests, shared with the control plane
+	JournalDir      string `json:"journal_dir"`        // where usage is kept until Postgres has it ("/var/lib/openclaw/token-proxy")
 	AllowUnsafe     bool   `json:"allow_unsafe_redis"` // start although Redis evicts keys or has no AOF (development only)
 
 	Upstreams []upstream.Config `json:"upstreams"`
@@ -50,7 +51,8 @@ type Limits struct {
 	VideoTokens      int64 `json:"video_tokens"`       // upper bound of one video (131,072)
 	AuthFailures     int   `json:"auth_failures"`      // failed authentications per address and minute (60)
 	CachedTokens     int64 `json:"cached_tokens"`      // grants kept in memory (100,000)
-	QueuedEvents     int   `json:"queued_events"`      // usage events that wait for Redis before new work is refused (100,000)
+	JournalSlots     int   `json:"journal_slots"`      // forwarded requests in flight (16,384)
+	JournalBytes     int64 `json:"journal_bytes"`      // room for usage that Postgres does not have yet; then new work is refused (64 MiB)
 }
 
 // Timeouts bound how long things take.
@@ -77,6 +79,7 @@ func setDefault[T comparable](p *T, v T) {
 func (c *Config) SetDefaults() {
 	setDefault(&c.Listen, ":8080")
 	setDefault(&c.Admin, "127.0.0.1:9090")
+	setDefault(&c.JournalDir, "/var/lib/openclaw/token-proxy")
 	setDefault(&c.LogLevel, "info")
 	l := &c.Limits
 	setDefault(&l.Connections, 20_000)
@@ -92,7 +95,8 @@ func (c *Config) SetDefaults() {
 	setDefault(&l.VideoTokens, 131_072)
 	setDefault(&l.AuthFailures, 60)
 	setDefault(&l.CachedTokens, 100_000)
-	setDefault(&l.QueuedEvents, 100_000)
+	setDefault(&l.JournalSlots, 16_384)
+	setDefault(&l.JournalBytes, 64<<20)
 	t := &c.Timeouts
 	setDefault(&t.ReadRequest, Duration(30*time.Second))
 	setDefault(&t.Idle, Duration(75*time.Second))
@@ -144,7 +148,7 @@ func (c *Config) Validate() error {
 		{"event_bytes", int64(c.Limits.EventBytes)}, {"default_output_cap", c.Limits.DefaultOutputCap},
 		{"min_output", c.Limits.MinOutput}, {"image_tokens", c.Limits.ImageTokens},
 		{"video_tokens", c.Limits.VideoTokens}, {"auth_failures", int64(c.Limits.AuthFailures)},
-		{"cached_tokens", c.Limits.CachedTokens}, {"queued_events", int64(c.Limits.QueuedEvents)},
+		{"cached_tokens", c.Limits.CachedTokens}, {"journal_slots", int64(c.Limits.JournalSlots)}, {"journal_bytes", c.Limits.JournalBytes},
 	} {
 		if v.n <= 0 {
 			bad("limits.%s is %d: it must be positive, or left out for its default", v.name, v.n)

@@ -50,7 +50,7 @@ func TestConfigDefaults(t *testing.T) {
 	limits := proxy.Limits{
 		Connections: 20_000, PerAddress: 1000, HeaderBytes: 16 << 10, BodyBytes: 8 << 20, InFlightBytes: 1 << 30,
 		AnswerBytes: 32 << 20, EventBytes: 1 << 20, DefaultOutputCap: 32_768, MinOutput: 256,
-		ImageTokens: 8192, VideoTokens: 131_072, AuthFailures: 60, CachedTokens: 100_000, QueuedEvents: 100_000,
+		ImageTokens: 8192, VideoTokens: 131_072, AuthFailures: 60, CachedTokens: 100_000, JournalSlots: 16_384, JournalBytes: 64 << 20,
 	}
 	if got.Limits != limits {
 		t.Errorf("limits %+v\nwant   %+v", got.Limits, limits)

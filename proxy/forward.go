@@ -11,6 +11,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 )
 
@@ -49,6 +50,12 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 		}
 		c.target, c.served, c.upstreamName = t, t.Served(), t.Config().Name
 		req := s.upstreamRequest(c, t, &ctx.Request)
+		if c.slot, err = s.journal.Begin(c.intent()); err != nil {
+			c.release(upstream.Result{})
+			s.log.Error("request refused: it cannot be journalled", "request_id", c.requestID, "error", err)
+			return refuseQuotaUnavailable, detail{message: "usage cannot be recorded at the moment"}
+		}
+		c.slot.Sent()
 		resp, err := t.Do(&req, &c.cancel)
 		if err == nil {
 			c.resp, c.forwarded = resp, true
@@ -60,12 +67,25 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 		}
 		canceled := c.cancel.Cause() != nil
 		c.release(upstream.Result{Failed: !canceled})
-		c.forwarded = c.forwarded || uerr.Sent
+		c.forwarded = uerr.Sent
+		if !uerr.Sent {
+			c.slot.Abandon()
+		}
 		if !uerr.Sent && !canceled && attempt < attempts {
 			continue
 		}
 		s.log.Info("upstream call failed", "request_id", c.requestID, "upstream", c.upstreamName, "error", uerr.Error())
 		return s.sendFailed(c, uerr)
+	}
+}
+
+// intent is what the journal must know of the call if this process dies.
+func (c *call) intent() *journal.Intent {
+	return &journal.Intent{
+		AdmittedAt: c.admitted, PeriodID: c.hold.PeriodID, RequestID: c.requestID,
+		CustomerID: c.grant.CustomerID, BoxID: c.grant.BoxID, TokenID: c.grant.TokenID, Tier: c.grant.Tier,
+		ModelAsked: c.model, ModelServed: c.served, Face: c.contractFace(), Upstream: c.upstreamName,
+		Reserved: c.hold.Tokens, Weights: c.grant.Weights, PromptBound: c.promptBound, OutputBound: c.outputBound,
 	}
 }
 

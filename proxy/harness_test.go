@@ -24,6 +24,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
+	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 	"github.com/andreabadesso/openclaw-cloud/quota"
@@ -153,9 +154,10 @@ func (w *world) replica(opts ...option) *replica {
 	t := w.t
 	t.Helper()
 	cfg := proxy.Config{
-		Listen: "127.0.0.1:0", RedisURL: w.redis.URL, TokenPepperFile: os.DevNull, Upstreams: w.upstreams(),
+		Listen: "127.0.0.1:0", RedisURL: w.redis.URL, TokenPepperFile: os.DevNull, JournalDir: t.TempDir(), Upstreams: w.upstreams(),
 		Timeouts: proxy.Timeouts{Redis: proxy.Duration(5 * time.Second), PreStop: proxy.Duration(10 * time.Millisecond), Drain: proxy.Duration(5 * time.Second)},
 	}
+	cfg.Limits.JournalSlots, cfg.Limits.JournalBytes = 2048, 16<<20
 	for _, o := range opts {
 		o(&cfg)
 	}
@@ -179,11 +181,15 @@ func (w *world) replica(opts ...option) *replica {
 	r := &replica{
 		w: w, cache: cache,
 		ledger: quota.NewRedisLedger(rdb, quota.RedisOptions{Replica: name, Timeout: time.Duration(cfg.Timeouts.Redis), Logger: log}),
-		meter:  meter.New(rdb, meter.Options{Replica: name, MaxQueued: cfg.Limits.QueuedEvents, Logger: log}),
 	}
+	j, err := journal.Open(cfg.JournalDir, journal.Options{Slots: cfg.Limits.JournalSlots, LogBytes: cfg.Limits.JournalBytes, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.meter = meter.New(rdb, j, r.ledger, meter.Options{Logger: log, Resend: time.Hour}) // nobody acknowledges here
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: name, Logger: log})
 	r.Server, err = proxy.New(cfg, proxy.Deps{
-		Grants: cache, Ledger: r.ledger, Rates: rates, Meter: r.meter,
+		Grants: cache, Ledger: r.ledger, Rates: rates, Journal: j, Meter: r.meter,
 		Pool: pool, Hasher: w.hasher, Metrics: proxy.NewMetrics(reg), Logger: log,
 	})
 	if err != nil {
@@ -211,6 +217,7 @@ func (w *world) replica(opts ...option) *replica {
 		_ = rates.Close(end)
 		_ = r.ledger.Close(end)
 		r.meter.Close()
+		_ = j.Close()
 		cache.Close()
 		pool.Close()
 		r.admin.Close()

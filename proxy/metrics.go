@@ -103,6 +103,9 @@ func (s *Server) registerState(reg prometheus.Registerer) {
 	gauge("token_proxy_requests_in_flight", "Requests between authentication and the end of their answer.", func() float64 { return float64(s.calls.len()) })
 	gauge("token_proxy_request_bytes", "Bytes of request bodies in memory.", func() float64 { return float64(s.bodyBytes.Load()) })
 	gauge("token_proxy_usage_events_queued", "Usage events that are not in Redis yet.", func() float64 { return float64(s.meter.Queued()) })
+	gauge("token_proxy_usage_events_unacknowledged", "Usage events that are not in Postgres yet: what would be lost with the journal, beside requests in flight.", func() float64 { return float64(s.meter.Unacknowledged()) })
+	gauge("token_proxy_journal_open", "Requests that are open in the journal.", func() float64 { return float64(s.journal.Stats().Open) })
+	gauge("token_proxy_journal_used_bytes", "Room that events take in the journal.", func() float64 { return float64(s.journal.Stats().LogUsed) })
 	gauge("token_proxy_connections_refused", "Connections closed because their address had too many.", func() float64 {
 		if s.ln == nil {
 			return 0

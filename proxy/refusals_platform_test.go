@@ -134,25 +134,23 @@ func TestRedisAwayDuringAStream(t *testing.T) {
 	}
 }
 
-// When so many events wait for Redis that they are at risk, new work is refused.
-func TestRefusedWhenEventsPileUp(t *testing.T) {
+// When the journal could not take the event of one more request, new work is refused.
+func TestRefusedWhenTheJournalIsFull(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	r := w.replica(patientUpstream, func(c *proxy.Config) { c.Limits.QueuedEvents = 1 })
+	r := w.replica(patientUpstream, func(c *proxy.Config) { c.Limits.JournalSlots = 1 })
 	tok, _ := w.token(nil)
 	resp, err := r.request(context.Background(), faces[0], tok, chat(true, sim(kimisim.Behavior{StallAfterEvents: 3, StallFor: 300 * time.Millisecond})))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	w.redis.Stop()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		t.Error(err)
-	}
 	for _, f := range faces {
 		refusal{status: 503, typ: "quota_unavailable", retry: "2", says: "recorded"}.check(t, f, r.post(f, tok, chat(false, "hello")))
 	}
-	w.redis.Start()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Error(err)
+	}
 	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(false, "hello")).status == 200 })
 	w.events(2)
 }

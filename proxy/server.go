@@ -28,6 +28,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
 	"github.com/andreabadesso/openclaw-cloud/proxy/hangup"
+	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 	"github.com/andreabadesso/openclaw-cloud/quota"
@@ -50,6 +51,7 @@ type Deps struct {
 	Grants  Grants
 	Ledger  quota.Ledger
 	Rates   quota.RateLimiter
+	Journal *journal.Journal
 	Meter   *meter.Meter
 	Pool    *upstream.Pool
 	Hasher  *contract.Hasher
@@ -66,6 +68,7 @@ type Server struct {
 	grants  Grants
 	ledger  quota.Ledger
 	rates   quota.RateLimiter
+	journal *journal.Journal
 	meter   *meter.Meter
 	pool    *upstream.Pool
 	hasher  *contract.Hasher
@@ -106,7 +109,7 @@ func New(cfg Config, d Deps) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, trustedProxies: nets, hosts: map[string]bool{},
-		grants: d.Grants, ledger: d.Ledger, rates: d.Rates, meter: d.Meter, pool: d.Pool,
+		grants: d.Grants, ledger: d.Ledger, rates: d.Rates, journal: d.Journal, meter: d.Meter, pool: d.Pool,
 		hasher: d.Hasher, metrics: d.Metrics, log: d.Logger, hangups: w,
 	}
 	for _, h := range cfg.Hosts {

@@ -23,6 +23,7 @@ func (c *call) settle(o contract.Outcome) {
 	c.settled = true
 	c.outcome = o
 	if !c.forwarded {
+		c.slot.Abandon()
 		c.s.ledger.Release(c.hold)
 		return
 	}
@@ -35,15 +36,14 @@ func (c *call) settle(o contract.Outcome) {
 		c.s.metrics.unbilled.Add(float64(c.unbilled))
 		c.s.log.Error("ALERT: the upstream counted more than was reserved", "request_id", c.requestID, "upstream", c.upstreamName, "used", used, "reserved", c.hold.Tokens)
 	}
-	c.s.ledger.Settle(c.hold, c.charged)
 	c.s.metrics.countTokens(c.grant.Tier, c.served, c.counts)
-	c.s.meter.Record(contract.Event{
-		AdmittedAt: c.admitted.UTC().Truncate(time.Microsecond), PeriodID: c.hold.PeriodID,
-		RequestID: c.requestID, UpstreamRequestID: c.upstreamID,
-		CustomerID: c.grant.CustomerID, BoxID: c.grant.BoxID, TokenID: c.grant.TokenID, Tier: c.grant.Tier,
-		ModelAsked: c.model, ModelServed: c.served, Face: c.contractFace(), Upstream: c.upstreamName,
+	// The journal fixes who, when and what was reserved: see intent. Its reader settles
+	// the hold and ships the event, now or after a crash, so that both tell the same.
+	c.slot.Complete(&contract.Event{
+		UpstreamRequestID: c.upstreamID,
+		ModelServed:       c.served, Upstream: c.upstreamName,
 		Prompt: c.counts.Prompt, Cached: c.counts.Cached, Completion: c.counts.Completion, Reasoning: c.counts.Reasoning,
-		Settled: c.charged, Unbilled: c.unbilled, Reserved: c.hold.Tokens,
+		Settled: c.charged, Unbilled: c.unbilled,
 		Basis: c.basis, Outcome: o, Status: c.statusSent(),
 		TTFBMicros: c.ttfb.Microseconds(), DurationMicros: time.Since(c.admitted).Microseconds(),
 	})

@@ -94,6 +94,9 @@ func (b *streamBody) advance() {
 	if errors.Is(err, io.EOF) {
 		out = b.relay.CloseInput(out)
 	}
+	// Before the client can see what it counts.
+	u, _ := b.relay.Usage().Counts()
+	c.slot.Advance(u.Prompt, u.Cached, max(u.Completion, b.relay.OutputBytes()), u.Reasoning, b.relay.Events() > 0)
 	switch b.relay.End() {
 	case relay.Done:
 		// Settled before the client can see the end mark: whoever has read it can

@@ -26,6 +26,10 @@ type Account struct {
 	Period       contract.Period
 	Limit        int64 // weighted tokens
 	LimitVersion int64
+	// HoldID names the hold that this reservation makes, so that whoever finds the
+	// request in a journal can settle it after a crash. It must be unique for ever;
+	// a reservation that failed may be repeated under it. Empty: the ledger makes one up.
+	HoldID string
 }
 
 // Verdict is the answer to a reservation.

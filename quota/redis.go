@@ -109,8 +109,12 @@ func (l *RedisLedger) Reserve(ctx context.Context, acct Account, tokens int64) (
 	if !l.outage.allow(time.Now()) {
 		return Answer{}, fmt.Errorf("reserve tokens: %w: Redis failed a moment ago", ErrUnavailable)
 	}
+	id := acct.HoldID
+	if id == "" {
+		id = l.prefix + strconv.FormatInt(l.counter.Add(1), 36)
+	}
 	hold := Hold{
-		ID:       l.prefix + strconv.FormatInt(l.counter.Add(1), 36),
+		ID:       id,
 		Customer: acct.Customer,
 		PeriodID: acct.Period.ID,
 		Tokens:   max(tokens, 0),

@@ -3,8 +3,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,6 +23,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
+	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 	"github.com/andreabadesso/openclaw-cloud/quota"
@@ -107,17 +106,18 @@ func newLogger(level string) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: l}))
 }
 
-// replicaID is minted anew for every process.
-func replicaID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
-}
-
 func run(cfg proxy.Config, pepper []byte) error {
 	log := newLogger(cfg.LogLevel).With("service", "token-proxy")
-	replica := replicaID()
+	j, err := journal.Open(cfg.JournalDir, journal.Options{Slots: cfg.Limits.JournalSlots, LogBytes: cfg.Limits.JournalBytes, Logger: log})
+	if err != nil {
+		return fmt.Errorf("journal_dir %s: %w", cfg.JournalDir, err)
+	}
+	defer j.Close()
+	replica := j.Replica()
 	log = log.With("replica", replica)
+	if n := len(j.Recovered()); n > 0 {
+		log.Warn("the last run ended in the middle: its open requests are billed as far as they came", "requests", n)
+	}
 	timeout := time.Duration(cfg.Timeouts.Redis)
 
 	ropts, err := redis.ParseURL(cfg.RedisURL)
@@ -155,10 +155,10 @@ func run(cfg proxy.Config, pepper []byte) error {
 	}
 	ledger := quota.NewRedisLedger(rdb, quota.RedisOptions{Replica: replica, Timeout: timeout, Logger: log})
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: replica, Logger: log})
-	events := meter.New(rdb, meter.Options{Replica: replica, MaxQueued: cfg.Limits.QueuedEvents, Logger: log})
+	events := meter.New(rdb, j, ledger, meter.Options{Timeout: max(timeout, time.Second), Logger: log})
 
 	srv, err := proxy.New(cfg, proxy.Deps{
-		Grants: cache, Ledger: ledger, Rates: rates, Meter: events, Pool: pool,
+		Grants: cache, Ledger: ledger, Rates: rates, Journal: j, Meter: events, Pool: pool,
 		Hasher: hasher, Metrics: metrics, Logger: log,
 	})
 	if err != nil {

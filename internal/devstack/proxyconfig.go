@@ -35,6 +35,7 @@ type proxyFile struct {
 	Admin           string            `json:"admin"`
 	RedisURL        string            `json:"redis_url"`
 	TokenPepperFile string            `json:"token_pepper_file"`
+	JournalDir      string            `json:"journal_dir"`
 	AllowUnsafe     bool              `json:"allow_unsafe_redis,omitempty"`
 	Upstreams       []proxyUpstream   `json:"upstreams"`
 	Timeouts        map[string]string `json:"timeouts"`
@@ -78,6 +79,7 @@ func (s *stack) writeProxyConfig() error {
 		Admin:           address(s.cfg.Ports.Admin),
 		RedisURL:        s.redisURL(),
 		TokenPepperFile: s.cfg.path("token-pepper"),
+		JournalDir:      s.cfg.path("journal"),
 		AllowUnsafe:     s.cfg.RedisURL != "",
 		Upstreams: []proxyUpstream{
 			{Name: "kimi", BaseURL: base, Face: "openai", Keys: keys, Models: models(), EstimatePath: "/tokenizers/estimate-token-count", AllowPrivate: private},

@@ -1,10 +1,11 @@
-// Package meter carries usage events from the request path to the Redis stream that
-// the billing-worker reads. Record never blocks; events wait in memory while Redis is
-// away, in order, and are sent in batches so that Redis work grows with time and not
-// with requests.
+// Package meter carries usage events from the journal to where they count: it settles
+// each event's hold with the quota ledger and appends the event to the Redis stream that
+// the billing-worker reads, in batches, so that Redis work grows with time and not with
+// requests. When Postgres has them the journal forgets them.
 //
-// What waits here is lost with the process: a journal file under it is what makes
-// metering survive kill -9.
+// Everything here may be repeated: a settlement counts once per hold, an event once per
+// number. So after a crash, and whenever acknowledgements stay away (Redis lost the
+// stream, a batch fell between two workers), all that is not acknowledged is sent anew.
 package meter
 
 import (
@@ -18,94 +19,89 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
+	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // Options of a Meter. Zero values mean the default in parentheses.
 type Options struct {
-	Replica   string        // random id of this process; required
-	MaxQueued int           // events that may wait before Full reports true (100,000)
-	MaxBatch  int           // events in one stream entry (500)
-	Linger    time.Duration // how long the first event of a batch waits for company (5 ms)
-	Timeout   time.Duration // of one Redis command (1 s)
-	Logger    *slog.Logger  // required
+	MaxBatch int           // events in one stream entry (500)
+	Linger   time.Duration // how long the first event of a batch waits for company (5 ms)
+	Timeout  time.Duration // of one Redis command (1 s)
+	AckEvery time.Duration // how often acknowledgements are read (250 ms)
+	Resend   time.Duration // without an acknowledgement for so long, events are sent again (15 s)
+	Logger   *slog.Logger  // required
 }
 
-// Meter is safe for concurrent use. Create it with New, end it with Close.
-type Meter struct {
-	rdb  redis.UniversalClient
-	opts Options
-
-	mu    sync.Mutex
-	seq   int64            // number of the newest event
-	sent  int64            // number of the newest event in Redis
-	queue []contract.Event // those between, in the order of their numbers
-	moved chan struct{}    // closed, and replaced, when sent grows
-	wake  chan struct{}
-
-	stop context.CancelFunc
-	done chan struct{}
-}
-
-// New starts a Meter.
-func New(rdb redis.UniversalClient, o Options) *Meter {
-	if o.MaxQueued <= 0 {
-		o.MaxQueued = 100_000
+func (o *Options) setDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
 	}
 	if o.MaxBatch <= 0 {
 		o.MaxBatch = 500
 	}
-	if o.Linger <= 0 {
-		o.Linger = 5 * time.Millisecond
-	}
-	if o.Timeout <= 0 {
-		o.Timeout = time.Second
-	}
+	def(&o.Linger, 5*time.Millisecond)
+	def(&o.Timeout, time.Second)
+	def(&o.AckEvery, 250*time.Millisecond)
+	def(&o.Resend, 15*time.Second)
+}
+
+// Meter is safe for concurrent use. Create it with New, end it with Close.
+type Meter struct {
+	rdb    redis.UniversalClient
+	log    *journal.Journal
+	ledger quota.Ledger
+	opts   Options
+
+	mu      sync.Mutex
+	sent    int64         // number of the newest event that was sent
+	moved   chan struct{} // closed, and replaced, when sent grows
+	acked   int64         // number up to which Postgres has them all
+	ackedAt time.Time     // when that last grew, or when the events above it were sent
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// New starts a Meter that begins with what the journal has not forgotten.
+func New(rdb redis.UniversalClient, j *journal.Journal, ledger quota.Ledger, o Options) *Meter {
+	o.setDefaults()
 	ctx, stop := context.WithCancel(context.Background())
-	m := &Meter{rdb: rdb, opts: o, wake: make(chan struct{}, 1), moved: make(chan struct{}), stop: stop, done: make(chan struct{})}
-	go m.run(ctx)
-	return m
-}
-
-// Record numbers e and queues it. It sets e's Replica and Seq.
-func (m *Meter) Record(e contract.Event) {
-	m.mu.Lock()
-	m.seq++
-	e.Replica, e.Seq = m.opts.Replica, m.seq
-	m.queue = append(m.queue, e)
-	m.mu.Unlock()
-	select {
-	case m.wake <- struct{}{}:
-	default:
+	start := j.Forgotten()
+	m := &Meter{
+		rdb: rdb, log: j, ledger: ledger, opts: o,
+		sent: start, acked: start, ackedAt: time.Now(), moved: make(chan struct{}), stop: stop,
 	}
-}
-
-// Full reports whether so many events wait that new work should be refused rather than
-// its usage be put at risk.
-func (m *Meter) Full() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.queue) >= m.opts.MaxQueued
+	m.done.Go(func() { m.ship(ctx) })
+	m.done.Go(func() { m.followAcks(ctx) })
+	return m
 }
 
 // Queued returns how many events are not in Redis yet.
 func (m *Meter) Queued() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.queue)
+	return int(m.log.Last() - m.sent)
 }
 
-// Flush waits until every event recorded so far is in Redis, whatever is recorded
-// meanwhile.
-func (m *Meter) Flush(ctx context.Context) error {
+// Unacknowledged returns how many events are not in Postgres yet, as far as is known.
+func (m *Meter) Unacknowledged() int64 {
 	m.mu.Lock()
-	last := m.seq
-	m.mu.Unlock()
+	defer m.mu.Unlock()
+	return m.log.Last() - m.acked
+}
+
+// Flush waits until every event so far is in Redis and its hold is settled.
+func (m *Meter) Flush(ctx context.Context) error {
+	last := m.log.Last()
 	for {
 		m.mu.Lock()
 		moved, missing := m.moved, last-m.sent
 		m.mu.Unlock()
 		if missing <= 0 {
-			return nil
+			break
 		}
 		select {
 		case <-moved:
@@ -113,45 +109,55 @@ func (m *Meter) Flush(ctx context.Context) error {
 			return fmt.Errorf("flush usage events: %d are not in Redis: %w", missing, ctx.Err())
 		}
 	}
+	if err := m.ledger.Flush(ctx); err != nil {
+		return fmt.Errorf("flush usage events: %w", err)
+	}
+	return nil
 }
 
 // Close stops sending. Call Flush first.
 func (m *Meter) Close() {
 	m.stop()
-	<-m.done
+	m.done.Wait()
 }
 
-func (m *Meter) run(ctx context.Context) {
-	defer close(m.done)
+// ship sends events as they come.
+func (m *Meter) ship(ctx context.Context) {
 	backoff := m.opts.Linger
 	for {
-		select {
-		case <-ctx.Done():
+		m.mu.Lock()
+		after := m.sent
+		m.mu.Unlock()
+		if !m.await(ctx, after) {
 			return
-		case <-m.wake:
 		}
 		if !pause(ctx, m.opts.Linger) {
 			return
 		}
-		for {
-			n, err := m.send(ctx)
-			if err == nil {
-				backoff = m.opts.Linger
-				if n == 0 {
-					break
-				}
-				continue
-			}
-			if errors.Is(err, context.Canceled) {
-				return
-			}
-			m.opts.Logger.Warn("usage events wait for Redis", "queued", m.Queued(), "error", err)
-			backoff = min(2*backoff, time.Second)
-			if !pause(ctx, backoff) {
-				return
-			}
+		err := m.send(ctx, after)
+		switch {
+		case err == nil:
+			backoff = m.opts.Linger
+			continue
+		case ctx.Err() != nil:
+			return
+		}
+		m.opts.Logger.Warn("usage events wait", "queued", m.Queued(), "error", err)
+		backoff = min(2*backoff, time.Second)
+		if !pause(ctx, backoff) {
+			return
 		}
 	}
+}
+
+// await waits for an event to send, and comes back at times without one, since events
+// that were sent may have to be sent again. It reports false when the Meter or the
+// journal was closed.
+func (m *Meter) await(ctx context.Context, after int64) bool {
+	timed, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	err := m.log.Wait(timed, after)
+	return err == nil || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
@@ -165,34 +171,105 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// send appends the oldest events to the stream as one entry. An answer that was lost
-// means that they are sent again: the reader knows events by their number.
-func (m *Meter) send(ctx context.Context) (int, error) {
-	m.mu.Lock()
-	n := min(len(m.queue), m.opts.MaxBatch)
-	events := m.queue[:n:n] // only this goroutine removes from the front
-	m.mu.Unlock()
-	if n == 0 {
-		return 0, nil
-	}
-	b, err := contract.EncodeBatch(contract.Batch{Replica: m.opts.Replica, Events: events})
+// send settles and ships what comes after number after, as one entry.
+func (m *Meter) send(ctx context.Context, after int64) error {
+	events, err := m.log.Next(after, m.opts.MaxBatch)
 	if err != nil {
-		return 0, fmt.Errorf("encode usage batch: %w", err)
+		return fmt.Errorf("read journal: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.opts.Timeout)
+	if len(events) == 0 {
+		return nil
+	}
+	for i := range events {
+		m.ledger.Settle(HoldOf(&events[i]), events[i].Settled)
+	}
+	b, err := contract.EncodeBatch(contract.Batch{Replica: m.log.Replica(), Events: events})
+	if err != nil {
+		return fmt.Errorf("encode usage batch: %w", err)
+	}
+	timed, cancel := context.WithTimeout(ctx, m.opts.Timeout)
 	defer cancel()
-	err = m.rdb.XAdd(ctx, &redis.XAddArgs{Stream: contract.UsageStreamKey, Values: []any{contract.UsageField, b}}).Err()
+	err = m.rdb.XAdd(timed, &redis.XAddArgs{Stream: contract.UsageStreamKey, Values: []any{contract.UsageField, b}}).Err()
 	if err != nil {
-		return 0, fmt.Errorf("append usage batch: %w", err)
+		return fmt.Errorf("append usage batch: %w", err)
 	}
 	m.mu.Lock()
-	m.queue = m.queue[n:]
-	if len(m.queue) == 0 {
-		m.queue = nil // the array may have grown large during an outage
+	defer m.mu.Unlock()
+	if m.sent != after {
+		return nil // told to send again meanwhile
 	}
-	m.sent += int64(n)
+	if m.sent == m.acked {
+		m.ackedAt = time.Now() // nothing was outstanding: the wait begins now
+	}
+	m.sent = events[len(events)-1].Seq
 	close(m.moved)
 	m.moved = make(chan struct{})
+	return nil
+}
+
+// HoldOf returns the hold of a journalled request: it is named after the request.
+func HoldOf(e *contract.Event) quota.Hold {
+	return quota.Hold{ID: e.RequestID, Customer: e.CustomerID, PeriodID: e.PeriodID, Tokens: e.Reserved}
+}
+
+// followAcks lets the journal forget what Postgres has, and has sent again what stays
+// unacknowledged.
+func (m *Meter) followAcks(ctx context.Context) {
+	t := time.NewTicker(m.opts.AckEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if m.Unacknowledged() == 0 {
+			continue
+		}
+		if err := m.readAck(ctx); err != nil && ctx.Err() == nil {
+			m.opts.Logger.Warn("acknowledgements of usage events cannot be read", "error", err)
+		}
+	}
+}
+
+func (m *Meter) readAck(ctx context.Context) error {
+	timed, cancel := context.WithTimeout(ctx, m.opts.Timeout)
+	defer cancel()
+	n, err := m.rdb.HGet(timed, contract.UsageAckedKey, m.log.Replica()).Int64()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return fmt.Errorf("read acknowledgement: %w", err)
+	}
+	m.mu.Lock()
+	grew := n > m.acked
 	m.mu.Unlock()
-	return n, nil
+	if !grew {
+		m.resendLate()
+		return nil
+	}
+	if last := m.log.Last(); n > last {
+		return fmt.Errorf("BUG: event %d is acknowledged, the newest one is %d", n, last)
+	}
+	// A settlement that is only queued here would be forgotten with its event.
+	if err := m.ledger.Flush(timed); err != nil {
+		return fmt.Errorf("settle before forgetting: %w", err)
+	}
+	if err := m.log.Forget(n); err != nil {
+		return fmt.Errorf("forget: %w", err)
+	}
+	m.mu.Lock()
+	m.acked, m.ackedAt = n, time.Now()
+	m.mu.Unlock()
+	return nil
+}
+
+// resendLate goes back to the last acknowledged event when nothing was acknowledged for
+// long although something was sent.
+func (m *Meter) resendLate() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sent <= m.acked || time.Since(m.ackedAt) < m.opts.Resend {
+		return
+	}
+	m.opts.Logger.Info("sending unacknowledged usage events again", "from", m.acked+1, "to", m.sent)
+	m.sent, m.ackedAt = m.acked, time.Now()
 }

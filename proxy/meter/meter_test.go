@@ -13,29 +13,78 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
+	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-const replica = "r1"
+// rig is a Meter over a journal of its own.
+type rig struct {
+	*meter.Meter
+	t       testing.TB
+	journal *journal.Journal
+	ledger  *heldLedger
+}
 
-func newMeter(t *testing.T, rdb redis.UniversalClient, o meter.Options) *meter.Meter {
+// heldLedger remembers what was settled.
+type heldLedger struct {
+	quota.Ledger
+	mu      sync.Mutex
+	settled map[string]int64
+	flushes int
+}
+
+func (l *heldLedger) Settle(h quota.Hold, used int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.settled[h.ID] = used
+}
+
+func (l *heldLedger) Flush(context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushes++
+	return nil
+}
+
+func openRig(t testing.TB, rdb redis.UniversalClient, dir string, o meter.Options) *rig {
 	t.Helper()
-	o.Replica, o.Logger = replica, slog.New(slog.DiscardHandler)
-	m := meter.New(rdb, o)
-	t.Cleanup(m.Close)
+	log := slog.New(slog.DiscardHandler)
+	j, err := journal.Open(dir, journal.Options{Slots: 64, LogBytes: 8 << 20, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Logger = log
+	l := &heldLedger{settled: map[string]int64{}}
+	return &rig{Meter: meter.New(rdb, j, l, o), t: t, journal: j, ledger: l}
+}
+
+func newMeter(t *testing.T, rdb redis.UniversalClient, o meter.Options) *rig {
+	t.Helper()
+	m := openRig(t, rdb, t.TempDir(), o)
+	t.Cleanup(m.close)
 	return m
 }
 
-// event is a valid event whose request id is its place in the order of Record.
-func event(n int) contract.Event {
-	return contract.Event{
+func (r *rig) close() {
+	r.Close()
+	_ = r.journal.Close()
+}
+
+// Record takes a request through the journal. Its id is its place in the order of Record.
+func (r *rig) Record(n int) {
+	slot, err := r.journal.Begin(&journal.Intent{
 		AdmittedAt: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), PeriodID: "p1", RequestID: fmt.Sprintf("req_%d", n),
-		CustomerID: "c1", BoxID: "b1", TokenID: "t1", Face: contract.FaceOpenAI,
-		Prompt: int64(n), Settled: int64(n), Reserved: int64(n),
-		Basis: contract.BasisUpstream, Outcome: contract.OutcomeOK,
+		CustomerID: "c1", BoxID: "b1", TokenID: "t1", Face: contract.FaceOpenAI, Reserved: int64(n), PromptBound: int64(n),
+	})
+	if err != nil {
+		r.t.Errorf("begin: %v", err)
+		return
 	}
+	slot.Sent()
+	slot.Complete(&contract.Event{Prompt: int64(n), Settled: int64(n), Basis: contract.BasisUpstream, Outcome: contract.OutcomeOK})
 }
 
 // batches reads the stream: the events of each of its entries.
@@ -51,8 +100,8 @@ func batches(t *testing.T, rdb *redis.Client) [][]contract.Event {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b.Replica != replica {
-			t.Errorf("batch of replica %q", b.Replica)
+		if b.Replica == "" {
+			t.Error("batch without a replica")
 		}
 		var events []contract.Event
 		for _, raw := range b.Events {
@@ -75,7 +124,7 @@ func checkAll(t *testing.T, all [][]contract.Event, n int) {
 	next := int64(1)
 	for _, b := range all {
 		for _, e := range b {
-			if e.Replica != replica || e.RequestID != fmt.Sprintf("req_%d", e.Seq) || e.Prompt != e.Seq {
+			if e.RequestID != fmt.Sprintf("req_%d", e.Seq) || e.Prompt != e.Seq {
 				t.Fatalf("event %d is that of %s on %s", e.Seq, e.RequestID, e.Replica)
 			}
 			switch {
@@ -91,7 +140,7 @@ func checkAll(t *testing.T, all [][]contract.Event, n int) {
 	}
 }
 
-func flush(t *testing.T, m *meter.Meter) {
+func flush(t *testing.T, m *rig) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -120,7 +169,7 @@ func TestEventsAreNumberedAndShippedInBatches(t *testing.T) {
 	m := newMeter(t, rdb, meter.Options{MaxBatch: 100, Linger: 50 * time.Millisecond})
 	const n = 1050
 	for i := range n {
-		m.Record(event(i + 1))
+		m.Record(i + 1)
 	}
 	flush(t, m)
 	all := batches(t, rdb)
@@ -143,7 +192,7 @@ func TestLoneEventShipsAtOnce(t *testing.T) {
 	rdb := srv.Client()
 	m := newMeter(t, rdb, meter.Options{})
 	for i := range 3 {
-		m.Record(event(i + 1))
+		m.Record(i + 1)
 		eventually(t, "the event is in Redis", func() bool { return len(batches(t, rdb)) == i+1 })
 		eventually(t, "nothing is queued", func() bool { return m.Queued() == 0 })
 	}
@@ -162,7 +211,7 @@ func TestConcurrentRecords(t *testing.T) {
 	for w := range writers {
 		wg.Go(func() {
 			for i := range each {
-				m.Record(event(w*each + i))
+				m.Record(w*each + i + 1)
 			}
 		})
 	}
@@ -199,7 +248,7 @@ func TestOutageLosesNothing(t *testing.T) {
 			record := func(k int) {
 				for range k {
 					n++
-					m.Record(event(n))
+					m.Record(n)
 				}
 			}
 			record(120)
@@ -236,7 +285,7 @@ func TestRefusedBatchesWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 20 {
-		m.Record(event(i + 1))
+		m.Record(i + 1)
 	}
 	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
@@ -250,23 +299,93 @@ func TestRefusedBatchesWait(t *testing.T) {
 	checkAll(t, batches(t, rdb), 20)
 }
 
-func TestFull(t *testing.T) {
+func acknowledge(t *testing.T, rdb *redis.Client, r *rig, n int) {
+	t.Helper()
+	if err := rdb.HSet(context.Background(), contract.UsageAckedKey, r.journal.Replica(), n).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What Postgres has is forgotten, after its holds are settled; what it has not is kept.
+func TestAcknowledgedEventsAreForgotten(t *testing.T) {
 	t.Parallel()
 	srv := testenv.Redis(t)
-	m := newMeter(t, srv.Client(), meter.Options{MaxQueued: 10, Linger: time.Millisecond, Timeout: 50 * time.Millisecond})
-	srv.Stop()
-	for i := range 12 { // what is in flight already is recorded beyond the limit
-		if full := m.Full(); full != (i >= 10) {
-			t.Errorf("Full is %v with %d events queued", full, i)
-		}
-		m.Record(event(i + 1))
+	rdb := srv.Client()
+	m := newMeter(t, rdb, meter.Options{AckEvery: 5 * time.Millisecond})
+	for i := range 10 {
+		m.Record(i + 1)
 	}
-	srv.Start()
 	flush(t, m)
-	if m.Full() {
-		t.Error("still full after everything was sent")
+	if n := m.Unacknowledged(); n != 10 {
+		t.Errorf("%d events are unacknowledged, want 10", n)
 	}
-	checkAll(t, batches(t, srv.Client()), 12)
+	acknowledge(t, rdb, m, 7)
+	eventually(t, "seven are forgotten", func() bool { return m.journal.Forgotten() == 7 && m.Unacknowledged() == 3 })
+	acknowledge(t, rdb, m, 4) // never goes back
+	time.Sleep(30 * time.Millisecond)
+	if m.journal.Forgotten() != 7 {
+		t.Errorf("forgotten up to %d after an older acknowledgement", m.journal.Forgotten())
+	}
+	m.ledger.mu.Lock()
+	defer m.ledger.mu.Unlock()
+	if len(m.ledger.settled) != 10 || m.ledger.settled["req_9"] != 9 || m.ledger.flushes < 2 {
+		t.Errorf("settled %v, flushed %d times", m.ledger.settled, m.ledger.flushes)
+	}
+}
+
+// Redis forgets the stream: what was not acknowledged comes again.
+func TestUnacknowledgedEventsAreSentAgain(t *testing.T) {
+	t.Parallel()
+	srv := testenv.Redis(t)
+	rdb := srv.Client()
+	m := newMeter(t, rdb, meter.Options{AckEvery: 5 * time.Millisecond, Resend: 50 * time.Millisecond})
+	for i := range 10 {
+		m.Record(i + 1)
+	}
+	flush(t, m)
+	acknowledge(t, rdb, m, 4)
+	eventually(t, "four are forgotten", func() bool { return m.journal.Forgotten() == 4 })
+	srv.FlushAll()
+	eventually(t, "the other six are there again", func() bool {
+		seen := map[int64]bool{}
+		for _, b := range batches(t, rdb) {
+			for _, e := range b {
+				seen[e.Seq] = true
+			}
+		}
+		return len(seen) == 6 && !seen[4]
+	})
+	acknowledge(t, rdb, m, 10)
+	eventually(t, "all is forgotten", func() bool { return m.Unacknowledged() == 0 })
+}
+
+// A new process ships and settles what the old one left, under the same numbers.
+func TestRestartSendsWhatWasLeft(t *testing.T) {
+	t.Parallel()
+	srv := testenv.Redis(t)
+	rdb := srv.Client()
+	dir := t.TempDir()
+	srv.Stop()
+	m := openRig(t, srv.Client(), dir, meter.Options{Timeout: 20 * time.Millisecond})
+	for i := range 5 {
+		m.Record(i + 1)
+	}
+	name := m.journal.Replica()
+	m.close()
+	srv.Start()
+	m = openRig(t, rdb, dir, meter.Options{})
+	t.Cleanup(m.close)
+	if m.journal.Replica() != name {
+		t.Errorf("the journal's replica was %s and is %s", name, m.journal.Replica())
+	}
+	m.Record(6)
+	flush(t, m)
+	checkAll(t, batches(t, rdb), 6)
+	m.ledger.mu.Lock()
+	defer m.ledger.mu.Unlock()
+	if len(m.ledger.settled) != 6 {
+		t.Errorf("settled %v", m.ledger.settled)
+	}
 }
 
 func TestFlushWithoutEventsReturnsAtOnce(t *testing.T) {
@@ -294,10 +413,10 @@ func TestFlushEndsUnderLoad(t *testing.T) {
 				return
 			default:
 				n++
-				m.Record(event(n))
+				m.Record(n)
 				for m.Queued() < 50 { // never empty
 					n++
-					m.Record(event(n))
+					m.Record(n)
 				}
 			}
 		}
@@ -317,10 +436,11 @@ func TestFlushEndsUnderLoad(t *testing.T) {
 func TestCloseDoesNotWaitForRedis(t *testing.T) {
 	t.Parallel()
 	srv := testenv.Redis(t)
-	m := meter.New(srv.Client(), meter.Options{Replica: replica, Timeout: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+	m := openRig(t, srv.Client(), t.TempDir(), meter.Options{Timeout: 100 * time.Millisecond})
+	t.Cleanup(m.close)
 	srv.Pause()
 	defer srv.Resume()
-	m.Record(event(1))
+	m.Record(1)
 	time.Sleep(30 * time.Millisecond) // the command is waiting for its answer
 	start := time.Now()
 	m.Close()

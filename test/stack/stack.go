@@ -48,8 +48,18 @@ type Stack struct {
 // Proxy is one running token-proxy.
 type Proxy struct {
 	*Process
-	URL   string // http://host:port, for clients
-	Admin string // http://host:port, health and metrics
+	URL    string // http://host:port, for clients
+	Admin  string // http://host:port, health and metrics
+	config string // its file
+}
+
+// Restart starts a token-proxy that has ended again, with its configuration and journal,
+// and waits until it is ready.
+func (s *Stack) Restart(i int) {
+	s.t.Helper()
+	p := s.Proxies[i]
+	p.Process = s.Start(p.name, testenv.BuildBinary(s.t, "./cmd/token-proxy"), "-config", p.config)
+	s.awaitReady(p.Admin+"/readyz", p.Process)
 }
 
 // New starts a system that ends with the test.
@@ -101,7 +111,7 @@ func (s *Stack) startProxy(i int, pepper string, change func(map[string]any)) *P
 	openai := upstreamOf("openai", s.Sim.OpenAIBase())
 	openai["estimate_path"] = "/tokenizers/estimate-token-count"
 	cfg := map[string]any{
-		"listen": public, "admin": admin, "redis_url": s.Redis.URL, "token_pepper_file": pepper,
+		"listen": public, "admin": admin, "redis_url": s.Redis.URL, "token_pepper_file": pepper, "journal_dir": filepath.Join(s.dir, fmt.Sprintf("journal%d", i)),
 		"upstreams": []any{openai, upstreamOf("anthropic", s.Sim.AnthropicBase())},
 		"timeouts":  map[string]any{"pre_stop": "100ms", "drain": "5s", "redis": "2s"},
 	}
@@ -117,7 +127,7 @@ func (s *Stack) startProxy(i int, pepper string, change func(map[string]any)) *P
 		s.t.Fatal(err)
 	}
 	p := s.Start(fmt.Sprintf("token-proxy%d", i), testenv.BuildBinary(s.t, "./cmd/token-proxy"), "-config", path)
-	return &Proxy{Process: p, URL: "http://" + public, Admin: "http://" + admin}
+	return &Proxy{Process: p, URL: "http://" + public, Admin: "http://" + admin, config: path}
 }
 
 func (s *Stack) awaitReady(url string, p *Process) {
