@@ -7,8 +7,9 @@ type Edits struct {
 	Model string // name to send instead of the one given; "" keeps it
 
 	// OutputCap > 0 bounds the output of one choice, in tokens: each cap in the
-	// request that is larger, or 0, is set to it, and when no cap binds, CapField
-	// is added (or takes the place of a null).
+	// request that is larger, or 0, is set to it, and CapField is added when it is
+	// absent or null. That another field binds does not help an upstream that knows
+	// only CapField: it would give the model's maximum.
 	OutputCap int64
 	CapField  string // "max_tokens" (also the meaning of "") or "max_completion_tokens"
 
@@ -145,25 +146,19 @@ func (r *Request) plan(l *splices, e *Edits) {
 
 func (r *Request) planCap(l *splices, e *Edits) {
 	fields := [2]*IntField{&r.MaxTokens, &r.MaxCompletionTokens}
-	bound := r.MaxTokens.asks() || r.MaxCompletionTokens.asks() && r.face != Anthropic
-	target := 0
+	target, name := 0, `"max_tokens":`
 	if e.CapField == "max_completion_tokens" && r.face != Anthropic {
-		target = 1
+		target, name = 1, `"max_completion_tokens":`
 	}
 	for i, f := range fields {
 		switch {
 		case f.Value > e.OutputCap,
 			f.Present() && !f.Null && f.Value == 0,
-			f.Null && !bound && i == target:
+			f.Null && i == target:
 			l.number(f.Span, e.OutputCap)
-			bound = bound || i == 0 || r.face != Anthropic
 		}
 	}
-	if !bound {
-		name := `"max_tokens":`
-		if target == 1 {
-			name = `"max_completion_tokens":`
-		}
+	if !fields[target].Present() {
 		l.add(splice{at: r.open, end: r.open, head: name, value: e.OutputCap, hasValue: true, tail: ","})
 	}
 }

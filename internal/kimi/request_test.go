@@ -386,22 +386,15 @@ func checkApply(t testing.TB, body []byte, face kimi.Face, e kimi.Edits) {
 	}
 	if e.OutputCap > 0 {
 		limit := json.Number(fmt.Sprint(e.OutputCap))
-		binds := false
+		target := "max_tokens"
+		if face == kimi.OpenAI && e.CapField != "" {
+			target = e.CapField
+		}
 		for name, f := range map[string]kimi.IntField{"max_tokens": r.MaxTokens, "max_completion_tokens": r.MaxCompletionTokens} {
-			if !f.Present() || f.Null {
-				continue
-			}
-			if f.Value > e.OutputCap || f.Value == 0 {
+			zero := f.Present() && !f.Null && f.Value == 0
+			if f.Value > e.OutputCap || zero || name == target && f.Value == 0 {
 				want[name] = limit
 			}
-			binds = binds || name == "max_tokens" || face == kimi.OpenAI
-		}
-		if !binds {
-			name := "max_tokens"
-			if face == kimi.OpenAI && e.CapField != "" {
-				name = e.CapField
-			}
-			want[name] = limit
 		}
 	}
 	if e.ThinkingBudget > 0 && r.ThinkingBudget.Value > e.ThinkingBudget {
@@ -464,6 +457,29 @@ func TestApplyEqualsEditedTree(t *testing.T) {
 			for _, face := range []kimi.Face{kimi.OpenAI, kimi.Anthropic} {
 				checkApply(t, []byte(body), face, e)
 			}
+		}
+	}
+}
+
+// An upstream that knows only one of the fields is bound whatever the client named.
+func TestCapFieldIsSentBesideTheOther(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ field, members, want string }{
+		{"max_tokens", `,"max_completion_tokens":1`, `{"max_tokens":1,"model":"m","messages":[],"max_completion_tokens":1}`},
+		{"", `,"max_completion_tokens":1`, `{"max_tokens":1,"model":"m","messages":[],"max_completion_tokens":1}`},
+		{"max_tokens", `,"max_tokens":null,"max_completion_tokens":1`, `{"model":"m","messages":[],"max_tokens":1,"max_completion_tokens":1}`},
+		{"max_tokens", `,"max_tokens":0,"max_completion_tokens":1`, `{"model":"m","messages":[],"max_tokens":1,"max_completion_tokens":1}`},
+		{"max_completion_tokens", `,"max_tokens":1`, `{"max_completion_tokens":1,"model":"m","messages":[],"max_tokens":1}`},
+		{"max_tokens", `,"max_tokens":1`, `{"model":"m","messages":[],"max_tokens":1}`},
+	} {
+		body := []byte(`{"model":"m","messages":[]` + c.members + `}`)
+		r, err := kimi.ScanRequest(body, kimi.OpenAI)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := kimi.Edits{OutputCap: r.OutputCap(9), CapField: c.field}
+		if got := string(r.Apply(nil, body, e)); got != c.want {
+			t.Errorf("cap_field %q: %s gave %s, want %s", c.field, body, got, c.want)
 		}
 	}
 }
