@@ -65,7 +65,7 @@ type Config struct {
 
 	KeyHeader         string `json:"key_header"`          // "authorization" or "x-api-key"; defaults to what the face uses
 	NeedsIncludeUsage bool   `json:"needs_include_usage"` // usage only comes with stream_options.include_usage
-	CapField          string `json:"cap_field"`           // inserted when a request has no output cap; defaults to max_tokens
+	CapField          string `json:"cap_field"`           // the output cap that the upstream obeys, sent with every request; defaults to max_tokens
 	EstimatePath      string `json:"estimate_path"`       // below BaseURL, such as /tokenizers/estimate-token-count; "" when there is none
 	ModelsPath        string `json:"models_path"`         // below BaseURL; defaults to /models
 	DefaultUserAgent  string `json:"default_user_agent"`  // sent when the client sent none; defaults to openclaw-cloud
