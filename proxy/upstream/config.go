@@ -84,7 +84,7 @@ type Config struct {
 	IdleTimeout      Duration `json:"idle_timeout"`       // silence inside a body, no progress of a write; defaults to 2m
 	TotalTimeout     Duration `json:"total_timeout"`      // the whole exchange; defaults to 30m
 	PoolIdle         Duration `json:"pool_idle"`          // greatest age of an idle connection, below the upstream's keep-alive; defaults to 30s
-	MaxConns         int      `json:"max_conns"`          // open connections; defaults to 4096
+	MaxConns         int      `json:"max_conns"`          // open connections, one for each request in progress; defaults to 20,000
 
 	BreakerFailures int      `json:"breaker_failures"` // consecutive failures that open the breaker; defaults to 5
 	BreakerOpen     Duration `json:"breaker_open"`     // time until one probe is let through; defaults to 10s

@@ -152,6 +152,36 @@ func TestCooling(t *testing.T) {
 	}
 }
 
+// However long an upstream asks to be left alone, a throttled key is tried again soon;
+// one that it does not accept may rest longer.
+func TestCooldownIsClamped(t *testing.T) {
+	t.Parallel()
+	clk := newClock()
+	var told time.Duration
+	obs := Observe{Cooling: func(_, _ string, d time.Duration, _ bool) { told = d }}
+	p := newTestPool(t, Options{Now: clk.now, Observe: obs}, poolConfig("a", 1))
+	for _, c := range []struct {
+		result Result
+		want   time.Duration
+	}{
+		{Result{Cooldown: time.Minute}, time.Minute},
+		{Result{Cooldown: 24 * time.Hour}, 2 * time.Minute},
+		{Result{Cooldown: 24 * time.Hour, KeyRefused: true}, 24 * time.Hour},
+	} {
+		tg, err := p.Pick(kimi.OpenAI, []byte("kimi-k2"), clk.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tg.Release(c.result)
+		var u *UnavailableError
+		_, err = p.Pick(kimi.OpenAI, []byte("kimi-k2"), clk.now())
+		if !errors.As(err, &u) || u.RetryAfter != c.want || told != c.want {
+			t.Errorf("%+v: %v, told %v, want %v", c.result, err, told, c.want)
+		}
+		clk.add(c.want)
+	}
+}
+
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	clk := newClock()
