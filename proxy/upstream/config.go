@@ -118,7 +118,7 @@ func (c *Config) SetDefaults() {
 	dur(&c.PoolIdle, 30*time.Second)
 	dur(&c.BreakerOpen, 10*time.Second)
 	if c.MaxConns == 0 {
-		c.MaxConns = 4096
+		c.MaxConns = 20_000
 	}
 	if c.BreakerFailures == 0 {
 		c.BreakerFailures = 5

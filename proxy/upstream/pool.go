@@ -16,6 +16,7 @@ const (
 	defaultRetryBudget = 0.1
 	minRetries         = 3           // retries at a time that are always allowed, whatever the budget
 	refusedCooldown    = time.Minute // for a refused key when the caller names no time
+	maxCooldown        = 2 * time.Minute
 )
 
 // Options of a Pool; the zero value is usable.

@@ -394,6 +394,11 @@ func TestConfigJSON(t *testing.T) {
 		c.CapField != "max_tokens" || c.ModelsPath != "/models" || c.Keys[0].Secret.Reveal() != "sk-fake-secret" {
 		t.Errorf("%+v", c)
 	}
+	var plain Config
+	plain.SetDefaults()
+	if plain.MaxConns != 20_000 {
+		t.Errorf("max_conns defaults to %d", plain.MaxConns)
+	}
 	if err := json.Unmarshal([]byte(`{"idle_timeout":"soon"}`), &c); err == nil {
 		t.Error("bad duration accepted")
 	}

@@ -9,7 +9,8 @@ type Result struct {
 	// Failed counts against the endpoint's breaker: it could not be reached, did not
 	// answer in time, cut an answer or answered 5xx.
 	Failed bool
-	// Cooldown sets the key aside for this long, as after a 429 with Retry-After.
+	// Cooldown sets the key aside for this long, as after a 429 with Retry-After; two
+	// minutes at most unless KeyRefused is set, for it is the upstream that names it.
 	Cooldown time.Duration
 	// KeyRefused sets the key aside because the upstream does not accept it
 	// (401, 402, 403); for a minute when Cooldown is 0.
@@ -55,6 +56,9 @@ func (t *Target) Release(r Result) {
 	at := p.opts.Now().Sub(p.start)
 	if r.KeyRefused && r.Cooldown <= 0 {
 		r.Cooldown = refusedCooldown
+	}
+	if !r.KeyRefused {
+		r.Cooldown = min(r.Cooldown, maxCooldown)
 	}
 	if r.Cooldown > 0 {
 		k.cool(at+r.Cooldown, r.KeyRefused)
