@@ -14,8 +14,7 @@ type Canceler struct {
 	// returned no Cancel can still be about to close a pooled connection. Closing a
 	// socket never blocks (the TLS close_notify is deliberately left out).
 	mu       sync.Mutex
-	socket   io.Closer          // what a call blocks on, nil between calls
-	stop     context.CancelFunc // ends a dial or a wait for a connection
+	held     io.Closer // ends what a call blocks on; nil between calls
 	cause    error
 	detached bool
 }
@@ -33,11 +32,8 @@ func (c *Canceler) Cancel(cause error) {
 		return
 	}
 	c.cause = cause
-	if c.stop != nil {
-		c.stop()
-	}
-	if c.socket != nil {
-		_ = c.socket.Close()
+	if c.held != nil {
+		_ = c.held.Close()
 	}
 }
 
@@ -53,7 +49,7 @@ func (c *Canceler) Cause() error {
 func (c *Canceler) Detach() {
 	c.mu.Lock()
 	c.detached = true
-	c.socket, c.stop = nil, nil
+	c.held = nil
 	c.mu.Unlock()
 }
 
@@ -61,27 +57,22 @@ func (c *Canceler) Detach() {
 // that nobody still holds it in order to cancel the former request.
 func (c *Canceler) Reset() {
 	c.mu.Lock()
-	c.socket, c.stop, c.cause, c.detached = nil, nil, nil, false
+	c.held, c.cause, c.detached = nil, nil, false
 	c.mu.Unlock()
 }
 
-// hold makes Cancel close s, and reports false when Cancel came first; the caller
-// then closes s itself. A nil Canceler never cancels.
-func (c *Canceler) hold(s io.Closer) bool {
-	if c == nil {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cause != nil {
-		return false
-	}
-	c.socket, c.stop = s, nil
-	return true
+// stopper is a dial or a wait for a connection, for hold.
+type stopper context.CancelFunc
+
+// Close ends it.
+func (s stopper) Close() error {
+	s()
+	return nil
 }
 
-// holdStop makes Cancel call stop, and reports false when Cancel came first.
-func (c *Canceler) holdStop(stop context.CancelFunc) bool {
+// hold makes Cancel close h, and reports false when Cancel came first; the caller
+// then closes h itself. A nil Canceler never cancels.
+func (c *Canceler) hold(h io.Closer) bool {
 	if c == nil {
 		return true
 	}
@@ -90,7 +81,7 @@ func (c *Canceler) holdStop(stop context.CancelFunc) bool {
 	if c.cause != nil {
 		return false
 	}
-	c.socket, c.stop = nil, stop
+	c.held = h
 	return true
 }
 
@@ -102,7 +93,7 @@ func (c *Canceler) release() bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.socket, c.stop = nil, nil
+	c.held = nil
 	return c.cause == nil
 }
 

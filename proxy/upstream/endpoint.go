@@ -115,7 +115,7 @@ func (e *endpoint) getNew(c *Canceler, fresh bool, total time.Duration) (*conn, 
 	now := e.now()
 	ctx, stop := context.WithDeadline(context.Background(), e.epoch.Add(min(total, now+e.cfg.ConnectTimeout.Std())))
 	defer stop()
-	if !c.holdStop(stop) {
+	if !c.hold(stopper(stop)) {
 		return nil, e.fail(PhaseDial, false, c, nil)
 	}
 	cn, err := e.place(ctx, fresh)
