@@ -43,16 +43,17 @@ type Observe struct {
 
 // Pool is the set of upstreams of one proxy. Safe for concurrent use.
 type Pool struct {
-	opts      Options
-	start     time.Time // all instants in the pool are durations since start
-	endpoints []*endpoint
-	routes    map[kimi.Face]map[string]*route
-	models    []string
-	targets   sync.Pool
-	live      atomic.Int64 // Targets picked and not released
-	retrying  atomic.Int64
-	readBufs  bufferPool
-	writeBufs bufferPool
+	opts       Options
+	start      time.Time // all instants in the pool are durations since start
+	endpoints  []*endpoint
+	routes     map[kimi.Face]map[string]*route
+	models     []string
+	estimators map[string]*route // of upstreams with an EstimatePath, by model
+	targets    sync.Pool
+	live       atomic.Int64 // Targets picked and not released
+	retrying   atomic.Int64
+	readBufs   bufferPool
+	writeBufs  bufferPool
 }
 
 // route lists what can serve one (face, model).
@@ -89,7 +90,7 @@ func NewPool(cfgs []Config, opts Options) (*Pool, error) {
 	if opts.RetryBudget == 0 {
 		opts.RetryBudget = defaultRetryBudget
 	}
-	p := &Pool{opts: opts, start: opts.Now(), routes: map[kimi.Face]map[string]*route{}}
+	p := &Pool{opts: opts, start: opts.Now(), routes: map[kimi.Face]map[string]*route{}, estimators: map[string]*route{}}
 	p.targets.New = func() any { return new(Target) }
 	p.readBufs.keep, p.writeBufs.keep = 4*readBufferBytes, keepBytes
 	var errs []error
@@ -139,14 +140,21 @@ func (p *Pool) add(ep *endpoint) {
 	}
 	for asked, served := range ep.cfg.Models {
 		p.models = append(p.models, asked)
-		r := models[asked]
-		if r == nil {
-			r = new(route)
-			models[asked] = r
+		addRoute(models, asked, served, ep.keys)
+		if ep.cfg.EstimatePath != "" {
+			addRoute(p.estimators, asked, served, ep.keys)
 		}
-		for _, k := range ep.keys {
-			r.candidates = append(r.candidates, candidate{key: k, served: served})
-		}
+	}
+}
+
+func addRoute(routes map[string]*route, asked, served string, keys []*keyState) {
+	r := routes[asked]
+	if r == nil {
+		r = new(route)
+		routes[asked] = r
+	}
+	for _, k := range keys {
+		r.candidates = append(r.candidates, candidate{key: k, served: served})
 	}
 }
 
@@ -174,7 +182,20 @@ func (p *Pool) Pick(face kimi.Face, model []byte, now time.Time) (*Target, error
 // PickExcept is Pick without the upstream of this name, for another attempt after
 // Error.Sent was false. It returns an *UnavailableError when there is no other.
 func (p *Pool) PickExcept(face kimi.Face, model []byte, now time.Time, except string) (*Target, error) {
-	r := p.routes[face][string(model)]
+	return p.pick(p.routes[face][string(model)], now, except)
+}
+
+// PickEstimator is Pick among the upstreams that have an EstimatePath, whatever their
+// face: estimates have one format, the OpenAI face's. Any other face gives ErrNoModel.
+func (p *Pool) PickEstimator(face kimi.Face, model []byte, now time.Time) (*Target, error) {
+	if face != kimi.OpenAI {
+		return nil, ErrNoModel
+	}
+	return p.pick(p.estimators[string(model)], now, "")
+}
+
+// pick chooses from r, which may be nil.
+func (p *Pool) pick(r *route, now time.Time, except string) (*Target, error) {
 	if r == nil {
 		return nil, ErrNoModel
 	}

@@ -294,6 +294,57 @@ func TestPickExcept(t *testing.T) {
 	}
 }
 
+func TestPickEstimator(t *testing.T) {
+	t.Parallel()
+	clk := newClock()
+	plain, first, second := poolConfig("plain", 1), poolConfig("first", 1), poolConfig("second", 1)
+	first.EstimatePath = "/estimate"
+	second.EstimatePath, second.Face, second.Models = "/estimate", FaceAnthropic, map[string]string{"kimi-k2": "k-2", "only-second": "x"}
+	p := newTestPool(t, Options{Now: clk.now}, plain, first, second)
+	model := []byte("kimi-k2")
+	seen := map[string]string{}
+	for range 6 {
+		tg, err := p.PickEstimator(kimi.OpenAI, model, clk.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[tg.Config().Name] = tg.Served()
+		tg.Release(Result{})
+	}
+	if len(seen) != 2 || seen["first"] != "kimi-k2" || seen["second"] != "k-2" {
+		t.Errorf("picked %v", seen)
+	}
+	if _, err := p.PickEstimator(kimi.Anthropic, model, clk.now()); err != ErrNoModel {
+		t.Errorf("anthropic: %v", err)
+	}
+	if _, err := p.PickEstimator(kimi.OpenAI, []byte("nope"), clk.now()); err != ErrNoModel {
+		t.Errorf("unknown model: %v", err)
+	}
+	if p.Serves(kimi.OpenAI, "only-second") {
+		t.Error("an estimate makes the model served")
+	}
+
+	// Load, cool-downs and breakers are those of the same keys.
+	for range 2 {
+		tg, err := p.PickEstimator(kimi.OpenAI, model, clk.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tg.Release(Result{Cooldown: 10 * time.Second})
+	}
+	var u *UnavailableError
+	if _, err := p.PickEstimator(kimi.OpenAI, model, clk.now()); !errors.As(err, &u) || u.Reason != ReasonCooling || u.RetryAfter != 10*time.Second {
+		t.Errorf("all cooling: %v", err)
+	}
+	if tg, err := p.Pick(kimi.OpenAI, model, clk.now()); err != nil || tg.Config().Name != "plain" {
+		t.Errorf("beside the cooling ones: %v", err)
+	}
+	none := newTestPool(t, Options{}, plain)
+	if _, err := none.PickEstimator(kimi.OpenAI, model, time.Now()); err != ErrNoModel {
+		t.Errorf("no estimate path: %v", err)
+	}
+}
+
 // A failed dial leaves the request free for another upstream.
 func TestDialFailureThenAnotherUpstream(t *testing.T) {
 	t.Parallel()
