@@ -311,7 +311,7 @@ func TestPickEstimator(t *testing.T) {
 		seen[tg.Config().Name] = tg.Served()
 		tg.Release(Result{})
 	}
-	if len(seen) != 2 || seen["first"] != "kimi-k2" || seen["second"] != "k-2" {
+	if len(seen) != 2 || seen["first"] != "kimi-k2-0905" || seen["second"] != "k-2" {
 		t.Errorf("picked %v", seen)
 	}
 	if _, err := p.PickEstimator(kimi.Anthropic, model, clk.now()); err != ErrNoModel {
