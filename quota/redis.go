@@ -55,6 +55,7 @@ type RedisLedger struct {
 	opts    RedisOptions
 	reserve *redis.Script
 	limit   *redis.Script
+	restore *redis.Script
 
 	prefix  string
 	counter atomic.Int64 // of hold ids
@@ -87,6 +88,7 @@ func NewRedisLedger(client redis.UniversalClient, opts RedisOptions) *RedisLedge
 		opts:    opts,
 		reserve: redis.NewScript(reserveScript),
 		limit:   redis.NewScript(limitScript),
+		restore: redis.NewScript(restoreScript),
 		prefix:  opts.Replica + "-",
 	}
 	// A replica's name outlives its process, and an id must never return: counting
@@ -178,6 +180,23 @@ func (l *RedisLedger) SetLimit(ctx context.Context, acct Account) error {
 		return unavailable("set limit", ctx, err)
 	}
 	l.waiters.wake(acct.Customer)
+	return nil
+}
+
+// Restore makes what is settled at least settled, and stores the limit of acct if its
+// version is newer: for who knows, after Redis lost its data, what had been settled
+// before. It lowers nothing. While Redis has all its data it should not be called:
+// what is settled but not yet written here would count twice. The error is
+// ErrUnavailable (wrapped) or the context's.
+func (l *RedisLedger) Restore(ctx context.Context, acct Account, settled int64) error {
+	limit, version := knownLimit(acct)
+	timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+	defer cancel()
+	keys := accountKeys(acct.Customer, acct.Period.ID)
+	err := l.restore.Run(timed, l.client, keys, limit, version, periodEnd(acct), min(max(settled, 0), maxTokens)).Err()
+	if err != nil {
+		return unavailable("restore what is settled", ctx, err)
+	}
 	return nil
 }
 

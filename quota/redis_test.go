@@ -258,6 +258,55 @@ func TestRedisLedgerWriter(t *testing.T) {
 	}
 }
 
+// After a loss the counter begins where Postgres says, counts on, and is never lowered.
+func TestRedisLedgerRestore(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	client := newClient(t, server)
+	ctx := context.Background()
+	l := newRedisLedger(t, server, "a").(*quota.RedisLedger)
+	acct := account(t, 1000)
+	if err := l.Restore(ctx, acct, 900); err != nil {
+		t.Fatal(err)
+	}
+	wantUsage(t, l, acct, 1000, 900, 0)
+	if a := reserve(t, l, acct, 101); a.Verdict != quota.Exceeds {
+		t.Errorf("more than what is left: %+v", a)
+	}
+	l.Settle(mustReserve(t, l, acct, 50), 50)
+	flush(t, l)
+	for _, settled := range []int64{0, 900, -5} {
+		if err := l.Restore(ctx, acct, settled); err != nil {
+			t.Fatal(err)
+		}
+		wantUsage(t, l, acct, 1000, 950, 0)
+	}
+	key := contract.QuotaKey(acct.Customer, acct.Period.ID)
+	if ttl := client.PTTL(ctx, key).Val(); ttl <= 0 {
+		t.Error("the counters never expire")
+	}
+
+	// A proxy was quicker than the restoring.
+	if err := client.FlushAll(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	hold := mustReserve(t, l, acct, 100)
+	newer := acct
+	newer.Limit, newer.LimitVersion = 2000, acct.LimitVersion+1
+	if err := l.Restore(ctx, newer, 950); err != nil {
+		t.Fatal(err)
+	}
+	wantUsage(t, l, newer, 2000, 950, 100)
+	l.Settle(hold, 10)
+	flush(t, l)
+	wantUsage(t, l, newer, 2000, 960, 0)
+
+	server.Stop()
+	if err := l.Restore(ctx, acct, 1); !errors.Is(err, quota.ErrUnavailable) {
+		t.Errorf("without Redis: %v", err)
+	}
+}
+
 func TestRedisLedgerWaitersDoNotLeak(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)

@@ -1,6 +1,6 @@
 package quota
 
-// The Lua scripts of RedisLedger. All three get the same keys, which share a slot:
+// The Lua scripts of RedisLedger. All of them get the same keys, which share a slot:
 //
 //	KEYS[1] QuotaKey    hash: limit, limit_version, settled, held, swept (ms)
 //	KEYS[2] HoldsKey    hash: hold id → "tokens:deadline", deadline in ms of Redis' clock
@@ -126,5 +126,16 @@ return 1
 //	ARGV: limit, limit version, period end ms
 const limitScript = luaPrelude + `
 learn(ARGV[1], ARGV[2], tonumber(ARGV[3]))
+return 1
+`
+
+// restoreScript raises what is settled, after it was lost.
+//
+//	ARGV: limit, limit version, period end ms, settled
+const restoreScript = luaPrelude + `
+learn(ARGV[1], ARGV[2], tonumber(ARGV[3]))
+if tonumber(redis.call('HGET', KEYS[1], 'settled') or 0) < tonumber(ARGV[4]) then
+  redis.call('HSET', KEYS[1], 'settled', ARGV[4])
+end
 return 1
 `

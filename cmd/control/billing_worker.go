@@ -43,7 +43,8 @@ func billingWorkerCommand(getenv func(string) string) *cobra.Command {
 		Short: "Write what was used to Postgres, and publish changes of grants and limits",
 		Long: `billing-worker reads usage events from Redis and writes each of them to Postgres,
 once; publishes changes of grants and limits that were committed and not yet
-published; and opens the next period of customers whose last one has ended.
+published, and all of them when Redis has lost its data; and opens the next period of
+customers whose last one has ended.
 
 Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw REDIS_URL=redis://127.0.0.1:6379/0 control billing-worker`,
@@ -53,7 +54,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.StringVar(&s.redis, "redis-url", "", "Redis, as a URL; it must run with noeviction and an append-only file")
 	f.StringVar(&s.listen, "listen", ":8082", "address of /healthz, /readyz and /metrics")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
-	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published")
+	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published, and whether Redis still has those that were")
 	f.DurationVar(&s.renewEvery, "renew-every", 5*time.Second, "how often to look for customers whose period has ended")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
@@ -142,6 +143,10 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	work.Go(func() error { return ledger.Run(ctx) })
 	work.Go(func() error {
 		every(ctx, s.publishEvery, log, "publish pending changes", service.PublishPending)
+		return nil
+	})
+	work.Go(func() error {
+		watchRedis(ctx, s.publishEvery, service, log)
 		return nil
 	})
 	work.Go(func() error {

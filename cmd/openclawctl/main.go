@@ -116,6 +116,6 @@ saved, the exit code is 3, and it is published later.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "table or json")
-	root.AddCommand(a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand(), a.ledgerCommand())
+	root.AddCommand(a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand(), a.ledgerCommand(), a.feedCommand())
 	return root
 }

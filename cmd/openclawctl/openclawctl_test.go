@@ -331,7 +331,7 @@ func TestHelp(t *testing.T) {
 	for _, c := range []string{
 		"", "customer create", "customer list", "token create", "token list", "token revoke", "quota set", "quota show", "usage",
 		"ledger verify", "ledger replicas", "ledger declare-lost", "ledger deadletters list", "ledger deadletters show",
-		"ledger deadletters replay", "ledger deadletters drop",
+		"ledger deadletters replay", "ledger deadletters drop", "feed republish",
 	} {
 		r := e.run(append(strings.Fields(c), "--help")...)
 		if r.code != 0 || r.stderr != "" || !strings.Contains(r.stdout, "Examples:\n  openclawctl "+c) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/quota"
@@ -17,14 +18,19 @@ import (
 // of it yet. It will be published as soon as Redis answers.
 var ErrUnpublished = errors.New("saved, but not yet published to the proxies")
 
-// GrantPublisher tells the proxies of a grant; see feed.Publisher.
+// GrantPublisher tells the proxies of grants; see feed.Publisher.
 type GrantPublisher interface {
 	PutGrant(ctx context.Context, digest contract.Digest, g contract.Grant) (seq int64, err error)
+	StoreGrants(ctx context.Context, entries []feed.Entry) ([]error, error)
+	Reload(ctx context.Context) (seq int64, err error)
+	State(ctx context.Context) (feed.State, error)
+	Rebuild(ctx context.Context, seq int64, do func(context.Context) error) error
 }
 
-// LimitSetter tells the quota ledger of a limit; see quota.Ledger.
+// LimitSetter tells the quota ledger of limits; see quota.RedisLedger.
 type LimitSetter interface {
 	SetLimit(ctx context.Context, acct quota.Account) error
+	Restore(ctx context.Context, acct quota.Account, settled int64) error
 }
 
 // Service changes customers. Its fields are set once; it is safe for concurrent use.

@@ -32,6 +32,13 @@ const (
 	FeedLogKey  = "oc:{feed}:log"  // capped stream of changes; entry id "<number>-0"
 	FeedChannel = "oc:{feed}:wake" // pub/sub: each change, encoded as in the log
 
+	// FeedCompleteKey is there while Redis holds the grants of all tokens, as far as they
+	// were published. Where it is missing, Redis is new or has lost its data.
+	FeedCompleteKey = "oc:{feed}:complete"
+	// FeedRebuildKey names the rebuild that is under way, so that it notices when Redis
+	// loses its data once more.
+	FeedRebuildKey = "oc:{feed}:rebuild"
+
 	UsageStreamKey = "oc:{usage}:events" // stream of batches of usage events
 	UsageGroup     = "ledger"            // consumer group of the billing-workers
 	UsageField     = "b"                 // field of a stream entry that holds a batch

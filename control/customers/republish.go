@@ -1,0 +1,222 @@
+package customers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// ErrRepublishing says that another process is republishing just now.
+var ErrRepublishing = errors.New("another process is republishing")
+
+const (
+	republishLock = "republish"
+	republishPage = 500 // customers
+	// reloadEvery is how often readers are told to read anew while grants are stored, so
+	// that those that are there already need not wait for the last.
+	reloadEvery = time.Second
+	// restoring is how many limits are restored at the same time.
+	restoring = 8
+	// republishErrors is how many skipped tokens are told of.
+	republishErrors = 5
+)
+
+// Republished says what was written to Redis.
+type Republished struct {
+	Customers int `json:"customers"`
+	Tokens    int `json:"tokens"` // revoked ones included
+	// Skipped tokens have no grant that can be computed, because their tier is not in the
+	// table or they have no period, or one that Redis does not take.
+	Skipped int `json:"skipped"`
+}
+
+// RepublishAll writes to Redis the grants of all tokens and what is settled in the
+// present periods of all customers, as Postgres has them. What Redis has and Postgres
+// does not stays, newer grants and revocations too. It returns ErrRepublishing if
+// another process is at it. Tokens that are skipped are no failure of the whole, but
+// the error tells of them.
+func (s *Service) RepublishAll(ctx context.Context) (Republished, error) {
+	return s.republishIf(ctx, func(context.Context) (bool, error) { return true, nil })
+}
+
+// RepublishLost does what RepublishAll does if Redis is new, has lost its data or went
+// back to an older copy of it. Any number of processes may call it, every second or so:
+// one of them does the work.
+func (s *Service) RepublishLost(ctx context.Context) (Republished, error) {
+	if lost, err := s.lost(ctx); err != nil || !lost {
+		return Republished{}, err
+	}
+	done, err := s.republishIf(ctx, s.lost)
+	if errors.Is(err, ErrRepublishing) {
+		err = nil
+	}
+	return done, err
+}
+
+// lost asks Postgres before Redis: the number in Redis is never behind, unless Redis
+// has forgotten what it published.
+func (s *Service) lost(ctx context.Context) (bool, error) {
+	seq, err := s.Store.NewestFeedSeq(ctx)
+	if err != nil {
+		return false, err
+	}
+	state, err := s.Grants.State(ctx)
+	if err != nil {
+		return false, err
+	}
+	return !state.Complete || state.Seq < seq, nil
+}
+
+func (s *Service) republishIf(ctx context.Context, wanted func(context.Context) (bool, error)) (done Republished, err error) {
+	var skipped error
+	ran, err := s.Store.WithLock(ctx, republishLock, func(ctx context.Context) error {
+		if yes, err := wanted(ctx); err != nil || !yes {
+			return err
+		}
+		seq, err := s.Store.NewestFeedSeq(ctx)
+		if err != nil {
+			return err
+		}
+		return s.Grants.Rebuild(ctx, seq, func(ctx context.Context) error {
+			done, skipped, err = s.republish(ctx)
+			return err
+		})
+	})
+	if err == nil && !ran {
+		err = ErrRepublishing
+	}
+	if err = errors.Join(err, skipped); err != nil {
+		return done, fmt.Errorf("republish: %w", err)
+	}
+	return done, nil
+}
+
+func (s *Service) republish(ctx context.Context) (done Republished, skipped, err error) {
+	var skips []error
+	skip := func(token string, err error) {
+		if done.Skipped++; done.Skipped <= republishErrors {
+			skips = append(skips, fmt.Errorf("token %s: %w", token, err))
+		}
+	}
+	reloaded := time.Now()
+	err = s.eachPage(ctx, func(page []store.CustomerState) error {
+		// Limits come first: who has the grant may be served.
+		if err := s.restorePage(ctx, page); err != nil {
+			return err
+		}
+		var entries []feed.Entry
+		for _, c := range page {
+			for _, t := range c.Tokens {
+				g, err := grantOf(s.Tiers, c.Customer, t, c.Period)
+				if err != nil {
+					skip(t.ID, err)
+					continue
+				}
+				entries = append(entries, feed.Entry{Digest: t.Digest, Grant: g})
+			}
+		}
+		if err := s.storeGrants(ctx, entries, skip); err != nil {
+			return err
+		}
+		done.Customers += len(page)
+		done.Tokens += len(entries)
+		if time.Since(reloaded) < reloadEvery {
+			return nil
+		}
+		reloaded = time.Now()
+		_, err := s.Grants.Reload(ctx)
+		return err
+	})
+	if done.Skipped > republishErrors {
+		skips = append(skips, fmt.Errorf("%d more tokens without a grant", done.Skipped-republishErrors))
+	}
+	return done, errors.Join(skips...), err
+}
+
+// storeGrants stores grants without announcing them. One that is outdated was
+// overtaken by a change of the same moment, or Postgres has gone back.
+func (s *Service) storeGrants(ctx context.Context, entries []feed.Entry, skip func(token string, err error)) error {
+	failed, err := s.Grants.StoreGrants(ctx, entries)
+	if err != nil {
+		return err
+	}
+	var added []int64
+	for i, err := range failed {
+		outdated := (*feed.OutdatedError)(nil)
+		switch {
+		case err == nil, errors.Is(err, feed.ErrRevoked):
+		case !errors.As(err, &outdated):
+			skip(entries[i].Grant.TokenID, err)
+		case entries[i].Grant.Status == contract.StatusRevoked:
+			if _, err := s.Grants.PutGrant(ctx, entries[i].Digest, entries[i].Grant); err != nil {
+				return err
+			}
+		default:
+			g := entries[i].Grant
+			id, err := s.renumber(ctx, overtaken{control.Change{
+				Kind: control.ChangeGrant, CustomerID: g.CustomerID, Digest: entries[i].Digest, Grant: g,
+			}, outdated.Stored})
+			if err != nil {
+				return err
+			}
+			if id != 0 {
+				added = append(added, id)
+			}
+		}
+	}
+	return s.publishNow(ctx, added)
+}
+
+// RestoreLimits writes to Redis what is settled in the present periods of all customers
+// as Postgres has it, where that is more than Redis has. Call it some time after
+// RepublishLost has found a loss: what was used shortly before it, or across it, comes
+// to Postgres only then, and never to Redis.
+func (s *Service) RestoreLimits(ctx context.Context) error {
+	err := s.eachPage(ctx, func(page []store.CustomerState) error { return s.restorePage(ctx, page) })
+	if err != nil {
+		return fmt.Errorf("restore limits: %w", err)
+	}
+	return nil
+}
+
+func (s *Service) restorePage(ctx context.Context, page []store.CustomerState) error {
+	var work errgroup.Group
+	work.SetLimit(restoring)
+	for _, c := range page {
+		p := c.Period
+		if p.ID == "" {
+			continue
+		}
+		work.Go(func() error {
+			return s.Limits.Restore(ctx, quota.Account{
+				Customer: p.CustomerID, Period: p.Period(), Limit: p.LimitTokens, LimitVersion: p.LimitVersion,
+			}, p.Totals.Settled)
+		})
+	}
+	return work.Wait()
+}
+
+func (s *Service) eachPage(ctx context.Context, do func([]store.CustomerState) error) error {
+	for after := ""; ; {
+		page, err := s.Store.CustomerStates(ctx, after, s.now(), republishPage)
+		if err != nil {
+			return err
+		}
+		if err := do(page); err != nil {
+			return err
+		}
+		if len(page) < republishPage {
+			return nil
+		}
+		after = page[len(page)-1].Customer.ID
+	}
+}

@@ -1,0 +1,225 @@
+package customers_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/customers"
+	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// settle records in Postgres what the ledger would.
+func (e *env) settle(p control.UsagePeriod, seq, tokens int64) {
+	e.t.Helper()
+	event := contract.Event{
+		Replica: "r1", Seq: seq, AdmittedAt: time.Now().UTC().Truncate(time.Microsecond), PeriodID: p.ID, RequestID: "req",
+		CustomerID: p.CustomerID, BoxID: "b1", TokenID: "t1", Face: contract.FaceOpenAI, Prompt: tokens, Settled: tokens, Reserved: tokens,
+		Basis: contract.BasisUpstream, Outcome: contract.OutcomeOK, Status: 200,
+	}
+	if _, err := e.Store.RecordUsage(e.t.Context(), []control.Delivery{{Event: event, Payload: []byte("x")}}, nil); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func (e *env) usage(p control.UsagePeriod) quota.Usage {
+	e.t.Helper()
+	u, err := e.limits.Usage(e.t.Context(), quota.Account{Customer: p.CustomerID, Period: p.Period()})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return u
+}
+
+func (e *env) seq() int64 {
+	e.t.Helper()
+	s, err := feed.NewPublisher(e.client).State(e.t.Context())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return s.Seq
+}
+
+func TestRepublishAfterRedisLostItsData(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	if done, err := e.RepublishLost(t.Context()); err != nil || done.Tokens != 0 {
+		t.Fatalf("on an empty system: %+v, %v", done, err)
+	}
+	c, other := e.customer("pro"), e.customer("starter")
+	_, active := e.token(c.Customer.ID)
+	_, revoked := e.token(c.Customer.ID)
+	_, gone := e.token(other.Customer.ID)
+	if _, err := e.SetLimit(t.Context(), "test", c.Customer.ID, 777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.RevokeToken(t.Context(), "test", revoked.ID); err != nil {
+		t.Fatal(err)
+	}
+	e.settle(c.Period, 1, 42)
+	before, seq := e.grant(active.Digest), e.seq()
+	if done, err := e.RepublishLost(t.Context()); err != nil || done.Customers != 0 {
+		t.Fatalf("with everything there: %+v, %v", done, err)
+	}
+	e.pg.Query("UPDATE customers SET tier = 'gone' WHERE id = '" + other.Customer.ID + "'")
+
+	e.redis.FlushAll()
+	done, err := e.RepublishLost(t.Context())
+	if done != (customers.Republished{Customers: 2, Tokens: 2, Skipped: 1}) || !errors.Is(err, control.ErrNotFound) || !strings.Contains(err.Error(), gone.ID) {
+		t.Errorf("republished %+v, %v", done, err)
+	}
+	if g := e.grant(active.Digest); g == nil || g.Version != before.Version || g.MonthlyLimit != 777 || g.Status != contract.StatusActive {
+		t.Errorf("active token: %+v, before %+v", g, before)
+	}
+	if g := e.grant(revoked.Digest); g == nil || g.Status != contract.StatusRevoked {
+		t.Errorf("revoked token: %+v", g)
+	}
+	if u := e.usage(c.Period); u.Settled != 42 || u.Limit != 777 || u.Held != 0 {
+		t.Errorf("usage %+v", u)
+	}
+	if s := e.seq(); s <= seq {
+		t.Errorf("changes are numbered from %d again, after %d", s, seq)
+	}
+	if done, err := e.RepublishLost(t.Context()); err != nil || done.Customers != 0 {
+		t.Errorf("once more: %+v, %v", done, err)
+	}
+
+	// What comes to Postgres only later is restored later, and nothing is lowered.
+	e.settle(c.Period, 2, 8)
+	if err := e.RestoreLimits(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if u := e.usage(c.Period); u.Settled != 50 {
+		t.Errorf("usage %+v", u)
+	}
+	e.client.HSet(t.Context(), contract.QuotaKey(c.Customer.ID, c.Period.ID), "settled", 60)
+	if _, err := e.RepublishAll(t.Context()); !errors.Is(err, control.ErrNotFound) {
+		t.Error(err)
+	}
+	if u := e.usage(c.Period); u.Settled != 60 {
+		t.Errorf("usage %+v", u)
+	}
+}
+
+// A Redis that comes back with an older copy of its data has everything that the check
+// for an empty one looks for.
+func TestRepublishAfterRedisWentBack(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	if _, err := e.RepublishLost(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c := e.customer("pro")
+	_, token := e.token(c.Customer.ID)
+	old := e.client.MGet(t.Context(), contract.GrantKey(token.Digest), contract.FeedSeqKey).Val()
+	if _, err := e.RevokeToken(t.Context(), "test", token.ID); err != nil {
+		t.Fatal(err)
+	}
+	e.client.MSet(t.Context(), contract.GrantKey(token.Digest), old[0], contract.FeedSeqKey, old[1])
+	e.client.Del(t.Context(), contract.FeedLogKey)
+	if done, err := e.RepublishLost(t.Context()); done.Tokens != 1 || err != nil {
+		t.Errorf("republished %+v, %v", done, err)
+	}
+	if g := e.grant(token.Digest); g.Status != contract.StatusRevoked {
+		t.Errorf("grant %+v", g)
+	}
+	if done, err := e.RepublishLost(t.Context()); err != nil || done.Customers != 0 {
+		t.Errorf("once more: %+v, %v", done, err)
+	}
+}
+
+// Postgres went back, and nobody changed anything since: republishing makes its state
+// the proxies' state, except where a token was revoked.
+func TestRepublishAfterPostgresWentBack(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	c := e.customer("pro")
+	_, active := e.token(c.Customer.ID)
+	_, revoked := e.token(c.Customer.ID)
+	dump := e.pg.Query("SELECT limit_tokens FROM usage_periods")
+	for range 3 {
+		if _, err := e.SetLimit(t.Context(), "test", c.Customer.ID, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := e.RevokeToken(t.Context(), "test", revoked.ID); err != nil {
+		t.Fatal(err)
+	}
+	e.pg.Query("UPDATE usage_periods SET limit_version = 9, limit_tokens = " + dump)
+	e.pg.Query("UPDATE proxy_tokens SET version = 1, status = 'active', revoked_at = NULL")
+	if _, err := e.RepublishAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if g := e.grant(active.Digest); g.MonthlyLimit != 5_000_000 || g.Version != 5 {
+		t.Errorf("grant %+v", g)
+	}
+	if g := e.grant(revoked.Digest); g.Status != contract.StatusRevoked {
+		t.Errorf("grant %+v", g)
+	}
+	if n := e.pending(); n != 0 {
+		t.Errorf("%d changes are pending", n)
+	}
+}
+
+// losing flushes Redis in the middle of the work.
+type losing struct {
+	customers.GrantPublisher
+	flush func()
+}
+
+func (l losing) StoreGrants(ctx context.Context, entries []feed.Entry) ([]error, error) {
+	failed, err := l.GrantPublisher.StoreGrants(ctx, entries)
+	l.flush()
+	return failed, err
+}
+
+func TestRedisLosesItsDataAgainWhileRepublishing(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	c := e.customer("pro")
+	_, token := e.token(c.Customer.ID)
+	healthy := e.Grants
+	e.Grants = losing{healthy, e.redis.FlushAll}
+	if _, err := e.RepublishLost(t.Context()); !errors.Is(err, feed.ErrLostAgain) {
+		t.Errorf("%v, want ErrLostAgain", err)
+	}
+	e.Grants = healthy
+	if done, err := e.RepublishLost(t.Context()); done.Tokens != 1 || err != nil {
+		t.Errorf("republished %+v, %v", done, err)
+	}
+	if e.grant(token.Digest) == nil {
+		t.Error("the token is unknown")
+	}
+}
+
+// One process republishes at a time.
+func TestOneRepublishes(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	c := e.customer("pro")
+	e.token(c.Customer.ID)
+	began, goOn := make(chan struct{}), make(chan struct{})
+	slow := *e.Service
+	slow.Grants = losing{e.Grants, func() { close(began); <-goOn }}
+	first := make(chan error, 1)
+	go func() { _, err := slow.RepublishLost(t.Context()); first <- err }()
+	<-began
+	if done, err := e.RepublishLost(t.Context()); err != nil || done.Customers != 0 {
+		t.Errorf("the second: %+v, %v", done, err)
+	}
+	if _, err := e.RepublishAll(t.Context()); !errors.Is(err, customers.ErrRepublishing) {
+		t.Errorf("by hand: %v, want ErrRepublishing", err)
+	}
+	close(goOn)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if done, err := e.RepublishAll(t.Context()); err != nil || done.Tokens != 1 {
+		t.Errorf("afterwards: %+v, %v", done, err)
+	}
+}

@@ -1,0 +1,134 @@
+package feed
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// ErrLostAgain says that Redis lost its data while it was rebuilt. Rebuild it again.
+var ErrLostAgain = errors.New("Redis lost its data during the rebuild")
+
+// State says what Redis has of the feed.
+type State struct {
+	// Complete is false if Redis is new, has lost its data, or is being rebuilt.
+	Complete bool
+	// Seq is the number of the newest change; 0 without any. It never falls, unless
+	// Redis went back to an older copy of its data.
+	Seq int64
+}
+
+// State asks Redis.
+func (p *Publisher) State(ctx context.Context) (State, error) {
+	values, err := p.client.MGet(ctx, contract.FeedCompleteKey, contract.FeedSeqKey).Result()
+	if err != nil {
+		return State{}, fmt.Errorf("state of the feed: %w", err)
+	}
+	s := State{Complete: values[0] != nil}
+	if text, ok := values[1].(string); ok {
+		if s.Seq, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return State{}, fmt.Errorf("state of the feed: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// beginScript marks the feed as incomplete and makes its number at least seq.
+//
+//	KEYS[1] FeedCompleteKey, KEYS[2] FeedRebuildKey, KEYS[3] FeedSeqKey
+//	ARGV: name of the rebuild, seq
+const beginScript = `
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], ARGV[1])
+if tonumber(redis.call('GET', KEYS[3]) or 0) < tonumber(ARGV[2]) then redis.call('SET', KEYS[3], ARGV[2]) end
+return 1
+`
+
+// endScript marks the feed as complete if the rebuild is still the one that began.
+//
+//	KEYS, ARGV: as above, without seq
+//	answer: 1, or 0 if it is not
+const endScript = `
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[2])
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+`
+
+// Rebuild runs do, which is to put all grants, and then tells every reader to read
+// anew and marks the feed as complete. Changes are numbered above seq from now on: no
+// number is given out twice, although Redis may have forgotten which ones were. Only
+// one rebuild may run at a time; ErrLostAgain says that it was in vain.
+func (p *Publisher) Rebuild(ctx context.Context, seq int64, do func(context.Context) error) error {
+	name := rand.Text()
+	keys := []string{contract.FeedCompleteKey, contract.FeedRebuildKey, contract.FeedSeqKey}
+	if err := redis.NewScript(beginScript).Run(ctx, p.client, keys, name, seq).Err(); err != nil {
+		return fmt.Errorf("begin to rebuild the feed: %w", err)
+	}
+	if err := do(ctx); err != nil {
+		return err
+	}
+	if _, err := p.Reload(ctx); err != nil {
+		return err
+	}
+	ended, err := redis.NewScript(endScript).Run(ctx, p.client, keys[:2], name).Int()
+	if err != nil {
+		return fmt.Errorf("end the rebuild of the feed: %w", err)
+	}
+	if ended == 0 {
+		return fmt.Errorf("rebuild the feed: %w", ErrLostAgain)
+	}
+	return nil
+}
+
+// Entry is one grant and the digest that it is stored under.
+type Entry struct {
+	Digest contract.Digest
+	Grant  contract.Grant
+}
+
+// StoreGrants stores grants as PutGrant does, but announces none of them: call Reload
+// afterwards. The first result has an error for each grant that was not stored and
+// nil for the others, as from PutGrant; a revoked grant that is outdated is one of
+// them. The second is of Redis, and then nothing is known of any grant.
+func (p *Publisher) StoreGrants(ctx context.Context, entries []Entry) ([]error, error) {
+	failed := make([]error, len(entries))
+	calls := make([]*redis.Cmd, len(entries))
+	if err := p.grant.Load(ctx, p.client).Err(); err != nil {
+		return nil, fmt.Errorf("store grants: %w", err)
+	}
+	// Its own error is that of its first failed call.
+	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, e := range entries {
+			encoded, err := contract.EncodeGrant(e.Grant)
+			if err != nil {
+				failed[i] = err
+				continue
+			}
+			calls[i] = p.grant.EvalSha(ctx, pipe, []string{contract.GrantKey(e.Digest)}, encoded, e.Grant.Version, string(e.Grant.Status))
+		}
+		return nil
+	})
+	for i, call := range calls {
+		if call == nil {
+			continue
+		}
+		reply, err := call.Slice()
+		if refused := redis.Error(nil); err != nil && !errors.As(err, &refused) {
+			return nil, fmt.Errorf("store grants: %w", err)
+		}
+		if err == nil {
+			_, err = grantAnswer(reply, entries[i].Grant)
+		}
+		if err != nil {
+			failed[i] = fmt.Errorf("store grant of token %s: %w", entries[i].Grant.TokenID, err)
+		}
+	}
+	return failed, nil
+}
