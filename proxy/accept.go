@@ -340,20 +340,33 @@ func (s *Server) remoteAddr(ctx *fasthttp.RequestCtx) netip.Addr {
 	if !s.trusted(addr) {
 		return addr
 	}
-	list := ctx.Request.Header.Peek("X-Forwarded-For")
-	for len(list) > 0 {
-		i := bytes.LastIndexByte(list, ',')
-		hop, err := netip.ParseAddr(string(bytes.TrimSpace(list[i+1:])))
-		if err != nil {
-			return addr
+	// The last line is the one that the nearest proxy wrote.
+	lines := ctx.Request.Header.PeekAll("X-Forwarded-For")
+	for l := len(lines) - 1; l >= 0; l-- {
+		for list := lines[l]; len(list) > 0; {
+			i := bytes.LastIndexByte(list, ',')
+			hop, ok := parseHop(string(bytes.TrimSpace(list[i+1:])))
+			if !ok {
+				return addr
+			}
+			if addr = hop; !s.trusted(addr) {
+				return addr
+			}
+			list = list[:max(i, 0)]
 		}
-		addr = hop.Unmap()
-		if !s.trusted(addr) || i < 0 {
-			return addr
-		}
-		list = list[:i]
 	}
 	return addr
+}
+
+// parseHop reads an address as proxies write it, with or without a port.
+func parseHop(s string) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.Unmap(), true
+	}
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr().Unmap(), true
+	}
+	return netip.Addr{}, false
 }
 
 func (s *Server) trusted(a netip.Addr) bool {

@@ -25,8 +25,8 @@ func (s *Server) admit(c *call, body []byte) (refusal, detail) {
 	if !c.grant.AllowsModel(c.model) || !s.pool.Serves(c.face, c.model) {
 		return refuseModel, detail{message: fmt.Sprintf("the model %q does not exist or this token does not allow it; GET /v1/models lists those that do", clip(c.model, 100)), param: "model"}
 	}
-	if s.state.Load() == stateClosed {
-		return refuseDraining, detail{}
+	if r, d := s.enlist(c); r != refuseNone {
+		return r, d
 	}
 	if s.journal.Full() {
 		return refuseQuotaUnavailable, detail{message: "usage cannot be recorded at the moment"}
@@ -113,32 +113,25 @@ func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 			}
 			left := a.Left()
 			if left < quota.Need(w, prompt, l.MinOutput, 1) {
-				return refuseMonthly, detail{
-					message: fmt.Sprintf("monthly token limit reached: %d of %d used; it resets at %s", a.Settled, a.Limit, c.grant.Period.End.UTC().Format(time.RFC3339)),
-					used:    a.Settled, limit: a.Limit, resetsAt: c.grant.Period.End.UTC(),
-					retryAfter: max(time.Until(c.grant.Period.End), time.Second),
-				}
+				return s.monthlyReached(c)
 			}
 			// Lowered to what the limit leaves, not to what others leave of it just now:
 			// output is never shortened because of mere holds.
 			next := min(quota.LoweredCap(w, left, prompt, n), outputCap)
-			if next <= 0 {
-				next = 1
+			if next < 1 {
+				return s.monthlyReached(c)
 			}
 			if next == outputCap {
 				// Settlements moved between two answers; ask again.
-				if time.Now().After(deadline) {
-					return refuseHeld, detail{}
+				if r, d := s.awaitHold(c, deadline); r != refuseNone {
+					return r, d
 				}
 				continue
 			}
 			outputCap, lowered = next, true
 		case quota.Held:
-			if !s.awaitHold(c, deadline) {
-				if c.cancel.Cause() != nil {
-					return refuseDraining, detail{}
-				}
-				return refuseHeld, detail{}
+			if r, d := s.awaitHold(c, deadline); r != refuseNone {
+				return r, d
 			}
 		default:
 			return refuseInternal, detail{}
@@ -172,12 +165,15 @@ func (s *Server) take(acct quota.Account, need int64) (quota.Answer, error) {
 // it: those of other replicas are not heard of.
 const holdPoll = 50 * time.Millisecond
 
-// awaitHold waits until tokens may have become free. It reports false when the
-// deadline has passed or the call was cut.
-func (s *Server) awaitHold(c *call, deadline time.Time) bool {
+// awaitHold waits until tokens may have become free, for as long as the request may wait
+// and is wanted.
+func (s *Server) awaitHold(c *call, deadline time.Time) (refusal, detail) {
+	if cause := c.cancel.Cause(); cause != nil {
+		return s.cutBeforeAnswer(c, cause)
+	}
 	left := time.Until(deadline)
-	if left <= 0 || c.cancel.Cause() != nil {
-		return false
+	if left <= 0 {
+		return refuseHeld, detail{}
 	}
 	t := time.NewTimer(min(left, holdPoll))
 	defer t.Stop()
@@ -185,7 +181,17 @@ func (s *Server) awaitHold(c *call, deadline time.Time) bool {
 	case <-s.ledger.Changed(c.grant.CustomerID):
 	case <-t.C:
 	case <-s.life.Done():
-		return false
+		return refuseDraining, detail{}
 	}
-	return true
+	return refuseNone, detail{}
+}
+
+// monthlyReached refuses with the state of the limit, as c.answer has it.
+func (s *Server) monthlyReached(c *call) (refusal, detail) {
+	a, end := c.answer, c.grant.Period.End
+	return refuseMonthly, detail{
+		message: fmt.Sprintf("monthly token limit reached: %d of %d used; it resets at %s", a.Settled, a.Limit, end.UTC().Format(time.RFC3339)),
+		used:    a.Settled, limit: a.Limit, resetsAt: end.UTC(),
+		retryAfter: max(time.Until(end), time.Second),
+	}
 }

@@ -17,21 +17,8 @@ import (
 func (s *Server) answer(ctx *fasthttp.RequestCtx, c *call) {
 	body, err := readAtMost(c.resp, s.cfg.Limits.AnswerBytes)
 	if err != nil {
-		r, outcome := refuseUpstreamCut, contract.OutcomeUpstreamCut
-		var uerr *upstream.Error
-		switch cause := c.cancel.Cause(); {
-		case cause != nil:
-			r, _ = s.cutBeforeAnswer(c, cause)
-			outcome = outcomeOf(cause)
-		case errors.As(err, &uerr) && uerr.Timeout:
-			r, outcome = refuseUpstreamTimeout, contract.OutcomeUpstreamTimeout
-			s.metrics.upstreamErrors.WithLabelValues("timeout").Inc()
-		default:
-			s.metrics.upstreamErrors.WithLabelValues("cut").Inc()
-		}
-		c.release(upstream.Result{Failed: c.cancel.Cause() == nil})
-		c.settle(outcome)
-		c.refuse(&ctx.Response, r, detail{})
+		r, d := s.answerFailed(c, err)
+		c.refuse(&ctx.Response, r, d)
 		return
 	}
 	info, err := kimi.ScanAnswer(body, c.face, &c.usage)
@@ -39,21 +26,38 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *call) {
 	switch {
 	case err != nil:
 		// Not one JSON object: what a cut on a chunk boundary leaves, or not a model at all.
-		s.metrics.upstreamErrors.WithLabelValues("cut").Inc()
-		c.release(upstream.Result{Failed: true})
-		c.settle(contract.OutcomeUpstreamCut)
-		c.refuse(&ctx.Response, refuseUpstreamCut, detail{})
-		return
+		r, d := s.answerFailed(c, err)
+		c.refuse(&ctx.Response, r, d)
 	case info.Error:
-		body = kimi.Redact(nil, body)
-		c.settle(contract.OutcomeUpstreamError)
+		// A success by its status only; SDKs look for errors behind other ones.
+		fields, _ := kimi.ParseError(body)
+		s.metrics.upstreamErrors.WithLabelValues("error").Inc()
+		c.release(upstream.Result{})
+		r, d := c.settleRefused(contract.OutcomeUpstreamError, refusePassed, detail{status: 502, body: passedError(c.face, body, fields, c.requestID)})
+		c.refuse(&ctx.Response, r, d)
 	default:
 		c.relayed = true
 		c.settle(contract.OutcomeOK)
+		c.release(upstream.Result{})
+		ctx.Response.SetBodyRaw(body)
+		c.close()
 	}
-	c.release(upstream.Result{})
-	ctx.Response.SetBodyRaw(body)
-	c.close()
+}
+
+// answerFailed settles an answer that did not come whole.
+func (s *Server) answerFailed(c *call, err error) (refusal, detail) {
+	if cause := c.cancel.Cause(); cause != nil {
+		c.release(upstream.Result{})
+		return s.cutBeforeAnswer(c, cause)
+	}
+	c.release(upstream.Result{Failed: true})
+	var uerr *upstream.Error
+	if errors.As(err, &uerr) && uerr.Timeout {
+		s.metrics.upstreamErrors.WithLabelValues("timeout").Inc()
+		return c.settleRefused(contract.OutcomeUpstreamTimeout, refuseUpstreamTimeout, detail{})
+	}
+	s.metrics.upstreamErrors.WithLabelValues("cut").Inc()
+	return c.settleRefused(contract.OutcomeUpstreamCut, refuseUpstreamCut, detail{})
 }
 
 func readAtMost(r io.Reader, limit int) ([]byte, error) {

@@ -89,11 +89,22 @@ func (f *failures) weight(a netip.Addr, now time.Time) int {
 	return f.now[a] + int(float64(f.old[a])*(1-past))
 }
 
+// network is what one customer of a provider gets: an address, or with IPv6 a /64.
+func network(a netip.Addr) netip.Addr {
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}
+
 // fail notes a failure and reports whether the address is over its limit.
 func (f *failures) fail(a netip.Addr, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.turn(now)
+	a = network(a)
 	if len(f.now) < maxFailing || f.now[a] > 0 {
 		f.now[a]++
 	}
@@ -104,5 +115,5 @@ func (f *failures) blocked(a netip.Addr, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.turn(now)
-	return f.weight(a, now) > f.limit
+	return f.weight(network(a), now) > f.limit
 }

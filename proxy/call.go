@@ -19,6 +19,8 @@ var (
 	errClientGone = errors.New("the client hung up")
 	errRevoked    = errors.New("the token was revoked or suspended")
 	errDrained    = errors.New("the proxy is shutting down")
+	errSuspended  = errors.New("the subscription was suspended")
+	errTail       = errors.New("the upstream did not close its body after the end mark")
 )
 
 // call is one request from accept to settle. It is owned by the goroutine that serves
@@ -32,10 +34,11 @@ type call struct {
 	bodyLen   int
 
 	// accept
-	face   kimi.Face
-	route  route
-	remote netip.Addr
-	http10 bool // chunks cannot be sent
+	face      kimi.Face
+	route     route
+	remote    netip.Addr
+	http10    bool   // chunks cannot be sent
+	userAgent []byte // aliases the request, like req
 
 	// authenticate
 	digest contract.Digest
@@ -68,6 +71,7 @@ type call struct {
 	// relay
 	usage      kimi.Usage
 	outputSeen int64 // upper bound of the completion tokens that came
+	finished   bool  // the upstream said why it stopped: its counts are final
 	relayed    bool  // something of the answer came
 
 	// settle

@@ -18,12 +18,6 @@ import (
 // forward sends the request upstream and waits for the head of the answer. On
 // refuseNone c.resp holds it. Otherwise the call is settled.
 func (s *Server) forward(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
-	s.calls.add(c)
-	// A revocation between authenticate and add found no call to cut.
-	if g, ok := s.grants.Cached(c.digest); ok && g.Status != contract.StatusActive {
-		return refuseRevoked, detail{}
-	}
-	c.unwatch = s.hangups.Watch(c.conn, func() { c.cancel.Cancel(errClientGone) })
 	if r, d := s.send(ctx, c); r != refuseNone {
 		return r, d
 	}
@@ -142,6 +136,8 @@ func (s *Server) cutBeforeAnswer(c *call, cause error) (refusal, detail) {
 	switch cause {
 	case errRevoked:
 		r = refuseRevoked
+	case errSuspended:
+		r = refuseSuspended
 	case errDrained:
 		r = refuseDraining
 	}
@@ -150,7 +146,7 @@ func (s *Server) cutBeforeAnswer(c *call, cause error) (refusal, detail) {
 
 func outcomeOf(cause error) contract.Outcome {
 	switch cause {
-	case errRevoked:
+	case errRevoked, errSuspended:
 		return contract.OutcomeRevoked
 	case errDrained:
 		return contract.OutcomeDrained
@@ -273,6 +269,9 @@ func passedError(face kimi.Face, body []byte, e kimi.ErrorFields, requestID stri
 	if shapedFor(face, body) {
 		return kimi.Redact(nil, body)
 	}
+	if e.Message == "" {
+		e = kimi.ErrorFields{Type: "rate_limit_exceeded", Code: "rate_limit_exceeded", Message: "the model provider is busy"}
+	}
 	return kimi.AppendError(nil, face, kimi.Refusal{
 		Type: e.Type, Code: e.Code, Message: string(kimi.Redact(nil, []byte(e.Message))), RequestID: requestID,
 	})
@@ -281,7 +280,8 @@ func passedError(face kimi.Face, body []byte, e kimi.ErrorFields, requestID stri
 // shapedFor reports whether an error body is of the face's shape: Anthropic's has
 // "type":"error" beside "error".
 func shapedFor(face kimi.Face, body []byte) bool {
-	if len(body) == 0 || bytes.TrimLeft(body, " \t\r\n")[0] != '{' {
+	body = bytes.TrimLeft(body, " \t\r\n")
+	if len(body) == 0 || body[0] != '{' {
 		return false
 	}
 	anthropic := bytes.Contains(body, []byte(`"type":"error"`)) || bytes.Contains(body, []byte(`"type": "error"`))

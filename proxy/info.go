@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"time"
 
@@ -118,6 +119,10 @@ func (s *Server) serveEstimate(ctx *fasthttp.RequestCtx, c *call) {
 		c.refuse(&ctx.Response, refuseModel, detail{param: "model"})
 		return
 	}
+	if r, d := s.enlist(c); r != refuseNone {
+		c.refuse(&ctx.Response, r, d)
+		return
+	}
 	if !s.customers.enter(c.grant.CustomerID, c.grant.Concurrent) {
 		c.refuse(&ctx.Response, refuseConcurrency, detail{})
 		return
@@ -127,8 +132,7 @@ func (s *Server) serveEstimate(ctx *fasthttp.RequestCtx, c *call) {
 		c.refuse(&ctx.Response, r, d)
 		return
 	}
-	c.unwatch = s.hangups.Watch(c.conn, func() { c.cancel.Cancel(errClientGone) })
-	n, err := s.estimate(c, body, ctx.Request.Header.UserAgent())
+	n, err := s.estimate(c, body, &c.cancel)
 	if err != nil {
 		s.log.Info("estimate failed", "request_id", c.requestID, "error", err)
 		c.refuse(&ctx.Response, refuseUpstreamDown, detail{message: "the model provider did not count the tokens"})
@@ -143,31 +147,27 @@ func (s *Server) serveEstimate(ctx *fasthttp.RequestCtx, c *call) {
 	c.answerJSON(ctx, out)
 }
 
-// estimate asks an upstream that has an estimate endpoint to count the prompt of body,
-// for a client with this User-Agent, which may be nil.
-func (s *Server) estimate(c *call, body, userAgent []byte) (n int64, err error) {
-	t, err := s.pool.Pick(c.face, c.req.Model, time.Now())
+// estimate asks an upstream that has an estimate endpoint to count the prompt of body.
+func (s *Server) estimate(c *call, body []byte, cancel *upstream.Canceler) (n int64, err error) {
+	t, err := s.pool.PickEstimator(c.face, c.req.Model, time.Now())
 	if err != nil {
 		return 0, fmt.Errorf("estimate prompt: %w", err)
 	}
 	cfg := t.Config()
-	if cfg.EstimatePath == "" {
-		t.Release(upstream.Result{})
-		return 0, fmt.Errorf("estimate prompt: upstream %s has no estimate endpoint", cfg.Name)
-	}
 	req := upstream.Request{
 		Body:        [][]byte{c.req.Apply(nil, body, kimi.Edits{Model: t.Served()})},
 		ContentType: []byte("application/json"),
-		UserAgent:   userAgent,
+		UserAgent:   c.userAgent,
 	}
-	resp, err := t.DoPath("POST", cfg.EstimatePath, &req, &c.cancel)
+	resp, err := t.DoPath("POST", cfg.EstimatePath, &req, cancel)
 	if err != nil {
-		t.Release(upstream.Result{Failed: c.cancel.Cause() == nil})
+		t.Release(upstream.Result{Failed: cancel.Cause() == nil})
 		return 0, fmt.Errorf("estimate prompt: %w", err)
 	}
 	status := resp.Status
 	answer, err := io.ReadAll(io.LimitReader(resp, maxErrorBody))
 	resp.Close(true)
+	// What an estimate is refused for says little about completions: only an outage counts.
 	t.Release(upstream.Result{Failed: err != nil || status >= 500})
 	if err != nil {
 		return 0, fmt.Errorf("estimate prompt: %w", err)
@@ -190,7 +190,12 @@ func (s *Server) exactPrompt(c *call, body []byte) (int64, bool) {
 	if c.face != kimi.OpenAI {
 		return 0, false // the estimate endpoint speaks the OpenAI face
 	}
-	n, err := s.estimate(c, body, nil)
+	// A request must not wait for long for what only spares it a refusal.
+	const patience = 2 * time.Second
+	var own upstream.Canceler
+	timer := time.AfterFunc(patience, func() { own.Cancel(os.ErrDeadlineExceeded) })
+	defer timer.Stop()
+	n, err := s.estimate(c, body, &own)
 	if err != nil {
 		s.log.Debug("near the limit the prompt could not be counted", "request_id", c.requestID, "error", err)
 		return 0, false

@@ -18,13 +18,14 @@ import (
 type listener struct {
 	net.Listener
 	perAddress int
+	exempt     func(netip.Addr) bool // proxies before us speak for many clients
 
 	mu      sync.Mutex
 	open    map[netip.Addr]int
 	refused atomic.Int64
 }
 
-func listen(addr string, perAddress int) (*listener, error) {
+func listen(addr string, perAddress int, exempt func(netip.Addr) bool) (*listener, error) {
 	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3,
 	}}
@@ -32,7 +33,7 @@ func listen(addr string, perAddress int) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	return &listener{Listener: ln, perAddress: perAddress, open: map[netip.Addr]int{}}, nil
+	return &listener{Listener: ln, perAddress: perAddress, exempt: exempt, open: map[netip.Addr]int{}}, nil
 }
 
 // Accept returns the next connection whose address has not too many.
@@ -66,7 +67,7 @@ func addrOf(a net.Addr) netip.Addr {
 func (l *listener) take(a netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[a] >= l.perAddress {
+	if l.open[a] >= l.perAddress && !l.exempt(a) {
 		return false
 	}
 	l.open[a]++

@@ -240,7 +240,7 @@ func TestRequestBodiesPassByteForByte(t *testing.T) {
 		{"no cap and an alias", `{"model":"alias/k2p5",` + messages + `}`, both, true, true},
 		{"null cap", `{"model":"` + model + `","max_tokens": null ,` + messages + `}`, replace("null", "32768"), true, true},
 		{"zero cap", `{"model":"` + model + `","max_tokens":0,` + messages + `}`, replace(":0,", ":32768,"), true, true},
-		{"the newer cap", `{"model":"` + model + `","max_completion_tokens":77,` + messages + `}`, same, true, false},
+		{"the newer cap beside the upstream's own", `{"model":"` + model + `","max_completion_tokens":77,` + messages + `}`, replace(`{"model"`, `{"max_tokens":77,"model"`), true, false},
 		{"the newer cap means nothing there", `{"model":"` + model + `","max_completion_tokens":77,` + messages + `}`, uncapped, false, true},
 		{"both caps", `{"model":"` + model + `","max_completion_tokens":77,"max_tokens":99999,` + messages + `}`, same, true, false},
 		{"thinking", `{"model":"` + model + `","max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":8999},` + messages + `}`, same, true, true},
@@ -279,7 +279,7 @@ func TestLoweredCapsAreSpliced(t *testing.T) {
 		body, sent string // # stands for what is left, and @ for one less
 	}{
 		{faces[0], `{"model":"kimi-k2.5","max_tokens":5000,` + messages + `}`, `{"model":"kimi-k2.5","max_tokens":#,` + messages + `}`},
-		{faces[0], `{"max_completion_tokens": 5000 ,"model":"kimi-k2.5",` + messages + `}`, `{"max_completion_tokens": # ,"model":"kimi-k2.5",` + messages + `}`},
+		{faces[0], `{"max_completion_tokens": 5000 ,"model":"kimi-k2.5",` + messages + `}`, `{"max_tokens":#,"max_completion_tokens": # ,"model":"kimi-k2.5",` + messages + `}`},
 		{faces[0], `{"model":"kimi-k2.5","max_tokens":5000,"max_completion_tokens":4000,` + messages + `}`, `{"model":"kimi-k2.5","max_tokens":#,"max_completion_tokens":#,` + messages + `}`},
 		{faces[0], `{"model":"kimi-k2.5","max_tokens":9,"max_completion_tokens":4000,` + messages + `}`, `{"model":"kimi-k2.5","max_tokens":9,"max_completion_tokens":#,` + messages + `}`},
 		{faces[0], `{"model":"kimi-k2.5",` + messages + `}`, `{"max_tokens":#,"model":"kimi-k2.5",` + messages + `}`},

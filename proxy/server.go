@@ -148,7 +148,7 @@ const pooledBodyBytes = 64 << 10
 
 // Listen opens the public listener.
 func (s *Server) Listen() error {
-	ln, err := listen(s.cfg.Listen, s.cfg.Limits.PerAddress)
+	ln, err := listen(s.cfg.Listen, s.cfg.Limits.PerAddress, s.trusted)
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 
 	h, r, d := s.accept(ctx)
 	c.face, c.route, c.remote = h.face, h.route, h.remote
-	c.http10 = !ctx.Request.Header.IsHTTP11()
+	c.http10, c.userAgent = !ctx.Request.Header.IsHTTP11(), ctx.Request.Header.UserAgent()
 	if r == refuseBadRequest || r == refuseExpect {
 		// Where such a request ends is in doubt: what follows it may be its body.
 		ctx.SetConnectionClose()
@@ -247,8 +247,18 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfi
 	if a := h.Peek("Authorization"); len(a) > len("Bearer ") {
 		cred = a[len("Bearer "):]
 	}
+	// The checksum is public: only a token that exists may make us hold a large body.
+	const small = 64 << 10
 	if !contract.PlausibleToken(cred) {
-		return fasthttp.RequestConfig{MaxRequestBodySize: 64 << 10}
+		return fasthttp.RequestConfig{MaxRequestBodySize: small}
+	}
+	if n := h.ContentLength(); n < 0 || n > small {
+		d := s.hasher.Digest(cred)
+		if _, ok := s.grants.Cached(d); !ok {
+			if _, err := s.grants.Lookup(s.life, d); errors.Is(err, grants.ErrUnknownToken) {
+				return fasthttp.RequestConfig{MaxRequestBodySize: small}
+			}
+		}
 	}
 	return fasthttp.RequestConfig{}
 }
@@ -369,13 +379,43 @@ func (cs *callSet) cut(cause error, match func(*call) bool) {
 
 // grantChanged cuts what is in flight of a token that may no longer be used.
 func (s *Server) grantChanged(d contract.Digest, g *contract.Grant) {
-	if g.Status == contract.StatusActive {
+	cause := errRevoked
+	switch g.Status {
+	case contract.StatusActive:
 		return
+	case contract.StatusSuspended:
+		cause = errSuspended
 	}
-	s.calls.cut(errRevoked, func(c *call) bool { return c.digest == d })
+	s.calls.cut(cause, func(c *call) bool { return c.digest == d })
 }
 
-// recheck looks up again every token that is in use, after changes may have been missed.
+// enlist makes the call visible to a drain, to a revocation and to the hang-up watcher,
+// and then looks once more at what they may have changed before: whoever changes first
+// publishes and then looks for calls. close takes it off again.
+func (s *Server) enlist(c *call) (refusal, detail) {
+	s.calls.add(c)
+	if s.state.Load() == stateClosed {
+		return refuseDraining, detail{}
+	}
+	g, err := s.grants.Lookup(s.life, c.digest) // from memory, unless it was just dropped
+	switch {
+	case errors.Is(err, grants.ErrUnknownToken):
+		return refuseRevoked, detail{}
+	case err != nil:
+		s.metrics.authErrors.Inc()
+		return refuseQuotaUnavailable, detail{message: "tokens cannot be checked at the moment"}
+	case g.Status == contract.StatusSuspended:
+		return refuseSuspended, detail{}
+	case g.Status != contract.StatusActive:
+		return refuseRevoked, detail{}
+	}
+	c.grant = g
+	c.unwatch = s.hangups.Watch(c.conn, func() { c.cancel.Cancel(errClientGone) })
+	return refuseNone, detail{}
+}
+
+// recheck looks up again every token that is in use, after changes may have been missed,
+// until each was found or its calls are over.
 func (s *Server) recheck() {
 	s.calls.mu.Lock()
 	inUse := map[contract.Digest]bool{}
@@ -383,13 +423,20 @@ func (s *Server) recheck() {
 		inUse[c.digest] = true
 	}
 	s.calls.mu.Unlock()
-	for d := range inUse {
-		g, err := s.grants.Lookup(s.life, d)
-		if errors.Is(err, grants.ErrUnknownToken) {
-			g, err = &contract.Grant{Status: contract.StatusRevoked}, nil
+	const again = 250 * time.Millisecond
+	for tries := 0; len(inUse) > 0 && tries < 240 && s.life.Err() == nil; tries++ {
+		for d := range inUse {
+			g, err := s.grants.Lookup(s.life, d)
+			if errors.Is(err, grants.ErrUnknownToken) {
+				g, err = &contract.Grant{Status: contract.StatusRevoked}, nil
+			}
+			if err == nil {
+				s.grantChanged(d, g)
+				delete(inUse, d)
+			}
 		}
-		if err == nil {
-			s.grantChanged(d, g)
+		if len(inUse) > 0 {
+			time.Sleep(again)
 		}
 	}
 }

@@ -22,6 +22,7 @@ func (c *call) settle(o contract.Outcome) {
 	}
 	c.settled = true
 	c.outcome = o
+	c.leave() // before the client can see the end and ask for the next
 	if !c.forwarded {
 		c.slot.Abandon()
 		c.s.ledger.Release(c.hold)
@@ -55,8 +56,11 @@ func (c *call) settle(o contract.Outcome) {
 // reservation, so that a customer is never billed for what could not have been.
 func (c *call) count() {
 	counts, whole := c.usage.Counts()
+	// Counts on the way are not the upstream's last word, and nobody answers for nothing.
+	final := whole && !c.usage.Implausible() && (c.outcome == contract.OutcomeOK || c.finished) &&
+		counts.Prompt > 0 && (counts.Completion > 0 || c.outputSeen == 0)
 	switch {
-	case whole && !c.usage.Implausible():
+	case final:
 		c.counts, c.basis = counts, contract.BasisUpstream
 		return
 	case c.outcome == contract.OutcomeUpstreamError && !c.relayed:
@@ -111,7 +115,9 @@ func (c *call) refuse(resp *fasthttp.Response, r refusal, d detail) {
 	}
 	c.release(upstream.Result{})
 	if c.hold.ID != "" && !c.settled {
-		c.settle(contract.OutcomeUpstreamError)
+		// Not sent, or a panic after the answer began: then it is billed as it may have been.
+		c.relayed = c.relayed || c.ttfb > 0
+		c.settle(contract.OutcomeUpstreamCut)
 	}
 	c.close()
 }
@@ -135,12 +141,18 @@ func (c *call) close() {
 	}
 	c.s.calls.remove(c)
 	c.cancel.Detach()
-	if c.entered {
-		c.s.customers.leave(c.grant.CustomerID)
-	}
+	c.leave()
 	took := time.Since(c.start)
 	c.s.metrics.observe(c, took)
 	c.logLine(took)
+}
+
+// leave frees the call's place in flight. Idempotent.
+func (c *call) leave() {
+	if c.entered {
+		c.entered = false
+		c.s.customers.leave(c.grant.CustomerID)
+	}
 }
 
 func (c *call) logLine(took time.Duration) {
@@ -182,8 +194,11 @@ func (c *call) setHeaders(h *fasthttp.ResponseHeader) {
 	if g == nil {
 		return
 	}
+	// Refusals before the counters were asked still say what the grant fixes.
+	h.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(g.Burst))
+	h.Set("X-Ratelimit-Limit-Tokens", strconv.FormatInt(g.MonthlyLimit, 10))
+	h.Set("X-Ratelimit-Reset-Tokens", seconds(time.Until(g.Period.End)))
 	if c.ratelimit.known {
-		h.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(g.Burst))
 		h.Set("X-Ratelimit-Remaining-Requests", strconv.Itoa(max(c.ratelimit.remaining, 0)))
 		missing := float64(g.Burst - c.ratelimit.remaining)
 		h.Set("X-Ratelimit-Reset-Requests", seconds(time.Duration(missing/g.RequestsPerSecond*float64(time.Second))))
@@ -194,7 +209,6 @@ func (c *call) setHeaders(h *fasthttp.ResponseHeader) {
 	}
 	h.Set("X-Ratelimit-Limit-Tokens", strconv.FormatInt(a.Limit, 10))
 	h.Set("X-Ratelimit-Remaining-Tokens", strconv.FormatInt(max(a.Limit-a.Settled-a.Held, 0), 10))
-	h.Set("X-Ratelimit-Reset-Tokens", seconds(time.Until(g.Period.End)))
 	if a.Limit > 0 && float64(a.Settled) >= warnAt*float64(a.Limit) {
 		h.Set("X-Token-Warning", "90%")
 	}

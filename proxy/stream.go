@@ -32,6 +32,9 @@ func (s *Server) relay(ctx *fasthttp.RequestCtx, c *call) {
 		ctx.Response.Header.Set("Cache-Control", "no-cache")
 	}
 	ctx.Response.ImmediateHeaderFlush = true
+	// Nobody reads the request any more; fasthttp would keep it until the stream is over.
+	c.req, c.userAgent = kimi.Request{}, nil
+	ctx.Request.ResetBody()
 	ctx.Response.SetBodyStream(newStreamBody(c), -1)
 	s.metrics.streams.Inc()
 }
@@ -51,8 +54,12 @@ type streamBody struct {
 	out     []byte // for the client, from bufs.out
 	ended   bool   // nothing more will come
 	closed  bool
-	writeBy time.Time // write deadline that is set on the connection
+	writeBy time.Time   // write deadline that is set on the connection
+	tail    *time.Timer // ends an upstream that goes on after its end mark
 }
+
+// tailWait is how long an upstream may keep its body open after the end mark.
+const tailWait = 500 * time.Millisecond
 
 type streamBuffers struct{ in, out []byte }
 
@@ -103,6 +110,10 @@ func (b *streamBody) advance() {
 		// rely on the usage being recorded.
 		b.settle(contract.OutcomeOK)
 		b.ended = err != nil
+		if !b.ended && b.tail == nil {
+			// What is left of the framing usually is on its way.
+			b.tail = time.AfterFunc(tailWait, func() { c.cancel.Cancel(errTail) })
+		}
 	case relay.Failed:
 		b.settle(contract.OutcomeUpstreamError)
 		b.ended = true
@@ -127,8 +138,11 @@ func (b *streamBody) cut(out []byte, err error) []byte {
 	switch cause := c.cancel.Cause(); {
 	case cause != nil:
 		outcome, r = outcomeOf(cause), refuseDraining
-		if cause == errRevoked {
+		switch cause {
+		case errRevoked:
 			r = refuseRevoked
+		case errSuspended:
+			r = refuseSuspended
 		}
 	case errors.As(err, &uerr) && uerr.Timeout:
 		outcome, r = contract.OutcomeUpstreamTimeout, refuseUpstreamTimeout
@@ -146,7 +160,7 @@ func (b *streamBody) cut(out []byte, err error) []byte {
 func (b *streamBody) settle(o contract.Outcome) {
 	b.c.usage = *b.relay.Usage()
 	b.c.outputSeen = b.relay.OutputBytes()
-	b.c.relayed = b.relay.Events() > 0
+	b.c.relayed, b.c.finished = b.relay.Events() > 0, b.relay.Finished()
 	b.c.settle(o)
 }
 
@@ -169,6 +183,9 @@ func (b *streamBody) Close() error {
 	}
 	b.closed = true
 	c := b.c
+	if b.tail != nil {
+		b.tail.Stop()
+	}
 	if !c.settled {
 		b.settle(contract.OutcomeClientGone)
 	}
@@ -176,7 +193,9 @@ func (b *streamBody) Close() error {
 	c.release(upstream.Result{})
 	c.s.metrics.streams.Dec()
 	c.close()
-	streamBufferPool.Put(b.bufs)
+	if cap(b.bufs.out) <= pooledBodyBytes { // a large event must not stay in memory for ever
+		streamBufferPool.Put(b.bufs)
+	}
 	b.bufs, b.out = nil, nil
 	return nil
 }

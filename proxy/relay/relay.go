@@ -47,6 +47,8 @@ type Stream struct {
 	output  int64
 	events  int64
 	end     End
+
+	finished bool
 }
 
 // Reset makes s ready for a new stream and keeps its buffer.
@@ -111,6 +113,7 @@ func (s *Stream) CloseInput(out []byte) []byte {
 func (s *Stream) take(out, ev []byte) []byte {
 	info := kimi.InspectEvent(ev, s.opts.Face, &s.usage)
 	s.output += info.OutputBytes
+	s.finished = s.finished || info.Finish
 	switch info.Kind {
 	case kimi.EventEndMark:
 		s.end = Done
@@ -122,7 +125,9 @@ func (s *Stream) take(out, ev []byte) []byte {
 			return out
 		}
 	}
-	s.events++
+	if info.Kind == kimi.EventData {
+		s.events++
+	}
 	return append(out, ev...)
 }
 
@@ -136,7 +141,12 @@ func (s *Stream) Usage() *kimi.Usage { return &s.usage }
 // of all text in the events, since a token has at least one byte.
 func (s *Stream) OutputBytes() int64 { return s.output }
 
-// Events returns how many events were passed on, error events not counted.
+// Finished reports whether the upstream said why it stopped, so that what it reported
+// by then is final.
+func (s *Stream) Finished() bool { return s.finished }
+
+// Events returns how many events with content were passed on: no comments, pings, errors
+// or end marks.
 func (s *Stream) Events() int64 { return s.events }
 
 // Buffered returns how many bytes of an incomplete event are held.

@@ -19,7 +19,7 @@ type sample struct {
 	file   string
 	face   kimi.Face
 	end    relay.End
-	events int64 // passed on, the end mark and comments included
+	events int64 // with content, passed on
 	torn   int   // bytes at the end that are no whole event
 	counts kimi.Counts
 	whole  bool // the usage is complete
@@ -27,17 +27,17 @@ type sample struct {
 
 func samples() []sample {
 	return []sample{
-		{"03_stream_usage_in_choice.sse", kimi.OpenAI, relay.Done, 8, 0, kimi.Counts{Prompt: 24, Cached: 16, Completion: 9}, true},
-		{"04_stream_usage_top_level.sse", kimi.OpenAI, relay.Done, 9, 0, kimi.Counts{Prompt: 2048, Cached: 1792, Completion: 5}, true},
-		{"04b_stream_usage_both_places_UNCONFIRMED.sse", kimi.OpenAI, relay.Done, 5, 0, kimi.Counts{Prompt: 300, Completion: 2}, true},
-		{"05_stream_tool_calls.sse", kimi.OpenAI, relay.Done, 9, 0, kimi.Counts{Prompt: 4096, Cached: 3840, Completion: 48}, true},
-		{"06_stream_reasoning_content.sse", kimi.OpenAI, relay.Done, 10, 0, kimi.Counts{Prompt: 512, Completion: 64, Reasoning: 50}, true},
+		{"03_stream_usage_in_choice.sse", kimi.OpenAI, relay.Done, 7, 0, kimi.Counts{Prompt: 24, Cached: 16, Completion: 9}, true},
+		{"04_stream_usage_top_level.sse", kimi.OpenAI, relay.Done, 8, 0, kimi.Counts{Prompt: 2048, Cached: 1792, Completion: 5}, true},
+		{"04b_stream_usage_both_places_UNCONFIRMED.sse", kimi.OpenAI, relay.Done, 4, 0, kimi.Counts{Prompt: 300, Completion: 2}, true},
+		{"05_stream_tool_calls.sse", kimi.OpenAI, relay.Done, 8, 0, kimi.Counts{Prompt: 4096, Cached: 3840, Completion: 48}, true},
+		{"06_stream_reasoning_content.sse", kimi.OpenAI, relay.Done, 9, 0, kimi.Counts{Prompt: 512, Completion: 64, Reasoning: 50}, true},
 		{"07a_stream_midstream_error_event_UNCONFIRMED.sse", kimi.OpenAI, relay.Failed, 2, 0, kimi.Counts{}, false},
 		{"07b_stream_truncated_no_done.sse", kimi.OpenAI, relay.Open, 2, 68, kimi.Counts{}, false},
-		{"07c_stream_crlf_and_comments_SYNTHETIC.sse", kimi.OpenAI, relay.Done, 6, 0, kimi.Counts{Prompt: 10, Completion: 4}, true},
-		{"09c_stream_anthropic.sse", kimi.Anthropic, relay.Done, 14, 0, kimi.Counts{Prompt: 24886, Cached: 24576, Completion: 57}, true},
-		{"09d_stream_anthropic_usage_only_in_delta.sse", kimi.Anthropic, relay.Done, 14, 0, kimi.Counts{Prompt: 24886, Cached: 24576, Completion: 57, Reasoning: 8}, true},
-		{"10_stream_anthropic_error_event.sse", kimi.Anthropic, relay.Failed, 4, 0, kimi.Counts{Prompt: 24886, Cached: 24576}, false},
+		{"07c_stream_crlf_and_comments_SYNTHETIC.sse", kimi.OpenAI, relay.Done, 3, 0, kimi.Counts{Prompt: 10, Completion: 4}, true},
+		{"09c_stream_anthropic.sse", kimi.Anthropic, relay.Done, 13, 0, kimi.Counts{Prompt: 24886, Cached: 24576, Completion: 57}, true},
+		{"09d_stream_anthropic_usage_only_in_delta.sse", kimi.Anthropic, relay.Done, 13, 0, kimi.Counts{Prompt: 24886, Cached: 24576, Completion: 57, Reasoning: 8}, true},
+		{"10_stream_anthropic_error_event.sse", kimi.Anthropic, relay.Failed, 3, 0, kimi.Counts{Prompt: 24886, Cached: 24576}, false},
 	}
 }
 
@@ -254,7 +254,7 @@ func TestBytesAfterTheEndMarkPassUnread(t *testing.T) {
 	var s relay.Stream
 	for i := range mark + rest {
 		r := run(&s, relay.Options{Face: kimi.OpenAI}, cut([]byte(mark+rest), i)...)
-		if r.out != mark+rest || r.end != relay.Done || r.whole || r.events != 1 || r.buffered != 0 {
+		if r.out != mark+rest || r.end != relay.Done || r.whole || r.events != 0 || r.buffered != 0 {
 			t.Fatalf("split before byte %d: %+v", i, r)
 		}
 	}

@@ -1,0 +1,169 @@
+package proxy_test
+
+import (
+	"encoding/json"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/proxy"
+)
+
+// An upstream that says that an answer cost nothing is not believed.
+func TestZeroUsageIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		for _, stream := range []bool{true, false} {
+			w := newWorld(t)
+			r := w.replica()
+			tok, _ := w.token(nil)
+			zero := json.RawMessage(`{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}`)
+			if f.anthropic {
+				zero = json.RawMessage(`{"input_tokens":0,"output_tokens":0}`)
+			}
+			a := r.post(f, tok, chat(stream, sim(kimisim.Behavior{RawUsage: zero, OutputTokens: 20})))
+			if a.status != 200 {
+				t.Fatalf("status %d: %s", a.status, a.body)
+			}
+			if e := w.events(1)[0]; e.Basis != contract.BasisEstimated || e.Settled == 0 || e.Completion < 20 {
+				t.Errorf("%s, stream %v: %+v", f.name, stream, e)
+			}
+		}
+	}
+}
+
+// What an upstream reports on the way is not its last word.
+func TestEarlyUsageOfACutStreamIsNotFinal(t *testing.T) {
+	t.Parallel()
+	o := streamOf(t, strings.Join([]string{
+		`data: {"choices":[{"index":0,"delta":{"content":"one two three four"},"finish_reason":null}],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}}`,
+		`data: {"choices":[{"index":0,"delta":{"content":"five six"},"finish_reason":null}],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}}`,
+		"",
+	}, "\n\n"))
+	w := newWorld(t)
+	r := w.replica(o.upstreams)
+	tok, _ := w.token(nil)
+	r.post(faces[0], tok, chat(true, "hello"))
+	e := w.events(1)[0]
+	if e.Outcome != contract.OutcomeUpstreamCut || e.Basis != contract.BasisEstimated || e.Completion < 6 || e.Prompt != 9 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A blank answer to say 429 is an error like any other.
+func TestBlank429(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica()
+	tok, _ := w.token(nil)
+	for i, f := range faces {
+		w.sim.ScriptNext(kimisim.Behavior{ErrorResponse: &kimisim.ErrorResponse{Status: 429, BodyText: " \n "}})
+		time.Sleep(time.Duration(i) * 1100 * time.Millisecond) // the key cools down for a second
+		a := r.post(f, tok, chat(false, "hello"))
+		if a.status != 429 || !strings.Contains(a.body, `"message"`) {
+			t.Errorf("%s: status %d: %q", f.name, a.status, a.body)
+		}
+	}
+	if strings.Contains(w.logs.String(), "panic") {
+		t.Error("the handler panicked")
+	}
+}
+
+// A suspension says so to a stream in flight, and is no revocation.
+func TestSuspendedWhileStreaming(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica()
+	tok, g := w.token(nil)
+	done := make(chan string, 1)
+	go func() {
+		text, _ := r.stream(faces[0], tok, chat(true, sim(kimisim.Behavior{OutputTokens: 60, TokensPerSecond: 20})), 0)
+		done <- text
+	}()
+	eventually(t, "the stream runs", func() bool { return w.sim.InFlight() == 1 })
+	g.Version, g.Status = 2, contract.StatusSuspended
+	w.put(tok, g)
+	if text := <-done; !strings.Contains(text, "permission_error") {
+		t.Errorf("the client was told %q", text)
+	}
+	if a := r.post(faces[0], tok, chat(false, "hi")); a.status != 403 {
+		t.Errorf("status %d", a.status)
+	}
+}
+
+// Comments are no output: an error after nothing else costs nothing.
+func TestCommentsAreNoOutput(t *testing.T) {
+	t.Parallel()
+	o := streamOf(t, ": keep-alive\n\ndata: {\"error\":{\"message\":\"The engine is overloaded\",\"type\":\"engine_overloaded_error\"}}\n\n")
+	w := newWorld(t)
+	r := w.replica(o.upstreams)
+	tok, _ := w.token(nil)
+	r.post(faces[0], tok, chat(true, "hello"))
+	if e := w.events(1)[0]; e.Settled != 0 || e.Outcome != contract.OutcomeUpstreamError {
+		t.Errorf("%+v", e)
+	}
+}
+
+// An error behind the status of a success reaches the client as an error.
+func TestErrorBehindSuccess(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		w := newWorld(t)
+		r := w.replica()
+		tok, _ := w.token(nil)
+		a := r.post(f, tok, chat(false, sim(kimisim.Behavior{ErrorAfterEvents: -1})))
+		if a.status != 502 || !strings.Contains(a.body, `"error"`) {
+			t.Errorf("%s: status %d: %s", f.name, a.status, a.body)
+		}
+		if e := w.events(1)[0]; e.Outcome != contract.OutcomeUpstreamError || e.Status != 502 {
+			t.Errorf("%s: %+v", f.name, e)
+		}
+	}
+}
+
+// A request that waits for tokens when the drain begins is not forwarded after it.
+func TestDrainEndsWaiters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) { c.Timeouts.Drain = proxy.Duration(300 * time.Millisecond) })
+	tok, g := w.token(func(g *contract.Grant) { g.MonthlyLimit = 2000 })
+	body := `{"model":"` + model + `","max_tokens":1500,"stream":true,"messages":[{"role":"user","content":` + quote(sim(kimisim.Behavior{OutputTokens: 1000, TokensPerSecond: 20})) + `}]}`
+	go func() { _, _ = r.stream(faces[0], tok, body, 0) }()
+	eventually(t, "the first holds the tokens", func() bool { return w.usage(r, g.CustomerID).Held > 0 && w.sim.InFlight() == 1 })
+	waiting := make(chan string, 1)
+	go func() {
+		_, err := r.stream(faces[0], tok, body, 0)
+		waiting <- err.Error()
+	}()
+	time.Sleep(100 * time.Millisecond) // it waits for what the first holds
+	if err := r.drain(); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	if got := <-waiting; !strings.Contains(got, "503") && !strings.Contains(got, "429") && !strings.Contains(got, "EOF") {
+		t.Errorf("the waiter got %q", got)
+	}
+	if n := len(w.chats()); n != 1 {
+		t.Errorf("%d requests were forwarded, want 1", n)
+	}
+	if evs := w.readEvents(); len(evs) != 1 {
+		t.Errorf("%d events", len(evs))
+	}
+}
+
+func quote(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// streamOf is an upstream that answers with one stream.
+func streamOf(t *testing.T, body string) *origin {
+	o := newOrigin(t)
+	o.next(func(c net.Conn) { chunks(c, "text/event-stream", [][]byte{[]byte(body)}) })
+	return o
+}
