@@ -3,7 +3,16 @@
 //
 // It is a module of its own, so that the SDKs are no dependencies of the product.
 //
-// [Every client] runs the same checks and reports what a caller of it sees; one table
-// says what that must be, and the simulator's ledger, the proxy's log and the rows in
-// Postgres must agree.
+// All SDKs do the same checks and report what a caller of them sees. One table says what
+// that must be, and the simulator's ledger, the proxy's log and the rows in Postgres must
+// agree with it.
+//
+// Run it with
+//
+//	go test -count=1 -timeout 20m
+//
+// in this directory. Without -count=1 the go command takes an earlier result for as good
+// as a new one, since it does not see that the tests build and run token-proxy. The first
+// run installs the packages that node/ and openclaw/ name, 1 GB, into the user's cache
+// directory (openclaw-cloud/); what is not used for two weeks is removed from there.
 package clients
