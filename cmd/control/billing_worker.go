@@ -22,6 +22,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
+	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
@@ -51,7 +52,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.database, "database-url", "", "Postgres, as a URL")
-	f.StringVar(&s.redis, "redis-url", "", "Redis, as a URL; it must run with noeviction and an append-only file")
+	f.StringVar(&s.redis, "redis-url", "", "Redis 6.2 or newer, as a URL; it must run with noeviction and an append-only file")
 	f.StringVar(&s.listen, "listen", ":8082", "address of /healthz, /readyz and /metrics")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
 	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published, and whether Redis still has those that were")
@@ -115,8 +116,8 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	reader, client := redis.NewClient(&reading), redis.NewClient(options)
 	defer reader.Close()
 	defer client.Close()
-	if err := untilReached(ctx, log, "Redis", func() error { return billing.CheckRedis(ctx, client) }); err != nil {
-		if !errors.Is(err, billing.ErrUnsafeRedis) || !s.unsafeRedis {
+	if err := untilReached(ctx, log, "Redis", func() error { return durableredis.Check(ctx, client) }); err != nil {
+		if !errors.Is(err, durableredis.ErrUnsafe) || !s.unsafeRedis {
 			return atStart(ctx, err)
 		}
 		log.Warn("running with an unsafe Redis", "error", err)
@@ -174,7 +175,7 @@ func openStore(ctx context.Context, url string) (*store.Store, error) {
 func untilReached(ctx context.Context, log *slog.Logger, what string, try func() error) error {
 	for {
 		err := try()
-		if err == nil || errors.Is(err, billing.ErrUnsafeRedis) || errors.Is(err, control.ErrSchema) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, durableredis.ErrUnsafe) || errors.Is(err, control.ErrSchema) || ctx.Err() != nil {
 			return err
 		}
 		log.Warn("waiting for "+what, "error", err)

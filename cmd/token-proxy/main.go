@@ -130,7 +130,8 @@ func run(cfg proxy.Config, pepper []byte) error {
 	redis.SetLogger(quietRedis{log})
 	rdb := redis.NewClient(ropts)
 	defer rdb.Close()
-	if err := checkRedis(rdb, cfg.AllowUnsafe, log); err != nil {
+	redisKeeps, err := newDurability(rdb, cfg.AllowUnsafe, log)
+	if err != nil {
 		return err
 	}
 
@@ -171,7 +172,7 @@ func run(cfg proxy.Config, pepper []byte) error {
 	if err != nil {
 		return fmt.Errorf("listen for admin: %w", err)
 	}
-	admin := &http.Server{Handler: srv.Admin(reg), ReadHeaderTimeout: 10 * time.Second}
+	admin := &http.Server{Handler: redisKeeps.gate(srv.Admin(reg)), ReadHeaderTimeout: 10 * time.Second}
 
 	life, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -183,6 +184,7 @@ func run(cfg proxy.Config, pepper []byte) error {
 			}
 		}()
 	}
+	background("check of Redis", func() error { return redisKeeps.run(life) })
 	background("grants feed", func() error { return cache.Run(life) })
 	background("admin listener", func() error { return admin.Serve(adminLn) })
 	background("public listener", srv.Serve)
@@ -216,30 +218,4 @@ type quietRedis struct{ log *slog.Logger }
 
 func (q quietRedis) Printf(_ context.Context, format string, args ...any) {
 	q.log.Debug("redis client", "detail", fmt.Sprintf(format, args...))
-}
-
-// checkRedis refuses a Redis that may forget what it acknowledged.
-func checkRedis(rdb redis.UniversalClient, allowUnsafe bool, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	var problems []string
-	for key, want := range map[string]string{"maxmemory-policy": "noeviction", "appendonly": "yes"} {
-		got, err := rdb.ConfigGet(ctx, key).Result()
-		if err != nil {
-			// Redis may be down or forbid CONFIG; the proxy starts and waits for it.
-			log.Warn("Redis settings cannot be checked", "setting", key, "error", err)
-			continue
-		}
-		if got[key] != want {
-			problems = append(problems, fmt.Sprintf("%s is %q, must be %q (CONFIG SET %s %s)", key, got[key], want, key, want))
-		}
-	}
-	if len(problems) == 0 {
-		return nil
-	}
-	if allowUnsafe {
-		log.Warn("Redis may lose data: allowed by allow_unsafe_redis", "problems", problems)
-		return nil
-	}
-	return fmt.Errorf("Redis would lose data: %s; set it, or allow_unsafe_redis for development", strings.Join(problems, "; "))
 }

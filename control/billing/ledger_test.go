@@ -1,7 +1,6 @@
 package billing_test
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -327,31 +326,4 @@ func TestStopWithoutPostgresLeavesTheBatchPending(t *testing.T) {
 	e.pg.Start()
 	e.start(e.options())
 	e.settledDown()
-}
-
-func TestCheckRedis(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name string
-		args []string
-		want []string
-	}{
-		{"safe", nil, nil},
-		{"evicts", []string{"--maxmemory-policy", "allkeys-lru"}, []string{"maxmemory-policy noeviction"}},
-		{"no append-only file", []string{"--appendonly", "no"}, []string{"appendonly yes"}},
-		{"both", []string{"--appendonly", "no", "--maxmemory-policy", "volatile-ttl"}, []string{"appendonly yes", "maxmemory-policy noeviction"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			err := billing.CheckRedis(context.Background(), testenv.Redis(t, testenv.RedisArgs(c.args...)).Client())
-			if errors.Is(err, billing.ErrUnsafeRedis) != (c.want != nil) {
-				t.Fatalf("CheckRedis: %v", err)
-			}
-			for _, w := range c.want {
-				if !strings.Contains(err.Error(), w) {
-					t.Errorf("CheckRedis: %v; want %q in it", err, w)
-				}
-			}
-		})
-	}
 }

@@ -1,0 +1,66 @@
+// Package durableredis says whether a Redis keeps what it is given. Quota counters,
+// grants and usage events are kept in Redis: one that evicts keys, or forgets them when
+// it restarts, gives customers their limit twice.
+package durableredis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// ErrUnsafe says that Redis is set up so that it may lose what it was given, or that it
+// is too old.
+var ErrUnsafe = errors.New("Redis may lose data")
+
+// The oldest version of Redis that has every command that is used (XAUTOCLAIM).
+const (
+	oldestMajor = 6
+	oldestMinor = 2
+)
+
+// Check returns ErrUnsafe, with what to set, unless Redis keeps every key
+// (maxmemory-policy noeviction), writes an append-only file, and is 6.2 or newer. It
+// asks by INFO, which managed servers allow where they forbid CONFIG. Any other error
+// means that Redis could not be asked, so that nothing is known.
+func Check(ctx context.Context, client redis.UniversalClient) error {
+	text, err := client.Info(ctx).Result()
+	if err != nil {
+		return fmt.Errorf("ask Redis how it keeps data (INFO): %w", err)
+	}
+	info := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			info[name] = value
+		}
+	}
+	var wrong []string
+	if policy := info["maxmemory_policy"]; policy != "noeviction" {
+		wrong = append(wrong, fmt.Sprintf("maxmemory-policy is %q: set \"maxmemory-policy noeviction\"", policy))
+	}
+	if info["aof_enabled"] != "1" {
+		wrong = append(wrong, "there is no append-only file: set \"appendonly yes\"")
+	}
+	if version := info["redis_version"]; !recent(version) {
+		wrong = append(wrong, fmt.Sprintf("its version is %q: %d.%d or newer is needed", version, oldestMajor, oldestMinor))
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("%w: %s", ErrUnsafe, strings.Join(wrong, "; "))
+	}
+	return nil
+}
+
+func recent(version string) bool {
+	first, rest, _ := strings.Cut(version, ".")
+	second, _, _ := strings.Cut(rest, ".")
+	major, err := strconv.Atoi(first)
+	if err != nil {
+		return false
+	}
+	minor, err := strconv.Atoi(second)
+	return err == nil && (major > oldestMajor || major == oldestMajor && minor >= oldestMinor)
+}
