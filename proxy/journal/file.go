@@ -44,7 +44,7 @@ func Open(dir string, o Options) (*Journal, error) {
 	}
 	j, err := openLocked(dir, o)
 	if err != nil {
-		return nil, fmt.Errorf("open journal in %s: %w", dir, errors.Join(err, lock.Close()))
+		return nil, fmt.Errorf("open journal in %s: %w", dir, errors.Join(err, closeLocked(lock)))
 	}
 	j.lock = lock
 	if j.aside, err = listAside(dir); err != nil {
@@ -101,7 +101,7 @@ func (j *Journal) empty() bool { return j.open() == 0 && j.state.forgotten == j.
 
 // detach gives a journal up that was just attached and that nobody uses.
 func (j *Journal) detach() error {
-	return errors.Join(unmap(j.m.b), j.file.Close())
+	return errors.Join(unmap(j.m.b), closeLocked(j.file))
 }
 
 func newIdentity(g geometry, o Options) identity {
@@ -160,7 +160,7 @@ func attachFile(path string, o Options) (j *Journal, err error) {
 	var m mapping
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, unmap(m.b), f.Close())
+			err = errors.Join(err, unmap(m.b), closeLocked(f))
 		}
 	}()
 	// The lock file alone would do, were it not that it can be deleted.

@@ -274,7 +274,7 @@ func (j *Journal) Close() error {
 		err = e
 	}
 	j.m.b = nil
-	if e := errors.Join(j.file.Close(), j.lock.Close()); err == nil {
+	if e := errors.Join(closeLocked(j.file), closeLocked(j.lock)); err == nil {
 		err = e
 	}
 	if err != nil {

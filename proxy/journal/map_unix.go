@@ -28,6 +28,13 @@ func flock(f *os.File) error {
 	}
 }
 
+// closeLocked gives a lock up and closes the file. Closing alone is not enough: a child
+// that was forked and has not called exec yet shares the lock for that moment.
+func closeLocked(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	return errors.Join(err, f.Close())
+}
+
 func mapFile(f *os.File, size int64) ([]byte, error) {
 	b, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
