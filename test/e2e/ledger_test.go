@@ -39,7 +39,7 @@ type kind struct {
 
 var mix = []kind{
 	{name: "complete", share: 36, status: 200, outcome: "ok", basis: "upstream"},
-	{name: "gone while streaming", share: 6, sim: kimisim.Behavior{OutputTokens: 50, TokensPerSecond: 200}, leave: 4, status: 200, outcome: "client_gone", basis: "estimated"},
+	{name: "gone while streaming", share: 6, sim: kimisim.Behavior{OutputTokens: 190, TokensPerSecond: 60}, leave: 4, status: 200, outcome: "client_gone", basis: "estimated"},
 	{name: "gone while silent", share: 4, sim: kimisim.Behavior{StallAfterEvents: 4}, leave: 2, status: 200, outcome: "client_gone", basis: "estimated"},
 	{name: "gone before the head", share: 2, sim: kimisim.Behavior{StallBeforeHead: true}, leave: -1, status: 0, outcome: "client_gone", basis: "estimated"},
 	{name: "cut in mid-event", share: 6, sim: kimisim.Behavior{CutMidEvent: 6}, status: 200, outcome: "upstream_cut", basis: "estimated"},
@@ -385,8 +385,8 @@ func (l *load) checkEnding(r row, e kimisim.Entry, report func(string, ...any)) 
 	}
 	k := pick(n)
 	switch {
-	case r.Outcome == k.outcome && r.Basis == k.basis:
-		l.ended(k.name)
+	case r.Outcome == k.outcome && (r.Basis == k.basis || k.leave > 0 && e.UsageSent):
+		l.ended(k.name) // who leaves between the usage and the end mark is billed exactly
 	case r.Outcome == "upstream_timeout" && e.Stream:
 	case r.Outcome == "ok" && k.leave != 0:
 	default:
