@@ -13,6 +13,10 @@
 //     for its digest,
 //   - it has not expired. Floors are kept longer than entries live, so that no entry
 //     outlives the floor that condemns it.
+//
+// After a loss of Redis' data a grant that Redis has is good at once, but one that it
+// does not have may just not be published again yet: until it is, Lookup answers
+// ErrUnavailable and not ErrUnknownToken. See absence for how that is told.
 package grants
 
 import (
@@ -36,7 +40,8 @@ import (
 var (
 	// ErrUnknownToken says that no grant has this digest.
 	ErrUnknownToken = errors.New("unknown token")
-	// ErrUnavailable says that the grant is not cached and Redis did not give it.
+	// ErrUnavailable says that the grant is not cached and Redis did not give it, or does
+	// not have it but has lost its data.
 	ErrUnavailable = errors.New("grant cannot be read")
 	// ErrStale says that the feed was not heard for the grace, or not yet.
 	ErrStale = errors.New("configuration feed is out of reach")
@@ -105,6 +110,7 @@ type Cache struct {
 	known   *ristretto.Cache[uint64, *entry]
 	unknown *ristretto.Cache[uint64, *entry]
 	floors  floors
+	absence absence
 	gen     atomic.Uint64 // the present generation; see drop
 	flight  singleflight.Group
 

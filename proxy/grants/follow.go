@@ -113,6 +113,12 @@ func (f *follower) poll(ctx context.Context) {
 func (f *follower) compare(ctx context.Context) error {
 	timed, cancel := context.WithTimeout(ctx, f.opts.ReadTimeout)
 	defer cancel()
+	m, err := f.marks(timed)
+	if err != nil {
+		return err
+	}
+	// Noted last, so that a new mark is told from the one before the loss.
+	defer func() { f.absence.believed(m, f.now()) }()
 	newest, err := f.client.XRevRangeN(timed, contract.FeedLogKey, "+", "-", 1).Result()
 	if err != nil {
 		return fmt.Errorf("read newest change: %w", err)
@@ -134,9 +140,14 @@ func (f *follower) compare(ctx context.Context) error {
 		if found, err := f.catchUp(ctx); found || err != nil {
 			return err
 		}
+	default:
+		f.absence.lose()
 	}
 	f.opts.Logger.Warn("changes of the configuration were missed; starting afresh",
 		"seq", f.at.seq, "newest", top.seq)
+	if change, err := contract.DecodeChange([]byte(top.text)); err == nil && change.Kind == contract.ChangeReload {
+		f.absence.reloaded()
+	}
 	f.restart(top)
 	return nil
 }
@@ -157,8 +168,15 @@ func (f *follower) catchUp(ctx context.Context) (found bool, err error) {
 			if len(page) == 0 {
 				return false, nil
 			}
-			if own, err := placeOf(page[0]); err != nil || own != start {
+			own, err := placeOf(page[0])
+			if err != nil {
 				return false, err
+			}
+			if own.seq == start.seq && own != start {
+				f.absence.lose()
+			}
+			if own != start {
+				return false, nil
 			}
 		}
 		for _, message := range page {
@@ -205,11 +223,15 @@ func placeOf(m redis.XMessage) (place, error) {
 func (f *follower) move(to place) {
 	f.at = to
 	f.position.Store(to.seq)
+	if to.seq > 0 {
+		f.absence.published(f.now())
+	}
 }
 
 // apply makes one change effective, and tells.
 func (f *follower) apply(change contract.Change) {
 	if change.Kind == contract.ChangeReload {
+		f.absence.reloaded()
 		f.drop()
 		f.tellReload()
 		return

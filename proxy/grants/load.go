@@ -103,6 +103,17 @@ func (c *Cache) load(digest contract.Digest) (*entry, error) {
 			}
 			continue
 		}
+		if grant == nil {
+			// Asked after the read: a loss before it shows.
+			m, err := c.marks(ctx)
+			if err != nil {
+				c.failing.Store(int64(c.now() + failingFor))
+				return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+			if !c.absence.believed(m, c.now()) {
+				return nil, fmt.Errorf("%w: Redis has lost its data, the grant may be published again", ErrUnavailable)
+			}
+		}
 		c.remember(e)
 		return e, nil
 	}

@@ -1,0 +1,155 @@
+package grants_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
+)
+
+func (p *publisher) set(key, value string) {
+	p.t.Helper()
+	if err := p.client.Set(context.Background(), key, value, 0).Err(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *publisher) del(keys ...string) {
+	p.t.Helper()
+	if err := p.client.Del(context.Background(), keys...).Err(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *publisher) loseAll() {
+	p.t.Helper()
+	if err := p.client.FlushAll(context.Background()).Err(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// lossReader is a reader with changes up to number 3 and a clock that can be put on.
+func lossReader(t *testing.T, mark string) (r *reader, p *publisher, later func(time.Duration)) {
+	t.Helper()
+	server := testenv.Redis(t)
+	p = newPublisher(t, server)
+	if mark != "" {
+		p.set(contract.FeedCompleteKey, mark)
+	}
+	var ahead atomic.Int64
+	r = start(t, server, grants.Options{
+		PollInterval: 10 * time.Millisecond, NegativeTTL: time.Millisecond, Grace: time.Hour,
+		Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
+	})
+	for range 3 {
+		p.put(newDigest(), grant(1, contract.StatusActive))
+	}
+	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == 3 })
+	r.wantError(t, newDigest(), grants.ErrUnknownToken)
+	return r, p, func(d time.Duration) { ahead.Add(int64(d)) }
+}
+
+// A control plane that leaves no marks: the feed alone says that data was lost.
+func TestAbsenceAfterLossWithoutMarks(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"reload", "time"} {
+		t.Run("until "+end, func(t *testing.T) {
+			t.Parallel()
+			r, p, later := lossReader(t, "")
+			p.loseAll()
+			<-r.reloads
+			r.wantError(t, newDigest(), grants.ErrUnavailable)
+			later(time.Hour / 2) // an empty log says nothing, however long
+			r.wantError(t, newDigest(), grants.ErrUnavailable)
+
+			p.seq = 0
+			found := newDigest()
+			p.put(found, grant(1, contract.StatusActive))
+			eventually(t, "applied", func() bool { return r.Stats().FeedSeq == 1 })
+			r.want(t, found, 1, contract.StatusActive)
+			stored := newDigest()
+			p.store(stored, grant(1, contract.StatusActive)) // not announced
+			r.want(t, stored, 1, contract.StatusActive)
+			r.wantError(t, newDigest(), grants.ErrUnavailable)
+
+			if end == "reload" {
+				seq := p.announce(contract.Change{Kind: contract.ChangeReload})
+				eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
+			} else {
+				later(50 * time.Second)
+				r.wantError(t, newDigest(), grants.ErrUnavailable)
+				later(11 * time.Second)
+			}
+			eventually(t, "believed", func() bool {
+				_, err := r.Lookup(context.Background(), newDigest())
+				return errors.Is(err, grants.ErrUnknownToken)
+			})
+			r.want(t, stored, 1, contract.StatusActive)
+		})
+	}
+}
+
+// The mark is gone with the data: absences are doubted before the feed is asked again,
+// and while grants are written anew, whatever the feed says meanwhile.
+func TestAbsenceAfterLossOfTheMark(t *testing.T) {
+	t.Parallel()
+	r, p, later := lossReader(t, "first")
+	eventually(t, "mark seen", func() bool {
+		_, err := r.Lookup(context.Background(), newDigest())
+		return errors.Is(err, grants.ErrUnknownToken)
+	})
+	p.loseAll()
+	r.wantError(t, newDigest(), grants.ErrUnavailable)
+	<-r.reloads
+	r.wantError(t, newDigest(), grants.ErrUnavailable)
+
+	p.set(contract.FeedRebuildKey, "second")
+	seq := p.announce(contract.Change{Kind: contract.ChangeReload}) // numbers go on
+	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
+	r.wantError(t, newDigest(), grants.ErrUnavailable)
+	p.del(contract.FeedRebuildKey)
+	later(30 * time.Minute) // it went away in the middle
+	r.wantError(t, newDigest(), grants.ErrUnavailable)
+	p.set(contract.FeedCompleteKey, "second")
+	eventually(t, "believed", func() bool {
+		_, err := r.Lookup(context.Background(), newDigest())
+		return errors.Is(err, grants.ErrUnknownToken)
+	})
+}
+
+// Redis went back to an older copy of its data: its mark is the old one and says nothing.
+func TestAbsenceAfterGoingBack(t *testing.T) {
+	t.Parallel()
+	r, p, _ := lossReader(t, "first")
+	if err := p.client.XDel(context.Background(), contract.FeedLogKey, "3-0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	<-r.reloads
+	r.wantError(t, newDigest(), grants.ErrUnavailable)
+	seq := p.announce(contract.Change{Kind: contract.ChangeReload}) // as in the middle of a rebuild
+	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
+	r.wantError(t, newDigest(), grants.ErrUnavailable)
+	p.set(contract.FeedCompleteKey, "second")
+	eventually(t, "believed", func() bool {
+		_, err := r.Lookup(context.Background(), newDigest())
+		return errors.Is(err, grants.ErrUnknownToken)
+	})
+}
+
+// A proxy that starts in the middle of a rebuild never saw what was lost.
+func TestAbsenceDuringRebuildAtStart(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p := newPublisher(t, server)
+	p.set(contract.FeedRebuildKey, "first")
+	r := start(t, server, grants.Options{NegativeTTL: time.Millisecond})
+	r.wantError(t, newDigest(), grants.ErrUnavailable)
+	p.set(contract.FeedCompleteKey, "first")
+	p.del(contract.FeedRebuildKey)
+	r.wantError(t, newDigest(), grants.ErrUnknownToken)
+}
