@@ -34,6 +34,7 @@ type workerSettings struct {
 	unsafeRedis  bool
 	publishEvery time.Duration
 	renewEvery   time.Duration
+	keepChanges  time.Duration
 	ledger       billing.Options
 }
 
@@ -57,6 +58,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
 	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published, and whether Redis still has those that were")
 	f.DurationVar(&s.renewEvery, "renew-every", 5*time.Second, "how often to look for customers whose period has ended")
+	f.DurationVar(&s.keepChanges, "keep-published-changes", 14*24*time.Hour, "how long to keep published changes in Postgres")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
 	f.DurationVar(&s.ledger.ClaimIdle, "ledger-claim-idle", 30*time.Second, "how long an entry may be pending before it is taken from a worker that seems dead")
@@ -74,6 +76,7 @@ func (s *workerSettings) validate() error {
 	errs := []error{
 		checkDatabaseURL(s.database), redisErr,
 		positive("publish-every", s.publishEvery), positive("renew-every", s.renewEvery),
+		positive("keep-published-changes", s.keepChanges),
 		positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
 		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
 		positive("ledger-acked-every", s.ledger.AckedEvery),
@@ -138,6 +141,10 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	outbox, err := newOutboxMetrics(registry)
+	if err != nil {
+		return err
+	}
 	ready.set(func(ctx context.Context) error { return errors.Join(ledger.Ready(), st.Ping(ctx)) })
 
 	work, ctx := errgroup.WithContext(ctx)
@@ -148,6 +155,18 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	})
 	work.Go(func() error {
 		watchRedis(ctx, s.publishEvery, service, log)
+		return nil
+	})
+	work.Go(func() error {
+		every(ctx, outboxEvery, log, "read the state of the outbox", func(ctx context.Context) (int, error) {
+			return 0, outbox.update(ctx, st)
+		})
+		return nil
+	})
+	work.Go(func() error {
+		every(ctx, pruneEvery, log, "prune published changes", func(ctx context.Context) (int, error) {
+			return prune(ctx, st, s.keepChanges)
+		})
 		return nil
 	})
 	work.Go(func() error {

@@ -106,6 +106,18 @@ func (s *Store) OutboxState(ctx context.Context) (OutboxState, error) {
 	return o, explain("state of the outbox", err)
 }
 
+// PruneChanges removes changes that were published before then, at most limit of them,
+// and returns how many. What waits or was set aside stays, and so does the change with
+// the newest number of the feed: see NewestFeedSeq.
+func (s *Store) PruneChanges(ctx context.Context, then time.Time, limit int) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `
+		DELETE FROM config_changes WHERE id IN (
+			SELECT id FROM config_changes WHERE published_at < $1
+				AND feed_seq IS DISTINCT FROM (SELECT max(feed_seq) FROM config_changes WHERE feed_seq IS NOT NULL)
+			ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, then, limit)
+	return tag.RowsAffected(), explain("prune changes", err)
+}
+
 // PendingChanges returns how many changes wait to be published.
 func (s *Store) PendingChanges(ctx context.Context) (int64, error) {
 	o, err := s.OutboxState(ctx)

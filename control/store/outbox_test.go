@@ -102,3 +102,27 @@ func TestPublishingStopsWhenItKeepsFailing(t *testing.T) {
 		t.Errorf("%d published, %d tries, %v", n, tries, err)
 	}
 }
+
+// Only what was published long ago is removed, and never the newest number of the feed.
+func TestPruneChanges(t *testing.T) {
+	t.Parallel()
+	st, pg := migrated(t)
+	c, _, _ := addCustomer(t, st)
+	addLimits(t, st, c.ID, 10)
+	pg.Query(`UPDATE config_changes SET published_at = now() - interval '20 days', feed_seq = id WHERE id <= 6`)
+	pg.Query(`UPDATE config_changes SET published_at = now() - interval '20 days' WHERE id = 7`)
+	pg.Query(`UPDATE config_changes SET published_at = now() WHERE id = 8`)
+	pg.Query(`UPDATE config_changes SET failed_at = now() - interval '20 days', error = 'x', created_at = now() - interval '20 days' WHERE id = 9`)
+	then := time.Now().AddDate(0, 0, -14)
+	for i, want := range []int64{4, 2, 0} {
+		if n, err := st.PruneChanges(t.Context(), then, 4); n != want || err != nil {
+			t.Errorf("call %d: %d, %v; want %d", i, n, err, want)
+		}
+	}
+	if got := strings.TrimSpace(pg.Query(`SELECT string_agg(id::text, ' ' ORDER BY id) FROM config_changes`)); got != "6 8 9 10" {
+		t.Errorf("left are %s", got)
+	}
+	if seq, err := st.NewestFeedSeq(t.Context()); seq != 6 || err != nil {
+		t.Errorf("newest number %d, %v", seq, err)
+	}
+}
