@@ -27,13 +27,15 @@ up: deps-run build ## start everything on loopback and print a request that work
 	@bin/devstack up
 
 down: ## stop what `make up` started; data stays in .run/
-	@if [ -d .run ]; then [ -x bin/devstack ] || $(MAKE) build; bin/devstack down; else echo 'Nothing is running.'; fi
+	@[ -x bin/devstack ] || $(MAKE) build
+	@bin/devstack down
 
 status: ## say what `make up` started runs
 	@if [ -x bin/devstack ]; then bin/devstack status; else echo 'Nothing is running.'; fi
 
 clean: ## stop it and remove its data, and bin/
-	@if [ -d .run ]; then [ -x bin/devstack ] || $(MAKE) build; bin/devstack clean; fi
+	@[ -x bin/devstack ] || $(MAKE) build
+	@bin/devstack clean
 	rm -rf bin
 
 test: deps ## run all tests
