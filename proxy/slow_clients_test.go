@@ -108,8 +108,9 @@ func TestSlowReader(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			// More than the kernel buffers for a peer that does not read.
-			const tokens = 60_000
+			// More than the kernel buffers between the simulator and a peer that does not read:
+			// several megabytes on each of the two connections.
+			const tokens = 250_000
 			body := fmt.Sprintf(`{"model":%q,"max_tokens":%d,"stream":true,"messages":[{"role":"user","content":%q}]}`,
 				model, tokens, sim(kimisim.Behavior{OutputTokens: tokens}))
 			if _, err := io.WriteString(conn, strings.ReplaceAll(sent(f, body), "<token>", tok)); err != nil {
