@@ -167,7 +167,7 @@ func TestAnswerHeadersAreRebuilt(t *testing.T) {
 		"X-Request-Id: EXAMPLE\r\nX-Ratelimit-Limit-Tokens: 777777\r\nX-Ratelimit-Remaining-Requests: 777777\r\nX-Token-Warning: EXAMPLE\r\n" +
 		"X-Should-Retry: true\r\nWww-Authenticate: Bearer realm=EXAMPLE\r\nAccess-Control-Allow-Origin: *\r\nAlt-Svc: h3\r\nLink: </x>\r\n" +
 		"Location: https://example.com/EXAMPLE\r\nRefresh: 0\r\nX-Accel-Redirect: /EXAMPLE\r\nDate: Mon, 01 Jan 2001 00:00:00 GMT\r\n" +
-		"Cache-Control: no-store\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTrailer: X-EXAMPLE\r\n"
+		"Cache-Control: no-store\r\nConnection: close\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTrailer: X-EXAMPLE\r\n"
 	answerTo := func(status, contentType, body string) func(net.Conn) {
 		return func(c net.Conn) {
 			_, _ = fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Type: %s\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\nX-EXAMPLE: EXAMPLE\r\n\r\n",

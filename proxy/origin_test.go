@@ -146,7 +146,9 @@ type delivery struct {
 }
 
 func answerHead(contentType, framing string) string {
-	return "HTTP/1.1 200 OK\r\nContent-Type: " + contentType + "\r\nMsh-Request-Id: 00000000-0000-4000-8000-000000000042\r\n" + framing + "\r\n\r\n"
+	return "HTTP/1.1 200 OK\r\nContent-Type: " + contentType + "\r\nMsh-Request-Id: 00000000-0000-4000-8000-000000000042\r\n" +
+		// Said, so that no later request is sent on a connection that is about to close.
+		"Connection: close\r\n" + framing + "\r\n\r\n"
 }
 
 // chunks writes each piece as a chunk of its own, in a write of its own.
@@ -197,7 +199,7 @@ func deliveries() []delivery {
 			_, _ = c.Write(append([]byte(answerHead(ct, fmt.Sprintf("Content-Length: %d", len(body)))), body...))
 		}},
 		{"by the end of the connection", func(c net.Conn, ct string, body []byte) {
-			_, _ = io.WriteString(c, answerHead(ct, "Connection: close"))
+			_, _ = io.WriteString(c, answerHead(ct, "Cache-Control: no-store"))
 			for _, p := range split(body, 0, 1) {
 				_, _ = c.Write(p)
 			}
