@@ -251,6 +251,7 @@ func (c *Cache) stale(now time.Duration) bool {
 type memory struct {
 	grant     *contract.Grant // to be returned as it is; nil if Redis must be asked
 	unknown   bool            // Redis said lately that there is none
+	fresh     *entry          // what says so, unless it is the feed
 	spare     *contract.Grant // to be returned if Redis does not answer
 	gen       uint64          // under which spare is good
 	announced *contract.Grant // the newest version that the feed announced lately
@@ -269,15 +270,16 @@ func (c *Cache) recall(digest *contract.Digest, now time.Duration) (m memory) {
 	key := binary.LittleEndian.Uint64(digest[:])
 	if e, ok := c.known.Get(key); ok && e.good(digest, m.gen, floor) && now < e.hard {
 		if now < e.soft {
-			m.grant = e.grant
+			m.grant, m.fresh = e.grant, e
 		} else {
 			m.spare = e.grant
 		}
 		return m
 	}
 	if floor == 0 {
-		e, ok := c.unknown.Get(key)
-		m.unknown = ok && e.good(digest, m.gen, 0) && now < e.soft
+		if e, ok := c.unknown.Get(key); ok && e.good(digest, m.gen, 0) && now < e.soft {
+			m.unknown, m.fresh = true, e
+		}
 	}
 	return m
 }

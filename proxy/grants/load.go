@@ -26,7 +26,13 @@ const (
 // read waits for the shared read of digest. The read goes on for the others, and for
 // the cache, when ctx ends.
 func (c *Cache) read(ctx context.Context, digest contract.Digest) (*contract.Grant, error) {
-	result := c.flight.DoChan(string(digest[:]), func() (any, error) { return c.load(digest) })
+	result := c.flight.DoChan(string(digest[:]), func() (any, error) {
+		// Another read may have ended after the caller had looked into memory.
+		if m := c.recall(&digest, c.now()); m.fresh != nil {
+			return m.fresh, nil
+		}
+		return c.load(digest)
+	})
 	timeout := time.NewTimer(c.opts.ReadTimeout + c.opts.ReadTimeout/4)
 	defer timeout.Stop()
 	select {
