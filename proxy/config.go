@@ -38,11 +38,11 @@ type Config struct {
 
 // Limits bound what one process takes on.
 type Limits struct {
-	Connections      int   `json:"connections"`        // open client connections (20,000)
+	Connections      int   `json:"connections"`        // open client connections; one more is answered 503 and closed (20,000)
 	PerAddress       int   `json:"per_address"`        // open client connections per address (1,000)
 	HeaderBytes      int   `json:"header_bytes"`       // of a request's head (16 KiB)
 	BodyBytes        int   `json:"body_bytes"`         // of a request (8 MiB)
-	InFlightBytes    int64 `json:"in_flight_bytes"`    // of all request bodies being handled (1 GiB)
+	InFlightBytes    int64 `json:"in_flight_bytes"`    // of all request bodies that are arriving or being handled, at least body_bytes (1 GiB)
 	AnswerBytes      int   `json:"answer_bytes"`       // of an answer that is not streamed (32 MiB)
 	EventBytes       int   `json:"event_bytes"`        // of one event of a stream (1 MiB)
 	DefaultOutputCap int64 `json:"default_output_cap"` // tokens inserted as max_tokens when a request has none (32,768)
@@ -153,6 +153,9 @@ func (c *Config) Validate() error {
 		if v.n <= 0 {
 			bad("limits.%s is %d: it must be positive, or left out for its default", v.name, v.n)
 		}
+	}
+	if c.Limits.InFlightBytes > 0 && c.Limits.InFlightBytes < int64(c.Limits.BodyBytes) {
+		bad("limits.in_flight_bytes is %d: with less than limits.body_bytes (%d) no body of unknown length could be served", c.Limits.InFlightBytes, c.Limits.BodyBytes)
 	}
 	if c.Limits.HeaderBytes > 0 && c.Limits.HeaderBytes < 4<<10 {
 		bad("limits.header_bytes is %d: real clients need at least 4096", c.Limits.HeaderBytes)

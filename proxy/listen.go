@@ -9,23 +9,35 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
-// listener accepts client connections, at most perAddress of one address, with TCP
-// keep-alive set so that a peer that vanished is noticed within a minute. Its
-// connections keep their file descriptor reachable, which fasthttp's own limit per
-// address would hide.
+// listener accepts client connections, at most limit and at most perAddress of one
+// address, with TCP keep-alive set so that a peer that vanished is noticed within a
+// minute. Its connections keep their file descriptor reachable, which fasthttp's own
+// limit per address would hide.
 type listener struct {
 	net.Listener
+	limit      int
 	perAddress int
 	exempt     func(netip.Addr) bool // proxies before us speak for many clients
+	uploads    *uploads              // gets back what connections claimed
 
 	mu      sync.Mutex
+	total   int
 	open    map[netip.Addr]int
 	refused atomic.Int64
 }
 
-func listen(addr string, perAddress int, exempt func(netip.Addr) bool) (*listener, error) {
+const (
+	// overflowConns is how many connections beyond the limit are taken on to tell them.
+	overflowConns = 1024
+	// overflowTime is how long such a client may take to ask.
+	overflowTime = 5 * time.Second
+)
+
+func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool) (*listener, error) {
 	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3,
 	}}
@@ -33,10 +45,11 @@ func listen(addr string, perAddress int, exempt func(netip.Addr) bool) (*listene
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	return &listener{Listener: ln, perAddress: perAddress, exempt: exempt, open: map[netip.Addr]int{}}, nil
+	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, open: map[netip.Addr]int{}}, nil
 }
 
-// Accept returns the next connection whose address has not too many.
+// Accept returns the next connection whose address has not too many. Those over the
+// limit overflow: their first request is refused, as far as overflowConns reaches.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
@@ -48,11 +61,15 @@ func (l *listener) Accept() (net.Conn, error) {
 			return c, nil
 		}
 		addr := addrOf(tc.RemoteAddr())
-		if l.take(addr) {
-			return &clientConn{TCPConn: tc, ln: l, addr: addr}, nil
+		if ok, over := l.take(addr); ok {
+			cc := &clientConn{TCPConn: tc, ln: l, addr: addr}
+			if over {
+				cc.overflowUntil = time.Now().Add(overflowTime)
+			}
+			return cc, nil
 		}
 		l.refused.Add(1)
-		_ = tc.SetLinger(0) // a reset costs least; the address is over its limit
+		_ = tc.SetLinger(0) // a reset costs least
 		_ = tc.Close()
 	}
 }
@@ -64,19 +81,22 @@ func addrOf(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-func (l *listener) take(a netip.Addr) bool {
+// take counts a connection of a. over says that it is one too many.
+func (l *listener) take(a netip.Addr) (ok, over bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[a] >= l.perAddress && !l.exempt(a) {
-		return false
+	if l.total >= l.limit+overflowConns || l.open[a] >= l.perAddress && !l.exempt(a) {
+		return false, false
 	}
+	l.total++
 	l.open[a]++
-	return true
+	return true, l.total > l.limit
 }
 
 func (l *listener) give(a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.total--
 	if l.open[a]--; l.open[a] <= 0 {
 		delete(l.open, a)
 	}
@@ -89,7 +109,42 @@ type clientConn struct {
 	ln     *listener
 	addr   netip.Addr
 	closed atomic.Bool
-	unread atomic.Bool // a request was answered that is not read to its end
+	unread atomic.Bool  // a request was answered that is not read to its end
+	claim  atomic.Int64 // of the body that was told to come by 100 Continue
+
+	overflowUntil time.Time // not zero: one connection too many; fixed
+	inRequest     bool      // a request has begun to arrive and is not answered; of the goroutine that serves
+}
+
+// connState notes where requests begin and end.
+func connState(nc net.Conn, state fasthttp.ConnState) {
+	if cc, ok := nc.(*clientConn); ok && (state == fasthttp.StateActive || state == fasthttp.StateIdle) {
+		cc.inRequest = state == fasthttp.StateActive
+	}
+}
+
+// overflows reports whether nc is a connection too many.
+func overflows(nc net.Conn) bool {
+	cc, ok := nc.(*clientConn)
+	return ok && !cc.overflowUntil.IsZero()
+}
+
+// Read is TCPConn's, except that no request ends with a plain io.EOF: fasthttp takes
+// some for the end of the connection and forgets the request without a word.
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if err == io.EOF && c.inRequest { //nolint:errorlint // exactly the bare one
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// SetReadDeadline is TCPConn's; a connection too many has less time.
+func (c *clientConn) SetReadDeadline(t time.Time) error {
+	if u := c.overflowUntil; !u.IsZero() && t.After(u) {
+		t = u
+	}
+	return c.TCPConn.SetReadDeadline(t)
 }
 
 // Close closes the connection and frees its place.
@@ -99,6 +154,7 @@ func (c *clientConn) Close() error {
 			c.discard()
 		}
 		c.ln.give(c.addr)
+		c.ln.uploads.add(-c.claim.Swap(0))
 	}
 	return c.TCPConn.Close()
 }
@@ -113,7 +169,7 @@ const (
 // sending. Closing with unread bytes would reset the connection, and most clients,
 // which send the whole request before they read, would see that instead of the answer.
 func (c *clientConn) discard() {
-	if c.CloseWrite() != nil || c.SetReadDeadline(time.Now().Add(discardTime)) != nil {
+	if c.CloseWrite() != nil || c.TCPConn.SetReadDeadline(time.Now().Add(discardTime)) != nil {
 		return
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(c.TCPConn, discardBytes)) // its end is not ours to judge

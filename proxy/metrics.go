@@ -101,7 +101,7 @@ func (s *Server) registerState(reg prometheus.Registerer) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
 	gauge("token_proxy_requests_in_flight", "Requests between authentication and the end of their answer.", func() float64 { return float64(s.calls.len()) })
-	gauge("token_proxy_request_bytes", "Bytes of request bodies in memory.", func() float64 { return float64(s.bodyBytes.Load()) })
+	gauge("token_proxy_request_bytes", "Bytes of request bodies in memory, those included that are still arriving.", func() float64 { return float64(s.uploads.held()) })
 	gauge("token_proxy_usage_events_queued", "Usage events that are not in Redis yet.", func() float64 { return float64(s.meter.Queued()) })
 	gauge("token_proxy_usage_events_unacknowledged", "Usage events that are not in Postgres yet: what would be lost with the journal, beside requests in flight.", func() float64 { return float64(s.meter.Unacknowledged()) })
 	gauge("token_proxy_journal_open", "Requests that are open in the journal.", func() float64 { return float64(s.journal.Stats().Open) })

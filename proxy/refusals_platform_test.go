@@ -160,13 +160,17 @@ func TestRefusedWhenTheJournalIsFull(t *testing.T) {
 func TestRefusedWhenOverloaded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	r := w.replica(patientUpstream, func(c *proxy.Config) { c.Limits.InFlightBytes = 1000 })
+	large := chat(true, sim(kimisim.Behavior{StallBeforeHead: true})+strings.Repeat("x", 1000))
+	r := w.replica(patientUpstream, func(c *proxy.Config) {
+		c.Limits.BodyBytes = len(large) + 10
+		c.Limits.InFlightBytes = int64(c.Limits.BodyBytes)
+	})
 	tok, _ := w.token(nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		_, err := r.request(ctx, faces[0], tok, chat(true, sim(kimisim.Behavior{StallBeforeHead: true})+strings.Repeat("x", 1000)))
+		_, err := r.request(ctx, faces[0], tok, large)
 		done <- err
 	}()
 	if _, err := w.sim.WaitLedger(5*time.Second, func(e []kimisim.Entry) bool { return len(e) == 1 }); err != nil {

@@ -80,7 +80,7 @@ type Server struct {
 	hangups   *hangup.Watcher
 	customers customers
 	failures  failures
-	bodyBytes atomic.Int64 // of requests being handled
+	uploads   uploads
 	state     atomic.Int32 // serving, lame (not ready, still accepting), closed
 
 	calls callSet
@@ -117,6 +117,7 @@ func New(cfg Config, d Deps) (*Server, error) {
 	}
 	s.customers.init()
 	s.failures.init(cfg.Limits.AuthFailures)
+	s.uploads.init(cfg.Limits.InFlightBytes, int64(cfg.Limits.HeaderBytes))
 	s.calls.init()
 	s.life, s.end = context.WithCancel(context.Background())
 	s.http = &fasthttp.Server{
@@ -124,7 +125,8 @@ func New(cfg Config, d Deps) (*Server, error) {
 		ErrorHandler:       s.malformed,
 		HeaderReceived:     s.headerReceived,
 		ExpectHandler:      s.expect,
-		Concurrency:        cfg.Limits.Connections,
+		ConnState:          connState,
+		Concurrency:        cfg.Limits.Connections + 2*overflowConns, // the listener's limit comes first
 		ReadBufferSize:     cfg.Limits.HeaderBytes,
 		MaxRequestBodySize: cfg.Limits.BodyBytes,
 		ReadTimeout:        time.Duration(cfg.Timeouts.ReadRequest),
@@ -148,10 +150,11 @@ const pooledBodyBytes = 64 << 10
 
 // Listen opens the public listener.
 func (s *Server) Listen() error {
-	ln, err := listen(s.cfg.Listen, s.cfg.Limits.PerAddress, s.trusted)
+	ln, err := listen(s.cfg.Listen, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.trusted)
 	if err != nil {
 		return err
 	}
+	ln.uploads = &s.uploads
 	s.ln = ln
 	return nil
 }
@@ -182,9 +185,10 @@ func (s *Server) Ready() error {
 // handle serves one request: the thread of the story.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	c := &call{s: s, start: time.Now(), requestID: newRequestID(), conn: ctx.Conn(), bodyLen: len(ctx.Request.Body())}
-	s.bodyBytes.Add(int64(c.bodyLen))
+	claim := s.takeUpload(ctx)
+	s.uploads.add(int64(c.bodyLen) - max(claim, 0))
 	defer func() {
-		s.bodyBytes.Add(-int64(c.bodyLen))
+		s.uploads.add(-int64(c.bodyLen))
 		// fasthttp recovers nothing: one panic would end every stream of the process.
 		if p := recover(); p != nil {
 			s.metrics.panics.Inc()
@@ -197,6 +201,16 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 	}()
 
+	if over := overflows(c.conn); over || claim == overBudget {
+		c.face, c.remote = faceOf(ctx.Request.Header.RequestURI()), addrOf(ctx.RemoteAddr())
+		d := detail{}
+		if over {
+			ctx.SetConnectionClose()
+			d.message = "the proxy has too many connections"
+		}
+		c.refuse(&ctx.Response, refuseOverloaded, d)
+		return
+	}
 	h, r, d := s.accept(ctx)
 	c.face, c.route, c.remote = h.face, h.route, h.remote
 	c.http10, c.userAgent = !ctx.Request.Header.IsHTTP11(), ctx.Request.Header.UserAgent()
@@ -237,37 +251,57 @@ func (s *Server) complete(ctx *fasthttp.RequestCtx, c *call) {
 }
 
 // headerReceived runs before a body is read: without a plausible token nobody may
-// make us read one, and when too many bytes are held already nobody may add to them.
+// make us read a large one, and nobody may add to what is held when it is too much.
 func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	const tiny = 1
-	if s.bodyBytes.Load() > s.cfg.Limits.InFlightBytes {
-		return fasthttp.RequestConfig{MaxRequestBodySize: tiny}
+	const tiny = 1 // 0 would be the default
+	limit := s.bodyLimit(h)
+	n := h.ContentLength()
+	if n == -1 { // chunked: it may become as large as allowed
+		n = limit
 	}
+	if n <= limit && !s.uploads.claim(h, int64(n)) {
+		limit = tiny
+	}
+	return fasthttp.RequestConfig{MaxRequestBodySize: limit}
+}
+
+// bodyLimit returns how large the body that follows h may be.
+func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	cred := h.Peek("X-Api-Key")
 	if a := h.Peek("Authorization"); len(a) > len("Bearer ") {
 		cred = a[len("Bearer "):]
 	}
 	// The checksum is public: only a token that exists may make us hold a large body.
-	const small = 64 << 10
+	small := min(64<<10, s.cfg.Limits.BodyBytes)
 	if !contract.PlausibleToken(cred) {
-		return fasthttp.RequestConfig{MaxRequestBodySize: small}
+		return small
 	}
 	if n := h.ContentLength(); n < 0 || n > small {
 		d := s.hasher.Digest(cred)
 		if _, ok := s.grants.Cached(d); !ok {
 			if _, err := s.grants.Lookup(s.life, d); errors.Is(err, grants.ErrUnknownToken) {
-				return fasthttp.RequestConfig{MaxRequestBodySize: small}
+				return small
 			}
 		}
 	}
-	return fasthttp.RequestConfig{}
+	return s.cfg.Limits.BodyBytes
 }
 
 // expect answers "Expect: 100-continue"; what else is wrong is found by accept later.
 func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
-	if ctx.Request.Header.ContentLength() > s.cfg.Limits.BodyBytes {
+	claim := s.takeUpload(ctx)
+	switch {
+	case claim == overBudget:
+		s.refuseUnread(ctx, refuseOverloaded)
+		return fasthttp.StatusServiceUnavailable
+	case ctx.Request.Header.ContentLength() > s.cfg.Limits.BodyBytes:
 		s.refuseUnread(ctx, refuseTooLarge)
 		return fasthttp.StatusRequestEntityTooLarge
+	}
+	if cc, ok := ctx.Conn().(*clientConn); ok {
+		cc.claim.Store(claim) // nothing of ours is called if the 100 cannot be written
+	} else {
+		s.uploads.add(-claim)
 	}
 	return fasthttp.StatusContinue
 }
@@ -276,12 +310,14 @@ func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
 // after it.
 func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	r := refuseBadRequest
+	claim := s.takeUpload(ctx)
+	s.uploads.add(-max(claim, 0))
 	var small *fasthttp.ErrSmallBuffer
 	var netErr net.Error
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		r = refuseTooLarge
-		if s.bodyBytes.Load() > s.cfg.Limits.InFlightBytes {
+		if claim == overBudget {
 			r = refuseOverloaded
 		}
 	case errors.As(err, &small):

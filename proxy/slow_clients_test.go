@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -223,4 +224,50 @@ func TestConnectionsPerAddress(t *testing.T) {
 	}
 	open[0].Close()
 	eventually(t, "the free place can be had", func() bool { _, ok := one(); return ok })
+}
+
+// One connection more than Connections is told so, in its client's shape, and closed; one
+// that says nothing does not stay. A place that is given up can be had again.
+func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
+	const limit = 4
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) { c.Limits.Connections = limit })
+	tok, _ := w.token(nil)
+	var open []net.Conn
+	for range limit {
+		c := dial(t, r)
+		if resp, err := post(c, faces[0], tok); err != nil || resp.StatusCode != http.StatusOK || resp.Close {
+			t.Fatalf("within the limit: %+v, %v", resp, err)
+		}
+		open = append(open, c)
+	}
+	silent := dial(t, r)
+	blocked := `token_proxy_blocked_total{reason="overloaded"}`
+	for i := range 6 {
+		f := faces[i%2]
+		a := r.post(f, tok, chat(i%4 < 2, "hello"))
+		refusal{status: 503, typ: "overloaded_error", retry: "2", says: "connections"}.check(t, f, a)
+		if got := r.metric(blocked); got != strconv.Itoa(i+1) {
+			t.Errorf("%s = %s after %d", blocked, got, i+1)
+		}
+	}
+	if resp, err := post(dial(t, r), faces[0], tok); err != nil || resp.StatusCode != http.StatusServiceUnavailable || !resp.Close {
+		t.Errorf("one connection too many: %+v, %v", resp, err)
+	}
+	if n := len(w.chats()); n != limit {
+		t.Errorf("%d requests forwarded", n)
+	}
+	// Those within the limit go on.
+	if resp, err := post(open[1], faces[1], tok); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("an old connection: %+v, %v", resp, err)
+	}
+	_ = silent.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if b, err := io.ReadAll(silent); err != nil { // it is closed, with or without a word
+		t.Errorf("a silent connection too many: %v, %q", err, b)
+	}
+	_ = open[0].Close()
+	eventually(t, "the free place can be had", func() bool {
+		return r.post(faces[0], tok, chat(false, "hello")).status == http.StatusOK
+	})
 }

@@ -1,0 +1,240 @@
+package proxy_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/proxy"
+)
+
+// metric reads the value of a metric, with its labels as they are printed. A metric
+// that does not exist is "".
+func (r *replica) metric(name string) string {
+	r.w.t.Helper()
+	resp, err := http.Get(r.admin.URL + "/metrics")
+	if err != nil {
+		r.w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.w.t.Fatal(err)
+	}
+	for l := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(l, name+" "); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// heldBytes is what the metric of request bodies says.
+func (r *replica) heldBytes() int {
+	r.w.t.Helper()
+	v, err := strconv.ParseFloat(r.metric("token_proxy_request_bytes"), 64)
+	if err != nil {
+		r.w.t.Fatal(err)
+	}
+	return int(v)
+}
+
+// upload is a request whose body does not come, or not whole.
+type upload struct {
+	conn net.Conn
+	br   *bufio.Reader
+}
+
+func (r *replica) upload(text string) *upload {
+	r.w.t.Helper()
+	c, err := net.Dial("tcp", r.Addr().String())
+	if err != nil {
+		r.w.t.Fatal(err)
+	}
+	r.w.t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	u := &upload{c, bufio.NewReader(c)}
+	u.send(text)
+	return u
+}
+
+func (u *upload) send(text string) { _, _ = io.WriteString(u.conn, text) } // what fails shows in the answer
+
+func (u *upload) answer() answer {
+	resp, err := http.ReadResponse(u.br, nil)
+	if err != nil {
+		return answer{err: err}
+	}
+	b, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, resp.Header, string(b), err}
+}
+
+// checkUnread is check for what is answered before the request was read: where its
+// client's face is not known any more, the answer suits both.
+func (w refusal) checkUnread(t *testing.T, f face, a answer) {
+	t.Helper()
+	if a.err != nil {
+		t.Fatal(a.err)
+	}
+	var e errorBody
+	if err := json.Unmarshal([]byte(a.body), &e); err != nil {
+		t.Fatalf("%v in %s", err, a.body)
+	}
+	both := e.Type == "error" && e.Error.Code != nil
+	if f.anthropic || !both {
+		w.check(t, f, a)
+		return
+	}
+	if *e.Error.Code != w.typ {
+		t.Errorf("the code is not %s: %s", w.typ, a.body)
+	}
+	w.check(t, faces[1], a) // its shape and headers
+}
+
+const (
+	uploadBytes  = 256 << 10
+	uploadsAllow = 4
+)
+
+// uploadHeads are the heads of a request with a large body on the face, by how the body
+// is announced.
+func uploadHeads(f face, token string) map[string]string {
+	cred := "Authorization: Bearer " + token
+	if f.anthropic {
+		cred = "X-Api-Key: " + token
+	}
+	head := func(framing ...string) string {
+		return request("POST "+f.path+" HTTP/1.1", "", append([]string{hostLine, cred, jsonLine}, framing...)...)
+	}
+	length := fmt.Sprintf("Content-Length: %d", uploadBytes)
+	return map[string]string{
+		"length":          head(length),
+		"chunks":          head(chunkedLine),
+		"length expected": head(length, "Expect: 100-continue"),
+		"chunks expected": head(chunkedLine, "Expect: 100-continue"),
+	}
+}
+
+// Bodies that are still arriving take room from their head on. Beyond the budget a
+// request is refused at once, in its client's shape, and every way in which an upload
+// can end gives its room back.
+func TestSlowUploadsAreBounded(t *testing.T) {
+	t.Parallel()
+	const budget = uploadsAllow * uploadBytes
+	for _, f := range faces {
+		w := newWorld(t)
+		tok, _ := w.token(nil)
+		for kind, head := range uploadHeads(f, tok) {
+			t.Run(f.name+" "+kind, func(t *testing.T) {
+				t.Parallel()
+				r := w.replica(func(c *proxy.Config) {
+					c.Limits.BodyBytes, c.Limits.InFlightBytes = uploadBytes, budget
+				})
+				start := head
+				if !strings.Contains(kind, "expected") {
+					start += map[bool]string{true: "5\r\n{\"a\":\r\n", false: `{"a":`}[strings.HasPrefix(kind, "chunks")]
+				}
+				var slow []*upload
+				for i := range uploadsAllow {
+					slow = append(slow, r.upload(start))
+					eventually(t, "the upload is counted", func() bool { return r.heldBytes() == (i+1)*uploadBytes })
+				}
+				for range 20 {
+					refusal{status: 503, typ: "overloaded_error", retry: "2"}.checkUnread(t, f, r.upload(start).answer())
+				}
+				// A small request is refused as well, one without a body is not.
+				refusal{status: 503, typ: "overloaded_error", retry: "2"}.check(t, f, r.post(f, tok, chat(false, "hello")))
+				if a := r.get(tok, "/v1/models"); a.status != http.StatusOK {
+					t.Errorf("GET: %d", a.status)
+				}
+				if n := r.heldBytes(); n != budget {
+					t.Errorf("%d bytes are counted after the refusals, want %d", n, budget)
+				}
+				_ = slow[0].conn.Close()
+				eventually(t, "a vanished client's room is given back", func() bool { return r.heldBytes() == budget-uploadBytes })
+
+				// Two good requests, one after the other on a connection, have that room.
+				body := chat(false, "hello", `"user":"`+strings.Repeat("x", uploadBytes-200)+`"`)
+				body += strings.Repeat(" ", uploadBytes-len(body))
+				if strings.HasPrefix(kind, "chunks") {
+					body = chunked(body, 60_000)
+				}
+				good := r.upload("")
+				for range 2 {
+					good.send(head)
+					if strings.Contains(kind, "expected") {
+						for range 2 {
+							if l, err := good.br.ReadString('\n'); err != nil {
+								t.Fatalf("%q, %v", l, err)
+							}
+						}
+					}
+					good.send(body)
+					if a := good.answer(); a.status != http.StatusOK || a.err != nil {
+						t.Fatalf("a good upload: %d, %v: %.200s", a.status, a.err, a.body)
+					}
+					eventually(t, "an answered request's room is given back", func() bool { return r.heldBytes() == budget-uploadBytes })
+				}
+				// Reset, half closed, broken.
+				_ = slow[1].conn.(*net.TCPConn).SetLinger(0)
+				_ = slow[1].conn.Close()
+				_ = slow[2].conn.(*net.TCPConn).CloseWrite()
+				if strings.HasPrefix(kind, "chunks") {
+					slow[3].send("not a chunk\r\n")
+				} else {
+					_ = slow[3].conn.(*net.TCPConn).CloseWrite()
+				}
+				eventually(t, "all room is given back", func() bool { return r.heldBytes() == 0 })
+				if a := r.post(f, tok, chat(false, "hello")); a.status != http.StatusOK {
+					t.Errorf("afterwards: %d", a.status)
+				}
+				eventually(t, "nothing is left", func() bool { return r.heldBytes() == 0 })
+			})
+		}
+	}
+}
+
+// An upload that takes too long, or is too large, gives its room back too; a larger body
+// than is allowed takes none.
+func TestRefusedUploadsGiveBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	tok, _ := w.token(nil)
+	r := w.replica(func(c *proxy.Config) {
+		c.Limits.BodyBytes, c.Limits.InFlightBytes = uploadBytes, uploadBytes
+		c.Timeouts.ReadRequest = proxy.Duration(300 * time.Millisecond)
+	})
+	for _, f := range faces {
+		heads := uploadHeads(f, tok)
+		for kind, head := range heads {
+			u := r.upload(head)
+			if kind == "length" {
+				refusal{status: 408, typ: "timeout_error"}.checkUnread(t, f, u.answer())
+			} else {
+				for a := u.answer(); a.err == nil; a = u.answer() { // 100, then the refusal, then the end
+				}
+			}
+			eventually(t, kind+": a slow client's room is given back", func() bool { return r.heldBytes() == 0 })
+		}
+		u := r.upload(heads["chunks"] + "ffffff\r\n")
+		refusal{status: 413, typ: "request_too_large"}.checkUnread(t, f, u.answer())
+		eventually(t, "nothing is held of a body that is too large", func() bool { return r.heldBytes() == 0 })
+		u = r.upload(strings.Replace(heads["length"], strconv.Itoa(uploadBytes), "9999999", 1))
+		refusal{status: 413, typ: "request_too_large"}.checkUnread(t, f, u.answer())
+		if n := r.heldBytes(); n != 0 {
+			t.Errorf("%d bytes are held of a body that is too large", n)
+		}
+		// Without a token that exists nobody takes the room of others.
+		u = r.upload(strings.Replace(heads["chunks"], tok, "ocp_"+strings.Repeat("0", 36), 1))
+		eventually(t, "a stranger's upload is counted small", func() bool { return r.heldBytes() == 64<<10 })
+		_ = u.conn.Close()
+		eventually(t, "and given back", func() bool { return r.heldBytes() == 0 })
+	}
+}
