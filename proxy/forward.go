@@ -132,16 +132,20 @@ func (c *call) settleRefused(o contract.Outcome, r refusal, d detail) (refusal, 
 
 // cutBeforeAnswer ends a call that was canceled before anything of the answer came.
 func (s *Server) cutBeforeAnswer(c *call, cause error) (refusal, detail) {
-	r := refuseUpstreamCut // nobody is there to read it
+	return c.settleRefused(outcomeOf(cause), refusalOf(cause), detail{})
+}
+
+// refusalOf is what is said to the client of a call that was cut.
+func refusalOf(cause error) refusal {
 	switch cause {
 	case errRevoked:
-		r = refuseRevoked
+		return refuseRevoked
 	case errSuspended:
-		r = refuseSuspended
+		return refuseSuspended
 	case errDrained:
-		r = refuseDraining
+		return refuseDraining
 	}
-	return c.settleRefused(outcomeOf(cause), r, detail{})
+	return refuseUpstreamCut // nobody is there to read it
 }
 
 func outcomeOf(cause error) contract.Outcome {
@@ -211,8 +215,7 @@ func (s *Server) upstreamRefused(c *call) (refusal, detail) {
 
 	r, result := classify(status, fields, parsed, retryAfter)
 	if result.KeyRefused {
-		s.metrics.keyRefused.Inc()
-		s.log.Error("ALERT: the upstream refuses our key or account", "upstream", c.target.Config().Name, "key", c.target.KeyName(), "status", status, "type", fields.Type)
+		s.keyRefused(c.target.Config().Name, c.target.KeyName(), status, fields.Type)
 	}
 	c.upstreamID = string(c.resp.Head.Get("Msh-Request-Id"))
 	c.release(result)
@@ -221,6 +224,12 @@ func (s *Server) upstreamRefused(c *call) (refusal, detail) {
 		r, d = refusePassed, detail{status: status, body: passedError(c.face, body, fields, c.requestID)}
 	}
 	return c.settleRefused(contract.OutcomeUpstreamError, r, d)
+}
+
+// keyRefused tells the operators, who must act.
+func (s *Server) keyRefused(upstreamName, key string, status int, typ string) {
+	s.metrics.keyRefused.Inc()
+	s.log.Error("ALERT: the upstream refuses our key or account", "upstream", upstreamName, "key", key, "status", status, "type", typ)
 }
 
 // classify maps an upstream's error to what the client is told (refuseNone: the

@@ -349,8 +349,7 @@ func TestEstimate(t *testing.T) {
 		t.Errorf("%d requests reached the upstream", n)
 	}
 	w.sim.SetEstimateBehavior(kimisim.Behavior{Error: "429 RPM"})
-	bad := post(tok, chat(false, "x"))
-	if bad.status != 503 || strings.Contains(bad.body, "EXAMPLE") {
+	if bad := post(tok, chat(false, "x")); bad.status != 429 || bad.header.Get("Retry-After") != "1" {
 		t.Errorf("status %d: %s", bad.status, bad.body)
 	}
 	// It is free: nothing is metered, nothing stays in flight.

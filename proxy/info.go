@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -132,10 +134,11 @@ func (s *Server) serveEstimate(ctx *fasthttp.RequestCtx, c *call) {
 		c.refuse(&ctx.Response, r, d)
 		return
 	}
-	n, err := s.estimate(c, body, &c.cancel)
+	n, err := s.estimate(c, body, &c.cancel, &ctx.Response.Header)
 	if err != nil {
 		s.log.Info("estimate failed", "request_id", c.requestID, "error", err)
-		c.refuse(&ctx.Response, refuseUpstreamDown, detail{message: "the model provider did not count the tokens"})
+		r, d := s.estimateFailed(c, err)
+		c.refuse(&ctx.Response, r, d)
 		return
 	}
 	var out struct {
@@ -147,8 +150,53 @@ func (s *Server) serveEstimate(ctx *fasthttp.RequestCtx, c *call) {
 	c.answerJSON(ctx, out)
 }
 
+// estimateRefused is an upstream's answer to an estimate that is not a success.
+type estimateRefused struct {
+	upstream   string
+	key        string // its name
+	status     int
+	body       []byte
+	retryAfter time.Duration
+}
+
+func (e *estimateRefused) Error() string {
+	return fmt.Sprintf("estimate prompt: upstream %s answered status %d", e.upstream, e.status)
+}
+
+// estimateFailed says what a client is told whose estimate ended with err: the upstream's
+// own words where they are about the request, as with a completion.
+func (s *Server) estimateFailed(c *call, err error) (refusal, detail) {
+	const uncounted = "the model provider did not count the tokens"
+	if cause := c.cancel.Cause(); cause != nil {
+		return refusalOf(cause), detail{}
+	}
+	var refused *estimateRefused
+	var busy *upstream.UnavailableError
+	var uerr *upstream.Error
+	switch {
+	case errors.As(err, &refused):
+		fields, parsed := kimi.ParseError(refused.body)
+		s.metrics.upstreamErrors.WithLabelValues(strconv.Itoa(refused.status)).Inc()
+		r, result := classify(refused.status, fields, parsed, refused.retryAfter)
+		if result.KeyRefused {
+			s.keyRefused(refused.upstream, refused.key, refused.status, fields.Type)
+		}
+		if r == refuseNone {
+			return refusePassed, detail{status: refused.status, body: passedError(c.face, refused.body, fields, c.requestID)}
+		}
+		return r, detail{retryAfter: refused.retryAfter}
+	case errors.As(err, &busy):
+		return refuseUpstreamDown, detail{retryAfter: busy.RetryAfter, message: uncounted}
+	case errors.As(err, &uerr) && uerr.Timeout:
+		s.metrics.upstreamErrors.WithLabelValues("timeout").Inc()
+		return refuseUpstreamTimeout, detail{}
+	}
+	return refuseUpstreamDown, detail{message: uncounted}
+}
+
 // estimate asks an upstream that has an estimate endpoint to count the prompt of body.
-func (s *Server) estimate(c *call, body []byte, cancel *upstream.Canceler) (n int64, err error) {
+// What a client may see of the answer's headers is written to passTo, unless that is nil.
+func (s *Server) estimate(c *call, body []byte, cancel *upstream.Canceler, passTo *fasthttp.ResponseHeader) (n int64, err error) {
 	t, err := s.pool.PickEstimator(c.face, c.req.Model, time.Now())
 	if err != nil {
 		return 0, fmt.Errorf("estimate prompt: %w", err)
@@ -164,12 +212,18 @@ func (s *Server) estimate(c *call, body []byte, cancel *upstream.Canceler) (n in
 		t.Release(upstream.Result{Failed: cancel.Cause() == nil})
 		return 0, fmt.Errorf("estimate prompt: %w", err)
 	}
-	status := resp.Status
+	status, retryAfter, key := resp.Status, retryAfterOf(resp.Head), t.KeyName()
+	if passTo != nil {
+		passHeaders(passTo, resp.Head)
+	}
 	answer, err := io.ReadAll(io.LimitReader(resp, maxErrorBody))
 	resp.Close(true)
 	// What an estimate is refused for says little about completions: only an outage counts.
 	t.Release(upstream.Result{Failed: err != nil || status >= 500})
-	if err != nil {
+	switch {
+	case status < 200 || status > 299:
+		return 0, &estimateRefused{upstream: cfg.Name, key: key, status: status, body: answer, retryAfter: retryAfter}
+	case err != nil:
 		return 0, fmt.Errorf("estimate prompt: %w", err)
 	}
 	var v struct {
@@ -177,7 +231,7 @@ func (s *Server) estimate(c *call, body []byte, cancel *upstream.Canceler) (n in
 			TotalTokens *int64 `json:"total_tokens"`
 		} `json:"data"`
 	}
-	if status != 200 || json.Unmarshal(answer, &v) != nil || v.Data.TotalTokens == nil || *v.Data.TotalTokens < 0 {
+	if json.Unmarshal(answer, &v) != nil || v.Data.TotalTokens == nil || *v.Data.TotalTokens < 0 {
 		return 0, fmt.Errorf("estimate prompt: upstream %s answered status %d without a count", cfg.Name, status)
 	}
 	return *v.Data.TotalTokens, nil
@@ -195,7 +249,7 @@ func (s *Server) exactPrompt(c *call, body []byte) (int64, bool) {
 	var own upstream.Canceler
 	timer := time.AfterFunc(patience, func() { own.Cancel(os.ErrDeadlineExceeded) })
 	defer timer.Stop()
-	n, err := s.estimate(c, body, &own)
+	n, err := s.estimate(c, body, &own, nil)
 	if err != nil {
 		s.log.Debug("near the limit the prompt could not be counted", "request_id", c.requestID, "error", err)
 		return 0, false

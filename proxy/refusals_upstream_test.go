@@ -170,6 +170,53 @@ func (w *world) checkPassed(t *testing.T, f face, c kimisim.ErrorResponse, a ans
 	}
 }
 
+// An estimate's errors are those of a completion, but the key does not rest for them: they
+// say little about completions.
+func TestEstimateErrors(t *testing.T) {
+	t.Parallel()
+	want := upstreamErrors()
+	w := newWorld(t)
+	r := w.replica()
+	tok, g := w.token(one)
+	f := faces[0]
+	ask := func() answer {
+		a := f.attempt(tok)
+		a.path, a.body = "/v1/tokenizers/estimate-token-count", chat(false, "hello")
+		return r.send(a)
+	}
+	for _, c := range kimisim.ErrorCases() {
+		t.Run(c.Case, func(t *testing.T) {
+			row := want[c.Case]
+			w.sim.SetEstimateBehavior(kimisim.Behavior{Error: c.Case})
+			a := ask()
+			if row.ours {
+				refusal{status: row.status, typ: row.openai, retry: row.retry}.check(t, f, a)
+			} else if a.status != row.status || !strings.Contains(a.body, `"type":"`+row.openai+`"`) || a.header.Get("Retry-After") != row.retry || a.header.Get("Msh-Request-Id") == "" {
+				t.Errorf("status %d, %v: %s; want %d, %s", a.status, a.header, a.body, row.status, row.openai)
+			}
+			limitHeaders(t, a, true, false)
+			if strings.Contains(a.body, "EXAMPLE") {
+				t.Errorf("an account's id is shown: %s", a.body)
+			}
+			w.sim.SetEstimateBehavior(kimisim.Behavior{})
+			if a := ask(); a.status != http.StatusOK {
+				t.Errorf("the next one is answered %d: %s", a.status, a.body)
+			}
+		})
+	}
+	for name, b := range map[string]kimisim.Behavior{"cut": {CutBeforeHead: true}, "silent": {StallBeforeHead: true}} {
+		w.sim.SetEstimateBehavior(b)
+		want := refusal{status: 503, typ: "upstream_unavailable", retry: "1"}
+		if name == "silent" {
+			want = refusal{status: 504, typ: "upstream_timeout"}
+		}
+		want.check(t, f, ask())
+	}
+	if n := r.nothingHeld(g); n != 0 || r.inFlight() != "0" || len(w.readEvents()) != 0 {
+		t.Errorf("%d tokens settled, %s in flight, %d events", n, r.inFlight(), len(w.readEvents()))
+	}
+}
+
 // twoKeys gives both upstreams two keys.
 func twoKeys(c *proxy.Config) {
 	for i := range c.Upstreams {
