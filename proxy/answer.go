@@ -37,7 +37,12 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *call) {
 		c.refuse(&ctx.Response, r, d)
 	default:
 		c.relayed = true
-		c.settle(contract.OutcomeOK)
+		if c.departure.going.Load() {
+			c.finished = true
+			c.settle(contract.OutcomeClientGone)
+		} else {
+			c.settle(contract.OutcomeOK)
+		}
 		c.release(upstream.Result{})
 		ctx.Response.SetBodyRaw(body)
 		c.close()

@@ -62,6 +62,7 @@ type call struct {
 	upstreamName string
 	upstreamID   string // the upstream's name for the request
 	cancel       upstream.Canceler
+	departure    departure // what happens when the client leaves
 	unwatch      func()
 	slot         journal.Slot // the request in the journal, from before it is sent until it is settled
 	resp         *upstream.Response

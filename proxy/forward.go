@@ -49,6 +49,12 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 			s.log.Error("request refused: it cannot be journalled", "request_id", c.requestID, "error", err)
 			return refuseQuotaUnavailable, detail{message: "usage cannot be recorded at the moment"}
 		}
+		if d := s.leaving[c.upstreamName]; d != nil {
+			// Not before: as long as nothing was sent a client that leaves costs nothing.
+			req.Sending = func() bool { return c.mayGoOn(d) }
+		} else if attempt > 1 {
+			c.mayGoOn(nil)
+		}
 		c.slot.Sent()
 		resp, err := t.Do(&req, &c.cancel)
 		if err == nil {
@@ -65,7 +71,7 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 		if !uerr.Sent {
 			c.slot.Abandon()
 		}
-		if !uerr.Sent && !canceled && attempt < attempts {
+		if !uerr.Sent && !canceled && !c.departure.going.Load() && attempt < attempts {
 			continue
 		}
 		s.log.Info("upstream call failed", "request_id", c.requestID, "upstream", c.upstreamName, "error", uerr.Error())

@@ -81,7 +81,8 @@ type Server struct {
 	customers customers
 	failures  failures
 	uploads   uploads
-	state     atomic.Int32 // serving, lame (not ready, still accepting), closed
+	leaving   map[string]*departures // by upstream; fixed
+	state     atomic.Int32           // serving, lame (not ready, still accepting), closed
 
 	calls callSet
 
@@ -115,6 +116,7 @@ func New(cfg Config, d Deps) (*Server, error) {
 	for _, h := range cfg.Hosts {
 		s.hosts[strings.ToLower(h)] = true
 	}
+	s.leaving = departuresOf(cfg.Upstreams)
 	s.customers.init()
 	s.failures.init(cfg.Limits.AuthFailures)
 	s.uploads.init(cfg.Limits.InFlightBytes, int64(cfg.Limits.HeaderBytes))
@@ -446,7 +448,7 @@ func (s *Server) enlist(c *call) (refusal, detail) {
 		return refuseRevoked, detail{}
 	}
 	c.grant = g
-	c.unwatch = s.hangups.Watch(c.conn, func() { c.cancel.Cancel(errClientGone) })
+	c.unwatch = s.hangups.Watch(c.conn, func() { c.clientLeft() })
 	return refuseNone, detail{}
 }
 

@@ -141,6 +141,7 @@ func (c *call) close() {
 	}
 	c.s.calls.remove(c)
 	c.cancel.Detach()
+	c.departed()
 	c.leave()
 	took := time.Since(c.start)
 	c.s.metrics.observe(c, took)

@@ -87,6 +87,24 @@ func TestSlowRequests(t *testing.T) {
 	t.Cleanup(func() { w.noneForwarded(1) })
 }
 
+// dialSmall opens a connection whose client takes little that it does not read.
+func dialSmall(t *testing.T, r *replica) net.Conn {
+	t.Helper()
+	d := net.Dialer{Control: func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		if e := rc.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) }); e != nil {
+			return e
+		}
+		return err
+	}}
+	conn, err := d.DialContext(context.Background(), "tcp", r.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
 // A client that asks for a long stream and does not read it is cut when a write has
 // waited for Write, and pays for what was produced.
 func TestSlowReader(t *testing.T) {
@@ -97,18 +115,7 @@ func TestSlowReader(t *testing.T) {
 			w := newWorld(t)
 			r := w.replica(func(c *proxy.Config) { c.Timeouts.Write = proxy.Duration(500 * time.Millisecond) })
 			tok, _ := w.token(nil)
-			d := net.Dialer{Control: func(_, _ string, rc syscall.RawConn) error {
-				var err error
-				if e := rc.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) }); e != nil {
-					return e
-				}
-				return err
-			}}
-			conn, err := d.DialContext(context.Background(), "tcp", r.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			conn := dialSmall(t, r)
 			// More than the kernel buffers between the simulator and a peer that does not read:
 			// several megabytes on each of the two connections.
 			const tokens = 250_000

@@ -87,7 +87,19 @@ func (b *streamBody) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		b.advance()
+		if b.c.departure.going.Load() {
+			b.goOn()
+			return 0, io.EOF
+		}
 	}
+}
+
+// goOn reads the upstream to the end for nobody.
+func (b *streamBody) goOn() {
+	for !b.ended && !b.c.settled {
+		b.advance()
+	}
+	b.out = nil
 }
 
 // advance takes one read of the upstream through the relay.
@@ -108,7 +120,11 @@ func (b *streamBody) advance() {
 	case relay.Done:
 		// Settled before the client can see the end mark: whoever has read it can
 		// rely on the usage being recorded.
-		b.settle(contract.OutcomeOK)
+		outcome := contract.OutcomeOK
+		if c.departure.going.Load() {
+			outcome = contract.OutcomeClientGone
+		}
+		b.settle(outcome)
 		b.ended = err != nil
 		if !b.ended && b.tail == nil {
 			// What is left of the framing usually is on its way.
@@ -144,6 +160,8 @@ func (b *streamBody) cut(out []byte, err error) []byte {
 		case errSuspended:
 			r = refuseSuspended
 		}
+	case c.departure.going.Load():
+		outcome = contract.OutcomeClientGone
 	case errors.As(err, &uerr) && uerr.Timeout:
 		outcome, r = contract.OutcomeUpstreamTimeout, refuseUpstreamTimeout
 		c.s.metrics.upstreamErrors.WithLabelValues("timeout").Inc()
@@ -160,7 +178,7 @@ func (b *streamBody) cut(out []byte, err error) []byte {
 func (b *streamBody) settle(o contract.Outcome) {
 	b.c.usage = *b.relay.Usage()
 	b.c.outputSeen = b.relay.OutputBytes()
-	b.c.relayed, b.c.finished = b.relay.Events() > 0, b.relay.Finished()
+	b.c.relayed, b.c.finished = b.relay.Events() > 0, b.relay.Finished() || b.relay.End() == relay.Done
 	b.c.settle(o)
 }
 
@@ -185,6 +203,9 @@ func (b *streamBody) Close() error {
 	c := b.c
 	if b.tail != nil {
 		b.tail.Stop()
+	}
+	if !c.settled && c.clientLeft() {
+		b.goOn()
 	}
 	if !c.settled {
 		b.settle(contract.OutcomeClientGone)

@@ -231,3 +231,35 @@ func TestDetachAndReset(t *testing.T) {
 		t.Error("Cancel after Reset did nothing")
 	}
 }
+
+// Sending comes before the first byte, on a new connection and on a used one, and can
+// still call the request off.
+func TestSendingCallsOff(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, answerAll)
+	pool := newTestPool(t, Options{}, testConfig(p.url()))
+	for range 2 {
+		asked, ok := 0, false
+		req := *body
+		req.Sending = func() bool { asked++; return ok }
+		tg := pick(t, pool)
+		var c Canceler
+		_, err := tg.Do(&req, &c)
+		if e := asError(t, err); e.Sent || !errors.Is(err, ErrCanceled) || asked != 1 {
+			t.Errorf("%+v, asked %d times", e, asked)
+		}
+		tg.Release(Result{})
+		if s := pool.Stats()[0]; s.Open != 0 || s.InFlight != 0 {
+			t.Errorf("%+v", s)
+		}
+		ok = true
+		tg = pick(t, pool)
+		r, err := tg.Do(&req, nil)
+		if err != nil || asked != 2 {
+			t.Fatalf("%v, asked %d times", err, asked)
+		}
+		_, _ = io.ReadAll(r)
+		r.Close(true)
+		tg.Release(Result{})
+	}
+}

@@ -45,6 +45,12 @@ const (
 	FaceAnthropic = "anthropic"
 )
 
+// Values of Config.OnClientGone.
+const (
+	ClientGoneAbort = "abort"
+	ClientGoneDrain = "drain"
+)
+
 // Key is one credential of an upstream.
 type Key struct {
 	Name   string `json:"name"`   // shown in logs and metrics; unique within the upstream
@@ -78,6 +84,13 @@ type Config struct {
 	CAFile       string `json:"ca_file"`       // PEM file with roots to trust beside the system's
 	AllowPrivate bool   `json:"allow_private"` // permit private, loopback and link-local addresses, and plain http
 
+	// OnClientGone is what becomes of a request whose client leaves: "abort" ends it, and
+	// what was produced is estimated; "drain" reads the answer to its end for the exact
+	// count, which may produce tokens that nobody reads. Defaults to abort.
+	OnClientGone string   `json:"on_client_gone"`
+	DrainTime    Duration `json:"drain_time"` // for one such answer, from when the client left; then it is ended; defaults to 1m
+	MaxDrains    int      `json:"max_drains"` // such answers at a time; others are ended at once; defaults to 100
+
 	ConnectTimeout   Duration `json:"connect_timeout"`    // resolving, connecting, egress proxy; defaults to 5s
 	TLSTimeout       Duration `json:"tls_timeout"`        // handshake; defaults to 5s
 	FirstByteTimeout Duration `json:"first_byte_timeout"` // from request written to response head complete; defaults to 5m
@@ -110,6 +123,8 @@ func (c *Config) SetDefaults() {
 	def(&c.CapField, "max_tokens")
 	def(&c.ModelsPath, "/models")
 	def(&c.DefaultUserAgent, "openclaw-cloud")
+	def(&c.OnClientGone, ClientGoneAbort)
+	dur(&c.DrainTime, time.Minute)
 	dur(&c.ConnectTimeout, 5*time.Second)
 	dur(&c.TLSTimeout, 5*time.Second)
 	dur(&c.FirstByteTimeout, 5*time.Minute)
@@ -122,6 +137,9 @@ func (c *Config) SetDefaults() {
 	}
 	if c.BreakerFailures == 0 {
 		c.BreakerFailures = 5
+	}
+	if c.MaxDrains == 0 {
+		c.MaxDrains = 100
 	}
 	for i := range c.Keys {
 		if c.Keys[i].Weight == 0 {
@@ -155,6 +173,9 @@ func (c Config) Validate() error {
 		if p != "" && !validPath(p) {
 			bad("%s %q: start it with / and use no spaces, control characters or fragments", name, p)
 		}
+	}
+	if c.OnClientGone != ClientGoneAbort && c.OnClientGone != ClientGoneDrain {
+		bad("on_client_gone %q: use %q or %q", c.OnClientGone, ClientGoneAbort, ClientGoneDrain)
 	}
 	if !plain(c.DefaultUserAgent) {
 		bad("default_user_agent: remove control characters")
@@ -237,6 +258,7 @@ func (c Config) validateLimits(bad func(string, ...any)) {
 		{"connect_timeout", c.ConnectTimeout}, {"tls_timeout", c.TLSTimeout},
 		{"first_byte_timeout", c.FirstByteTimeout}, {"idle_timeout", c.IdleTimeout},
 		{"total_timeout", c.TotalTimeout}, {"pool_idle", c.PoolIdle}, {"breaker_open", c.BreakerOpen},
+		{"drain_time", c.DrainTime},
 	} {
 		if d.v <= 0 {
 			bad("%s %s: must be above zero", d.name, d.v)
@@ -244,6 +266,9 @@ func (c Config) validateLimits(bad func(string, ...any)) {
 	}
 	if c.MaxConns < 1 {
 		bad("max_conns %d: must be at least 1", c.MaxConns)
+	}
+	if c.MaxDrains < 1 {
+		bad("max_drains %d: must be at least 1", c.MaxDrains)
 	}
 	if c.BreakerFailures < 1 {
 		bad("breaker_failures %d: must be at least 1", c.BreakerFailures)

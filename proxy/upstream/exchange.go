@@ -74,6 +74,12 @@ func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Resp
 		if f := e.opts.Observe.Conn; f != nil {
 			f(e.cfg.Name, cn.used)
 		}
+		if req.Sending != nil && !req.Sending() {
+			t.local = true
+			c.release()
+			cn.close()
+			return nil, e.fail(PhaseDial, false, c, ErrCanceled)
+		}
 		resp, retry, failed := t.attempt(cn, wb.b, body, method == http.MethodGet, c, total)
 		if failed == nil {
 			t.gotHead = true

@@ -495,6 +495,9 @@ func TestValidate(t *testing.T) {
 		"idle_timeout":       func(c *Config) { c.IdleTimeout = -1 },
 		"max_conns":          func(c *Config) { c.MaxConns = -1 },
 		"breaker_failures":   func(c *Config) { c.BreakerFailures = -1 },
+		"on_client_gone":     func(c *Config) { c.OnClientGone = "wait" },
+		"drain_time":         func(c *Config) { c.DrainTime = -1 },
+		"max_drains":         func(c *Config) { c.MaxDrains = -1 },
 	} {
 		c := poolConfig("ok", 1)
 		c.BaseURL, c.AllowPrivate = "https://api.example.com/v1", false

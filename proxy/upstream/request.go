@@ -22,6 +22,10 @@ type Request struct {
 	AnthropicVersion []byte
 	AnthropicBeta    []byte
 	Traceparent      []byte
+
+	// Sending, if not nil, is called before the first byte of each try is written. The
+	// request is given up, as canceled, when it reports false.
+	Sending func() bool
 }
 
 func (r *Request) bodyLen() int {
