@@ -169,7 +169,9 @@ func (w *world) replica(opts ...option) *replica {
 	w.n++
 	name := fmt.Sprintf("r%d", w.n)
 	rdb := w.redis.Client()
-	pool, err := upstream.NewPool(cfg.Upstreams, upstream.Options{Logger: log})
+	reg := prometheus.NewRegistry()
+	metrics := proxy.NewMetrics(reg)
+	pool, err := upstream.NewPool(cfg.Upstreams, upstream.Options{Logger: log, Observe: metrics.Observe()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +179,6 @@ func (w *world) replica(opts ...option) *replica {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reg := prometheus.NewRegistry()
 	r := &replica{
 		w: w, cache: cache,
 		ledger: quota.NewRedisLedger(rdb, quota.RedisOptions{Replica: name, Timeout: time.Duration(cfg.Timeouts.Redis), Logger: log}),
@@ -190,7 +191,7 @@ func (w *world) replica(opts ...option) *replica {
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: name, Logger: log})
 	r.Server, err = proxy.New(cfg, proxy.Deps{
 		Grants: cache, Ledger: r.ledger, Rates: rates, Journal: j, Meter: r.meter,
-		Pool: pool, Hasher: w.hasher, Metrics: proxy.NewMetrics(reg), Logger: log,
+		Pool: pool, Hasher: w.hasher, Metrics: metrics, Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -93,6 +93,13 @@ func (l *listener) take(a netip.Addr) (ok, over bool) {
 	return true, l.total > l.limit
 }
 
+// count returns how many connections are open.
+func (l *listener) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total
+}
+
 func (l *listener) give(a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 )
 
 // Metrics are the proxy's Prometheus metrics. Labels are bounded: tiers, configured
@@ -25,6 +27,9 @@ type Metrics struct {
 	quotaErrors    prometheus.Counter
 	authErrors     prometheus.Counter
 	panics         prometheus.Counter
+	retries        *prometheus.CounterVec
+	cooldowns      *prometheus.CounterVec
+	breakerOpened  *prometheus.CounterVec
 }
 
 // NewMetrics registers the proxy's metrics with reg.
@@ -62,6 +67,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		authErrors:  counter("token_proxy_auth_errors_total", "Tokens that could not be looked up."),
 		panics:      counter("token_proxy_panics_total", "Panics that were caught. Each one is a bug."),
 	}
+	byUpstream := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"upstream"}, labels...))
+		reg.MustRegister(c)
+		return c
+	}
+	m.retries = byUpstream("token_proxy_upstream_retries_total", "Requests sent once more because nothing of them had been read; done is false where the budget did not allow it.", "done")
+	m.cooldowns = byUpstream("token_proxy_upstream_cooldowns_total", "Keys set aside; refused says that the upstream does not accept them.", "refused")
+	m.breakerOpened = byUpstream("token_proxy_upstream_breaker_opened_total", "How often a breaker opened.")
 	reg.MustRegister(m.tokens, m.duration, m.upstreamErrors, m.ttfb, m.added, m.outcomes, m.streams)
 	blocked := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "token_proxy_blocked_total", Help: "Requests that were refused, by reason."}, []string{"reason"})
@@ -70,6 +83,21 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.blockedTotal[r] = blocked.WithLabelValues(refusals[r].reason)
 	}
 	return m
+}
+
+// Observe returns hooks for the options of the upstream pool.
+func (m *Metrics) Observe() upstream.Observe {
+	return upstream.Observe{
+		Retry: func(name string, done bool) { m.retries.WithLabelValues(name, strconv.FormatBool(done)).Inc() },
+		Cooling: func(name, _ string, _ time.Duration, refused bool) {
+			m.cooldowns.WithLabelValues(name, strconv.FormatBool(refused)).Inc()
+		},
+		Breaker: func(name string, open bool) {
+			if open {
+				m.breakerOpened.WithLabelValues(name).Inc()
+			}
+		},
+	}
 }
 
 func (m *Metrics) blocked(r refusal) { m.blockedTotal[r].Inc() }
@@ -93,23 +121,4 @@ func (m *Metrics) observe(c *call, took time.Duration) {
 	if c.ttfb > 0 {
 		m.ttfb.WithLabelValues(c.upstreamName).Observe(c.ttfb.Seconds())
 	}
-}
-
-// registerState exports what only a running server knows.
-func (s *Server) registerState(reg prometheus.Registerer) {
-	gauge := func(name, help string, f func() float64) {
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
-	}
-	gauge("token_proxy_requests_in_flight", "Requests between authentication and the end of their answer.", func() float64 { return float64(s.calls.len()) })
-	gauge("token_proxy_request_bytes", "Bytes of request bodies in memory, those included that are still arriving.", func() float64 { return float64(s.uploads.held()) })
-	gauge("token_proxy_usage_events_queued", "Usage events that are not in Redis yet.", func() float64 { return float64(s.meter.Queued()) })
-	gauge("token_proxy_usage_events_unacknowledged", "Usage events that are not in Postgres yet: what would be lost with the journal, beside requests in flight.", func() float64 { return float64(s.meter.Unacknowledged()) })
-	gauge("token_proxy_journal_open", "Requests that are open in the journal.", func() float64 { return float64(s.journal.Stats().Open) })
-	gauge("token_proxy_journal_used_bytes", "Room that events take in the journal.", func() float64 { return float64(s.journal.Stats().LogUsed) })
-	gauge("token_proxy_connections_refused", "Connections closed because their address had too many.", func() float64 {
-		if s.ln == nil {
-			return 0
-		}
-		return float64(s.ln.refused.Load())
-	})
 }

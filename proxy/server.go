@@ -44,6 +44,7 @@ type Grants interface {
 	// OnReload registers what is called when changes may have been missed.
 	OnReload(func())
 	Ready() bool
+	Stats() grants.Stats
 }
 
 // Deps are what a Server works with. All are required.

@@ -143,7 +143,7 @@ func run(cfg proxy.Config, pepper []byte) error {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := proxy.NewMetrics(reg)
 
-	pool, err := upstream.NewPool(cfg.Upstreams, upstream.Options{Logger: log})
+	pool, err := upstream.NewPool(cfg.Upstreams, upstream.Options{Logger: log, Observe: metrics.Observe()})
 	if err != nil {
 		return err
 	}

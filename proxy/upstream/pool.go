@@ -296,6 +296,7 @@ type Stats struct {
 	Open, Idle  int // connections, idle ones included in Open
 	InFlight    int // requests picked and not released
 	BreakerOpen bool
+	Keys        int
 	KeysCooling int
 }
 
@@ -308,6 +309,7 @@ func (p *Pool) Stats() []Stats {
 		s.Upstream = ep.cfg.Name
 		s.Open, s.Idle = ep.counts()
 		s.BreakerOpen = ep.breaker.until.Load() != 0
+		s.Keys = len(ep.keys)
 		for _, k := range ep.keys {
 			s.InFlight += int(k.inflight.Load())
 			if time.Duration(k.cooling.Load()) > at {
