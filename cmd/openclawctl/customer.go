@@ -10,8 +10,8 @@ import (
 )
 
 func (a *app) customerCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "customer", Short: "Create and list customers", Args: cobra.NoArgs}
-	cmd.AddCommand(a.customerCreateCommand(), a.customerListCommand())
+	cmd := &cobra.Command{Use: "customer", Short: "Create, list, suspend and resume customers", Args: cobra.NoArgs}
+	cmd.AddCommand(a.customerCreateCommand(), a.customerListCommand(), a.customerSuspendCommand(), a.customerResumeCommand())
 	return cmd
 }
 
@@ -76,6 +76,46 @@ func (a *app) customerListCommand() *cobra.Command {
 			})
 		},
 	}
+}
+
+func (a *app) customerSuspendCommand() *cobra.Command {
+	return a.customerStatusCommand(&cobra.Command{
+		Use:   "suspend CUSTOMER_ID",
+		Short: "Refuse a customer's requests until resumed",
+		Long: `suspend makes every proxy refuse the customer's tokens with 403 within a second, and
+cuts their streams in flight; what those got is billed. The tokens stay: "customer
+resume" makes them valid again.`,
+		Example: `  openclawctl customer suspend c4mzq7n2k5w3xj6ha --reason "three failed payments"`,
+	}, (*customers.Service).SuspendCustomer)
+}
+
+func (a *app) customerResumeCommand() *cobra.Command {
+	return a.customerStatusCommand(&cobra.Command{
+		Use:     "resume CUSTOMER_ID",
+		Short:   "Serve a suspended customer again",
+		Long:    `resume undoes "customer suspend". Tokens that were revoked stay revoked.`,
+		Example: `  openclawctl customer resume c4mzq7n2k5w3xj6ha`,
+	}, (*customers.Service).ResumeCustomer)
+}
+
+// customerStatusCommand completes cmd so that it changes a customer's status by set.
+func (a *app) customerStatusCommand(cmd *cobra.Command, set func(s *customers.Service, ctx context.Context, actor, id, reason string) (control.Customer, error)) *cobra.Command {
+	var reason string
+	cmd.Args = cobra.ExactArgs(1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.with(cmd, func(ctx context.Context, s *session) error {
+			c, err := set(s.service, ctx, a.actor, args[0], reason)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, c, table{
+				head: []string{"CUSTOMER", "NAME", "STATUS"},
+				rows: [][]string{{c.ID, c.Name, string(c.Status)}},
+			})
+		})
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
+	return cmd
 }
 
 // pageSize is how many rows are asked for at once.

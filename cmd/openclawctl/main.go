@@ -97,6 +97,7 @@ saved, the exit code is 3, and it is published later.`,
   openclawctl quota set --customer c4mzq7n2k5w3xj6ha --limit 2000000
   openclawctl usage --customer c4mzq7n2k5w3xj6ha --events 20
   openclawctl token revoke t7k2mhc5wq3xj6n4z
+  openclawctl customer suspend c4mzq7n2k5w3xj6ha
   openclawctl ledger verify`,
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -201,6 +201,19 @@ func TestLifeOfACustomer(t *testing.T) {
 		t.Error("a model's name moved the cursor")
 	}
 
+	var changed struct{ ID, Status string }
+	e.ok(&changed, "customer", "suspend", id, "--reason", "no payment")
+	if changed.ID != id || changed.Status != "suspended" || e.grant(k.Token).Status != contract.StatusSuspended {
+		t.Errorf("after suspension: %+v, grant %+v", changed, e.grant(k.Token))
+	}
+	e.ok(&changed, "customer", "resume", id)
+	if changed.Status != "active" || e.grant(k.Token).Status != contract.StatusActive {
+		t.Errorf("resumed: %+v, grant %+v", changed, e.grant(k.Token))
+	}
+	if r := e.run("customer", "suspend", "nobody"); r.code != 1 || !strings.Contains(r.stderr, "customer nobody") {
+		t.Errorf("suspending nobody: exit code %d, %s", r.code, r.stderr)
+	}
+
 	e.ok(&k, "token", "revoke", k.ID)
 	if k.Status != "revoked" || e.grant(k.Token).Status != contract.StatusRevoked {
 		t.Errorf("after revocation: %+v, grant %+v", k, e.grant(k.Token))

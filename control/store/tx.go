@@ -45,6 +45,15 @@ func (t *Tx) LockCustomer(ctx context.Context, id string) (control.Customer, err
 	return c, explain("customer "+id, err)
 }
 
+// SetCustomerStatus changes the status of a customer and returns what it became.
+func (t *Tx) SetCustomerStatus(ctx context.Context, id string, status control.CustomerStatus, at time.Time) (control.Customer, error) {
+	_, err := t.tx.Exec(ctx, `UPDATE customers SET status = $2, updated_at = $3 WHERE id = $1`, id, string(status), at)
+	if err != nil {
+		return control.Customer{}, explain("set status of customer "+id, err)
+	}
+	return t.LockCustomer(ctx, id)
+}
+
 // InsertBox adds a box.
 func (t *Tx) InsertBox(ctx context.Context, b control.Box) error {
 	_, err := t.tx.Exec(ctx, `

@@ -1,11 +1,15 @@
 package e2e_test
 
 import (
+	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
 	"github.com/andreabadesso/openclaw-cloud/test/stack"
 )
 
@@ -69,4 +73,60 @@ func TestLimitChangesLive(t *testing.T) {
 	check("100000", http.StatusOK)
 	check("10", http.StatusTooManyRequests)
 	check("1000000", http.StatusOK)
+}
+
+// A suspended customer is refused on every replica, its streams in flight end with the
+// reason and are billed for what they got; resumed, it is served again.
+func TestSuspendAndResume(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{Replicas: 2, Sim: kimisim.Config{Defaults: kimisim.Behavior{OutputTokens: 10_000, TokensPerSecond: 20}}})
+	tok := s.Customer("Sus", "starter")
+	texts := make(chan string, 2)
+	for _, p := range s.Proxies {
+		go func() {
+			body := `{"model":"kimi-k2.5","stream":true,"max_tokens":10000,"messages":[{"role":"user","content":"hi"}]}`
+			req, err := http.NewRequest("POST", p.URL+"/v1/chat/completions", strings.NewReader(body))
+			if err != nil {
+				texts <- err.Error()
+				return
+			}
+			req.Header.Set("Authorization", "Bearer "+tok.Raw)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				texts <- err.Error()
+				return
+			}
+			defer resp.Body.Close()
+			text, _ := io.ReadAll(resp.Body)
+			texts <- string(text)
+		}()
+	}
+	s.Eventually("both streams run", 30*time.Second, func() bool { return s.Sim.InFlight() == 2 })
+	s.Ctl(nil, "customer", "suspend", tok.Customer)
+	suspended := time.Now()
+	for range s.Proxies {
+		if text := <-texts; !strings.Contains(text, "permission_error") {
+			t.Errorf("a stream ended with %q", text)
+		}
+	}
+	t.Logf("cut %v after openclawctl returned", time.Since(suspended).Round(time.Microsecond))
+	for _, p := range s.Proxies {
+		if got := ask(p, tok.Raw); got != http.StatusForbidden {
+			t.Errorf("suspended: status %d", got)
+		}
+	}
+	s.Eventually("both streams are billed", 30*time.Second, func() bool {
+		var u struct{ Events []contract.Event }
+		s.Ctl(&u, "usage", "--customer", tok.Customer, "--events", "10")
+		for _, e := range u.Events {
+			if e.Outcome != contract.OutcomeRevoked || e.Settled == 0 {
+				t.Fatalf("event %+v", e)
+			}
+		}
+		return len(u.Events) == 2
+	})
+	s.Ctl(nil, "customer", "resume", tok.Customer)
+	for _, p := range s.Proxies {
+		s.Eventually("served again", 10*time.Second, func() bool { return ask(p, tok.Raw) == http.StatusOK })
+	}
 }

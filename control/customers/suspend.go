@@ -1,0 +1,57 @@
+package customers
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+)
+
+// SuspendCustomer makes the proxies refuse all tokens of a customer, and cut their
+// streams in flight, until ResumeCustomer. The tokens stay what they are. Suspending a
+// customer again publishes it again. reason goes to the audit log and may be empty.
+func (s *Service) SuspendCustomer(ctx context.Context, actor, customerID, reason string) (control.Customer, error) {
+	c, err := s.setStatus(ctx, actor, customerID, control.CustomerSuspended, "customer.suspend", reason)
+	if err != nil {
+		return c, fmt.Errorf("suspend customer: %w", err)
+	}
+	return c, nil
+}
+
+// ResumeCustomer undoes SuspendCustomer. Resuming a customer that is active publishes it
+// again.
+func (s *Service) ResumeCustomer(ctx context.Context, actor, customerID, reason string) (control.Customer, error) {
+	c, err := s.setStatus(ctx, actor, customerID, control.CustomerActive, "customer.resume", reason)
+	if err != nil {
+		return c, fmt.Errorf("resume customer: %w", err)
+	}
+	return c, nil
+}
+
+// setStatus changes the status of a customer that is not cancelled, and with it the
+// grants of its tokens.
+func (s *Service) setStatus(ctx context.Context, actor, customerID string, status control.CustomerStatus, action, reason string) (control.Customer, error) {
+	var out control.Customer
+	err := s.change(ctx, customerID, func(c *change) error {
+		before := c.customer.Status
+		if before == control.CustomerCancelled {
+			return fmt.Errorf("%w: customer %s is cancelled", control.ErrInvalid, customerID)
+		}
+		var err error
+		if c.customer, err = c.tx.SetCustomerStatus(ctx, customerID, status, s.now()); err != nil {
+			return err
+		}
+		out = c.customer
+		if err := c.announceAll(ctx, s.now()); err != nil {
+			return err
+		}
+		detail := map[string]any{"before": before}
+		if reason != "" {
+			detail["reason"] = reason
+		}
+		return c.tx.AddAudit(ctx, control.Audit{
+			Actor: actor, Action: action, CustomerID: customerID, Target: customerID, Detail: detail,
+		})
+	})
+	return out, err
+}
