@@ -263,7 +263,7 @@ func TestModels(t *testing.T) {
 		if !slices.Equal(ids, want) {
 			t.Errorf("models %q, want %q", ids, want)
 		}
-		limitHeaders(t, a, true, false)
+		limitHeaders(t, a, true, true)
 		if a.header.Get("Content-Type") != "application/json" || !requestIDs().MatchString(a.header.Get("X-Request-Id")) {
 			t.Errorf("headers %v", a.header)
 		}
@@ -333,7 +333,7 @@ func TestEstimate(t *testing.T) {
 	if a.status != http.StatusOK || a.body != `{"data":{"total_tokens":5}}` {
 		t.Errorf("status %d: %s", a.status, a.body)
 	}
-	limitHeaders(t, a, true, false)
+	limitHeaders(t, a, true, true)
 	entries := w.sim.Ledger()
 	if len(entries) != 1 || entries[0].Kind != kimisim.KindEstimate || entries[0].Key != upstreamKey || entries[0].Body != chat(false, "hello") {
 		t.Fatalf("entries %+v", entries)

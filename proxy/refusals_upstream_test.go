@@ -194,7 +194,7 @@ func TestEstimateErrors(t *testing.T) {
 			} else if a.status != row.status || !strings.Contains(a.body, `"type":"`+row.openai+`"`) || a.header.Get("Retry-After") != row.retry || a.header.Get("Msh-Request-Id") == "" {
 				t.Errorf("status %d, %v: %s; want %d, %s", a.status, a.header, a.body, row.status, row.openai)
 			}
-			limitHeaders(t, a, true, false)
+			limitHeaders(t, a, true, true)
 			if strings.Contains(a.body, "EXAMPLE") {
 				t.Errorf("an account's id is shown: %s", a.body)
 			}

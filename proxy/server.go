@@ -80,6 +80,7 @@ type Server struct {
 	ln        *listener
 	hangups   *hangup.Watcher
 	customers customers
+	standings standings
 	failures  failures
 	uploads   uploads
 	leaving   map[string]*departures // by upstream; fixed

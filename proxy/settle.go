@@ -192,19 +192,23 @@ func (c *call) setHeaders(h *fasthttp.ResponseHeader) {
 		h.Set("Request-Id", c.requestID) // where Anthropic's SDKs look
 	}
 	g := c.grant
-	if g == nil {
+	if g == nil || g.Status == contract.StatusRevoked { // the limits of a revoked grant mean nothing
 		return
 	}
-	// Refusals before the counters were asked still say what the grant fixes.
+	if !c.ratelimit.known { // refused before the rate was asked
+		rate := quota.RequestRate{PerSecond: g.RequestsPerSecond, Burst: g.Burst}
+		c.ratelimit = rateState{known: true, remaining: c.s.rates.Remaining(g.CustomerID, rate, c.start)}
+	}
 	h.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(g.Burst))
+	h.Set("X-Ratelimit-Remaining-Requests", strconv.Itoa(max(c.ratelimit.remaining, 0)))
+	missing := float64(g.Burst - c.ratelimit.remaining)
+	h.Set("X-Ratelimit-Reset-Requests", seconds(time.Duration(missing/g.RequestsPerSecond*float64(time.Second))))
 	h.Set("X-Ratelimit-Limit-Tokens", strconv.FormatInt(g.MonthlyLimit, 10))
 	h.Set("X-Ratelimit-Reset-Tokens", seconds(time.Until(g.Period.End)))
-	if c.ratelimit.known {
-		h.Set("X-Ratelimit-Remaining-Requests", strconv.Itoa(max(c.ratelimit.remaining, 0)))
-		missing := float64(g.Burst - c.ratelimit.remaining)
-		h.Set("X-Ratelimit-Reset-Requests", seconds(time.Duration(missing/g.RequestsPerSecond*float64(time.Second))))
-	}
 	a := c.answer
+	if a.Verdict == quota.Unknown {
+		a = c.s.standing(g)
+	}
 	if a.Verdict == quota.Unknown {
 		return
 	}

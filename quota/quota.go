@@ -119,4 +119,6 @@ type RateLimiter interface {
 	// Allow takes one request at time now. When it refuses, retry is how long to
 	// wait before the next try makes sense; remaining is what the bucket still holds.
 	Allow(customer string, r RequestRate, now time.Time) (ok bool, remaining int, retry time.Duration)
+	// Remaining returns what Allow would find in the bucket.
+	Remaining(customer string, r RequestRate, now time.Time) int
 }

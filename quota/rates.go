@@ -179,6 +179,23 @@ func (r *Rates) Allow(customer string, want RequestRate, now time.Time) (ok bool
 	}
 }
 
+// Remaining returns what the customer's bucket holds, without taking anything from it.
+func (r *Rates) Remaining(customer string, want RequestRate, now time.Time) int {
+	s := r.shard(customer)
+	s.mu.RLock()
+	b := s.by[customer]
+	s.mu.RUnlock()
+	if b == nil {
+		return max(want.Burst, 0)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Before(b.last) {
+		now = b.last
+	}
+	return max(int(min(b.limiter.TokensAt(now), float64(want.Burst))), 0)
+}
+
 // retryAfter returns when the bucket holds a whole request again, at the present
 // refill or, if there is none yet, after the next sync.
 func (r *Rates) retryAfter(tokens, refill float64, want RequestRate) time.Duration {

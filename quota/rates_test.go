@@ -490,3 +490,33 @@ func BenchmarkRatesAllow(b *testing.B) {
 		}
 	})
 }
+
+func TestRemainingTakesNothing(t *testing.T) {
+	t.Parallel()
+	r := quota.NewRates(testenv.Redis(t).Client(), quota.RateOptions{Replica: "r"})
+	t.Cleanup(func() { _ = r.Close(context.Background()) })
+	want := quota.RequestRate{PerSecond: 0.001, Burst: 5}
+	now := time.Now()
+	for left := 5; left >= 0; left-- {
+		for range 3 {
+			if got := r.Remaining("c", want, now); got != left {
+				t.Fatalf("%d remain, want %d", got, left)
+			}
+		}
+		if ok, remaining, _ := r.Allow("c", want, now); ok != (left > 0) || remaining != max(left-1, 0) {
+			t.Fatalf("allowed %v, %d remain", ok, remaining)
+		}
+	}
+	if got := r.Remaining("c", want, now.Add(-time.Hour)); got != 0 {
+		t.Errorf("%d remain an hour ago", got)
+	}
+	if buckets, _ := r.Customers(); buckets != 1 {
+		t.Errorf("%d buckets", buckets)
+	}
+	if got := r.Remaining("stranger", want, now); got != 5 {
+		t.Errorf("a stranger has %d", got)
+	}
+	if buckets, _ := r.Customers(); buckets != 1 {
+		t.Errorf("asking made a bucket: %d", buckets)
+	}
+}
