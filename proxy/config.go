@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 )
 
@@ -21,10 +23,14 @@ type Duration = upstream.Duration
 type Config struct {
 	Listen          string `json:"listen"`             // where clients connect (":8080")
 	Admin           string `json:"admin"`              // health, metrics and pprof; never public ("127.0.0.1:9090")
-	RedisURL        string `json:"redis_url"`          // redis://host:port/0
 	TokenPepperFile string `json:"token_pepper_file"`  // file with the pepper of token digests, shared with the control plane
 	JournalDir      string `json:"journal_dir"`        // where usage is kept until Postgres has it ("/var/lib/openclaw/token-proxy")
 	AllowUnsafe     bool   `json:"allow_unsafe_redis"` // start although Redis evicts keys or has no AOF (development only)
+
+	// RedisURL is a secret, since it may hold a password: redis://host:port/0,
+	// redis-cluster://host:port,host:port, or
+	// redis-sentinel://sentinel:port,sentinel:port/0?master=name. See redisclient.Forms.
+	RedisURL secret.Text `json:"redis_url"`
 
 	Upstreams []upstream.Config `json:"upstreams"`
 
@@ -118,6 +124,8 @@ func (c *Config) Validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.RedisURL == "" {
 		bad(`redis_url is missing: give the address of the platform's Redis, e.g. "redis://127.0.0.1:6379/0"`)
+	} else if _, err := redisclient.Parse(c.RedisURL.Reveal()); err != nil {
+		bad("redis_url: %w", err)
 	}
 	if c.TokenPepperFile == "" {
 		bad("token_pepper_file is missing: give the file that the control plane hashes tokens with")
@@ -209,6 +217,11 @@ func LoadConfig(path string, resolve func(string) (string, error)) (Config, erro
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return c, fmt.Errorf("read configuration %s: it holds more than one JSON value", path)
 	}
+	redisURL, err := resolve(c.RedisURL.Reveal())
+	if err != nil {
+		return c, fmt.Errorf("configuration %s: redis_url: %w", path, err)
+	}
+	c.RedisURL = secret.Text(redisURL)
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
 		for k := range u.Keys {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 )
@@ -110,6 +111,8 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 	}
 	rows := []row{
 		{func(c *proxy.Config) { c.RedisURL = "" }, "redis_url is missing"},
+		{func(c *proxy.Config) { c.RedisURL = "http://:" + fakeSecret + "@h" }, "redis_url: the URL of a Redis must be like redis://"},
+		{func(c *proxy.Config) { c.RedisURL = "redis-sentinel://:" + fakeSecret + "@h" }, "redis_url: the URL of Sentinels must name the master"},
 		{func(c *proxy.Config) { c.TokenPepperFile = "" }, "token_pepper_file is missing"},
 		{func(c *proxy.Config) { c.Upstreams = nil }, "upstreams is empty"},
 		{func(c *proxy.Config) { c.Upstreams[0].Face = "telnet" }, `upstreams[0]: upstream "kimi": face "telnet"`},
@@ -210,8 +213,13 @@ func TestConfigResolvesSecrets(t *testing.T) {
 			return fakeSecret, nil
 		case "env:EGRESS":
 			return "http://user:" + fakeSecret + "@proxy.example.com:3128", nil
+		case "env:REDIS":
+			return "redis-cluster://user:" + fakeSecret + "@h1,h2", nil
 		case "":
 			return "", nil
+		}
+		if strings.HasPrefix(s, "redis://") {
+			return s, nil
 		}
 		return "", errors.New("environment variable is not set")
 	}
@@ -227,9 +235,14 @@ func TestConfigResolvesSecrets(t *testing.T) {
 	if u.Keys[0].Secret.Reveal() != fakeSecret || !strings.Contains(u.EgressProxy.Reveal(), fakeSecret) {
 		t.Error("secrets are not resolved")
 	}
+	withRedis := func(v string) string { return strings.Replace(text, "redis://127.0.0.1:6379/0", v, 1) }
+	if c, err := loadConfig(t, withRedis("env:REDIS"), resolve); err != nil || !strings.Contains(c.RedisURL.Reveal(), fakeSecret) {
+		t.Errorf("redis_url is not resolved: %v", err)
+	}
 	for field, text := range map[string]string{
 		`upstream "kimi", key 1`:        strings.Replace(minimal, fakeSecret, "env:NONE", 1),
 		`upstream "kimi": egress_proxy`: withEgress("env:NONE"),
+		"redis_url":                     withRedis("env:NONE"),
 	} {
 		if _, err := loadConfig(t, text, resolve); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("want an error that names %s, got %v", field, err)
@@ -241,6 +254,7 @@ func TestConfigNeverPrintsSecrets(t *testing.T) {
 	t.Parallel()
 	c := valid()
 	c.Upstreams[0].EgressProxy = upstream.Secret("http://user:" + fakeSecret + "@proxy.example.com:3128")
+	c.RedisURL = secret.Text("redis://user:" + fakeSecret + "@redis.example.com:6379/0")
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "config", c, "pointer", &c, "upstreams", c.Upstreams)
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "config", c, "pointer", &c, "upstreams", c.Upstreams)

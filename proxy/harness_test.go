@@ -21,6 +21,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
@@ -154,7 +155,7 @@ func (w *world) replica(opts ...option) *replica {
 	t := w.t
 	t.Helper()
 	cfg := proxy.Config{
-		Listen: "127.0.0.1:0", RedisURL: w.redis.URL, TokenPepperFile: os.DevNull, JournalDir: t.TempDir(), Upstreams: w.upstreams(),
+		Listen: "127.0.0.1:0", RedisURL: secret.Text(w.redis.URL), TokenPepperFile: os.DevNull, JournalDir: t.TempDir(), Upstreams: w.upstreams(),
 		Timeouts: proxy.Timeouts{Redis: proxy.Duration(5 * time.Second), PreStop: proxy.Duration(10 * time.Millisecond), Drain: proxy.Duration(5 * time.Second)},
 	}
 	cfg.Limits.JournalSlots, cfg.Limits.JournalBytes = 2048, 16<<20

@@ -23,13 +23,15 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
+	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // workerSettings are the knobs of the billing-worker.
 type workerSettings struct {
 	database     string
-	redis        string
+	redis        secret.Text
 	listen       string
 	unsafeRedis  bool
 	publishEvery time.Duration
@@ -53,7 +55,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.database, "database-url", "", "Postgres, as a URL")
-	f.StringVar(&s.redis, "redis-url", "", "Redis 6.2 or newer, as a URL; it must run with noeviction and an append-only file")
+	f.StringVar((*string)(&s.redis), "redis-url", "", "Redis 6.2 or newer, which must run with noeviction and an append-only file: "+redisclient.Forms)
 	f.StringVar(&s.listen, "listen", ":8082", "address of /healthz, /readyz and /metrics")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
 	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published, and whether Redis still has those that were")
@@ -72,7 +74,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 }
 
 func (s *workerSettings) validate() error {
-	_, redisErr := redisOptions(s.redis)
+	_, redisErr := redisTarget(s.redis)
 	errs := []error{
 		checkDatabaseURL(s.database), redisErr,
 		positive("publish-every", s.publishEvery), positive("renew-every", s.renewEvery),
@@ -108,15 +110,11 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	defer admin.Close()
 
 	// One client for the ledger's blocking reads alone, another for the rest.
-	options, err := redisOptions(s.redis)
+	target, err := redisTarget(s.redis)
 	if err != nil {
 		return err
 	}
-	reading := *options
-	// A read that the client repeats by itself would leave the entries of the lost
-	// reply pending, unseen until they may be claimed. The ledger repeats better.
-	reading.MaxRetries, reading.DialerRetries = -1, 1
-	reader, client := redis.NewClient(&reading), redis.NewClient(options)
+	reader, client := target.Open(redisclient.Options{MaxRetries: -1, DialerRetries: 1}), target.Open(redisclient.Options{})
 	defer reader.Close()
 	defer client.Close()
 	if err := untilReached(ctx, log, "Redis", func() error { return durableredis.Check(ctx, client) }); err != nil {

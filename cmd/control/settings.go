@@ -10,9 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
 // fromEnvironment gives flags that are not on the command line the value of their
@@ -97,18 +99,15 @@ func checkDatabaseURL(s string) error {
 	return nil
 }
 
-// redisOptions reads a Redis URL. The clients made from it respect the deadlines of
-// their contexts.
-func redisOptions(s string) (*redis.Options, error) {
+func redisTarget(s secret.Text) (*redisclient.Target, error) {
 	if s == "" {
 		return nil, errors.New("--redis-url (REDIS_URL) is required, such as redis://127.0.0.1:6379/0")
 	}
-	o, err := redis.ParseURL(s)
+	target, err := redisclient.Parse(s.Reveal())
 	if err != nil {
-		return nil, errors.New("--redis-url: must be like redis://[user:password@]host:port/database")
+		return nil, fmt.Errorf("--redis-url: %w", err)
 	}
-	o.ContextTimeoutEnabled = true
-	return o, nil
+	return target, nil
 }
 
 func positive(name string, d time.Duration) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
@@ -36,7 +37,7 @@ type session struct {
 	store   *store.Store
 	limits  *quota.RedisLedger
 	service *customers.Service
-	redis   *redis.Client
+	redis   redis.UniversalClient
 }
 
 // redisTimeout bounds one exchange with Redis.
@@ -57,13 +58,13 @@ func (a *app) with(cmd *cobra.Command, do func(context.Context, *session) error)
 
 func (a *app) open(ctx context.Context) (*session, error) {
 	database := a.getenv("DATABASE_URL")
-	options, err := redis.ParseURL(a.getenv("REDIS_URL"))
+	target, err := redisclient.Parse(a.getenv("REDIS_URL"))
 	var errs []error
 	if u, uerr := url.Parse(database); uerr != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		errs = append(errs, errors.New("DATABASE_URL must name Postgres, such as postgres://openclaw@127.0.0.1:5432/openclaw"))
 	}
 	if err != nil {
-		errs = append(errs, errors.New("REDIS_URL must name Redis, such as redis://127.0.0.1:6379/0"))
+		errs = append(errs, fmt.Errorf("REDIS_URL: %w", err))
 	}
 	table, err := tiers.Default()
 	if err != nil {
@@ -88,12 +89,9 @@ func (a *app) open(ctx context.Context) (*session, error) {
 		st.Close()
 		return nil, err
 	}
-	options.ContextTimeoutEnabled = true
-	options.DialTimeout, options.ReadTimeout, options.WriteTimeout = redisTimeout, redisTimeout, redisTimeout
-	options.MaxRetries = -1 // the service has its own policy
-	options.DialerRetries = 1
 	redis.SetLogger(redisLog{}) // failures are reported by the commands that they hit
-	client := redis.NewClient(options)
+	// The service has its own policy of repeating.
+	client := target.Open(redisclient.Options{Timeout: redisTimeout, MaxRetries: -1, DialerRetries: 1})
 	// The ledger only reads and sets limits here: it holds and settles nothing.
 	limits := quota.NewRedisLedger(client, quota.RedisOptions{
 		Replica: control.NewID("ctl"), Timeout: redisTimeout, Logger: slog.New(slog.DiscardHandler),

@@ -85,7 +85,9 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 It works on the control plane's own databases, which it finds through the environment:
 
   DATABASE_URL                 Postgres, such as postgres://openclaw@127.0.0.1:5432/openclaw
-  REDIS_URL                    Redis, such as redis://127.0.0.1:6379/0
+  REDIS_URL                    Redis, such as redis://127.0.0.1:6379/0,
+                               redis-cluster://host:port,host:port, or
+                               redis-sentinel://sentinel:port,sentinel:port/0?master=name
   OPENCLAW_TOKEN_PEPPER_FILE   file with the pepper that token-proxy uses ("token create" only)
   OPENCLAW_TOKEN_PEPPER        the pepper itself, or file:PATH, instead of the file
   OPENCLAW_ACTOR               who is named in the audit log; default: $USER

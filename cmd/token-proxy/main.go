@@ -21,6 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
 	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
@@ -120,15 +121,13 @@ func run(cfg proxy.Config, pepper []byte) error {
 	}
 	timeout := time.Duration(cfg.Timeouts.Redis)
 
-	ropts, err := redis.ParseURL(cfg.RedisURL)
+	target, err := redisclient.Parse(cfg.RedisURL.Reveal())
 	if err != nil {
 		return fmt.Errorf("redis_url: %w", err)
 	}
-	ropts.DialTimeout, ropts.ReadTimeout, ropts.WriteTimeout = timeout, timeout, timeout
-	ropts.ContextTimeoutEnabled = true
-	ropts.MaxRetries, ropts.DialerRetries = -1, 1 // each caller has its own policy
 	redis.SetLogger(quietRedis{log})
-	rdb := redis.NewClient(ropts)
+	// Each caller has its own policy of repeating.
+	rdb := target.Open(redisclient.Options{Timeout: timeout, MaxRetries: -1, DialerRetries: 1})
 	defer rdb.Close()
 	redisKeeps, err := newDurability(rdb, cfg.AllowUnsafe, log)
 	if err != nil {

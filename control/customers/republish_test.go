@@ -116,11 +116,13 @@ func TestRepublishAfterRedisWentBack(t *testing.T) {
 	}
 	c := e.customer("pro")
 	_, token := e.token(c.Customer.ID)
-	old := e.client.MGet(t.Context(), contract.GrantKey(token.Digest), contract.FeedSeqKey).Val()
+	old := e.client.Get(t.Context(), contract.GrantKey(token.Digest)).Val()
+	seq := e.client.HGet(t.Context(), contract.FeedStateKey, contract.FeedSeq).Val()
 	if _, err := e.RevokeToken(t.Context(), "test", token.ID); err != nil {
 		t.Fatal(err)
 	}
-	e.client.MSet(t.Context(), contract.GrantKey(token.Digest), old[0], contract.FeedSeqKey, old[1])
+	e.client.Set(t.Context(), contract.GrantKey(token.Digest), old, 0)
+	e.client.HSet(t.Context(), contract.FeedStateKey, contract.FeedSeq, seq)
 	e.client.Del(t.Context(), contract.FeedLogKey)
 	if done, err := e.RepublishLost(t.Context()); done.Tokens != 1 || err != nil {
 		t.Errorf("republished %+v, %v", done, err)

@@ -2,9 +2,10 @@
 // every proxy reads them. Postgres stays the truth: its outbox calls this package
 // again for whatever it is not sure has arrived, and every call may be repeated.
 //
-// A change goes to two slots of Redis, in this order: the grant to its own key, and
+// A change goes to Redis in two steps, in this order: the grant to its own key, and
 // then its announcement, numbered without gaps, to the log and the channel. Who has
-// read an announcement therefore finds a grant at least as new under its key.
+// read an announcement therefore finds a grant at least as new under its key, and a
+// Redis that has lost the grant has lost the announcement too.
 package feed
 
 import (
@@ -74,17 +75,17 @@ return {1, ARGV[1], ARGV[2]}
 // changeScript numbers a change, appends it to the log and publishes it. If the
 // number was lost but the log was not, it goes on from the log.
 //
-//	KEYS[1] FeedSeqKey, KEYS[2] FeedLogKey
+//	KEYS[1] FeedStateKey, KEYS[2] FeedLogKey
 //	ARGV: the change up to its number, the change after it, length of the log, channel
 //	answer: the number
 const changeScript = `
-local seq = redis.call('INCR', KEYS[1])
+local seq = redis.call('HINCRBY', KEYS[1], '` + contract.FeedSeq + `', 1)
 local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 if top then
   local last = tonumber(string.match(top[1], '^(%d+)'))
   if last >= seq then
     seq = last + 1
-    redis.call('SET', KEYS[1], string.format('%.0f', seq))
+    redis.call('HSET', KEYS[1], '` + contract.FeedSeq + `', string.format('%.0f', seq))
   end
 end
 local number = string.format('%.0f', seq)
@@ -184,7 +185,7 @@ func (p *Publisher) announce(ctx context.Context, c contract.Change) (seq int64,
 		return 0, errors.New("announce change: encoding has no number")
 	}
 	head = append(bytes.Clone(head), `"seq":`...)
-	seq, err = p.change.Run(ctx, p.client, []string{contract.FeedSeqKey, contract.FeedLogKey},
+	seq, err = p.change.Run(ctx, p.client, []string{contract.FeedStateKey, contract.FeedLogKey},
 		head, tail, contract.FeedLogLen, contract.FeedChannel).Int64()
 	if err != nil {
 		return 0, fmt.Errorf("announce change: %w", err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
@@ -46,7 +47,19 @@ func start(t testing.TB) (*redis.Client, *feed.Publisher) {
 	return client, feed.NewPublisher(client)
 }
 
-func stored(t testing.TB, client *redis.Client, d contract.Digest) *contract.Grant {
+// startOn returns a client as the programs have it, and a Publisher on it.
+func startOn(t testing.TB, server testenv.AnyRedis) (redis.UniversalClient, *feed.Publisher) {
+	t.Helper()
+	target, err := redisclient.Parse(server.RedisURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := target.Open(redisclient.Options{})
+	t.Cleanup(func() { _ = client.Close() })
+	return client, feed.NewPublisher(client)
+}
+
+func stored(t testing.TB, client redis.Cmdable, d contract.Digest) *contract.Grant {
 	t.Helper()
 	b, err := client.Get(context.Background(), contract.GrantKey(d)).Bytes()
 	if err != nil {
@@ -60,7 +73,7 @@ func stored(t testing.TB, client *redis.Client, d contract.Digest) *contract.Gra
 }
 
 // log returns the feed's log, and fails if it has gaps or does not end at the number.
-func log(t testing.TB, client *redis.Client) []contract.Change {
+func log(t testing.TB, client redis.Cmdable) []contract.Change {
 	t.Helper()
 	ctx := context.Background()
 	entries, err := client.XRange(ctx, contract.FeedLogKey, "-", "+").Result()
@@ -85,7 +98,7 @@ func log(t testing.TB, client *redis.Client) []contract.Change {
 		changes = append(changes, c)
 	}
 	if n := len(changes); n > 0 {
-		if seq, err := client.Get(ctx, contract.FeedSeqKey).Int64(); err != nil || seq != changes[n-1].Seq {
+		if seq, err := client.HGet(ctx, contract.FeedStateKey, contract.FeedSeq).Int64(); err != nil || seq != changes[n-1].Seq {
 			t.Fatalf("number is %d, %v; the log ends at %d", seq, err, changes[n-1].Seq)
 		}
 	}
@@ -94,67 +107,69 @@ func log(t testing.TB, client *redis.Client) []contract.Change {
 
 func TestPutGrant(t *testing.T) {
 	t.Parallel()
-	client, p := start(t)
-	ctx := context.Background()
-	d := digest(t)
-	sub := client.Subscribe(ctx, contract.FeedChannel)
-	defer sub.Close()
-	if _, err := sub.Receive(ctx); err != nil {
-		t.Fatal(err)
-	}
-	const big = math.MaxInt64 - 2 // a double cannot tell it from its neighbours
-	var announced int64
-	for i, step := range []struct {
-		version int64
-		status  contract.Status
-		want    int64 // the version stored afterwards
-		blocked int64 // the version that an OutdatedError names
-	}{
-		{3, contract.StatusActive, 3, 0},
-		{3, contract.StatusActive, 3, 0},    // repeated
-		{3, contract.StatusSuspended, 3, 3}, // the same number for something else
-		{2, contract.StatusActive, 3, 3},
-		{10, contract.StatusSuspended, 10, 0}, // more than 3, although less as text
-		{9, contract.StatusActive, 10, 10},
-		{11, contract.StatusActive, 11, 0},
-		{big, contract.StatusActive, big, 0},
-		{big - 1, contract.StatusSuspended, big, big},
-		{big - 1, contract.StatusRevoked, big + 1, 0}, // gets a number of its own
-		{big, contract.StatusActive, big + 1, 0},      // late: the revocation stays
-		{big + 1, contract.StatusActive, big + 1, 0},
-		{2, contract.StatusRevoked, big + 1, 0},
-	} {
-		seq, err := p.PutGrant(ctx, d, grant(step.version, step.status))
-		if g := stored(t, client, d); g.Version != step.want {
-			t.Errorf("step %d: version %d is stored, want %d", i, g.Version, step.want)
-		}
-		if step.blocked != 0 {
-			outdated := (*feed.OutdatedError)(nil)
-			if !errors.As(err, &outdated) || outdated.Stored != step.blocked || outdated.Version != step.version {
-				t.Errorf("step %d: %v, want an OutdatedError of version %d", i, err, step.blocked)
-			}
-			continue
-		}
-		announced++
-		if err != nil || seq != announced {
-			t.Fatalf("step %d: number %d, %v; want %d", i, seq, err, announced)
-		}
-		changes := log(t, client)
-		last := changes[len(changes)-1]
-		if last.Seq != seq || last.Grant.Version != step.want || last.Digest != d.Hex() {
-			t.Errorf("step %d: announced %+v", i, last)
-		}
-		message, err := sub.ReceiveMessage(ctx)
-		if err != nil {
+	testenv.SingleAndCluster(t, func(t *testing.T, server testenv.AnyRedis) {
+		client, p := startOn(t, server)
+		ctx := context.Background()
+		d := digest(t)
+		sub := client.Subscribe(ctx, contract.FeedChannel)
+		defer sub.Close()
+		if _, err := sub.Receive(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if c, err := contract.DecodeChange([]byte(message.Payload)); err != nil || c.Seq != seq || c.Grant.Version != step.want {
-			t.Errorf("step %d: published %+v, %v", i, c, err)
+		const big = math.MaxInt64 - 2 // a double cannot tell it from its neighbours
+		var announced int64
+		for i, step := range []struct {
+			version int64
+			status  contract.Status
+			want    int64 // the version stored afterwards
+			blocked int64 // the version that an OutdatedError names
+		}{
+			{3, contract.StatusActive, 3, 0},
+			{3, contract.StatusActive, 3, 0},    // repeated
+			{3, contract.StatusSuspended, 3, 3}, // the same number for something else
+			{2, contract.StatusActive, 3, 3},
+			{10, contract.StatusSuspended, 10, 0}, // more than 3, although less as text
+			{9, contract.StatusActive, 10, 10},
+			{11, contract.StatusActive, 11, 0},
+			{big, contract.StatusActive, big, 0},
+			{big - 1, contract.StatusSuspended, big, big},
+			{big - 1, contract.StatusRevoked, big + 1, 0}, // gets a number of its own
+			{big, contract.StatusActive, big + 1, 0},      // late: the revocation stays
+			{big + 1, contract.StatusActive, big + 1, 0},
+			{2, contract.StatusRevoked, big + 1, 0},
+		} {
+			seq, err := p.PutGrant(ctx, d, grant(step.version, step.status))
+			if g := stored(t, client, d); g.Version != step.want {
+				t.Errorf("step %d: version %d is stored, want %d", i, g.Version, step.want)
+			}
+			if step.blocked != 0 {
+				outdated := (*feed.OutdatedError)(nil)
+				if !errors.As(err, &outdated) || outdated.Stored != step.blocked || outdated.Version != step.version {
+					t.Errorf("step %d: %v, want an OutdatedError of version %d", i, err, step.blocked)
+				}
+				continue
+			}
+			announced++
+			if err != nil || seq != announced {
+				t.Fatalf("step %d: number %d, %v; want %d", i, seq, err, announced)
+			}
+			changes := log(t, client)
+			last := changes[len(changes)-1]
+			if last.Seq != seq || last.Grant.Version != step.want || last.Digest != d.Hex() {
+				t.Errorf("step %d: announced %+v", i, last)
+			}
+			message, err := sub.ReceiveMessage(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c, err := contract.DecodeChange([]byte(message.Payload)); err != nil || c.Seq != seq || c.Grant.Version != step.want {
+				t.Errorf("step %d: published %+v, %v", i, c, err)
+			}
 		}
-	}
-	if g := stored(t, client, d); g.Status != contract.StatusRevoked {
-		t.Errorf("status %s at the end", g.Status)
-	}
+		if g := stored(t, client, d); g.Status != contract.StatusRevoked {
+			t.Errorf("status %s at the end", g.Status)
+		}
+	})
 }
 
 func TestRevokedIsFinal(t *testing.T) {
@@ -256,39 +271,41 @@ func TestReload(t *testing.T) {
 // Any number of publishers number without gaps, and the newest version stays.
 func TestConcurrentPublishers(t *testing.T) {
 	t.Parallel()
-	client, p := start(t)
-	ctx := context.Background()
-	digests := []contract.Digest{digest(t), digest(t), digest(t)}
-	const each, perPublisher = 8, 50
-	var wg sync.WaitGroup
-	var refused atomic.Int64
-	for w := range each {
-		wg.Go(func() {
-			for i := range perPublisher {
-				version := int64(1 + (i*7+w*13)%100)
-				_, err := p.PutGrant(ctx, digests[i%3], grant(version, contract.StatusActive))
-				if outdated := (*feed.OutdatedError)(nil); errors.As(err, &outdated) && outdated.Stored > version {
-					refused.Add(1)
-				} else if err != nil {
-					t.Error(err)
+	testenv.SingleAndCluster(t, func(t *testing.T, server testenv.AnyRedis) {
+		client, p := startOn(t, server)
+		ctx := context.Background()
+		digests := []contract.Digest{digest(t), digest(t), digest(t)}
+		const each, perPublisher = 8, 50
+		var wg sync.WaitGroup
+		var refused atomic.Int64
+		for w := range each {
+			wg.Go(func() {
+				for i := range perPublisher {
+					version := int64(1 + (i*7+w*13)%100)
+					_, err := p.PutGrant(ctx, digests[i%3], grant(version, contract.StatusActive))
+					if outdated := (*feed.OutdatedError)(nil); errors.As(err, &outdated) && outdated.Stored > version {
+						refused.Add(1)
+					} else if err != nil {
+						t.Error(err)
+					}
 				}
-			}
-		})
-	}
-	wg.Wait()
-	changes := log(t, client)
-	if want := each*perPublisher - int(refused.Load()); len(changes) != want {
-		t.Errorf("%d changes, want %d", len(changes), want)
-	}
-	newest := map[string]int64{}
-	for _, c := range changes {
-		newest[c.Digest] = max(newest[c.Digest], c.Grant.Version)
-	}
-	for _, d := range digests {
-		if g := stored(t, client, d); g.Version != newest[d.Hex()] {
-			t.Errorf("version %d is stored, %d was announced", g.Version, newest[d.Hex()])
+			})
 		}
-	}
+		wg.Wait()
+		changes := log(t, client)
+		if want := each*perPublisher - int(refused.Load()); len(changes) != want {
+			t.Errorf("%d changes, want %d", len(changes), want)
+		}
+		newest := map[string]int64{}
+		for _, c := range changes {
+			newest[c.Digest] = max(newest[c.Digest], c.Grant.Version)
+		}
+		for _, d := range digests {
+			if g := stored(t, client, d); g.Version != newest[d.Hex()] {
+				t.Errorf("version %d is stored, %d was announced", g.Version, newest[d.Hex()])
+			}
+		}
+	})
 }
 
 func TestLogIsCapped(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -26,7 +27,7 @@ type State struct {
 
 // State asks Redis.
 func (p *Publisher) State(ctx context.Context) (State, error) {
-	values, err := p.client.MGet(ctx, contract.FeedCompleteKey, contract.FeedSeqKey).Result()
+	values, err := p.client.HMGet(ctx, contract.FeedStateKey, contract.FeedComplete, contract.FeedSeq).Result()
 	if err != nil {
 		return State{}, fmt.Errorf("state of the feed: %w", err)
 	}
@@ -41,12 +42,14 @@ func (p *Publisher) State(ctx context.Context) (State, error) {
 
 // beginScript marks the feed as incomplete and makes its number at least seq.
 //
-//	KEYS[1] FeedCompleteKey, KEYS[2] FeedRebuildKey, KEYS[3] FeedSeqKey
+//	KEYS[1] FeedStateKey
 //	ARGV: name of the rebuild, seq
 const beginScript = `
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[2], ARGV[1])
-if tonumber(redis.call('GET', KEYS[3]) or 0) < tonumber(ARGV[2]) then redis.call('SET', KEYS[3], ARGV[2]) end
+redis.call('HDEL', KEYS[1], '` + contract.FeedComplete + `')
+redis.call('HSET', KEYS[1], '` + contract.FeedRebuild + `', ARGV[1])
+if tonumber(redis.call('HGET', KEYS[1], '` + contract.FeedSeq + `') or 0) < tonumber(ARGV[2]) then
+  redis.call('HSET', KEYS[1], '` + contract.FeedSeq + `', ARGV[2])
+end
 return 1
 `
 
@@ -55,9 +58,9 @@ return 1
 //	KEYS, ARGV: as above, without seq
 //	answer: 1, or 0 if it is not
 const endScript = `
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[2])
-redis.call('SET', KEYS[1], ARGV[1])
+if redis.call('HGET', KEYS[1], '` + contract.FeedRebuild + `') ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[1], '` + contract.FeedRebuild + `')
+redis.call('HSET', KEYS[1], '` + contract.FeedComplete + `', ARGV[1])
 return 1
 `
 
@@ -67,7 +70,7 @@ return 1
 // one rebuild may run at a time; ErrLostAgain says that it was in vain.
 func (p *Publisher) Rebuild(ctx context.Context, seq int64, do func(context.Context) error) error {
 	name := rand.Text()
-	keys := []string{contract.FeedCompleteKey, contract.FeedRebuildKey, contract.FeedSeqKey}
+	keys := []string{contract.FeedStateKey}
 	if err := redis.NewScript(beginScript).Run(ctx, p.client, keys, name, seq).Err(); err != nil {
 		return fmt.Errorf("begin to rebuild the feed: %w", err)
 	}
@@ -77,7 +80,7 @@ func (p *Publisher) Rebuild(ctx context.Context, seq int64, do func(context.Cont
 	if _, err := p.Reload(ctx); err != nil {
 		return err
 	}
-	ended, err := redis.NewScript(endScript).Run(ctx, p.client, keys[:2], name).Int()
+	ended, err := redis.NewScript(endScript).Run(ctx, p.client, keys, name).Int()
 	if err != nil {
 		return fmt.Errorf("end the rebuild of the feed: %w", err)
 	}
@@ -99,19 +102,24 @@ type Entry struct {
 // them. The second is of Redis, and then nothing is known of any grant.
 func (p *Publisher) StoreGrants(ctx context.Context, entries []Entry) ([]error, error) {
 	failed := make([]error, len(entries))
-	calls := make([]*redis.Cmd, len(entries))
+	encoded := make([][]byte, len(entries))
+	for i, e := range entries {
+		encoded[i], failed[i] = contract.EncodeGrant(e.Grant)
+	}
+	store := func(i int, do func([]string, ...any) *redis.Cmd) *redis.Cmd {
+		g := entries[i].Grant
+		return do([]string{contract.GrantKey(entries[i].Digest)}, encoded[i], g.Version, string(g.Status))
+	}
 	if err := p.grant.Load(ctx, p.client).Err(); err != nil {
 		return nil, fmt.Errorf("store grants: %w", err)
 	}
+	calls := make([]*redis.Cmd, len(entries))
 	// Its own error is that of its first failed call.
 	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, e := range entries {
-			encoded, err := contract.EncodeGrant(e.Grant)
-			if err != nil {
-				failed[i] = err
-				continue
+		for i := range entries {
+			if failed[i] == nil {
+				calls[i] = store(i, func(keys []string, args ...any) *redis.Cmd { return p.grant.EvalSha(ctx, pipe, keys, args...) })
 			}
-			calls[i] = p.grant.EvalSha(ctx, pipe, []string{contract.GrantKey(e.Digest)}, encoded, e.Grant.Version, string(e.Grant.Status))
 		}
 		return nil
 	})
@@ -119,8 +127,13 @@ func (p *Publisher) StoreGrants(ctx context.Context, entries []Entry) ([]error, 
 		if call == nil {
 			continue
 		}
+		if redis.HasErrorPrefix(call.Err(), "NOSCRIPT") { // another server has taken over
+			call = store(i, func(keys []string, args ...any) *redis.Cmd { return p.grant.Run(ctx, p.client, keys, args...) })
+		}
 		reply, err := call.Slice()
-		if refused := redis.Error(nil); err != nil && !errors.As(err, &refused) {
+		// Of the errors that Redis answers only this one is the grant's: the others, such as
+		// READONLY, CLUSTERDOWN or OOM, say that the server cannot store anything just now.
+		if err != nil && !strings.Contains(err.Error(), "WRONGTYPE") {
 			return nil, fmt.Errorf("store grants: %w", err)
 		}
 		if err == nil {

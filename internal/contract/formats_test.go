@@ -200,9 +200,8 @@ func TestKeysShareTheirSlot(t *testing.T) {
 	}
 	for _, group := range [][]string{
 		{contract.QuotaKey("c", "p"), contract.HoldsKey("c", "p"), contract.SettledKey("c", "p"), contract.RateKey("c")},
-		{contract.FeedSeqKey, contract.FeedLogKey, contract.FeedChannel},
-		{contract.UsageStreamKey},
-		{contract.GrantKey(contract.Digest{1})},
+		{contract.FeedStateKey, contract.FeedLogKey, contract.FeedChannel, contract.GrantKey(contract.Digest{1}), contract.GrantKey(contract.Digest{2})},
+		{contract.UsageStreamKey, contract.UsageAckedKey},
 	} {
 		for _, key := range group {
 			if tag(key) != tag(group[0]) {

@@ -1,14 +1,20 @@
 package contract
 
 // Redis keys. Keys that one script touches share a hash tag ({…}), so that Redis
-// Cluster keeps them in one slot: quota and rate keys by customer, a grant by
-// its digest, the feed in one slot, the usage stream in one slot.
+// Cluster keeps them in one slot: quota and rate keys by customer, the usage stream in one
+// slot, the feed and all grants in one slot.
+//
+// Grants are not spread because they must be lost together with the feed, if at all. A
+// server that restarts empty, or a replica that takes over without the last writes, then
+// lacks what the feed says of them as well, and that shows. Spread over servers, a
+// revocation could be lost on one of them and nothing would tell. What a cluster is for,
+// the counters that each customer's traffic writes, is spread.
 //
 // All of them except the rate keys are durable: Redis must run with noeviction
 // and AOF.
 
 // GrantKey holds the Grant of one token, as JSON.
-func GrantKey(d Digest) string { return "oc:grant:{" + d.Hex() + "}" }
+func GrantKey(d Digest) string { return "oc:{feed}:grant:" + d.Hex() }
 
 // QuotaKey holds the counters of one customer and period (hash: limit,
 // limit_version, settled, held).
@@ -28,16 +34,20 @@ func RateKey(customer string) string { return "oc:rate:{" + customer + "}" }
 
 // Feed and usage keys, and the channels beside them.
 const (
-	FeedSeqKey  = "oc:{feed}:seq"  // number of the newest change
 	FeedLogKey  = "oc:{feed}:log"  // capped stream of changes; entry id "<number>-0"
 	FeedChannel = "oc:{feed}:wake" // pub/sub: each change, encoded as in the log
 
-	// FeedCompleteKey is there while Redis holds the grants of all tokens, as far as they
+	// FeedStateKey is what Redis says of itself: a hash, so that one command reads it all,
+	// also while Redis Cluster moves the slot.
+	FeedStateKey = "oc:{feed}:state"
+	// FeedSeq is its field with the number of the newest change.
+	FeedSeq = "seq"
+	// FeedComplete is there while Redis holds the grants of all tokens, as far as they
 	// were published. Where it is missing, Redis is new or has lost its data.
-	FeedCompleteKey = "oc:{feed}:complete"
-	// FeedRebuildKey names the rebuild that is under way, so that it notices when Redis
+	FeedComplete = "complete"
+	// FeedRebuild names the rebuild that is under way, so that it notices when Redis
 	// loses its data once more.
-	FeedRebuildKey = "oc:{feed}:rebuild"
+	FeedRebuild = "rebuild"
 
 	UsageStreamKey = "oc:{usage}:events" // stream of batches of usage events
 	UsageGroup     = "ledger"            // consumer group of the billing-workers

@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -24,10 +26,45 @@ const (
 )
 
 // Check returns ErrUnsafe, with what to set, unless Redis keeps every key
-// (maxmemory-policy noeviction), writes an append-only file, and is 6.2 or newer. It
-// asks by INFO, which managed servers allow where they forbid CONFIG. Any other error
-// means that Redis could not be asked, so that nothing is known.
+// (maxmemory-policy noeviction), writes an append-only file, and is 6.2 or newer: each
+// master of a Cluster, or the present master where Sentinels watch. It asks by INFO, which
+// managed servers allow where they forbid CONFIG. Any other error means that Redis could
+// not be asked, so that nothing is known.
 func Check(ctx context.Context, client redis.UniversalClient) error {
+	cluster, ok := client.(*redis.ClusterClient)
+	if !ok {
+		return check(ctx, client, false)
+	}
+	var mu sync.Mutex
+	var wrong, failed []error
+	err := cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
+		err := check(ctx, master, true)
+		if err == nil {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		err = fmt.Errorf("master %s: %w", master.Options().Addr, err)
+		if errors.Is(err, ErrUnsafe) {
+			wrong = append(wrong, err)
+		} else {
+			failed = append(failed, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("ask the Redis Cluster for its masters: %w", err)
+	}
+	// That one is unsafe is known, whatever another one did not answer.
+	if len(wrong) == 0 {
+		wrong = failed
+	}
+	slices.SortFunc(wrong, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(wrong...)
+}
+
+// check asks one server, which is asked as one of a Cluster or not.
+func check(ctx context.Context, client redis.Cmdable, ofCluster bool) error {
 	text, err := client.Info(ctx).Result()
 	if err != nil {
 		return fmt.Errorf("ask Redis how it keeps data (INFO): %w", err)
@@ -47,6 +84,9 @@ func Check(ctx context.Context, client redis.UniversalClient) error {
 	}
 	if version := info["redis_version"]; !recent(version) {
 		wrong = append(wrong, fmt.Sprintf("its version is %q: %d.%d or newer is needed", version, oldestMajor, oldestMinor))
+	}
+	if info["cluster_enabled"] == "1" && !ofCluster {
+		wrong = append(wrong, "it is one server of a Redis Cluster and refuses what others have: give a URL that begins with redis-cluster://")
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("%w: %s", ErrUnsafe, strings.Join(wrong, "; "))

@@ -38,6 +38,53 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// Each master of a Cluster is asked, and named.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	r := testenv.RedisCluster(t)
+	if err := durableredis.Check(ctx, r.Client()); err != nil {
+		t.Fatalf("a safe cluster: %v", err)
+	}
+	if err := r.Masters[1].Client().ConfigSet(ctx, "appendonly", "no").Err(); err != nil {
+		t.Fatal(err)
+	}
+	wantUnsafe(t, durableredis.Check(ctx, r.Client()), []string{r.Masters[1].Addr, "appendonly yes"})
+	if err := r.Masters[2].Client().ConfigSet(ctx, "maxmemory-policy", "allkeys-lru").Err(); err != nil {
+		t.Fatal(err)
+	}
+	wantUnsafe(t, durableredis.Check(ctx, r.Client()), []string{r.Masters[1].Addr, "appendonly yes", r.Masters[2].Addr, "noeviction"})
+
+	r.Masters[2].Pause()
+	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	wantUnsafe(t, durableredis.Check(short, r.Client()), []string{r.Masters[1].Addr})
+	if err := r.Masters[1].Client().ConfigSet(ctx, "appendonly", "yes").Err(); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel = context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := durableredis.Check(short, r.Client()); err == nil || errors.Is(err, durableredis.ErrUnsafe) || !strings.Contains(err.Error(), r.Masters[2].Addr) {
+		t.Errorf("a master that does not answer: %v", err)
+	}
+	r.Masters[2].Resume()
+
+	wantUnsafe(t, durableredis.Check(ctx, r.Masters[0].Client()), []string{"redis-cluster://"})
+}
+
+func TestSentinel(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	r := testenv.RedisSentinel(t)
+	if err := durableredis.Check(ctx, r.Client()); err != nil {
+		t.Fatalf("a safe master: %v", err)
+	}
+	if err := r.Master().Client().ConfigSet(ctx, "maxmemory-policy", "allkeys-lru").Err(); err != nil {
+		t.Fatal(err)
+	}
+	wantUnsafe(t, durableredis.Check(ctx, r.Client()), []string{"noeviction"})
+}
+
 func wantUnsafe(t *testing.T, err error, want []string) {
 	t.Helper()
 	if errors.Is(err, durableredis.ErrUnsafe) != (want != nil) || want == nil && err != nil {

@@ -29,6 +29,9 @@ type RedisServer struct {
 	program string
 	dir     string
 	args    []string
+	// command returns the arguments of redis-server; nil for those of a server that is
+	// alone. It is called for each start, and may choose more ports where first.
+	command func(s *RedisServer, first bool) ([]string, error)
 
 	mu      sync.Mutex
 	process *process // nil while stopped
@@ -49,6 +52,11 @@ func RedisArgs(args ...string) RedisOption {
 // and empty theirs.
 func Redis(t testing.TB, opts ...RedisOption) *RedisServer {
 	t.Helper()
+	return newRedis(t, nil, opts...)
+}
+
+func newRedis(t testing.TB, command func(*RedisServer, bool) ([]string, error), opts ...RedisOption) *RedisServer {
+	t.Helper()
 	program, err := localserver.FindRedis()
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +65,7 @@ func Redis(t testing.TB, opts ...RedisOption) *RedisServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &RedisServer{t: t, program: program, dir: dir}
+	s := &RedisServer{t: t, program: program, dir: dir, command: command}
 	for _, opt := range opts {
 		opt(s)
 	}
@@ -67,7 +75,7 @@ func Redis(t testing.TB, opts ...RedisOption) *RedisServer {
 		s.Port = FreePort(t)
 		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))
 		s.URL = "redis://" + s.Addr + "/0"
-		err := s.start()
+		err := s.start(true)
 		if err == nil {
 			return s
 		}
@@ -100,7 +108,7 @@ func (s *RedisServer) Stop() {
 // has loaded them. It does nothing while the server runs.
 func (s *RedisServer) Start() {
 	s.t.Helper()
-	if err := s.start(); err != nil {
+	if err := s.start(false); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -139,13 +147,19 @@ func (s *RedisServer) send(sig syscall.Signal) {
 	}
 }
 
-func (s *RedisServer) start() error {
+func (s *RedisServer) start(first bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process != nil {
 		return nil
 	}
 	args := localserver.RedisArgs(s.dir, s.Port, s.args...)
+	if s.command != nil {
+		var err error
+		if args, err = s.command(s, first); err != nil {
+			return err
+		}
+	}
 	p, err := start(syscall.SIGKILL, nil, s.dir, filepath.Join(s.dir, "log"), s.program, args...)
 	if err != nil {
 		return err

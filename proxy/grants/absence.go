@@ -16,8 +16,8 @@ const historyGrace = time.Minute
 // absence decides whether a grant that Redis does not have does not exist, or was lost
 // with Redis' data and is about to be published again. The zero value is ready.
 //
-// The control plane keeps a mark, FeedCompleteKey, while Redis has all grants, and
-// FeedRebuildKey while it writes them anew. Absences are not believed
+// The control plane keeps a mark, FeedComplete, while Redis has all grants, and
+// FeedRebuild while it writes them anew. Absences are not believed
 //
 //   - while they are being written anew,
 //   - while the mark is missing, once it was seen,
@@ -50,7 +50,7 @@ func marksOf(values []any) (m marks) {
 }
 
 func (c *Cache) marks(ctx context.Context) (marks, error) {
-	values, err := c.client.MGet(ctx, contract.FeedCompleteKey, contract.FeedRebuildKey).Result()
+	values, err := c.client.HMGet(ctx, contract.FeedStateKey, contract.FeedComplete, contract.FeedRebuild).Result()
 	if err != nil {
 		return marks{}, fmt.Errorf("read whether all grants are there: %w", err)
 	}

@@ -12,34 +12,27 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
 )
 
-func (p *publisher) set(key, value string) {
+// set and del change what Redis says of itself.
+func (p *publisher) set(field, value string) {
 	p.t.Helper()
-	if err := p.client.Set(context.Background(), key, value, 0).Err(); err != nil {
+	if err := p.client.HSet(context.Background(), contract.FeedStateKey, field, value).Err(); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-func (p *publisher) del(keys ...string) {
+func (p *publisher) del(field string) {
 	p.t.Helper()
-	if err := p.client.Del(context.Background(), keys...).Err(); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-func (p *publisher) loseAll() {
-	p.t.Helper()
-	if err := p.client.FlushAll(context.Background()).Err(); err != nil {
+	if err := p.client.HDel(context.Background(), contract.FeedStateKey, field).Err(); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
 // lossReader is a reader with changes up to number 3 and a clock that can be put on.
-func lossReader(t *testing.T, mark string) (r *reader, p *publisher, later func(time.Duration)) {
+func lossReader(t *testing.T, server testenv.AnyRedis, mark string) (r *reader, p *publisher, later func(time.Duration)) {
 	t.Helper()
-	server := testenv.Redis(t)
 	p = newPublisher(t, server)
 	if mark != "" {
-		p.set(contract.FeedCompleteKey, mark)
+		p.set(contract.FeedComplete, mark)
 	}
 	var ahead atomic.Int64
 	r = start(t, server, grants.Options{
@@ -60,8 +53,9 @@ func TestAbsenceAfterLossWithoutMarks(t *testing.T) {
 	for _, end := range []string{"reload", "time"} {
 		t.Run("until "+end, func(t *testing.T) {
 			t.Parallel()
-			r, p, later := lossReader(t, "")
-			p.loseAll()
+			server := testenv.Redis(t)
+			r, p, later := lossReader(t, server, "")
+			server.FlushAll()
 			<-r.reloads
 			r.wantError(t, newDigest(), grants.ErrUnavailable)
 			later(time.Hour / 2) // an empty log says nothing, however long
@@ -98,34 +92,36 @@ func TestAbsenceAfterLossWithoutMarks(t *testing.T) {
 // and while grants are written anew, whatever the feed says meanwhile.
 func TestAbsenceAfterLossOfTheMark(t *testing.T) {
 	t.Parallel()
-	r, p, later := lossReader(t, "first")
-	eventually(t, "mark seen", func() bool {
-		_, err := r.Lookup(context.Background(), newDigest())
-		return errors.Is(err, grants.ErrUnknownToken)
-	})
-	p.loseAll()
-	r.wantError(t, newDigest(), grants.ErrUnavailable)
-	<-r.reloads
-	r.wantError(t, newDigest(), grants.ErrUnavailable)
+	testenv.SingleAndCluster(t, func(t *testing.T, server testenv.AnyRedis) {
+		r, p, later := lossReader(t, server, "first")
+		eventually(t, "mark seen", func() bool {
+			_, err := r.Lookup(context.Background(), newDigest())
+			return errors.Is(err, grants.ErrUnknownToken)
+		})
+		server.FlushAll()
+		r.wantError(t, newDigest(), grants.ErrUnavailable)
+		<-r.reloads
+		r.wantError(t, newDigest(), grants.ErrUnavailable)
 
-	p.set(contract.FeedRebuildKey, "second")
-	seq := p.announce(contract.Change{Kind: contract.ChangeReload}) // numbers go on
-	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
-	r.wantError(t, newDigest(), grants.ErrUnavailable)
-	p.del(contract.FeedRebuildKey)
-	later(30 * time.Minute) // it went away in the middle
-	r.wantError(t, newDigest(), grants.ErrUnavailable)
-	p.set(contract.FeedCompleteKey, "second")
-	eventually(t, "believed", func() bool {
-		_, err := r.Lookup(context.Background(), newDigest())
-		return errors.Is(err, grants.ErrUnknownToken)
+		p.set(contract.FeedRebuild, "second")
+		seq := p.announce(contract.Change{Kind: contract.ChangeReload}) // numbers go on
+		eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
+		r.wantError(t, newDigest(), grants.ErrUnavailable)
+		p.del(contract.FeedRebuild)
+		later(30 * time.Minute) // it went away in the middle
+		r.wantError(t, newDigest(), grants.ErrUnavailable)
+		p.set(contract.FeedComplete, "second")
+		eventually(t, "believed", func() bool {
+			_, err := r.Lookup(context.Background(), newDigest())
+			return errors.Is(err, grants.ErrUnknownToken)
+		})
 	})
 }
 
 // Redis went back to an older copy of its data: its mark is the old one and says nothing.
 func TestAbsenceAfterGoingBack(t *testing.T) {
 	t.Parallel()
-	r, p, _ := lossReader(t, "first")
+	r, p, _ := lossReader(t, testenv.Redis(t), "first")
 	if err := p.client.XDel(context.Background(), contract.FeedLogKey, "3-0").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +130,7 @@ func TestAbsenceAfterGoingBack(t *testing.T) {
 	seq := p.announce(contract.Change{Kind: contract.ChangeReload}) // as in the middle of a rebuild
 	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
 	r.wantError(t, newDigest(), grants.ErrUnavailable)
-	p.set(contract.FeedCompleteKey, "second")
+	p.set(contract.FeedComplete, "second")
 	eventually(t, "believed", func() bool {
 		_, err := r.Lookup(context.Background(), newDigest())
 		return errors.Is(err, grants.ErrUnknownToken)
@@ -146,10 +142,10 @@ func TestAbsenceDuringRebuildAtStart(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
 	p := newPublisher(t, server)
-	p.set(contract.FeedRebuildKey, "first")
+	p.set(contract.FeedRebuild, "first")
 	r := start(t, server, grants.Options{NegativeTTL: time.Millisecond})
 	r.wantError(t, newDigest(), grants.ErrUnavailable)
-	p.set(contract.FeedCompleteKey, "first")
-	p.del(contract.FeedRebuildKey)
+	p.set(contract.FeedComplete, "first")
+	p.del(contract.FeedRebuild)
 	r.wantError(t, newDigest(), grants.ErrUnknownToken)
 }

@@ -20,58 +20,59 @@ import (
 // and comes back with Redis.
 func TestRedisHangs(t *testing.T) {
 	t.Parallel()
-	server := testenv.Redis(t)
-	p := newPublisher(t, server)
-	const grace = 2 * time.Second
-	r := start(t, server, grants.Options{Grace: grace, PositiveTTL: 50 * time.Millisecond, ReadTimeout: 200 * time.Millisecond})
-	d := newDigest()
-	p.put(d, grant(1, contract.StatusActive))
-	r.want(t, d, 1, contract.StatusActive)
-	changed := newDigest()
-	r.wantError(t, changed, grants.ErrUnknownToken)
-	seq := p.put(changed, grant(7, contract.StatusActive))
-	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
+	testenv.SingleAndCluster(t, func(t *testing.T, server testenv.AnyRedis) {
+		p := newPublisher(t, server)
+		const grace = 2 * time.Second
+		r := start(t, server, grants.Options{Grace: grace, PositiveTTL: 50 * time.Millisecond, ReadTimeout: 200 * time.Millisecond})
+		d := newDigest()
+		p.put(d, grant(1, contract.StatusActive))
+		r.want(t, d, 1, contract.StatusActive)
+		changed := newDigest()
+		r.wantError(t, changed, grants.ErrUnknownToken)
+		seq := p.put(changed, grant(7, contract.StatusActive))
+		eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
 
-	server.Pause()
-	paused := time.Now()
-	r.want(t, changed, 7, contract.StatusActive) // never read, but announced
-	asked := time.Now()
-	r.wantError(t, newDigest(), grants.ErrUnavailable)
-	if took := time.Since(asked); took > time.Second {
-		t.Errorf("a miss took %v with a timeout of 200 ms", took)
-	}
-	var served time.Duration
-	for {
-		g, err := r.Lookup(context.Background(), d)
-		at := time.Since(paused)
-		if err == nil && g.Version == 1 {
-			served = at
-		} else if errors.Is(err, grants.ErrStale) {
-			break
-		} else {
-			t.Fatalf("after %v: %v", at, err)
+		server.Pause()
+		paused := time.Now()
+		r.want(t, changed, 7, contract.StatusActive) // never read, but announced
+		asked := time.Now()
+		r.wantError(t, newDigest(), grants.ErrUnavailable)
+		if took := time.Since(asked); took > time.Second {
+			t.Errorf("a miss took %v with a timeout of 200 ms", took)
 		}
-		if at > grace+time.Second {
-			t.Fatalf("still served after %v", at)
+		var served time.Duration
+		for {
+			g, err := r.Lookup(context.Background(), d)
+			at := time.Since(paused)
+			if err == nil && g.Version == 1 {
+				served = at
+			} else if errors.Is(err, grants.ErrStale) {
+				break
+			} else {
+				t.Fatalf("after %v: %v", at, err)
+			}
+			if at > grace+time.Second {
+				t.Fatalf("still served after %v", at)
+			}
+			time.Sleep(10 * time.Millisecond)
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if served < grace*3/4 {
-		t.Errorf("served only for %v of %v", served, grace)
-	}
-	if !r.Ready() {
-		t.Error("not ready because of Redis")
-	}
-	server.Resume()
-	eventually(t, "served again", func() bool { _, err := r.Lookup(context.Background(), d); return err == nil })
-	p.put(d, grant(2, contract.StatusRevoked))
-	eventually(t, "changes are seen again", func() bool {
-		g, err := r.Lookup(context.Background(), d)
-		return err == nil && g.Status == contract.StatusRevoked
+		if served < grace*3/4 {
+			t.Errorf("served only for %v of %v", served, grace)
+		}
+		if !r.Ready() {
+			t.Error("not ready because of Redis")
+		}
+		server.Resume()
+		eventually(t, "served again", func() bool { _, err := r.Lookup(context.Background(), d); return err == nil })
+		p.put(d, grant(2, contract.StatusRevoked))
+		eventually(t, "changes are seen again", func() bool {
+			g, err := r.Lookup(context.Background(), d)
+			return err == nil && g.Status == contract.StatusRevoked
+		})
+		if n := r.Stats().Reloads; n != 0 {
+			t.Errorf("%d reloads although no change was missed", n)
+		}
 	})
-	if n := r.Stats().Reloads; n != 0 {
-		t.Errorf("%d reloads although no change was missed", n)
-	}
 }
 
 // Redis is killed and comes back: changes made before anybody else is connected again

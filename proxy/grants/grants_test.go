@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
 )
@@ -27,8 +28,14 @@ type discard struct{}
 
 func (discard) Printf(context.Context, string, ...any) {}
 
-func newClient(t testing.TB, server *testenv.RedisServer) *redis.Client {
-	client := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true, DialTimeout: time.Second})
+// newClient returns a client as the programs have it.
+func newClient(t testing.TB, server testenv.AnyRedis) redis.UniversalClient {
+	t.Helper()
+	target, err := redisclient.Parse(server.RedisURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := target.Open(redisclient.Options{})
 	t.Cleanup(func() { client.Close() })
 	return client
 }
@@ -46,14 +53,14 @@ type reader struct {
 	reloads chan struct{}
 }
 
-func start(t testing.TB, server *testenv.RedisServer, opts grants.Options) *reader {
+func start(t testing.TB, server testenv.AnyRedis, opts grants.Options) *reader {
 	t.Helper()
 	r := startSilent(t, server, opts)
 	eventually(t, "ready", r.Ready)
 	return r
 }
 
-func startSilent(t testing.TB, server *testenv.RedisServer, opts grants.Options) *reader {
+func startSilent(t testing.TB, server testenv.AnyRedis, opts grants.Options) *reader {
 	t.Helper()
 	client := newClient(t, server)
 	r := &reader{
@@ -129,14 +136,14 @@ func (r *reader) holdReads() (release func()) {
 // two steps, for a test can then leave out or break any of them.
 type publisher struct {
 	t      testing.TB
-	client *redis.Client
+	client redis.UniversalClient
 	silent bool // no pub/sub message
 
 	mu  sync.Mutex
 	seq int64
 }
 
-func newPublisher(t testing.TB, server *testenv.RedisServer) *publisher {
+func newPublisher(t testing.TB, server testenv.AnyRedis) *publisher {
 	return &publisher{t: t, client: newClient(t, server)}
 }
 
@@ -178,7 +185,7 @@ func (p *publisher) write(seq int64, text string) {
 	p.t.Helper()
 	ctx := context.Background()
 	_, err := p.client.TxPipelined(ctx, func(tx redis.Pipeliner) error {
-		tx.Set(ctx, contract.FeedSeqKey, seq, 0)
+		tx.HSet(ctx, contract.FeedStateKey, contract.FeedSeq, seq)
 		tx.XAdd(ctx, &redis.XAddArgs{Stream: contract.FeedLogKey, ID: strconv.FormatInt(seq, 10) + "-0", Values: []any{"c", text}})
 		if !p.silent {
 			tx.Publish(ctx, contract.FeedChannel, text)
@@ -236,38 +243,39 @@ func (r *reader) wantError(t testing.TB, d contract.Digest, want error) {
 
 func TestLookup(t *testing.T) {
 	t.Parallel()
-	server := testenv.Redis(t)
-	p := newPublisher(t, server)
-	active, suspended, revoked, unknown, broken := newDigest(), newDigest(), newDigest(), newDigest(), newDigest()
-	p.put(active, grant(1, contract.StatusActive))
-	p.put(suspended, grant(2, contract.StatusSuspended))
-	p.put(revoked, grant(3, contract.StatusRevoked))
-	p.client.Set(context.Background(), contract.GrantKey(broken), `{"format":99}`, 0)
+	testenv.SingleAndCluster(t, func(t *testing.T, server testenv.AnyRedis) {
+		p := newPublisher(t, server)
+		active, suspended, revoked, unknown, broken := newDigest(), newDigest(), newDigest(), newDigest(), newDigest()
+		p.put(active, grant(1, contract.StatusActive))
+		p.put(suspended, grant(2, contract.StatusSuspended))
+		p.put(revoked, grant(3, contract.StatusRevoked))
+		p.client.Set(context.Background(), contract.GrantKey(broken), `{"format":99}`, 0)
 
-	idle, err := grants.New(p.client, grants.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := idle.Lookup(context.Background(), active); !errors.Is(err, grants.ErrStale) || idle.Ready() {
-		t.Errorf("before Run: %v, ready %v", err, idle.Ready())
-	}
-	idle.Close()
-	idle.Close()
+		idle, err := grants.New(p.client, grants.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := idle.Lookup(context.Background(), active); !errors.Is(err, grants.ErrStale) || idle.Ready() {
+			t.Errorf("before Run: %v, ready %v", err, idle.Ready())
+		}
+		idle.Close()
+		idle.Close()
 
-	r := start(t, server, grants.Options{})
-	for range 3 {
-		r.want(t, active, 1, contract.StatusActive)
-		r.want(t, suspended, 2, contract.StatusSuspended)
-		r.want(t, revoked, 3, contract.StatusRevoked)
-		r.wantError(t, unknown, grants.ErrUnknownToken)
-		r.wantError(t, broken, grants.ErrUnavailable)
-	}
-	if n := r.gets.Load(); n != 4+3 {
-		t.Errorf("%d reads, want one each and three of the broken one", n)
-	}
-	if s := r.Stats(); s.Hits != 6 || s.Negatives != 2 || s.Misses != 7 || s.FeedSeq != 3 || s.FeedAge > time.Second {
-		t.Errorf("stats %+v", s)
-	}
+		r := start(t, server, grants.Options{})
+		for range 3 {
+			r.want(t, active, 1, contract.StatusActive)
+			r.want(t, suspended, 2, contract.StatusSuspended)
+			r.want(t, revoked, 3, contract.StatusRevoked)
+			r.wantError(t, unknown, grants.ErrUnknownToken)
+			r.wantError(t, broken, grants.ErrUnavailable)
+		}
+		if n := r.gets.Load(); n != 4+3 {
+			t.Errorf("%d reads, want one each and three of the broken one", n)
+		}
+		if s := r.Stats(); s.Hits != 6 || s.Negatives != 2 || s.Misses != 7 || s.FeedSeq != 3 || s.FeedAge > time.Second {
+			t.Errorf("stats %+v", s)
+		}
+	})
 }
 
 // From the announcement to the refusal, with and without pub/sub.
@@ -279,35 +287,56 @@ func TestRevocationIsSeen(t *testing.T) {
 			name = "with every message dropped"
 		}
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server := testenv.Redis(t)
-			p := newPublisher(t, server)
-			p.silent = silent
-			r := start(t, server, grants.Options{})
-			eventually(t, "subscribed", func() bool {
-				return p.client.PubSubNumSub(context.Background(), contract.FeedChannel).Val()[contract.FeedChannel] == 1
-			})
-			var worst, total time.Duration
-			const rounds = 20
-			for range rounds {
-				d := newDigest()
-				p.put(d, grant(1, contract.StatusActive))
-				r.want(t, d, 1, contract.StatusActive)
-				p.put(d, grant(2, contract.StatusRevoked))
-				published := time.Now()
-				eventually(t, "revoked", func() bool {
-					g, err := r.Lookup(context.Background(), d)
-					return err == nil && g.Status == contract.StatusRevoked
-				})
-				took := time.Since(published)
-				worst, total = max(worst, took), total+took
-			}
-			t.Logf("seen after %v on average, %v at worst", total/rounds, worst)
-			if worst > time.Second {
-				t.Errorf("seen only after %v", worst)
-			}
+			testenv.SingleAndCluster(t, func(t *testing.T, server testenv.AnyRedis) { testRevocationIsSeen(t, server, silent) })
 		})
 	}
+}
+
+func testRevocationIsSeen(t *testing.T, server testenv.AnyRedis, silent bool) {
+	p := newPublisher(t, server)
+	p.silent = silent
+	r := start(t, server, grants.Options{})
+	eventually(t, "subscribed", func() bool { return subscribers(t, p.client) == 1 })
+	var worst, total time.Duration
+	const rounds = 20
+	for range rounds {
+		d := newDigest()
+		p.put(d, grant(1, contract.StatusActive))
+		r.want(t, d, 1, contract.StatusActive)
+		p.put(d, grant(2, contract.StatusRevoked))
+		published := time.Now()
+		eventually(t, "revoked", func() bool {
+			g, err := r.Lookup(context.Background(), d)
+			return err == nil && g.Status == contract.StatusRevoked
+		})
+		took := time.Since(published)
+		worst, total = max(worst, took), total+took
+	}
+	t.Logf("seen after %v on average, %v at worst", total/rounds, worst)
+	if worst > time.Second {
+		t.Errorf("seen only after %v", worst)
+	}
+}
+
+// subscribers counts those who hear the feed, on any server of Redis.
+func subscribers(t testing.TB, client redis.UniversalClient) int64 {
+	t.Helper()
+	count := func(ctx context.Context, c *redis.Client) int64 {
+		return c.PubSubNumSub(ctx, contract.FeedChannel).Val()[contract.FeedChannel]
+	}
+	cluster, ok := client.(*redis.ClusterClient)
+	if !ok {
+		return count(t.Context(), client.(*redis.Client))
+	}
+	var n atomic.Int64
+	err := cluster.ForEachMaster(t.Context(), func(ctx context.Context, c *redis.Client) error {
+		n.Add(count(ctx, c))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.Load()
 }
 
 func TestNegativeIsReplaced(t *testing.T) {
@@ -385,22 +414,23 @@ func TestCanceledCaller(t *testing.T) {
 
 func TestOnChange(t *testing.T) {
 	t.Parallel()
-	server := testenv.Redis(t)
-	p := newPublisher(t, server)
-	r := start(t, server, grants.Options{})
-	d := newDigest()
-	p.put(d, grant(1, contract.StatusActive))
-	p.put(d, grant(1, contract.StatusActive)) // repeated by the outbox
-	p.put(d, grant(4, contract.StatusSuspended))
-	p.put(d, grant(3, contract.StatusActive)) // late
-	p.put(d, grant(5, contract.StatusRevoked))
-	p.announce(contract.Change{Kind: contract.ChangeReload})
-	<-r.reloads
-	var got []int64
-	for len(r.changes) > 0 {
-		got = append(got, (<-r.changes).Version)
-	}
-	if len(got) != 3 || got[0] != 1 || got[1] != 4 || got[2] != 5 {
-		t.Errorf("told of versions %v, want 1, 4, 5", got)
-	}
+	testenv.SingleAndCluster(t, func(t *testing.T, server testenv.AnyRedis) {
+		p := newPublisher(t, server)
+		r := start(t, server, grants.Options{})
+		d := newDigest()
+		p.put(d, grant(1, contract.StatusActive))
+		p.put(d, grant(1, contract.StatusActive)) // repeated by the outbox
+		p.put(d, grant(4, contract.StatusSuspended))
+		p.put(d, grant(3, contract.StatusActive)) // late
+		p.put(d, grant(5, contract.StatusRevoked))
+		p.announce(contract.Change{Kind: contract.ChangeReload})
+		<-r.reloads
+		var got []int64
+		for len(r.changes) > 0 {
+			got = append(got, (<-r.changes).Version)
+		}
+		if len(got) != 3 || got[0] != 1 || got[1] != 4 || got[2] != 5 {
+			t.Errorf("told of versions %v, want 1, 4, 5", got)
+		}
+	})
 }

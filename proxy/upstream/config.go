@@ -10,7 +10,11 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
+
+// Secret is a key, or a URL with a password. It is never shown.
+type Secret = secret.Text
 
 // Duration is a time.Duration that is written as "10s" or "2m30s" in configuration.
 type Duration time.Duration
