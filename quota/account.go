@@ -1,0 +1,212 @@
+package quota
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"time"
+)
+
+// accountKey names an account.
+type accountKey struct{ customer, period string }
+
+// spend is what one event of the journal used.
+type spend struct{ seq, tokens int64 }
+
+// account is one replica's share of one customer and period: pure arithmetic, no I/O.
+//
+//	lease = held + unsettled + idle
+//
+// The lease is what Redis keeps for this replica at least. Only an answer of Redis makes it
+// larger; it is made smaller here before Redis is told. held is reserved by requests in
+// flight. unsettled was used by requests that ended, and has not reached Redis as far as
+// is known. idle can be given to the next request.
+type account struct {
+	key accountKey
+
+	mu        sync.Mutex
+	lease     int64
+	held      int64
+	unsettled int64
+	pending   []spend // what unsettled consists of, in the order of the numbers
+
+	// As of the last answer.
+	limit   int64
+	version int64 // of the limit
+	settled int64
+	others  int64 // leased by other replicas
+
+	// The newest limit that a grant told of.
+	grantLimit, grantVersion int64
+
+	flight  *flight // the call under way; at most one
+	calls   int64   // number of the last call
+	waiting []int64 // what each waiting reservation needs
+	dirty   bool    // to be called at the next tick
+
+	spare    int64 // what is best kept idle
+	consumed int64 // settled since the last call
+	peak     int64 // most that was held since the last call
+	largest  int64 // largest reservation since the last call
+
+	usedAt   time.Duration // when it last served
+	recallAt time.Duration // when others were last asked for their idle tokens
+	gone     bool          // out of the map: look again
+	declared int64         // the newest epoch whose record knows the lease
+}
+
+// call is one message to Redis: see syncScript.
+type call struct {
+	epoch, number  int64
+	floor          int64
+	least, need    int64
+	spare          int64
+	limit, version int64
+	batch          []spend
+	sum            int64 // of batch
+	surrender      bool  // nothing idle was kept
+}
+
+// maxBatch is how many settlements one call carries.
+const maxBatch = 1000
+
+func (a *account) idle() int64 { return a.lease - a.held - a.unsettled }
+
+// take reserves tokens if they are idle here.
+func (a *account) take(tokens int64, now time.Duration) bool {
+	if tokens > a.idle() {
+		return false
+	}
+	a.held += tokens
+	a.usedAt = now
+	a.peak = max(a.peak, a.held)
+	a.largest = max(a.largest, tokens)
+	return true
+}
+
+// release ends a reservation of which nothing was used.
+func (a *account) release(tokens int64) { a.held -= tokens }
+
+// spend ends a reservation of which used was used, by event seq. Numbers ascend.
+func (a *account) spend(seq, reserved, used int64) {
+	a.held -= reserved
+	a.owe(seq, used)
+	a.consumed += used
+}
+
+// recovered adds what an earlier life of this replica used; Redis keeps tokens for it.
+func (a *account) recovered(seq, used int64) {
+	a.lease += used
+	a.owe(seq, used)
+}
+
+func (a *account) owe(seq, used int64) {
+	a.unsettled += used
+	a.pending = append(a.pending, spend{seq, used})
+	a.dirty = true
+}
+
+// forgetSpends begins a new epoch: what was used is added anew, from where the rebuilt
+// record ends.
+func (a *account) forgetSpends() {
+	a.lease -= a.unsettled
+	a.unsettled, a.pending = 0, nil
+	a.dirty = true
+}
+
+// learn takes note of a limit that a grant has.
+func (a *account) learn(limit, version int64) {
+	if version > a.grantVersion {
+		a.grantLimit, a.grantVersion = limit, version
+	}
+}
+
+// current reports whether the last answer of Redis knew the newest limit.
+func (a *account) current() bool { return a.version >= a.grantVersion }
+
+// build makes the next call. With open false it asks for nothing more than there is. With
+// surrender it first gives up what is idle, so that replicas that each have too little do
+// not wait for each other.
+func (a *account) build(epoch int64, life uint64, open, surrender bool) call {
+	a.calls++
+	n := min(len(a.pending), maxBatch)
+	c := call{
+		epoch: epoch, number: callNumber(life, a.calls), batch: slices.Clip(a.pending[:n]),
+		limit: min(max(a.grantLimit, 0), maxTokens), version: max(a.grantVersion, 0),
+	}
+	for _, s := range c.batch {
+		c.sum += s.tokens
+	}
+	if a.consumed > 0 || a.peak > 0 || len(a.waiting) > 0 {
+		a.spare = max(2*a.consumed+a.peak, a.largest, a.spare-a.spare/4)
+	}
+	a.consumed, a.peak, a.largest = 0, a.held, 0
+
+	keep := a.idle()
+	if surrender {
+		keep = 0
+	}
+	if len(a.waiting) == 0 {
+		keep = min(keep, 2*a.spare)
+	}
+	a.lease -= a.idle() - keep
+	c.floor = a.lease - c.sum
+	c.surrender = keep == 0
+	if !open {
+		return c
+	}
+	for _, w := range a.waiting {
+		c.need = addSat(c.need, w)
+	}
+	if len(a.waiting) > 0 {
+		c.least = max(slices.Min(a.waiting)-keep, 0)
+	}
+	c.need = min(max(c.need-keep, 0), maxTokens)
+	c.least = min(c.least, maxTokens)
+	if len(a.waiting) > 0 || !surrender {
+		c.spare = min(max(a.spare-keep, 0), maxTokens)
+	}
+	return c
+}
+
+// apply makes the answer to c effective.
+func (a *account) apply(c *call, r reply) {
+	a.pending = a.pending[len(c.batch):]
+	if len(a.pending) == 0 {
+		a.pending = nil
+	}
+	a.unsettled -= c.sum
+	a.lease = r.lease
+	a.limit, a.version, a.settled, a.others = r.limit, r.version, r.settled, r.others
+	a.dirty = len(a.pending) > 0
+}
+
+// answer says what is known, with the given verdict.
+func (a *account) answer(v Verdict, tokens int64) Answer {
+	out := Answer{Verdict: v, Limit: a.limit, Settled: a.settled + a.unsettled, Held: a.held}
+	if v == Granted {
+		out.Hold = Hold{Customer: a.key.customer, PeriodID: a.key.period, Tokens: tokens}
+	}
+	return out
+}
+
+// refuse says why tokens cannot be had, right after an answer of Redis.
+func (a *account) refuse(tokens int64) Answer {
+	if tokens > max(a.limit-a.settled-a.unsettled, 0) {
+		return a.answer(Exceeds, tokens)
+	}
+	return a.answer(Held, tokens)
+}
+
+// empty reports whether nothing would be lost with the account.
+func (a *account) empty() bool {
+	return a.lease == 0 && a.held == 0 && a.unsettled == 0 && len(a.waiting) == 0 && a.flight == nil && !a.dirty
+}
+
+// settledUpTo returns the number up to which all of the account's events are in Redis.
+func (a *account) settledUpTo() int64 {
+	if len(a.pending) == 0 {
+		return math.MaxInt64
+	}
+	return a.pending[0].seq - 1
+}

@@ -1,0 +1,408 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// recordKept is how long a record outlives its period, for late settlements.
+const recordKept = 35 * 24 * time.Hour
+
+// Keeper is the control plane's side of the limit. It makes records, and rules epochs:
+//
+// An epoch begins when Redis is new, was restarted, has taken over from another, or has
+// lost its data; its number is kept in Postgres and grows. Begin makes all older records
+// void. Then every record is made anew from what Postgres has settled, except the events
+// whose numbers lie above their replica's base: those the replicas settle anew. Once each
+// registered replica has declared what it leases, the epoch is opened, and leases may grow
+// again. Whoever calls Begin, Declare and Open must be alone.
+//
+// The methods fail with ErrUnavailable (wrapped), or the context's error. Safe for
+// concurrent use.
+type Keeper struct {
+	client  redis.UniversalClient
+	timeout time.Duration
+	put     *redis.Script
+	limit   *redis.Script
+	lose    *redis.Script
+	retire  *redis.Script
+	join    *redis.Script
+}
+
+// NewKeeper returns a Keeper. Each of its commands may take timeout; 0 means 2 s.
+func NewKeeper(client redis.UniversalClient, timeout time.Duration) *Keeper {
+	if timeout <= 0 {
+		timeout = 2 * time.Second
+	}
+	return &Keeper{
+		client: client, timeout: timeout, put: redis.NewScript(putScript), limit: redis.NewScript(limitScript),
+		lose: redis.NewScript(loseScript), retire: redis.NewScript(retireScript), join: redis.NewScript(joinScript),
+	}
+}
+
+// Epoch is what Redis has of the epoch.
+type Epoch struct {
+	Number   int64 // 0 if there is none
+	State    string
+	Members  map[string]int64 // registered replicas → base; lost ones are not among them
+	Declared map[string]bool  // replicas that have declared in this epoch
+	Nodes    map[string]bool  // run ids of the Redis servers that are trusted
+}
+
+// Building reports whether records are still being made.
+func (e *Epoch) Building() bool { return e.State != stateDeclaring && e.State != stateOpen }
+
+// IsOpen reports whether leases may grow.
+func (e *Epoch) IsOpen() bool { return e.State == stateOpen }
+
+// Undeclared lists the registered replicas that have not declared their leases yet.
+func (e *Epoch) Undeclared() (replicas []string) {
+	for r := range e.Members {
+		if !e.Declared[r] {
+			replicas = append(replicas, r)
+		}
+	}
+	slices.Sort(replicas)
+	return replicas
+}
+
+// Epoch reads it.
+func (k *Keeper) Epoch(ctx context.Context) (Epoch, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	fields, err := k.client.HGetAll(timed, contract.QuotaEpochKey).Result()
+	if err != nil {
+		return Epoch{}, unavailable("read epoch", ctx, err)
+	}
+	e := Epoch{State: fields["state"], Members: map[string]int64{}, Declared: map[string]bool{}, Nodes: map[string]bool{}}
+	e.Number, _ = strconv.ParseInt(fields["epoch"], 10, 64) // 0 if there is none
+	for name, value := range fields {
+		kind, id, _ := strings.Cut(name, ":")
+		switch kind {
+		case "m":
+			if base, err := strconv.ParseInt(value, 10, 64); err == nil {
+				e.Members[id] = base
+			}
+		case "d":
+			e.Declared[id] = value == fields["epoch"]
+		case "node":
+			e.Nodes[id] = value == fields["epoch"]
+		}
+	}
+	return e, nil
+}
+
+// Nodes returns the run ids of the Redis servers that hold records: one, or all masters of
+// a cluster. A server gets another one whenever it starts.
+func (k *Keeper) Nodes(ctx context.Context) ([]string, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	var mu sync.Mutex
+	var ids []string
+	ask := func(ctx context.Context, c *redis.Client) error {
+		info, err := c.Info(ctx, "server").Result()
+		if err != nil {
+			return err
+		}
+		id := runID(info)
+		if id == "" {
+			return errors.New("INFO has no run_id")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		ids = append(ids, id)
+		return nil
+	}
+	var err error
+	switch c := k.client.(type) {
+	case *redis.ClusterClient:
+		err = c.ForEachMaster(timed, ask)
+	case *redis.Client:
+		err = ask(timed, c)
+	default:
+		err = fmt.Errorf("unknown kind of client %T", c)
+	}
+	if err != nil {
+		return nil, unavailable("identify Redis", ctx, err)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// Begin makes epoch the one that is being built, on Redis servers with the given run ids.
+// From its return on, replicas forget no events that were acknowledged later.
+func (k *Keeper) Begin(ctx context.Context, epoch int64, nodes []string) error {
+	values := []any{"epoch", epoch, "state", stateBuilding}
+	for _, id := range nodes {
+		values = append(values, "node:"+id, epoch)
+	}
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	_, err := k.client.TxPipelined(timed, func(p redis.Pipeliner) error {
+		p.Del(timed, contract.QuotaEpochKey)
+		p.HSet(timed, contract.QuotaEpochKey, values...)
+		return nil
+	})
+	if err != nil {
+		return unavailable("begin epoch", ctx, err)
+	}
+	return nil
+}
+
+// Record is what Postgres knows of one customer and period.
+type Record struct {
+	Account
+	Settled int64 // without the events above their replica's base
+}
+
+// Put makes records of an epoch where there are none, and tells those that are there of a
+// newer limit. It answers for each whether it was made.
+func (k *Keeper) Put(ctx context.Context, epoch int64, records []Record) ([]bool, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	run := func(p redis.Scripter, r *Record, do func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd) *redis.Cmd {
+		limit, version := knownLimit(r.Account)
+		end := max(time.Now().UnixMilli(), periodEnd(r.Account)) + recordKept.Milliseconds()
+		return do(timed, p, []string{contract.QuotaKey(r.Customer, r.Period.ID)}, epoch, limit, version, min(max(r.Settled, 0), maxTokens), end)
+	}
+	calls := make([]*redis.Cmd, len(records))
+	// Its own error is that of its first failed call.
+	_, _ = k.client.Pipelined(timed, func(p redis.Pipeliner) error {
+		for i := range records {
+			calls[i] = run(p, &records[i], k.put.EvalSha)
+		}
+		return nil
+	})
+	made := make([]bool, len(records))
+	for i, call := range calls {
+		n, err := call.Int()
+		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			n, err = run(k.client, &records[i], k.put.Run).Int()
+		}
+		if err != nil {
+			return nil, unavailable("put quota record of "+records[i].Customer, ctx, err)
+		}
+		if n < 0 {
+			return nil, fmt.Errorf("put quota record of %s: %w: a newer epoch has begun", records[i].Customer, ErrUnavailable)
+		}
+		made[i] = n == 1
+	}
+	return made, nil
+}
+
+// Declare ends the making of records: replicas may declare. bases are the registered
+// replicas; lost ones are told that they are.
+func (k *Keeper) Declare(ctx context.Context, epoch int64, bases map[string]int64, lost []string) error {
+	values := []any{"state", stateDeclaring}
+	for _, id := range slices.Sorted(maps.Keys(bases)) {
+		values = append(values, "m:"+id, bases[id])
+	}
+	for _, id := range lost {
+		values = append(values, "m:"+id, memberLost)
+	}
+	return k.setEpoch(ctx, epoch, values...)
+}
+
+// Open lets leases grow. Every registered replica must have declared.
+func (k *Keeper) Open(ctx context.Context, epoch int64) error {
+	return k.setEpoch(ctx, epoch, "state", stateOpen)
+}
+
+// Join puts a replica on the register of an epoch, with the number of its newest event
+// that records of the epoch contain. The register in Postgres comes first.
+func (k *Keeper) Join(ctx context.Context, epoch int64, replica string, base int64) error {
+	return k.setEpoch(ctx, epoch, "m:"+replica, base)
+}
+
+// joinScript sets fields of the epoch that is expected, and of no other.
+//
+//	KEYS[1] QuotaEpochKey
+//	ARGV: epoch, field, value, …
+const joinScript = `
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1
+`
+
+func (k *Keeper) setEpoch(ctx context.Context, epoch int64, fields ...any) error {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	n, err := k.join.Run(timed, k.client, []string{contract.QuotaEpochKey}, append([]any{epoch}, fields...)...).Int()
+	if err != nil {
+		return unavailable("set epoch", ctx, err)
+	}
+	if n == 0 {
+		return fmt.Errorf("set epoch: %w: it is not %d any more", ErrUnavailable, epoch)
+	}
+	return nil
+}
+
+// Beat is the last sign of life of a replica.
+type Beat struct {
+	At      time.Time // by its own clock
+	Life    uint64
+	Retired bool
+}
+
+// Beats returns the last sign of life of each replica that Redis knows of.
+func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	all, err := k.client.HGetAll(timed, contract.QuotaBeatsKey).Result()
+	if err != nil {
+		return nil, unavailable("read beats", ctx, err)
+	}
+	beats := make(map[string]Beat, len(all))
+	for replica, text := range all {
+		at, rest, _ := strings.Cut(text, "|")
+		life, state, _ := strings.Cut(rest, "|")
+		ms, err1 := strconv.ParseInt(at, 10, 64)
+		n, err2 := strconv.ParseUint(life, 10, 64)
+		if err1 == nil && err2 == nil {
+			beats[replica] = Beat{time.UnixMilli(ms), n, state == beatRetired}
+		}
+	}
+	return beats, nil
+}
+
+// Retire takes a replica off the register if its last beat says that it has retired. It
+// reports whether it has; Postgres must be told only then, since it may have come back.
+func (k *Keeper) Retire(ctx context.Context, replica string) (bool, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	n, err := k.retire.Run(timed, k.client, []string{contract.QuotaEpochKey, contract.QuotaBeatsKey}, replica, "|"+beatRetired).Int()
+	if err != nil {
+		return false, unavailable("retire replica "+replica, ctx, err)
+	}
+	return n == 1, nil
+}
+
+// retireScript forgets a replica that has retired. A life that begins beats before it
+// reads the register.
+//
+//	KEYS[1] QuotaEpochKey, KEYS[2] QuotaBeatsKey
+//	ARGV: replica, end of a beat that says so
+const retireScript = `
+local beat = redis.call('HGET', KEYS[2], ARGV[1])
+if not beat or string.sub(beat, -#ARGV[2]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1], 'd:' .. ARGV[1])
+return 1
+`
+
+// Shut tells a lost replica that it is: it serves nothing from then on, if it still lives.
+func (k *Keeper) Shut(ctx context.Context, epoch int64, replica string) error {
+	return k.setEpoch(ctx, epoch, "m:"+replica, memberLost)
+}
+
+// Release frees what a lost replica leases of the accounts, and shuts it out of their
+// records. It returns how many tokens that were.
+func (k *Keeper) Release(ctx context.Context, replica string, accounts []Account) (int64, error) {
+	var sum int64
+	for _, a := range accounts {
+		timed, cancel := context.WithTimeout(ctx, k.timeout)
+		n, err := k.lose.Run(timed, k.client, []string{contract.QuotaKey(a.Customer, a.Period.ID)}, replica).Int64()
+		cancel()
+		if err != nil {
+			return sum, unavailable("free leases of replica "+replica, ctx, err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// SetLimit tells the record of acct of its limit, if that is newer and there is a record,
+// and asks replicas to return what they do not use of it.
+func (k *Keeper) SetLimit(ctx context.Context, acct Account) error {
+	limit, version := knownLimit(acct)
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	if err := k.limit.Run(timed, k.client, []string{contract.QuotaKey(acct.Customer, acct.Period.ID)}, limit, version).Err(); err != nil {
+		return unavailable("set limit", ctx, err)
+	}
+	if err := k.client.Publish(timed, contract.RecallChannel, acct.Customer+" "+acct.Period.ID).Err(); err != nil {
+		return unavailable("set limit", ctx, err)
+	}
+	return nil
+}
+
+// Usage reads the record of acct. Without one it has the limit of acct and no use.
+func (k *Keeper) Usage(ctx context.Context, acct Account) (Usage, error) {
+	return readUsage(ctx, k.client, k.timeout, acct)
+}
+
+// Missing returns the records that replicas did not find, as customer and period.
+func (k *Keeper) Missing(ctx context.Context) ([][2]string, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	names, err := k.client.SMembers(timed, contract.QuotaMissingKey).Result()
+	if err != nil {
+		return nil, unavailable("read missing records", ctx, err)
+	}
+	out := make([][2]string, 0, len(names))
+	for _, n := range names {
+		c, p, _ := strings.Cut(n, " ")
+		out = append(out, [2]string{c, p})
+	}
+	return out, nil
+}
+
+// Found takes a record off the list of missing ones.
+func (k *Keeper) Found(ctx context.Context, customer, period string) error {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	if err := k.client.SRem(timed, contract.QuotaMissingKey, customer+" "+period).Err(); err != nil {
+		return unavailable("forget missing record", ctx, err)
+	}
+	return nil
+}
+
+func readUsage(ctx context.Context, client redis.UniversalClient, timeout time.Duration, acct Account) (Usage, error) {
+	timed, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	fields, err := client.HMGet(timed, contract.QuotaKey(acct.Customer, acct.Period.ID), "limit", "limit_version", "settled", "leased").Result()
+	if err != nil {
+		return Usage{}, unavailable("read usage", ctx, err)
+	}
+	var n [4]int64
+	for i, f := range fields {
+		s, ok := f.(string)
+		if !ok {
+			n[i] = -1
+			continue
+		}
+		if n[i], err = strconv.ParseInt(s, 10, 64); err != nil {
+			return Usage{}, fmt.Errorf("read usage of %s: %w", acct.Customer, err)
+		}
+	}
+	u := Usage{Customer: acct.Customer, PeriodID: acct.Period.ID, Limit: n[0], Settled: max(n[2], 0), Held: max(n[3], 0)}
+	if limit, version := knownLimit(acct); n[0] < 0 || version > n[1] {
+		u.Limit = limit
+	}
+	return u, nil
+}
+
+func knownLimit(acct Account) (limit, version int64) {
+	return min(max(acct.Limit, 0), maxTokens), max(acct.LimitVersion, 0)
+}
+
+func periodEnd(acct Account) int64 {
+	if acct.Period.End.IsZero() {
+		return 0
+	}
+	return max(acct.Period.End.UnixMilli(), 0)
+}
