@@ -28,6 +28,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 	"github.com/andreabadesso/openclaw-cloud/quota"
+	"github.com/andreabadesso/openclaw-cloud/quota/quotatest"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -43,6 +44,7 @@ type world struct {
 	redis  *testenv.RedisServer
 	rdb    *redis.Client
 	sim    *kimisim.Server
+	plane  *quotatest.Plane
 	hasher *contract.Hasher
 	feed   *feed.Publisher
 	logs   *syncBuffer
@@ -73,6 +75,7 @@ func newWorldWith(t testing.TB, sc kimisim.Config) *world {
 	t.Helper()
 	w := &world{t: t, redis: testenv.Redis(t), logs: &syncBuffer{}}
 	w.rdb = w.redis.Client()
+	w.plane = quotatest.New(t, w.redis.Client())
 	if sc.Keys == nil {
 		sc.Keys = []string{upstreamKey}
 	}
@@ -119,9 +122,17 @@ func (w *world) token(change func(*contract.Grant)) (string, contract.Grant) {
 
 func (w *world) put(token string, g contract.Grant) {
 	w.t.Helper()
+	w.plane.Put(account(g))
 	if _, err := w.feed.PutGrant(context.Background(), w.hasher.Digest([]byte(token)), g); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// guarded returns a client that the quota's epoch guards.
+func (w *world) guarded() *redis.Client {
+	c := redis.NewClient(&redis.Options{Addr: w.redis.Addr, ContextTimeoutEnabled: true, OnConnect: quota.NewGuard(w.redis.Client()).Check})
+	w.t.Cleanup(func() { _ = c.Close() })
+	return c
 }
 
 // replica is one running token-proxy.
@@ -130,7 +141,7 @@ type replica struct {
 	w      *world
 	url    string
 	admin  *httptest.Server
-	ledger *quota.RedisLedger
+	leases *quota.Leases
 	meter  *meter.Meter
 	cache  *grants.Cache
 	drain  func() error
@@ -178,18 +189,19 @@ func (w *world) replica(opts ...option) *replica {
 		t.Fatal(err)
 	}
 	reg := prometheus.NewRegistry()
-	r := &replica{
-		w: w, cache: cache,
-		ledger: quota.NewRedisLedger(rdb, quota.RedisOptions{Replica: name, Timeout: time.Duration(cfg.Timeouts.Redis), Logger: log}),
-	}
+	r := &replica{w: w, cache: cache}
 	j, err := journal.Open(cfg.JournalDir, journal.Options{Slots: cfg.Limits.JournalSlots, LogBytes: cfg.Limits.JournalBytes, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.meter = meter.New(rdb, j, r.ledger, meter.Options{Logger: log, Resend: time.Hour}) // nobody acknowledges here
+	r.leases = quota.NewLeases(rdb, w.guarded(), j, quota.Options{
+		Timeout: time.Duration(cfg.Timeouts.Redis), Grace: time.Duration(cfg.Timeouts.Grace),
+		SettleEvery: 20 * time.Millisecond, FollowEvery: 50 * time.Millisecond, ReturnAfter: 100 * time.Millisecond, Logger: log,
+	})
+	r.meter = meter.New(rdb, j, r.leases, meter.Options{Logger: log, Resend: time.Hour}) // nobody acknowledges here
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: name, Logger: log})
 	r.Server, err = proxy.New(cfg, proxy.Deps{
-		Grants: cache, Ledger: r.ledger, Rates: rates, Journal: j, Meter: r.meter,
+		Grants: cache, Ledger: r.leases, Rates: rates, Journal: j, Meter: r.meter,
 		Pool: pool, Hasher: w.hasher, Metrics: proxy.NewMetrics(reg), Logger: log,
 	})
 	if err != nil {
@@ -215,7 +227,6 @@ func (w *world) replica(opts ...option) *replica {
 		end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		_ = rates.Close(end)
-		_ = r.ledger.Close(end)
 		r.meter.Close()
 		_ = j.Close()
 		cache.Close()
@@ -361,7 +372,7 @@ func (w *world) chats() []kimisim.Entry {
 // usage returns a customer's counters of the period that token gives.
 func (w *world) usage(r *replica, customer string) quota.Usage {
 	w.t.Helper()
-	u, err := r.ledger.Usage(context.Background(), quota.Account{Customer: customer, Period: contract.Period{ID: "p1"}})
+	u, err := r.leases.Usage(context.Background(), quota.Account{Customer: customer, Period: contract.Period{ID: "p1"}})
 	if err != nil {
 		w.t.Fatal(err)
 	}

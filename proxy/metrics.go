@@ -106,6 +106,7 @@ func (s *Server) registerState(reg prometheus.Registerer) {
 	gauge("token_proxy_usage_events_unacknowledged", "Usage events that are not in Postgres yet: what would be lost with the journal, beside requests in flight.", func() float64 { return float64(s.meter.Unacknowledged()) })
 	gauge("token_proxy_journal_open", "Requests that are open in the journal.", func() float64 { return float64(s.journal.Stats().Open) })
 	gauge("token_proxy_journal_used_bytes", "Room that events take in the journal.", func() float64 { return float64(s.journal.Stats().LogUsed) })
+	reg.MustRegister(&limitMetrics{s.ledger, descLimit()})
 	gauge("token_proxy_connections_refused", "Connections closed because their address had too many.", func() float64 {
 		if s.ln == nil {
 			return 0

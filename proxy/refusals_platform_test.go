@@ -262,7 +262,7 @@ func TestRefusedWhileDraining(t *testing.T) {
 			if outcomes[contract.OutcomeDrained] != 1 || outcomes[contract.OutcomeOK] != 1 {
 				t.Errorf("outcomes %v", outcomes)
 			}
-			u, err := w.rdb.HMGet(context.Background(), contract.QuotaKey(g.CustomerID, g.Period.ID), "settled", "held").Result()
+			u, err := w.rdb.HMGet(context.Background(), contract.QuotaKey(g.CustomerID, g.Period.ID), "settled", "leased").Result()
 			if err != nil || fmt.Sprint(u) != fmt.Sprintf("[%d 0]", settled) {
 				t.Errorf("the ledger says %v (%v), the events %d", u, err, settled)
 			}

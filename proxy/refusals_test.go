@@ -156,7 +156,7 @@ func account(g contract.Grant) quota.Account {
 // usage reads the ledger.
 func (r *replica) usage(g contract.Grant) quota.Usage {
 	r.w.t.Helper()
-	u, err := r.ledger.Usage(context.Background(), account(g))
+	u, err := r.leases.Usage(context.Background(), account(g))
 	if err != nil {
 		r.w.t.Fatal(err)
 	}
