@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -165,8 +164,6 @@ func (l *Leases) loseAll() {
 // client as its OnConnect. Safe for concurrent use.
 type Guard struct {
 	client redis.UniversalClient
-	mu     sync.Mutex
-	known  map[string]int64 // run id → epoch
 }
 
 // NewGuard returns a Guard that reads the epoch through client.
