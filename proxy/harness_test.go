@@ -370,13 +370,9 @@ func (w *world) chats() []kimisim.Entry {
 }
 
 // usage returns a customer's counters of the period that token gives.
-func (w *world) usage(r *replica, customer string) quota.Usage {
+func (w *world) usage(customer string) quota.Usage {
 	w.t.Helper()
-	u, err := r.leases.Usage(context.Background(), quota.Account{Customer: customer, Period: contract.Period{ID: "p1"}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return u
+	return w.plane.Usage(quota.Account{Customer: customer, Period: contract.Period{ID: "p1"}})
 }
 
 // received counts the completion tokens in the events of a stream that a client read.
