@@ -121,11 +121,13 @@ func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 			// output is never shortened because of mere holds.
 			outputCap = lowered
 		case quota.Held:
+			before := c.grant
 			if r, d := s.awaitHold(c, deadline); r != refuseNone {
 				return r, d
 			}
-			// The limit may have been raised meanwhile.
-			outputCap = min(quota.LoweredCap(w, a.Left(), prompt, n), asked)
+			if c.grant != before {
+				outputCap = asked // the limit may have been raised
+			}
 		default:
 			return refuseInternal, detail{}
 		}
@@ -174,7 +176,7 @@ func (s *Server) awaitHold(c *call, deadline time.Time) (refusal, detail) {
 	case <-s.life.Done():
 		return refuseDraining, detail{}
 	}
-	if g, ok := s.grants.Cached(c.digest); ok && g.Status == contract.StatusActive {
+	if g, err := s.grants.Lookup(s.life, c.digest); err == nil && g.Status == contract.StatusActive {
 		c.use(g)
 	}
 	return refuseNone, detail{}

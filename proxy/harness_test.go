@@ -48,6 +48,7 @@ type world struct {
 	hasher *contract.Hasher
 	feed   *feed.Publisher
 	logs   *syncBuffer
+	quota  quota.Options // of replicas that are started from now on
 	n      int
 }
 
@@ -73,7 +74,9 @@ func newWorld(t testing.TB) *world { return newWorldWith(t, kimisim.Config{}) }
 
 func newWorldWith(t testing.TB, sc kimisim.Config) *world {
 	t.Helper()
-	w := &world{t: t, redis: testenv.Redis(t), logs: &syncBuffer{}}
+	w := &world{t: t, redis: testenv.Redis(t), logs: &syncBuffer{}, quota: quota.Options{
+		SettleEvery: 20 * time.Millisecond, FollowEvery: 50 * time.Millisecond, ReturnAfter: 100 * time.Millisecond,
+	}}
 	w.rdb = w.redis.Client()
 	w.plane = quotatest.New(t, w.redis.Client())
 	if sc.Keys == nil {
@@ -138,13 +141,16 @@ func (w *world) guarded() *redis.Client {
 // replica is one running token-proxy.
 type replica struct {
 	*proxy.Server
-	w      *world
-	url    string
-	admin  *httptest.Server
-	leases *quota.Leases
-	meter  *meter.Meter
-	cache  *grants.Cache
-	drain  func() error
+	w       *world
+	url     string
+	admin   *httptest.Server
+	name    string // of its journal
+	journal *journal.Journal
+	leases  *quota.Leases
+	meter   *meter.Meter
+	cache   *grants.Cache
+	metrics *proxy.Metrics
+	drain   func() error
 }
 
 type option func(*proxy.Config)
@@ -161,7 +167,15 @@ func (w *world) upstreams() []upstream.Config {
 	}
 }
 
+// replica starts one, and waits until it is ready.
 func (w *world) replica(opts ...option) *replica {
+	w.t.Helper()
+	r := w.start(opts...)
+	eventually(w.t, "the replica is ready", func() bool { return r.Ready() == nil })
+	return r
+}
+
+func (w *world) start(opts ...option) *replica {
 	t := w.t
 	t.Helper()
 	cfg := proxy.Config{
@@ -189,20 +203,18 @@ func (w *world) replica(opts ...option) *replica {
 		t.Fatal(err)
 	}
 	reg := prometheus.NewRegistry()
-	r := &replica{w: w, cache: cache}
+	qopts := w.quota
+	qopts.Timeout, qopts.Grace, qopts.Logger = time.Duration(cfg.Timeouts.Redis), time.Duration(cfg.Timeouts.Grace), log
 	j, err := journal.Open(cfg.JournalDir, journal.Options{Slots: cfg.Limits.JournalSlots, LogBytes: cfg.Limits.JournalBytes, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.leases = quota.NewLeases(rdb, w.guarded(), j, quota.Options{
-		Timeout: time.Duration(cfg.Timeouts.Redis), Grace: time.Duration(cfg.Timeouts.Grace),
-		SettleEvery: 20 * time.Millisecond, FollowEvery: 50 * time.Millisecond, ReturnAfter: 100 * time.Millisecond, Logger: log,
-	})
+	r := &replica{w: w, cache: cache, journal: j, metrics: proxy.NewMetrics(reg), name: j.Replica(), leases: quota.NewLeases(rdb, w.guarded(), j, qopts)}
 	r.meter = meter.New(rdb, j, r.leases, meter.Options{Logger: log, Resend: time.Hour}) // nobody acknowledges here
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: name, Logger: log})
 	r.Server, err = proxy.New(cfg, proxy.Deps{
 		Grants: cache, Ledger: r.leases, Rates: rates, Journal: j, Meter: r.meter,
-		Pool: pool, Hasher: w.hasher, Metrics: proxy.NewMetrics(reg), Logger: log,
+		Pool: pool, Hasher: w.hasher, Metrics: r.metrics, Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +247,6 @@ func (w *world) replica(opts ...option) *replica {
 		return err
 	})
 	t.Cleanup(func() { _ = r.drain() })
-	eventually(t, "the replica is ready", func() bool { return r.Ready() == nil })
 	return r
 }
 
