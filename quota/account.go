@@ -44,10 +44,8 @@ type account struct {
 	waiting []*wait // reservations that wait for an answer, in the order in which they came
 	dirty   bool    // to be called at the next tick
 
-	spare    int64 // what is best kept idle
-	consumed int64 // settled since the last call
-	peak     int64 // most that was held since the last call
-	largest  int64 // largest reservation since the last call
+	spare int64 // what is best kept idle
+	demand
 
 	usedAt     time.Duration // when it last served
 	answeredAt time.Duration // when Redis last answered; 0 for never
@@ -164,11 +162,6 @@ func (a *account) build(epoch int64, life uint64, open, surrender bool) call {
 	for _, s := range c.batch {
 		c.sum += s.tokens
 	}
-	if a.consumed > 0 || a.peak > 0 || len(a.waiting) > 0 {
-		a.spare = max(2*a.consumed+a.peak, a.largest, a.spare-a.spare/4)
-	}
-	a.consumed, a.peak, a.largest = 0, a.held, 0
-
 	keep := a.idle()
 	if surrender {
 		keep = 0

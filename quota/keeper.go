@@ -423,7 +423,8 @@ func (k *Keeper) SetLimit(ctx context.Context, acct Account) error {
 
 // Usage reads the record of acct. Without one it has the limit of acct and no use.
 func (k *Keeper) Usage(ctx context.Context, acct Account) (Usage, error) {
-	return readUsage(ctx, k.client, k.timeout, acct)
+	u, _, err := readUsage(ctx, k.client, k.timeout, acct, "")
+	return u, err
 }
 
 // Missing returns the records that replicas did not find, as customer and period.
@@ -452,14 +453,15 @@ func (k *Keeper) Found(ctx context.Context, customer, period string) error {
 	return nil
 }
 
-func readUsage(ctx context.Context, client redis.UniversalClient, timeout time.Duration, acct Account) (Usage, error) {
+// readUsage also returns the number of the replica's last event that is settled, 0 if none is.
+func readUsage(ctx context.Context, client redis.UniversalClient, timeout time.Duration, acct Account, replica string) (u Usage, mark int64, err error) {
 	timed, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	fields, err := client.HMGet(timed, contract.QuotaKey(acct.Customer, acct.Period.ID), "limit", "limit_version", "settled", "leased").Result()
+	fields, err := client.HMGet(timed, contract.QuotaKey(acct.Customer, acct.Period.ID), "limit", "limit_version", "settled", "leased", "w:"+replica).Result()
 	if err != nil {
-		return Usage{}, unavailable("read usage", ctx, err)
+		return u, 0, unavailable("read usage", ctx, err)
 	}
-	var n [4]int64
+	var n [5]int64
 	for i, f := range fields {
 		s, ok := f.(string)
 		if !ok {
@@ -467,14 +469,14 @@ func readUsage(ctx context.Context, client redis.UniversalClient, timeout time.D
 			continue
 		}
 		if n[i], err = strconv.ParseInt(s, 10, 64); err != nil {
-			return Usage{}, fmt.Errorf("read usage of %s: %w", acct.Customer, err)
+			return u, 0, fmt.Errorf("read usage of %s: %w", acct.Customer, err)
 		}
 	}
-	u := Usage{Customer: acct.Customer, PeriodID: acct.Period.ID, Limit: n[0], Settled: max(n[2], 0), Held: max(n[3], 0)}
+	u = Usage{Customer: acct.Customer, PeriodID: acct.Period.ID, Limit: n[0], Settled: max(n[2], 0), Held: max(n[3], 0)}
 	if limit, version := knownLimit(acct); n[0] < 0 || version > n[1] {
 		u.Limit = limit
 	}
-	return u, nil
+	return u, max(n[4], 0), nil
 }
 
 func knownLimit(acct Account) (limit, version int64) {

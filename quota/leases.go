@@ -139,11 +139,14 @@ func (l *Leases) usable(now time.Duration) bool {
 	return c != 0 && now-time.Duration(c) < l.opts.Grace && !l.lost.Load() && l.caught.Load()
 }
 
-// Ready reports why nothing can be reserved; nil if it can.
+// ErrLost says that others were given what this replica leased. It cannot serve any more.
+var ErrLost = errors.New("this replica's journal was declared lost: start it with a new one")
+
+// Ready reports why nothing can be reserved; nil if it can. ErrLost stays for good.
 func (l *Leases) Ready() error {
 	switch {
 	case l.lost.Load():
-		return errors.New("this replica's journal was declared lost: start it with a new one")
+		return ErrLost
 	case l.confirmed.Load() == 0:
 		return errors.New("not registered yet: the control plane has to take note of this replica")
 	case !l.caught.Load():
@@ -157,15 +160,19 @@ func (l *Leases) Ready() error {
 // Usage reads the record of acct. An account without one has the limit of acct and no
 // use. The error is ErrUnavailable (wrapped) or the context's.
 func (l *Leases) Usage(ctx context.Context, acct Account) (Usage, error) {
-	u, err := readUsage(ctx, l.client, l.opts.Timeout, acct)
+	u, mark, err := readUsage(ctx, l.client, l.opts.Timeout, acct, l.journal.Replica())
 	if err != nil {
 		return u, err
 	}
 	// What this replica has not written yet is used all the same.
 	if a := l.find(accountKey{acct.Customer, acct.Period.ID}); a != nil {
 		a.mu.Lock()
-		u.Settled += a.unsettled
-		u.Held = max(u.Held-a.unsettled, 0)
+		for _, s := range a.pending {
+			if s.seq > mark {
+				u.Settled += s.tokens
+				u.Held = max(u.Held-s.tokens, 0)
+			}
+		}
 		a.mu.Unlock()
 	}
 	return u, nil
@@ -186,7 +193,7 @@ func (l *Leases) Flush(ctx context.Context) error {
 			return nil
 		}
 		if l.lost.Load() {
-			return fmt.Errorf("settle usage: %w", errLost)
+			return fmt.Errorf("settle usage: %w", ErrLost)
 		}
 		l.tickNow()
 		if !pause(ctx, 5*time.Millisecond) {

@@ -27,7 +27,6 @@ var (
 	errNoRecord = errors.New("there is no record of the customer's period in Redis yet")
 	errEpoch    = errors.New("Redis lost its data; the limits are being rebuilt")
 	errStale    = errors.New("an earlier call was answered late")
-	errLost     = errors.New("this replica was declared lost")
 	errReplaced = errors.New("a later life of this replica's journal makes calls")
 	errClosed   = errors.New("closed")
 )
@@ -38,6 +37,7 @@ func (l *Leases) launch(a *account, surrender bool) *flight {
 	epoch, base := l.epoch.Load(), l.base.Load()
 	surrender = surrender || a.recalled && len(a.waiting) == 0
 	a.dirty, a.recalled = false, false
+	a.plan(l.now(), l.opts.Grace)
 	f := &flight{account: a, call: a.build(epoch, l.journal.Life(), l.open.Load(), surrender), done: make(chan struct{})}
 	f.call.base = base
 	if l.now() < a.shyUntil {
@@ -155,7 +155,7 @@ func (l *Leases) accept(a *account, f *flight, r reply, now time.Duration) error
 		return errEpoch
 	case syncLost:
 		l.loseAll()
-		return errLost
+		return ErrLost
 	case syncStale:
 		// This very call, sent twice by the client, or one of an account that was forgotten.
 		switch mine := callNumber(l.journal.Life(), 0) >> 32; {
@@ -271,7 +271,7 @@ func (l *Leases) callDirty() {
 		for _, a := range some {
 			a.mu.Lock()
 			if due(a) {
-				flights = append(flights, l.launch(a, len(a.waiting) == 0 && now-a.usedAt > l.opts.ReturnAfter))
+				flights = append(flights, l.launch(a, len(a.waiting) == 0 && now-a.usedAt > l.opts.ReturnAfter && l.answering(now)))
 			}
 			a.mu.Unlock()
 		}
@@ -279,6 +279,12 @@ func (l *Leases) callDirty() {
 			return // the others would only wait for the same timeout, and stay dirty
 		}
 	}
+}
+
+// answering reports whether Redis has answered lately. While it does not, what is idle is
+// not returned: it is all that customers can be served from.
+func (l *Leases) answering(now time.Duration) bool {
+	return now-time.Duration(l.confirmed.Load()) < 4*l.opts.FollowEvery || l.hurry.Load()
 }
 
 // sweep marks accounts that hold tokens idle for long, and forgets those that hold nothing.
@@ -289,7 +295,7 @@ func (l *Leases) sweep(now time.Duration) {
 		for k, a := range s.by {
 			a.mu.Lock()
 			silent := now - a.usedAt
-			if a.idle() > 0 && silent > l.opts.ReturnAfter {
+			if a.idle() > 0 && silent > l.opts.ReturnAfter && l.answering(now) {
 				a.dirty = true
 			}
 			if a.empty() && silent > l.opts.ForgetAfter {
@@ -324,5 +330,5 @@ func (l *Leases) returnAll(ctx context.Context) error {
 			return fmt.Errorf("return leases: %d tokens of %d accounts are not returned: %w", left, calls, ctx.Err())
 		}
 	}
-	return fmt.Errorf("return leases: %w", errLost)
+	return fmt.Errorf("return leases: %w", ErrLost)
 }
