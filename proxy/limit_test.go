@@ -111,6 +111,26 @@ func TestReadyOnceRegistered(t *testing.T) {
 	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(false, "hello")).status == http.StatusOK })
 }
 
+// A replica that was declared lost serves nothing more and takes itself out.
+func TestNotReadyWhenLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica()
+	tok, _ := w.token(nil)
+	r.served(faces[0], tok)
+	w.plane.Lose(r.name)
+	eventually(t, "it is not ready", func() bool {
+		err := r.Ready()
+		return err != nil && strings.Contains(err.Error(), "declared lost")
+	})
+	for _, f := range faces {
+		refusal{status: 503, typ: "quota_unavailable", retry: "2"}.check(t, f, r.post(f, tok, chat(false, "hello")))
+	}
+	if !strings.Contains(w.logs.String(), "ALERT") {
+		t.Error("nobody is told")
+	}
+}
+
 // Whatever panics, what is in the journal keeps its hold until it is settled, and what is
 // not gives it back.
 func TestPanicsKeepJournalAndHoldsTogether(t *testing.T) {

@@ -192,7 +192,7 @@ func (s *Server) Ready() error {
 	switch {
 	case err == nil:
 		s.enrolled.Store(true)
-	case !s.enrolled.Load():
+	case !s.enrolled.Load() || errors.Is(err, quota.ErrLost): // which is no matter of Redis
 		return fmt.Errorf("tokens cannot be reserved: %w", err)
 	}
 	return nil

@@ -11,6 +11,7 @@ package quotatest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -42,6 +43,7 @@ type Plane struct {
 	mu       sync.Mutex // guards the truth
 	epoch    int64
 	accounts map[account]*quota.Record
+	made     map[account]int64          // the newest epoch that has the record
 	events   map[string]map[int64]event // replica → number → what Postgres has
 	replicas map[string]bool            // that were registered and have not retired
 	lost     map[string]bool
@@ -61,7 +63,7 @@ func New(t testing.TB, client redis.UniversalClient) *Plane {
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Plane{
 		t: t, client: client, keeper: quota.NewKeeper(client, patience), stop: stop, done: make(chan struct{}),
-		accounts: map[account]*quota.Record{}, events: map[string]map[int64]event{},
+		accounts: map[account]*quota.Record{}, made: map[account]int64{}, events: map[string]map[int64]event{},
 		replicas: map[string]bool{}, lost: map[string]bool{},
 	}
 	go p.run(ctx)
@@ -100,15 +102,35 @@ func (p *Plane) Await(what string, ok func(quota.Epoch) bool) quota.Epoch {
 // put is made when a replica misses it, and learns its limit from the replica's grant.
 func (p *Plane) Put(acct quota.Account) {
 	p.t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r := p.record(account{acct.Customer, acct.Period.ID})
-	if acct.LimitVersion >= r.LimitVersion {
-		r.Account = acct
+	put := func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		r := p.record(account{acct.Customer, acct.Period.ID})
+		if acct.LimitVersion >= r.LimitVersion {
+			r.Account = acct
+		}
+		return p.put(p.t.Context(), []quota.Record{*r})
 	}
-	if _, err := p.keeper.Put(p.t.Context(), p.epoch, []quota.Record{*r}); err != nil {
-		p.t.Fatalf("quotatest: %v", err)
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		err := put()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("quotatest: %v", err)
+		}
 	}
+}
+
+// put makes records in the present epoch. p.mu is held.
+func (p *Plane) put(ctx context.Context, records []quota.Record) error {
+	if _, err := p.keeper.Put(ctx, p.epoch, records); err != nil {
+		return err
+	}
+	for _, r := range records {
+		p.made[account{r.Customer, r.Period.ID}] = p.epoch
+	}
+	return nil
 }
 
 // SetLimit is Put for a record that is there, which also asks replicas for idle tokens.
@@ -291,7 +313,7 @@ func (p *Plane) begin(ctx context.Context, nodes []string) error {
 	for _, r := range p.accounts {
 		records = append(records, *r)
 	}
-	if _, err := p.keeper.Put(ctx, p.epoch, records); err != nil {
+	if err := p.put(ctx, records); err != nil {
 		return err
 	}
 	var lost []string
@@ -308,9 +330,19 @@ func (p *Plane) find(ctx context.Context) error {
 		return err
 	}
 	for _, m := range missing {
-		r := p.record(account{m[0], m[1]})
-		if _, err := p.keeper.Put(ctx, p.epoch, []quota.Record{*r}); err != nil {
-			return err
+		k := account{m[0], m[1]}
+		there, err := p.client.Exists(ctx, contract.QuotaKey(k.customer, k.period)).Result()
+		switch {
+		case err != nil:
+			return fmt.Errorf("%w: %w", quota.ErrUnavailable, err)
+		case there != 0: // missed before it was made
+		case p.made[k] == p.epoch:
+			// It was there, so Redis has lost data, and nobody knows what is leased.
+			return p.keeper.Begin(ctx, p.epoch, nil) // of which the next look makes a new epoch
+		default:
+			if err := p.put(ctx, []quota.Record{*p.record(k)}); err != nil {
+				return err
+			}
 		}
 		if err := p.keeper.Found(ctx, m[0], m[1]); err != nil {
 			return err
