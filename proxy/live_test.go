@@ -83,7 +83,13 @@ func TestLimitLoweredKeepsHolds(t *testing.T) {
 			}()
 			eventually(t, "the stream runs", func() bool { return w.sim.InFlight() == 1 })
 			w.setLimit(tok, &g, used+1)
-			eventually(t, "the lower limit is known", func() bool { return r.post(f, tok, chat(false, "hello")).status == http.StatusTooManyRequests })
+			eventually(t, "the lower limit is known", func() bool {
+				known, err := r.cache.Lookup(t.Context(), w.hasher.Digest([]byte(tok)))
+				return err == nil && known.Version == g.Version
+			})
+			if a := r.post(f, tok, chat(false, "hello")); a.status != http.StatusTooManyRequests {
+				t.Errorf("status %d", a.status)
+			}
 			if a := <-done; a.status != http.StatusOK || strings.Contains(a.body, `"error"`) {
 				t.Errorf("status %d: %s", a.status, a.body)
 			}
