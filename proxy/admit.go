@@ -78,17 +78,16 @@ func clip(s string, n int) string {
 func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 	l := &s.cfg.Limits
 	prompt := quota.PromptBound(len(body), c.req.Images, c.req.ImageBytes, c.req.Videos, c.req.VideoBytes, l.ImageTokens, l.VideoTokens)
-	outputCap := c.req.OutputCap(l.DefaultOutputCap)
-	n := c.req.N
-	acct := s.account(c)
-	w := c.grant.Weights
+	asked, n := c.req.OutputCap(l.DefaultOutputCap), c.req.N
+	outputCap := asked
 
-	lowered, exact := false, false
+	exact := false
 	deadline := time.Now().Add(time.Duration(s.cfg.Timeouts.WaitForHold))
 	for {
-		need := quota.Need(w, prompt, outputCap, n)
-		a, err := s.take(acct, need)
+		w := c.grant.Weights
+		a, err := s.take(account(c.grant), quota.Need(w, prompt, outputCap, n))
 		if err != nil {
+			s.log.Debug("tokens cannot be reserved", "request_id", c.requestID, "error", err)
 			return refuseQuotaUnavailable, detail{}
 		}
 		c.answer = a
@@ -97,7 +96,7 @@ func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 			c.hold, c.admitted = a.Hold, time.Now()
 			c.promptBound, c.outputBound = prompt, quota.Need(unit, 0, outputCap, n)
 			c.edits.OutputCap = outputCap
-			if c.req.ThinkingBudget.Present() && lowered {
+			if c.req.ThinkingBudget.Present() && outputCap < asked {
 				// The budget counts into max_tokens and must stay below it.
 				c.edits.ThinkingBudget = max(outputCap-1, 1)
 			}
@@ -111,27 +110,23 @@ func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 				}
 				continue
 			}
-			left := a.Left()
-			if left < quota.Need(w, prompt, l.MinOutput, 1) {
+			lowered := min(quota.LoweredCap(w, a.Left(), prompt, n), asked)
+			if a.Left() < quota.Need(w, prompt, l.MinOutput, 1) || lowered < 1 {
 				return s.monthlyReached(c)
+			}
+			if lowered >= outputCap { // cannot be: it did not fit
+				return refuseInternal, detail{}
 			}
 			// Lowered to what the limit leaves, not to what others leave of it just now:
 			// output is never shortened because of mere holds.
-			next := min(quota.LoweredCap(w, left, prompt, n), outputCap)
-			if next < 1 {
-				return s.monthlyReached(c)
-			}
-			if next == outputCap {
-				// Settlements moved between two answers; ask again.
-				if r, d := s.awaitHold(c, deadline); r != refuseNone {
-					return r, d
-				}
-				continue
-			}
-			outputCap, lowered = next, true
+			outputCap = lowered
 		case quota.Held:
+			before := c.grant
 			if r, d := s.awaitHold(c, deadline); r != refuseNone {
 				return r, d
+			}
+			if c.grant != before {
+				outputCap = asked // the limit may have been raised
 			}
 		default:
 			return refuseInternal, detail{}
@@ -142,13 +137,11 @@ func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 // unit counts every token once, whatever a grant's weights say.
 var unit = contract.Weights{Prompt: 1, Cached: 1, Completion: 1}
 
-func (s *Server) account(c *call) quota.Account {
-	return quota.Account{
-		Customer: c.grant.CustomerID, Period: c.grant.Period,
-		Limit: c.grant.MonthlyLimit, LimitVersion: c.grant.LimitVersion, HoldID: c.requestID,
-	}
+func account(g *contract.Grant) quota.Account {
+	return quota.Account{Customer: g.CustomerID, Period: g.Period, Limit: g.MonthlyLimit, LimitVersion: g.LimitVersion}
 }
 
+// take reserves need tokens: from what this replica has leased, else with a trip to Redis.
 func (s *Server) take(acct quota.Account, need int64) (quota.Answer, error) {
 	if a := s.ledger.TryReserve(acct, need); a.Verdict != quota.Unknown {
 		return a, nil
@@ -166,7 +159,7 @@ func (s *Server) take(acct quota.Account, need int64) (quota.Answer, error) {
 const holdPoll = 50 * time.Millisecond
 
 // awaitHold waits until tokens may have become free, for as long as the request may wait
-// and is wanted.
+// and is wanted. It goes on with the newest version of the grant.
 func (s *Server) awaitHold(c *call, deadline time.Time) (refusal, detail) {
 	if cause := c.cancel.Cause(); cause != nil {
 		return s.cutBeforeAnswer(c, cause)
@@ -183,15 +176,23 @@ func (s *Server) awaitHold(c *call, deadline time.Time) (refusal, detail) {
 	case <-s.life.Done():
 		return refuseDraining, detail{}
 	}
+	if g, err := s.grants.Lookup(s.life, c.digest); err == nil && g.Status == contract.StatusActive {
+		c.use(g)
+	}
 	return refuseNone, detail{}
 }
 
 // monthlyReached refuses with the state of the limit, as c.answer has it.
 func (s *Server) monthlyReached(c *call) (refusal, detail) {
 	a, end := c.answer, c.grant.Period.End
-	return refuseMonthly, detail{
-		message: fmt.Sprintf("monthly token limit reached: %d of %d used; it resets at %s", a.Settled, a.Limit, end.UTC().Format(time.RFC3339)),
-		used:    a.Settled, limit: a.Limit, resetsAt: end.UTC(),
+	msg := fmt.Sprintf("monthly token limit reached: %d of %d used; it resets at %s", a.Settled, a.Limit, end.UTC().Format(time.RFC3339))
+	return refuseMonthly, c.monthlyDetail(msg, a.Settled, a.Limit)
+}
+
+func (c *call) monthlyDetail(msg string, used, limit int64) detail {
+	end := c.grant.Period.End
+	return detail{
+		message: msg, used: used, limit: limit, resetsAt: end.UTC(),
 		retryAfter: max(time.Until(end), time.Second),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
@@ -43,6 +44,7 @@ type call struct {
 	// authenticate
 	digest contract.Digest
 	grant  *contract.Grant
+	known  atomic.Pointer[contract.Grant] // grant, for others to read; from enlist on
 
 	// admit
 	req         kimi.Request // its slices alias the request body: only until forward returns

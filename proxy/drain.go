@@ -10,8 +10,8 @@ import (
 
 // Drain ends the server as a rollout wants it: not ready, but accepting, while the
 // load balancers learn of it; then no new connections while streams finish; then the
-// rest is cut as drained; then every settlement and usage event is written. It returns
-// what could not be done in time. A second call returns at once.
+// rest is cut as drained; then every usage event and settlement is written, and the
+// leases are returned. It returns what could not be done in time. A second call returns at once.
 func (s *Server) Drain(ctx context.Context) error {
 	if !s.state.CompareAndSwap(stateServing, stateLame) {
 		return nil
@@ -35,7 +35,11 @@ func (s *Server) Drain(ctx context.Context) error {
 
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(t.Flush))
 	defer cancel()
-	errs := []error{s.ledger.Flush(flush), s.meter.Flush(flush)}
+	err := s.meter.Flush(flush)
+	if err != nil {
+		cancel() // others must go on reckoning with this replica: Redis does not have all that it used
+	}
+	errs := []error{err, s.ledger.Close(flush)}
 	if n := s.calls.len(); n > 0 {
 		errs = append(errs, fmt.Errorf("%d requests did not end", n))
 	}

@@ -117,7 +117,7 @@ func TestEndings(t *testing.T) {
 				}
 				checkCounts(t, ev, received(text))
 				eventually(t, "nothing is held", func() bool {
-					u := w.usage(r, ev.CustomerID)
+					u := w.usage(ev.CustomerID)
 					return u.Held == 0 && u.Settled == ev.Settled
 				})
 			})
@@ -248,7 +248,7 @@ func TestEndingsLeaveNothing(t *testing.T) {
 		run(e, 20) // warm caches and pools
 	}
 	settled := func() {
-		eventually(t, "all is settled", func() bool { return w.usage(r, g.CustomerID).Held == 0 && r.meter.Queued() == 0 })
+		eventually(t, "all is settled", func() bool { return w.usage(g.CustomerID).Held == 0 && r.meter.Queued() == 0 })
 	}
 	settled()
 	before := heap()

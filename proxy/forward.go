@@ -56,9 +56,10 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 			c.mayGoOn(nil)
 		}
 		c.slot.Sent()
+		c.forwarded = true // whatever happens in there
 		resp, err := t.Do(&req, &c.cancel)
 		if err == nil {
-			c.resp, c.forwarded = resp, true
+			c.resp = resp
 			return refuseNone, detail{}
 		}
 		var uerr *upstream.Error
@@ -138,30 +139,24 @@ func (c *call) settleRefused(o contract.Outcome, r refusal, d detail) (refusal, 
 
 // cutBeforeAnswer ends a call that was canceled before anything of the answer came.
 func (s *Server) cutBeforeAnswer(c *call, cause error) (refusal, detail) {
-	return c.settleRefused(outcomeOf(cause), refusalOf(cause), detail{})
+	o, r, d := c.cutFor(cause)
+	return c.settleRefused(o, r, d)
 }
 
-// refusalOf is what is said to the client of a call that was cut.
-func refusalOf(cause error) refusal {
-	switch cause {
-	case errRevoked:
-		return refuseRevoked
-	case errSuspended:
-		return refuseSuspended
-	case errDrained:
-		return refuseDraining
+// cutFor says what a cut for that cause is called, and what the client is told.
+func (c *call) cutFor(cause error) (contract.Outcome, refusal, detail) {
+	var limit *limitCut
+	switch {
+	case cause == errRevoked:
+		return contract.OutcomeRevoked, refuseRevoked, detail{}
+	case cause == errSuspended:
+		return contract.OutcomeRevoked, refuseSuspended, detail{}
+	case cause == errDrained:
+		return contract.OutcomeDrained, refuseDraining, detail{}
+	case errors.As(cause, &limit):
+		return contract.OutcomeLimitCut, refuseMonthly, c.monthlyDetail(limit.Error(), limit.settled, limit.limit)
 	}
-	return refuseUpstreamCut // nobody is there to read it
-}
-
-func outcomeOf(cause error) contract.Outcome {
-	switch cause {
-	case errRevoked, errSuspended:
-		return contract.OutcomeRevoked
-	case errDrained:
-		return contract.OutcomeDrained
-	}
-	return contract.OutcomeClientGone
+	return contract.OutcomeClientGone, refuseUpstreamCut, detail{} // nobody is there to read it
 }
 
 // upstreamRequest rebuilds the request from the allow-list: a client header that is

@@ -29,6 +29,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 	"github.com/andreabadesso/openclaw-cloud/quota"
+	"github.com/andreabadesso/openclaw-cloud/quota/quotatest"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -44,9 +45,11 @@ type world struct {
 	redis  *testenv.RedisServer
 	rdb    *redis.Client
 	sim    *kimisim.Server
+	plane  *quotatest.Plane
 	hasher *contract.Hasher
 	feed   *feed.Publisher
 	logs   *syncBuffer
+	quota  quota.Options // of replicas that are started from now on
 	n      int
 }
 
@@ -72,8 +75,11 @@ func newWorld(t testing.TB) *world { return newWorldWith(t, kimisim.Config{}) }
 
 func newWorldWith(t testing.TB, sc kimisim.Config) *world {
 	t.Helper()
-	w := &world{t: t, redis: testenv.Redis(t), logs: &syncBuffer{}}
+	w := &world{t: t, redis: testenv.Redis(t), logs: &syncBuffer{}, quota: quota.Options{
+		SettleEvery: 20 * time.Millisecond, FollowEvery: 50 * time.Millisecond, ReturnAfter: 100 * time.Millisecond,
+	}}
 	w.rdb = w.redis.Client()
+	w.plane = quotatest.New(t, w.redis.Client())
 	if sc.Keys == nil {
 		sc.Keys = []string{upstreamKey}
 	}
@@ -120,21 +126,32 @@ func (w *world) token(change func(*contract.Grant)) (string, contract.Grant) {
 
 func (w *world) put(token string, g contract.Grant) {
 	w.t.Helper()
+	w.plane.Put(account(g))
 	if _, err := w.feed.PutGrant(context.Background(), w.hasher.Digest([]byte(token)), g); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
+// guarded returns a client that the quota's epoch guards.
+func (w *world) guarded() *redis.Client {
+	c := redis.NewClient(&redis.Options{Addr: w.redis.Addr, ContextTimeoutEnabled: true, OnConnect: quota.NewGuard(w.redis.Client()).Check})
+	w.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 // replica is one running token-proxy.
 type replica struct {
 	*proxy.Server
-	w      *world
-	url    string
-	admin  *httptest.Server
-	ledger *quota.RedisLedger
-	meter  *meter.Meter
-	cache  *grants.Cache
-	drain  func() error
+	w       *world
+	url     string
+	admin   *httptest.Server
+	name    string // of its journal
+	journal *journal.Journal
+	leases  *quota.Leases
+	meter   *meter.Meter
+	cache   *grants.Cache
+	metrics *proxy.Metrics
+	drain   func() error
 }
 
 type option func(*proxy.Config)
@@ -151,7 +168,15 @@ func (w *world) upstreams() []upstream.Config {
 	}
 }
 
+// replica starts one, and waits until it is ready.
 func (w *world) replica(opts ...option) *replica {
+	w.t.Helper()
+	r := w.start(opts...)
+	eventually(w.t, "the replica is ready", func() bool { return r.Ready() == nil })
+	return r
+}
+
+func (w *world) start(opts ...option) *replica {
 	t := w.t
 	t.Helper()
 	cfg := proxy.Config{
@@ -180,19 +205,19 @@ func (w *world) replica(opts ...option) *replica {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replica{
-		w: w, cache: cache,
-		ledger: quota.NewRedisLedger(rdb, quota.RedisOptions{Replica: name, Timeout: time.Duration(cfg.Timeouts.Redis), Logger: log}),
-	}
+	reg := prometheus.NewRegistry()
+	qopts := w.quota
+	qopts.Timeout, qopts.Grace, qopts.Logger = time.Duration(cfg.Timeouts.Redis), time.Duration(cfg.Timeouts.Grace), log
 	j, err := journal.Open(cfg.JournalDir, journal.Options{Slots: cfg.Limits.JournalSlots, LogBytes: cfg.Limits.JournalBytes, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.meter = meter.New(rdb, j, r.ledger, meter.Options{Logger: log, Resend: time.Hour}) // nobody acknowledges here
+	r := &replica{w: w, cache: cache, journal: j, metrics: proxy.NewMetrics(reg), name: j.Replica(), leases: quota.NewLeases(rdb, w.guarded(), j, qopts)}
+	r.meter = meter.New(rdb, j, r.leases, meter.Options{Logger: log, Resend: time.Hour}) // nobody acknowledges here
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: name, Logger: log})
 	r.Server, err = proxy.New(cfg, proxy.Deps{
-		Grants: cache, Ledger: r.ledger, Rates: rates, Journal: j, Meter: r.meter,
-		Pool: pool, Hasher: w.hasher, Metrics: metrics, Logger: log,
+		Grants: cache, Ledger: r.leases, Rates: rates, Journal: j, Meter: r.meter,
+		Pool: pool, Hasher: w.hasher, Metrics: r.metrics, Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +242,6 @@ func (w *world) replica(opts ...option) *replica {
 		end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		_ = rates.Close(end)
-		_ = r.ledger.Close(end)
 		r.meter.Close()
 		_ = j.Close()
 		cache.Close()
@@ -226,7 +250,6 @@ func (w *world) replica(opts ...option) *replica {
 		return err
 	})
 	t.Cleanup(func() { _ = r.drain() })
-	eventually(t, "the replica is ready", func() bool { return r.Ready() == nil })
 	return r
 }
 
@@ -361,13 +384,9 @@ func (w *world) chats() []kimisim.Entry {
 }
 
 // usage returns a customer's counters of the period that token gives.
-func (w *world) usage(r *replica, customer string) quota.Usage {
+func (w *world) usage(customer string) quota.Usage {
 	w.t.Helper()
-	u, err := r.ledger.Usage(context.Background(), quota.Account{Customer: customer, Period: contract.Period{ID: "p1"}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return u
+	return w.plane.Usage(quota.Account{Customer: customer, Period: contract.Period{ID: "p1"}})
 }
 
 // received counts the completion tokens in the events of a stream that a client read.

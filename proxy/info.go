@@ -59,7 +59,7 @@ func (s *Server) serveModels(ctx *fasthttp.RequestCtx, c *call) {
 type usageAnswer struct {
 	Object    string          `json:"object"` // "usage"
 	Used      int64           `json:"used"`
-	Held      int64           `json:"held"` // by requests in flight
+	Held      int64           `json:"held"` // by requests in flight, or set aside by proxies for the next ones
 	Limit     int64           `json:"limit"`
 	Remaining int64           `json:"remaining"`
 	ResetsAt  time.Time       `json:"resets_at"`
@@ -71,7 +71,7 @@ func (s *Server) serveUsage(ctx *fasthttp.RequestCtx, c *call) {
 		c.refuse(&ctx.Response, r, d)
 		return
 	}
-	u, err := s.ledger.Usage(s.life, s.account(c))
+	u, err := s.ledger.Usage(s.life, account(c.grant))
 	if err != nil {
 		c.refuse(&ctx.Response, refuseQuotaUnavailable, detail{})
 		return
@@ -168,7 +168,8 @@ func (e *estimateRefused) Error() string {
 func (s *Server) estimateFailed(c *call, err error) (refusal, detail) {
 	const uncounted = "the model provider did not count the tokens"
 	if cause := c.cancel.Cause(); cause != nil {
-		return refusalOf(cause), detail{}
+		_, r, d := c.cutFor(cause)
+		return r, d
 	}
 	var refused *estimateRefused
 	var busy *upstream.UnavailableError

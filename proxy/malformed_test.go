@@ -238,7 +238,7 @@ func TestMalformedRequests(t *testing.T) {
 	quiet := func() {
 		t.Helper()
 		eventually(t, "no connection is served any more", func() bool { return !strings.Contains(stacks(), "serveConn") })
-		eventually(t, "nothing is held", func() bool { return w.usage(r, g.CustomerID).Held == 0 })
+		eventually(t, "nothing is held", func() bool { return w.usage(g.CustomerID).Held == 0 })
 	}
 	quiet()
 	before, files, log := heap(), openFiles(), len(w.logs.String())

@@ -129,7 +129,7 @@ func TestRefusedHeld(t *testing.T) {
 			r := w.replica(patientUpstream, func(c *proxy.Config) { c.Timeouts.WaitForHold = proxy.Duration(patience) })
 			tok, g := w.token(func(g *contract.Grant) { g.MonthlyLimit = 10_000 })
 			end := r.occupy(f, tok, 6000)
-			held := r.usage(g).Held
+			held := r.leases.Stats().Held
 			start := time.Now()
 			a := r.post(f, tok, capped(chat(false, "hello"), 5000)) // would fit but for the stream
 			if took := time.Since(start); took < patience || took > patience+3*time.Second {
@@ -140,7 +140,7 @@ func TestRefusedHeld(t *testing.T) {
 			if n := len(w.sim.Ledger()); n != 1 {
 				t.Errorf("%d requests forwarded", n)
 			}
-			if got := r.usage(g).Held; got != held || held < 6000 {
+			if got := r.leases.Stats().Held; got != held || held < 6000 {
 				t.Errorf("%d tokens are held after the refusal, %d before", got, held)
 			}
 			r.served(f, tok) // what fits beside the stream does not wait

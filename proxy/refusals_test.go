@@ -153,17 +153,14 @@ func account(g contract.Grant) quota.Account {
 	return quota.Account{Customer: g.CustomerID, Period: g.Period, Limit: g.MonthlyLimit, LimitVersion: g.LimitVersion}
 }
 
-// usage reads the ledger.
+// usage reads the customer's record in Redis.
 func (r *replica) usage(g contract.Grant) quota.Usage {
 	r.w.t.Helper()
-	u, err := r.ledger.Usage(context.Background(), account(g))
-	if err != nil {
-		r.w.t.Fatal(err)
-	}
-	return u
+	return r.w.plane.Usage(account(g))
 }
 
-// nothingHeld waits until no token is held for the customer, and returns what is settled.
+// nothingHeld waits until no replica leases tokens for the customer, and returns what is
+// settled: then all of it is in Redis.
 func (r *replica) nothingHeld(g contract.Grant) int64 {
 	r.w.t.Helper()
 	var u quota.Usage

@@ -47,10 +47,20 @@ type Grants interface {
 	Stats() grants.Stats
 }
 
-// Deps are what a Server works with. All are required.
+// Ledger is the monthly limit. The implementation is quota.Leases.
+type Ledger interface {
+	quota.Ledger
+	// Ready reports why nothing can be reserved; nil if it can.
+	Ready() error
+	Stats() quota.Stats
+	// Close settles what ended and returns all leases. Nothing may be reserved any more.
+	Close(ctx context.Context) error
+}
+
+// Deps are what a Server works with. All are required. Drain closes the Ledger.
 type Deps struct {
 	Grants  Grants
-	Ledger  quota.Ledger
+	Ledger  Ledger
 	Rates   quota.RateLimiter
 	Journal *journal.Journal
 	Meter   *meter.Meter
@@ -67,7 +77,7 @@ type Server struct {
 	hosts          map[string]bool
 
 	grants  Grants
-	ledger  quota.Ledger
+	ledger  Ledger
 	rates   quota.RateLimiter
 	journal *journal.Journal
 	meter   *meter.Meter
@@ -85,6 +95,7 @@ type Server struct {
 	uploads   uploads
 	leaving   map[string]*departures // by upstream; fixed
 	state     atomic.Int32           // serving, lame (not ready, still accepting), closed
+	enrolled  atomic.Bool            // the ledger was ready once
 
 	calls callSet
 
@@ -175,13 +186,21 @@ func (s *Server) Serve() error {
 	return nil
 }
 
-// Ready reports whether new work is wanted, and why not.
+// Ready reports whether new work is wanted, and why not. Feed and limit are waited for
+// once, at the start: when Redis goes away later, all replicas stay ready together.
 func (s *Server) Ready() error {
 	switch {
 	case s.state.Load() != stateServing:
 		return errors.New("shutting down")
 	case !s.grants.Ready():
 		return errors.New("the configuration feed has not been read yet")
+	}
+	err := s.ledger.Ready()
+	switch {
+	case err == nil:
+		s.enrolled.Store(true)
+	case !s.enrolled.Load() || errors.Is(err, quota.ErrLost): // which is no matter of Redis
+		return fmt.Errorf("tokens cannot be reserved: %w", err)
 	}
 	return nil
 }
@@ -406,6 +425,29 @@ func (cs *callSet) len() int {
 	return len(cs.calls)
 }
 
+// any reports whether match picks a call.
+func (cs *callSet) any(match func(*call) bool) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.calls {
+		if match(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// digests returns those of all calls.
+func (cs *callSet) digests() map[contract.Digest]bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	out := map[contract.Digest]bool{}
+	for c := range cs.calls {
+		out[c.digest] = true
+	}
+	return out
+}
+
 // cut cancels every call that match picks.
 func (cs *callSet) cut(cause error, match func(*call) bool) {
 	cs.mu.Lock()
@@ -417,22 +459,11 @@ func (cs *callSet) cut(cause error, match func(*call) bool) {
 	}
 }
 
-// grantChanged cuts what is in flight of a token that may no longer be used.
-func (s *Server) grantChanged(d contract.Digest, g *contract.Grant) {
-	cause := errRevoked
-	switch g.Status {
-	case contract.StatusActive:
-		return
-	case contract.StatusSuspended:
-		cause = errSuspended
-	}
-	s.calls.cut(cause, func(c *call) bool { return c.digest == d })
-}
-
 // enlist makes the call visible to a drain, to a revocation and to the hang-up watcher,
 // and then looks once more at what they may have changed before: whoever changes first
 // publishes and then looks for calls. close takes it off again.
 func (s *Server) enlist(c *call) (refusal, detail) {
+	c.known.Store(c.grant)
 	s.calls.add(c)
 	if s.state.Load() == stateClosed {
 		return refuseDraining, detail{}
@@ -449,34 +480,7 @@ func (s *Server) enlist(c *call) (refusal, detail) {
 	case g.Status != contract.StatusActive:
 		return refuseRevoked, detail{}
 	}
-	c.grant = g
+	c.use(g)
 	c.unwatch = s.hangups.Watch(c.conn, func() { c.clientLeft() })
 	return refuseNone, detail{}
-}
-
-// recheck looks up again every token that is in use, after changes may have been missed,
-// until each was found or its calls are over.
-func (s *Server) recheck() {
-	s.calls.mu.Lock()
-	inUse := map[contract.Digest]bool{}
-	for c := range s.calls.calls {
-		inUse[c.digest] = true
-	}
-	s.calls.mu.Unlock()
-	const again = 250 * time.Millisecond
-	for tries := 0; len(inUse) > 0 && tries < 240 && s.life.Err() == nil; tries++ {
-		for d := range inUse {
-			g, err := s.grants.Lookup(s.life, d)
-			if errors.Is(err, grants.ErrUnknownToken) {
-				g, err = &contract.Grant{Status: contract.StatusRevoked}, nil
-			}
-			if err == nil {
-				s.grantChanged(d, g)
-				delete(inUse, d)
-			}
-		}
-		if len(inUse) > 0 {
-			time.Sleep(again)
-		}
-	}
 }

@@ -75,7 +75,7 @@ func (c *call) count() {
 		counts = kimi.Counts{}
 	}
 	switch c.outcome {
-	case contract.OutcomeUpstreamCut, contract.OutcomeUpstreamTimeout, contract.OutcomeDrained:
+	case contract.OutcomeUpstreamCut, contract.OutcomeUpstreamTimeout, contract.OutcomeDrained, contract.OutcomeLimitCut:
 		if !c.relayed {
 			// Nothing came of it, and not by the client's doing.
 			c.counts = kimi.Counts{}
@@ -114,7 +114,7 @@ func (c *call) refuse(resp *fasthttp.Response, r refusal, d detail) {
 		c.blocked = refusals[r].reason
 	}
 	c.release(upstream.Result{})
-	if c.hold.ID != "" && !c.settled {
+	if !c.hold.IsZero() && !c.settled {
 		// Not sent, or a panic after the answer began: then it is billed as it may have been.
 		c.relayed = c.relayed || c.ttfb > 0
 		c.settle(contract.OutcomeUpstreamCut)

@@ -132,7 +132,7 @@ func TestDrainEndsWaiters(t *testing.T) {
 	tok, g := w.token(func(g *contract.Grant) { g.MonthlyLimit = 2000 })
 	body := `{"model":"` + model + `","max_tokens":1500,"stream":true,"messages":[{"role":"user","content":` + quote(sim(kimisim.Behavior{OutputTokens: 1000, TokensPerSecond: 20})) + `}]}`
 	go func() { _, _ = r.stream(faces[0], tok, body, 0) }()
-	eventually(t, "the first holds the tokens", func() bool { return w.usage(r, g.CustomerID).Held > 0 && w.sim.InFlight() == 1 })
+	eventually(t, "the first holds the tokens", func() bool { return w.usage(g.CustomerID).Held > 0 && w.sim.InFlight() == 1 })
 	waiting := make(chan string, 1)
 	go func() {
 		_, err := r.stream(faces[0], tok, body, 0)

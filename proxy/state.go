@@ -34,6 +34,7 @@ type stateCollector struct {
 
 // registerState exports what only a running server knows.
 func (s *Server) registerState(reg prometheus.Registerer) {
+	reg.MustRegister(&limitMetrics{s.ledger, descLimit()})
 	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
 	reg.MustRegister(&stateCollector{
 		s:            s,

@@ -149,17 +149,11 @@ func (b *streamBody) advance() {
 func (b *streamBody) cut(out []byte, err error) []byte {
 	c := b.c
 	b.ended = true
-	outcome, r := contract.OutcomeUpstreamCut, refuseUpstreamCut
+	outcome, r, d := contract.OutcomeUpstreamCut, refuseUpstreamCut, detail{}
 	var uerr *upstream.Error
 	switch cause := c.cancel.Cause(); {
 	case cause != nil:
-		outcome, r = outcomeOf(cause), refuseDraining
-		switch cause {
-		case errRevoked:
-			r = refuseRevoked
-		case errSuspended:
-			r = refuseSuspended
-		}
+		outcome, r, d = c.cutFor(cause)
 	case c.departure.going.Load():
 		outcome = contract.OutcomeClientGone
 	case errors.As(err, &uerr) && uerr.Timeout:
@@ -172,7 +166,7 @@ func (b *streamBody) cut(out []byte, err error) []byte {
 	if outcome == contract.OutcomeClientGone {
 		return out
 	}
-	return kimi.AppendErrorEvent(out, c.face, r.body(c.face, detail{}, c.requestID))
+	return kimi.AppendErrorEvent(out, c.face, r.body(c.face, d, c.requestID))
 }
 
 func (b *streamBody) settle(o contract.Outcome) {

@@ -1,14 +1,19 @@
-// Package quota keeps the promise of the monthly limit: settled tokens of a
-// period never exceed max(limit, what was settled and held when the limit was
-// lowered), over all replicas and under any concurrency.
+// Package quota keeps the promise of the monthly limit: settled tokens of a period
+// never exceed max(limit, what was settled and leased when the limit was lowered), over
+// all replicas, under any concurrency, kills and loss of Redis included.
 //
 // Vocabulary: a request reserves an upper bound of what it can use (a Hold) before
-// anything is sent to the upstream, and settles what it really used, never more
-// than it reserved. free = limit − settled − held.
+// anything is sent to the upstream, and settles what it really used, never more than it
+// reserved. A replica reserves from tokens that it has leased; free = limit − settled −
+// leased.
 //
-// Ledger is the interface that the proxy uses. RedisLedger keeps all counters in
-// Redis and asks one script per reservation; a ledger that leases tokens to each
-// replica answers TryReserve from memory.
+//   - Leases is a replica's side: it answers from memory, leases in the background, and
+//     settles what it reads in the journal.
+//   - Keeper is the control plane's side: it makes the records in Redis, and rules the
+//     epochs that follow a loss of Redis' data.
+//
+// script.go has the protocol between them, account.go the arithmetic of a replica;
+// model_test.go explores every schedule of both for small numbers.
 package quota
 
 import (
@@ -26,10 +31,6 @@ type Account struct {
 	Period       contract.Period
 	Limit        int64 // weighted tokens
 	LimitVersion int64
-	// HoldID names the hold that this reservation makes, so that whoever finds the
-	// request in a journal can settle it after a crash. It must be unique for ever;
-	// a reservation that failed may be repeated under it. Empty: the ledger makes one up.
-	HoldID string
 }
 
 // Verdict is the answer to a reservation.
@@ -47,14 +48,16 @@ const (
 	Exceeds
 )
 
-// Hold is a reservation. The zero Hold reserves nothing. It is settled or released
-// exactly once, by one owner; a repeated settlement changes nothing.
+// Hold is a reservation. The zero Hold reserves nothing. It ends exactly once: released,
+// or settled by the event that the journal makes of its request.
 type Hold struct {
-	ID       string // unique for ever; empty in the zero Hold
 	Customer string
 	PeriodID string // of admission; settlement goes there whatever the clock says by then
 	Tokens   int64
 }
+
+// IsZero reports whether h reserves nothing and never did.
+func (h Hold) IsZero() bool { return h.PeriodID == "" }
 
 // Answer is what a reservation came to. The counters are as of the decision.
 type Answer struct {
@@ -62,7 +65,7 @@ type Answer struct {
 	Hold    Hold // with Granted
 	Limit   int64
 	Settled int64
-	Held    int64 // over all replicas, this hold included
+	Held    int64 // by requests in flight on this replica, this one included
 }
 
 // Left returns limit − settled, at least 0: what a request may use once nobody
@@ -75,35 +78,48 @@ type Usage struct {
 	PeriodID string
 	Limit    int64
 	Settled  int64
-	Held     int64
+	Held     int64 // leased by replicas: by requests in flight, not yet settled, or spare
 }
 
 // ErrUnavailable says that the ledger cannot answer (its Redis is out of reach).
 // Nothing was reserved as far as the caller is concerned. Never fail open on it.
 var ErrUnavailable = errors.New("quota ledger unavailable")
 
-// Ledger reserves and settles tokens. All methods are safe for concurrent use.
+// DefaultTimeout bounds one Redis command of a replica.
+const DefaultTimeout = 250 * time.Millisecond
+
+// Ledger is what the request path needs of the limit; Leases implements it. All methods
+// are safe for concurrent use.
 type Ledger interface {
 	// TryReserve answers without I/O or blocking; Unknown when it cannot.
 	TryReserve(acct Account, tokens int64) Answer
-	// Reserve answers with at most one round trip. It never waits for tokens that
-	// others hold. The error is ErrUnavailable (wrapped) or the context's.
+	// Reserve answers with a round trip or two. It never waits for tokens that others
+	// hold. The error is ErrUnavailable (wrapped) or the context's.
 	Reserve(ctx context.Context, acct Account, tokens int64) (Answer, error)
-	// Settle charges used tokens (clamped to [0, h.Tokens]) and frees the rest. It
-	// does not block on I/O; what could not be written yet is kept and retried.
-	Settle(h Hold, used int64)
-	// Release frees a hold of which nothing was used.
+	// Release frees a hold of which nothing was used. A hold whose request was completed
+	// in the journal must not be released.
 	Release(h Hold)
-	// SetLimit changes the limit of an account if version is newer than the one known.
-	SetLimit(ctx context.Context, acct Account) error
 	// Usage returns the counters of an account.
 	Usage(ctx context.Context, acct Account) (Usage, error)
-	// Flush waits until every settlement so far is written, or the context ends.
-	Flush(ctx context.Context) error
 	// Changed returns a channel that is closed at the next settlement or release
 	// that this process knows of for the customer, so that a waiter can try again.
 	// A waiter must also poll: other replicas' settlements need not be seen.
 	Changed(customer string) <-chan struct{}
+}
+
+// Journal is where Leases reads what was used; journal.Journal implements it.
+type Journal interface {
+	// Replica is the name of the journal's owner, minted with the journal.
+	Replica() string
+	// Life grows each time the journal is opened. It is at least 1.
+	Life() uint64
+	// Last is the number of the newest event, Forgotten that of the newest one that is gone.
+	Last() int64
+	Forgotten() int64
+	// Next returns the events after number after, at most n, in the order of their numbers.
+	Next(after int64, n int) ([]contract.Event, error)
+	// Wait returns once there is an event after number after, or with an error.
+	Wait(ctx context.Context, after int64) error
 }
 
 // RequestRate is the limit of requests per second of one customer over all replicas.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+	"github.com/andreabadesso/openclaw-cloud/quota/quotatest"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -35,7 +36,7 @@ func start(t *testing.T, redisURL string, allowUnsafe bool) *proxy {
 			"name": "nowhere", "face": "openai", "base_url": "http://127.0.0.1:1/v1", "allow_private": true,
 			"models": map[string]string{"m": "m"}, "keys": []any{map[string]string{"name": "k", "secret": "sk-fake-key"}},
 		}},
-		"timeouts": map[string]any{"pre_stop": "10ms", "drain": "1s"},
+		"timeouts": map[string]any{"pre_stop": "10ms", "drain": "1s", "grace": "2s"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +104,7 @@ func TestRefusesAnUnsafeRedis(t *testing.T) {
 func TestNotReadyUntilRedisIsKnownToKeepData(t *testing.T) {
 	t.Parallel()
 	redis := testenv.Redis(t, testenv.RedisArgs("--appendonly", "no"))
+	quotatest.New(t, redis.Client())
 	redis.Stop()
 	p := start(t, redis.URL, false)
 	p.await(t, http.StatusServiceUnavailable, "ask Redis how it keeps data")
@@ -119,7 +121,9 @@ func TestNotReadyUntilRedisIsKnownToKeepData(t *testing.T) {
 
 func TestUnsafeRedisAllowed(t *testing.T) {
 	t.Parallel()
-	p := start(t, testenv.Redis(t, testenv.RedisArgs("--appendonly", "no")).URL, true)
+	redis := testenv.Redis(t, testenv.RedisArgs("--appendonly", "no"))
+	quotatest.New(t, redis.Client())
+	p := start(t, redis.URL, true)
 	p.await(t, http.StatusOK, "ready")
 	if !strings.Contains(p.said(), "allow_unsafe_redis") {
 		t.Errorf("no warning:\n%s", p.said())

@@ -127,8 +127,11 @@ func run(cfg proxy.Config, pepper []byte) error {
 	}
 	redis.SetLogger(quietRedis{log})
 	// Each caller has its own policy of repeating.
-	rdb := target.Open(redisclient.Options{Timeout: timeout, MaxRetries: -1, DialerRetries: 1})
+	ropts := redisclient.Options{Timeout: timeout, MaxRetries: -1, DialerRetries: 1}
+	rdb := target.Open(ropts)
 	defer rdb.Close()
+	guarded := guardedClient(target, ropts, rdb)
+	defer guarded.Close()
 	redisKeeps, err := newDurability(rdb, cfg.AllowUnsafe, log)
 	if err != nil {
 		return err
@@ -153,12 +156,12 @@ func run(cfg proxy.Config, pepper []byte) error {
 	if err != nil {
 		return err
 	}
-	ledger := quota.NewRedisLedger(rdb, quota.RedisOptions{Replica: replica, Timeout: timeout, Logger: log})
+	leases := quota.NewLeases(rdb, guarded, j, quota.Options{Timeout: timeout, Grace: time.Duration(cfg.Timeouts.Grace), Logger: log})
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: replica, Logger: log})
-	events := meter.New(rdb, j, ledger, meter.Options{Timeout: max(timeout, time.Second), Logger: log})
+	events := meter.New(rdb, j, leases, meter.Options{Timeout: max(timeout, time.Second), Logger: log})
 
 	srv, err := proxy.New(cfg, proxy.Deps{
-		Grants: cache, Ledger: ledger, Rates: rates, Journal: j, Meter: events, Pool: pool,
+		Grants: cache, Ledger: leases, Rates: rates, Journal: j, Meter: events, Pool: pool,
 		Hasher: hasher, Metrics: metrics, Logger: log,
 	})
 	if err != nil {
@@ -184,6 +187,7 @@ func run(cfg proxy.Config, pepper []byte) error {
 		}()
 	}
 	background("check of Redis", func() error { return redisKeeps.run(life) })
+	background("watch of the limit", func() error { watchLimit(life, leases, log); return nil })
 	background("grants feed", func() error { return cache.Run(life) })
 	background("admin listener", func() error { return admin.Serve(adminLn) })
 	background("public listener", srv.Serve)
@@ -202,7 +206,7 @@ func run(cfg proxy.Config, pepper []byte) error {
 	stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	err = errors.Join(cause, drainErr, rates.Close(ctx), ledger.Close(ctx), admin.Shutdown(ctx))
+	err = errors.Join(cause, drainErr, rates.Close(ctx), admin.Shutdown(ctx))
 	events.Close()
 	cache.Close()
 	if err == nil {

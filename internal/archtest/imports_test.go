@@ -25,6 +25,7 @@ func layers() []layer {
 		{"internal/testenv", []string{"internal/localserver"}, "every test imports it: anything else makes cycles"},
 		{"internal/devstack", []string{"internal/localserver"}, "it runs the programs as a user would, from outside"},
 		{"internal/kimi/kimisim", []string{"internal/kimi"}, "the simulator must not share the proxy's mistakes"},
+		{"quota/quotatest", []string{"quota", "internal/contract"}, "it stands in for the control plane"},
 
 		{"internal", nil, "internal/* is the bottom layer"},
 		{"quota", []string{"internal/contract"}, "the limit is arithmetic and Redis, whoever asks"},
@@ -58,7 +59,7 @@ func checkLayers(files []*goFile, table []layer) []string {
 			if !ours || inside || allowed(dir, row.may) {
 				continue
 			}
-			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim") {
+			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim", "quota/quotatest") {
 				continue
 			}
 			// The proxy's tests publish grants as the control plane does: a second
@@ -103,7 +104,7 @@ func allowed(dir string, may []string) bool {
 // helper reports whether a directory holds test help, which product code must
 // not import although the tree around it is allowed.
 func helper(dir string) bool {
-	return within(dir, "internal/archtest", "internal/localserver", "internal/testenv", "internal/devstack", "internal/kimi/kimisim")
+	return within(dir, "internal/archtest", "internal/localserver", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "quota/quotatest")
 }
 
 func TestImportsPointDown(t *testing.T) {
@@ -119,14 +120,15 @@ func TestLayersComplain(t *testing.T) {
 		"quota/a.go", imports("quota", module+"/internal/kimi"),
 		"internal/contract/a.go", imports("contract", module+"/quota"),
 		"proxy/a.go", imports("proxy", module+"/control/store", module+"/internal/testenv"),
+		"proxy/b.go", imports("proxy", module+"/quota/quotatest"),
 		"cmd/x/a.go", imports("main", module+"/cmd/y"),
 		"internal/kimi/a.go", imports("kimi", module+"/internal/contract"),
 		"internal/kimi/b.go", imports("kimi", module+"/internal/kimi/kimisim"),
 		"extra/a.go", imports("extra", "fmt"),
-	), layers()), 9, "control/api/a.go", "quota/a.go", "internal/contract/a.go", "control/store", "internal/testenv", "cmd/y", "internal/kimi/a.go", "internal/kimi/b.go", "extra/a.go")
+	), layers()), 10, "control/api/a.go", "quota/a.go", "internal/contract/a.go", "control/store", "internal/testenv", "quota/quotatest", "cmd/y", "internal/kimi/a.go", "internal/kimi/b.go", "extra/a.go")
 	expect(t, checkLayers(source(t,
 		"proxy/a.go", imports("proxy", module+"/quota", module+"/internal/contract", module+"/proxy/relay", "net/http"),
-		"proxy/a_test.go", imports("proxy", module+"/internal/testenv", module+"/internal/kimi/kimisim", module+"/control/feed"),
+		"proxy/a_test.go", imports("proxy", module+"/internal/testenv", module+"/internal/kimi/kimisim", module+"/control/feed", module+"/quota/quotatest"),
 		"internal/kimi/kimisim/a.go", imports("kimisim", module+"/internal/kimi"),
 		"internal/testenv/a.go", imports("testenv", module+"/internal/localserver"),
 		"cmd/kimisim/a.go", imports("main", module+"/internal/kimi/kimisim"),

@@ -1,5 +1,7 @@
 package contract
 
+import "strings"
+
 // Redis keys. Keys that one script touches share a hash tag ({…}), so that Redis
 // Cluster keeps them in one slot: quota and rate keys by customer, the usage stream in one
 // slot, the feed and all grants in one slot.
@@ -16,17 +18,23 @@ package contract
 // GrantKey holds the Grant of one token, as JSON.
 func GrantKey(d Digest) string { return "oc:{feed}:grant:" + d.Hex() }
 
-// QuotaKey holds the counters of one customer and period (hash: limit,
-// limit_version, settled, held).
+// QuotaKey holds the record of one customer and period (hash: epoch, limit,
+// limit_version, settled, leased, and per replica l:<replica> tokens leased, n:<replica>
+// number of its last call, w:<replica> number of its last settled event, x:<replica> if it
+// was declared lost). See package quota.
 func QuotaKey(customer, period string) string { return "oc:quota:{" + customer + "}:" + period }
 
-// HoldsKey holds the reservations in flight of one customer and period (hash:
-// reservation id → tokens and deadline).
-func HoldsKey(customer, period string) string { return "oc:holds:{" + customer + "}:" + period }
+// QuotaPattern matches the keys that QuotaKey makes, in Redis' SCAN.
+const QuotaPattern = "oc:quota:{*}:*"
 
-// SettledKey remembers holds that were purged or abandoned, so that a late settlement
-// counts once and a late reservation not at all.
-func SettledKey(customer, period string) string { return "oc:settled:{" + customer + "}:" + period }
+// ParseQuotaKey undoes QuotaKey.
+func ParseQuotaKey(key string) (customer, period string, ok bool) {
+	rest, ok := strings.CutPrefix(key, "oc:quota:{")
+	if !ok {
+		return "", "", false
+	}
+	return strings.Cut(rest, "}:")
+}
 
 // RateKey holds how much each replica is asked for by one customer (hash:
 // replica → demand and time).
@@ -57,6 +65,21 @@ const (
 	// such that each of its events 1…n is in Postgres, as a row or parked). A value is
 	// never lowered; one that is missing comes back within seconds.
 	UsageAckedKey = "oc:{usage}:acked"
+)
+
+// Keys and channel of the quota's epochs. Epochs and beats share a slot.
+const (
+	// QuotaEpochKey says which epoch holds (hash: epoch, state, m:<replica> → number of the
+	// last event that the rebuilt records contain or "lost", d:<replica> → epoch in which it
+	// has declared its leases, node:<run id of a Redis> → epoch for which it is trusted).
+	QuotaEpochKey = "oc:{quota}:epoch"
+	// QuotaBeatsKey shows which replicas live (hash: replica → "Unix ms|life|number of the
+	// newest event|state").
+	QuotaBeatsKey = "oc:{quota}:beats"
+	// QuotaMissingKey names records that replicas did not find (set of "customer period").
+	QuotaMissingKey = "oc:{quota}:missing"
+	// RecallChannel asks replicas to return what they lease and do not use ("customer period").
+	RecallChannel = "oc:{quota}:recall"
 )
 
 // FeedLogLen is about how many changes the feed's log keeps. A reader that is

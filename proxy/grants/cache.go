@@ -55,8 +55,9 @@ type Options struct {
 	// NegativeTTL is how long a digest stays unknown without asking Redis again, unless
 	// the feed announces its grant. Defaults to 2 s.
 	NegativeTTL time.Duration
-	// PositiveTTL is how long a grant is returned without reading it again. It is a
-	// safety net: changes come by the feed. Defaults to 5 min.
+	// PositiveTTL is how long a grant is returned without reading it again. Then it is
+	// read in the background while it is returned for a little longer. It is a safety net:
+	// changes come by the feed. Defaults to 5 min.
 	PositiveTTL time.Duration
 	// Grace is how long grants are served without hearing the feed. Defaults to 10 s.
 	Grace time.Duration
@@ -113,6 +114,7 @@ type Cache struct {
 	absence absence
 	gen     atomic.Uint64 // the present generation; see drop
 	flight  singleflight.Group
+	again   sync.Map // digests that are being read again in the background
 
 	ready    atomic.Bool
 	heard    atomic.Int64 // when the last poll that was answered was sent
@@ -252,7 +254,7 @@ type memory struct {
 	grant     *contract.Grant // to be returned as it is; nil if Redis must be asked
 	unknown   bool            // Redis said lately that there is none
 	fresh     *entry          // what says so, unless it is the feed
-	spare     *contract.Grant // to be returned if Redis does not answer
+	spare     *contract.Grant // to be returned while it is read again
 	gen       uint64          // under which spare is good
 	announced *contract.Grant // the newest version that the feed announced lately
 }
@@ -297,7 +299,7 @@ func (c *Cache) Cached(digest contract.Digest) (*contract.Grant, bool) {
 	case m.grant != nil:
 		c.hits.Add(1)
 		return m.grant, true
-	case m.announced != nil && m.spare == nil && m.announced.Status != contract.StatusActive:
+	case m.spare == nil && m.announced != nil && m.announced.Status != contract.StatusActive:
 		return m.announced, true
 	}
 	return nil, false
@@ -305,10 +307,9 @@ func (c *Cache) Cached(digest contract.Digest) (*contract.Grant, bool) {
 
 // Lookup returns the grant of a digest. Its status may be any: revoked and suspended
 // grants are returned, for the caller to refuse. The grant is shared and must not be
-// changed. A grant that is in memory costs no I/O and no allocation; otherwise Lookup
+// changed. A grant that is in memory is returned without waiting; otherwise Lookup
 // waits for one read, shared by all who want the same digest, until ctx ends or the
-// read timeout has passed. If Redis does not answer, what the feed announced, or an
-// entry that is a little too old, will do.
+// read timeout has passed. If Redis does not answer, what the feed announced will do.
 //
 // The errors are ErrUnknownToken, ErrUnavailable and ErrStale, possibly wrapped, and
 // the context's.
@@ -325,9 +326,14 @@ func (c *Cache) Lookup(ctx context.Context, digest contract.Digest) (*contract.G
 	case m.unknown:
 		c.negatives.Add(1)
 		return nil, ErrUnknownToken
+	case m.spare != nil:
+		// Nobody waits for what is only a safety net: Redis may be slow.
+		c.refresh(digest)
+		c.hits.Add(1)
+		return m.spare, nil
 	}
 	if now < time.Duration(c.failing.Load()) {
-		if g := c.makeDo(&digest, &m); g != nil {
+		if g := c.floors.get(&digest); g != nil { // anew: time has passed
 			c.hits.Add(1)
 			return g, nil
 		}
@@ -338,18 +344,9 @@ func (c *Cache) Lookup(ctx context.Context, digest contract.Digest) (*contract.G
 		if c.stale(c.now()) {
 			return nil, ErrStale
 		}
-		if g := c.makeDo(&digest, &m); g != nil {
+		if g := c.floors.get(&digest); g != nil {
 			return g, nil
 		}
 	}
 	return g, err
-}
-
-// makeDo returns what may be used while Redis does not answer, or nil.
-func (c *Cache) makeDo(digest *contract.Digest, m *memory) *contract.Grant {
-	announced := c.floors.get(digest) // anew: time has passed
-	if m.spare != nil && m.gen == c.gen.Load() && (announced == nil || m.spare.Version >= announced.Version) {
-		return m.spare
-	}
-	return announced
 }

@@ -260,3 +260,30 @@ func TestNothingIsLeft(t *testing.T) {
 	r.wantError(t, newDigest(), grants.ErrUnavailable)
 	server.Resume()
 }
+
+// An entry that is old enough to be read again is not waited for: a Redis that is slow
+// costs those who are known nothing, and what a read finds is used from then on.
+func TestOldEntriesAreReadInTheBackground(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p := newPublisher(t, server)
+	r := start(t, server, grants.Options{Grace: time.Minute, PositiveTTL: 20 * time.Millisecond, ReadTimeout: 5 * time.Second})
+	d := newDigest()
+	p.store(d, grant(1, contract.StatusActive)) // not told by the feed: only a read finds it
+	r.want(t, d, 1, contract.StatusActive)
+	server.Pause()
+	// Each look-up that waits takes the whole timeout.
+	for start := time.Now(); time.Since(start) < 500*time.Millisecond; time.Sleep(10 * time.Millisecond) {
+		asked := time.Now()
+		r.want(t, d, 1, contract.StatusActive)
+		if took := time.Since(asked); took > 2*time.Second {
+			t.Fatalf("a look-up waited for %v", took)
+		}
+	}
+	server.Resume()
+	p.store(d, grant(2, contract.StatusSuspended))
+	eventually(t, "the newer version is found", func() bool {
+		g, err := r.Lookup(context.Background(), d)
+		return err == nil && g.Version == 2
+	})
+}

@@ -61,6 +61,21 @@ func (c *Cache) read(ctx context.Context, digest contract.Digest) (*contract.Gra
 	}
 }
 
+// refresh reads digest again in the background, unless that is under way or was tried in
+// vain a moment ago.
+func (c *Cache) refresh(digest contract.Digest) {
+	if c.now() < time.Duration(c.failing.Load()) {
+		return
+	}
+	if _, busy := c.again.LoadOrStore(digest, nil); busy {
+		return
+	}
+	go func() {
+		defer c.again.Delete(digest)
+		_, _ = c.read(c.ctx, digest) // what it found is remembered; what failed is tried again
+	}()
+}
+
 // spareTime is how long an entry may be used after its soft age while Redis is away.
 // The feed is out of reach after one grace of that; the other one is for an entry that
 // was past its age, unused, when it began.

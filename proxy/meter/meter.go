@@ -1,11 +1,12 @@
-// Package meter carries usage events from the journal to where they count: it settles
-// each event's hold with the quota ledger and appends the event to the Redis stream that
-// the billing-worker reads, in batches, so that Redis work grows with time and not with
-// requests. When Postgres has them the journal forgets them.
+// Package meter carries usage events from the journal to the Redis stream that the
+// billing-worker reads, in batches, so that Redis work grows with time and not with
+// requests. When Postgres has them, and the limit has been charged for them, the journal
+// forgets them. (That the limit is charged is the work of quota.Leases, which reads the
+// journal by itself.)
 //
-// Everything here may be repeated: a settlement counts once per hold, an event once per
-// number. So after a crash, and whenever acknowledgements stay away (Redis lost the
-// stream, a batch fell between two workers), all that is not acknowledged is sent anew.
+// Everything here may be repeated: an event counts once per number. So after a crash, and
+// whenever acknowledgements stay away (Redis lost the stream, a batch fell between two
+// workers), all that is not acknowledged is sent anew.
 package meter
 
 import (
@@ -20,7 +21,6 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
-	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // Options of a Meter. Zero values mean the default in parentheses.
@@ -48,12 +48,19 @@ func (o *Options) setDefaults() {
 	def(&o.Resend, 15*time.Second)
 }
 
+// Limit knows for which events the limit was charged. The implementation is quota.Leases.
+type Limit interface {
+	// Forgettable returns the number up to which the journal may forget events that were
+	// acknowledged before the call.
+	Forgettable(ctx context.Context) (int64, error)
+}
+
 // Meter is safe for concurrent use. Create it with New, end it with Close.
 type Meter struct {
-	rdb    redis.UniversalClient
-	log    *journal.Journal
-	ledger quota.Ledger
-	opts   Options
+	rdb   redis.UniversalClient
+	log   *journal.Journal
+	limit Limit
+	opts  Options
 
 	mu      sync.Mutex
 	sent    int64         // number of the newest event that was sent
@@ -66,12 +73,12 @@ type Meter struct {
 }
 
 // New starts a Meter that begins with what the journal has not forgotten.
-func New(rdb redis.UniversalClient, j *journal.Journal, ledger quota.Ledger, o Options) *Meter {
+func New(rdb redis.UniversalClient, j *journal.Journal, limit Limit, o Options) *Meter {
 	o.setDefaults()
 	ctx, stop := context.WithCancel(context.Background())
 	start := j.Forgotten()
 	m := &Meter{
-		rdb: rdb, log: j, ledger: ledger, opts: o,
+		rdb: rdb, log: j, limit: limit, opts: o,
 		sent: start, acked: start, ackedAt: time.Now(), moved: make(chan struct{}), stop: stop,
 	}
 	m.done.Go(func() { m.ship(ctx) })
@@ -93,7 +100,7 @@ func (m *Meter) Unacknowledged() int64 {
 	return m.log.Last() - m.acked
 }
 
-// Flush waits until every event so far is in Redis and its hold is settled.
+// Flush waits until every event so far is in Redis.
 func (m *Meter) Flush(ctx context.Context) error {
 	last := m.log.Last()
 	for {
@@ -101,7 +108,7 @@ func (m *Meter) Flush(ctx context.Context) error {
 		moved, missing := m.moved, last-m.sent
 		m.mu.Unlock()
 		if missing <= 0 {
-			break
+			return nil
 		}
 		select {
 		case <-moved:
@@ -109,10 +116,6 @@ func (m *Meter) Flush(ctx context.Context) error {
 			return fmt.Errorf("flush usage events: %d are not in Redis: %w", missing, ctx.Err())
 		}
 	}
-	if err := m.ledger.Flush(ctx); err != nil {
-		return fmt.Errorf("flush usage events: %w", err)
-	}
-	return nil
 }
 
 // Close stops sending. Call Flush first.
@@ -171,7 +174,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// send settles and ships what comes after number after, as one entry.
+// send ships what comes after number after, as one entry.
 func (m *Meter) send(ctx context.Context, after int64) error {
 	events, err := m.log.Next(after, m.opts.MaxBatch)
 	if err != nil {
@@ -179,9 +182,6 @@ func (m *Meter) send(ctx context.Context, after int64) error {
 	}
 	if len(events) == 0 {
 		return nil
-	}
-	for i := range events {
-		m.ledger.Settle(HoldOf(&events[i]), events[i].Settled)
 	}
 	b, err := contract.EncodeBatch(contract.Batch{Replica: m.log.Replica(), Events: events})
 	if err != nil {
@@ -201,34 +201,44 @@ func (m *Meter) send(ctx context.Context, after int64) error {
 	if m.sent == m.acked {
 		m.ackedAt = time.Now() // nothing was outstanding: the wait begins now
 	}
-	m.sent = events[len(events)-1].Seq
-	close(m.moved)
-	m.moved = make(chan struct{})
+	m.advance(events[len(events)-1].Seq)
 	return nil
 }
 
-// HoldOf returns the hold of a journalled request: it is named after the request.
-func HoldOf(e *contract.Event) quota.Hold {
-	return quota.Hold{ID: e.RequestID, Customer: e.CustomerID, PeriodID: e.PeriodID, Tokens: e.Reserved}
+// advance takes note that all up to n need not be sent. m.mu is held.
+func (m *Meter) advance(n int64) {
+	if n <= m.sent {
+		return
+	}
+	m.sent = n
+	close(m.moved)
+	m.moved = make(chan struct{})
 }
 
-// followAcks lets the journal forget what Postgres has, and has sent again what stays
-// unacknowledged.
+// followAcks learns what Postgres has, has sent again what stays unacknowledged, and lets
+// the journal forget.
 func (m *Meter) followAcks(ctx context.Context) {
 	t := time.NewTicker(m.opts.AckEvery)
 	defer t.Stop()
+	failed := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if m.Unacknowledged() == 0 {
+		if m.log.Forgotten() == m.log.Last() {
 			continue
 		}
-		if err := m.readAck(ctx); err != nil && ctx.Err() == nil {
-			m.opts.Logger.Warn("acknowledgements of usage events cannot be read", "error", err)
+		err := m.readAck(ctx)
+		if err == nil {
+			// After it: what Forgettable answers holds for what was acknowledged before.
+			err = m.forget(ctx)
 		}
+		if err != nil && ctx.Err() == nil && !failed {
+			m.opts.Logger.Warn("the journal keeps usage events for now; will retry", "error", err)
+		}
+		failed = err != nil
 	}
 }
 
@@ -239,34 +249,44 @@ func (m *Meter) readAck(ctx context.Context) error {
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("read acknowledgement: %w", err)
 	}
-	m.mu.Lock()
-	grew := n > m.acked
-	m.mu.Unlock()
-	if !grew {
-		m.resendLate()
-		return nil
-	}
 	if last := m.log.Last(); n > last {
 		return fmt.Errorf("BUG: event %d is acknowledged, the newest one is %d", n, last)
 	}
-	// A settlement that is only queued here would be forgotten with its event.
-	if err := m.ledger.Flush(timed); err != nil {
-		return fmt.Errorf("settle before forgetting: %w", err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n <= m.acked {
+		m.resendLate()
+		return nil
 	}
-	if err := m.log.Forget(n); err != nil {
+	m.acked, m.ackedAt = n, time.Now()
+	m.advance(n) // what was to be sent again may have arrived after all
+	return nil
+}
+
+// forget lets the journal forget the events that Postgres has and that are settled in
+// Redis, in records that will not be rebuilt without them: see quota.Leases.Forgettable.
+func (m *Meter) forget(ctx context.Context) error {
+	m.mu.Lock()
+	acked := m.acked
+	m.mu.Unlock()
+	if acked <= m.log.Forgotten() {
+		return nil
+	}
+	settled, err := m.limit.Forgettable(ctx)
+	if err != nil {
 		return fmt.Errorf("forget: %w", err)
 	}
-	m.mu.Lock()
-	m.acked, m.ackedAt = n, time.Now()
-	m.mu.Unlock()
+	if n := min(acked, settled); n > m.log.Forgotten() {
+		if err := m.log.Forget(n); err != nil {
+			return fmt.Errorf("forget: %w", err)
+		}
+	}
 	return nil
 }
 
 // resendLate goes back to the last acknowledged event when nothing was acknowledged for
-// long although something was sent.
+// long although something was sent. m.mu is held.
 func (m *Meter) resendLate() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.sent <= m.acked || time.Since(m.ackedAt) < m.opts.Resend {
 		return
 	}

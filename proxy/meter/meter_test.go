@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +17,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
-	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -25,28 +26,34 @@ type rig struct {
 	*meter.Meter
 	t       testing.TB
 	journal *journal.Journal
-	ledger  *heldLedger
+	limit   *limit
 }
 
-// heldLedger remembers what was settled.
-type heldLedger struct {
-	quota.Ledger
+// limit is charged for what the test says.
+type limit struct {
 	mu      sync.Mutex
-	settled map[string]int64
-	flushes int
+	settled int64
+	err     error
+	asked   int
+	onAsk   func()
 }
 
-func (l *heldLedger) Settle(h quota.Hold, used int64) {
+func (l *limit) Forgettable(context.Context) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.settled[h.ID] = used
+	l.asked++
+	settled, err := l.settled, l.err
+	if l.onAsk != nil {
+		l.onAsk()
+	}
+	return settled, err
 }
 
-func (l *heldLedger) Flush(context.Context) error {
+// set says up to which event the limit was charged, or why that is not known.
+func (l *limit) set(settled int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.flushes++
-	return nil
+	l.settled, l.err = settled, err
 }
 
 func openRig(t testing.TB, rdb redis.UniversalClient, dir string, o meter.Options) *rig {
@@ -57,8 +64,8 @@ func openRig(t testing.TB, rdb redis.UniversalClient, dir string, o meter.Option
 		t.Fatal(err)
 	}
 	o.Logger = log
-	l := &heldLedger{settled: map[string]int64{}}
-	return &rig{Meter: meter.New(rdb, j, l, o), t: t, journal: j, ledger: l}
+	l := &limit{settled: math.MaxInt64}
+	return &rig{Meter: meter.New(rdb, j, l, o), t: t, journal: j, limit: l}
 }
 
 func newMeter(t *testing.T, rdb redis.UniversalClient, o meter.Options) *rig {
@@ -306,7 +313,7 @@ func acknowledge(t *testing.T, rdb *redis.Client, r *rig, n int) {
 	}
 }
 
-// What Postgres has is forgotten, after its holds are settled; what it has not is kept.
+// What Postgres has is forgotten; what it has not is kept.
 func TestAcknowledgedEventsAreForgotten(t *testing.T) {
 	t.Parallel()
 	srv := testenv.Redis(t)
@@ -323,13 +330,69 @@ func TestAcknowledgedEventsAreForgotten(t *testing.T) {
 	eventually(t, "seven are forgotten", func() bool { return m.journal.Forgotten() == 7 && m.Unacknowledged() == 3 })
 	acknowledge(t, rdb, m, 4) // never goes back
 	time.Sleep(30 * time.Millisecond)
-	if m.journal.Forgotten() != 7 {
-		t.Errorf("forgotten up to %d after an older acknowledgement", m.journal.Forgotten())
+	if m.journal.Forgotten() != 7 || m.Unacknowledged() != 3 {
+		t.Errorf("forgotten up to %d, %d unacknowledged after an older acknowledgement", m.journal.Forgotten(), m.Unacknowledged())
 	}
-	m.ledger.mu.Lock()
-	defer m.ledger.mu.Unlock()
-	if len(m.ledger.settled) != 10 || m.ledger.settled["req_9"] != 9 || m.ledger.flushes < 2 {
-		t.Errorf("settled %v, flushed %d times", m.ledger.settled, m.ledger.flushes)
+}
+
+// What Postgres has is kept as long as the limit was not charged for it, or nobody knows.
+func TestUnsettledEventsAreKept(t *testing.T) {
+	t.Parallel()
+	srv := testenv.Redis(t)
+	rdb := srv.Client()
+	m := newMeter(t, rdb, meter.Options{AckEvery: 5 * time.Millisecond})
+	m.limit.set(0, errors.New("another epoch"))
+	for i := range 10 {
+		m.Record(i + 1)
+	}
+	flush(t, m)
+	acknowledge(t, rdb, m, 8)
+	asked := func(more int) {
+		t.Helper()
+		m.limit.mu.Lock()
+		from := m.limit.asked
+		m.limit.mu.Unlock()
+		eventually(t, "the limit was asked", func() bool {
+			m.limit.mu.Lock()
+			defer m.limit.mu.Unlock()
+			return m.limit.asked >= from+more
+		})
+	}
+	asked(3)
+	if m.journal.Forgotten() != 0 || m.Unacknowledged() != 2 {
+		t.Errorf("forgotten up to %d, %d unacknowledged", m.journal.Forgotten(), m.Unacknowledged())
+	}
+	m.limit.set(5, nil)
+	asked(3)
+	if m.journal.Forgotten() != 5 {
+		t.Errorf("forgotten up to %d, the limit was charged up to 5", m.journal.Forgotten())
+	}
+	m.limit.set(10, nil)
+	eventually(t, "what is acknowledged is forgotten", func() bool { return m.journal.Forgotten() == 8 })
+}
+
+// What is acknowledged after the limit was asked may belong to another epoch.
+func TestAcknowledgementsAreReadFirst(t *testing.T) {
+	t.Parallel()
+	srv := testenv.Redis(t)
+	rdb := srv.Client()
+	m := newMeter(t, rdb, meter.Options{AckEvery: 5 * time.Millisecond})
+	for i := range 10 {
+		m.Record(i + 1)
+	}
+	flush(t, m)
+	m.limit.mu.Lock()
+	m.limit.onAsk = func() {
+		m.limit.onAsk = nil
+		acknowledge(t, rdb, m, 9)
+		m.limit.err = errors.New("another epoch") // from the next time on
+	}
+	m.limit.mu.Unlock()
+	acknowledge(t, rdb, m, 4)
+	eventually(t, "some are forgotten", func() bool { return m.journal.Forgotten() > 0 })
+	eventually(t, "the later acknowledgement is known", func() bool { return m.Unacknowledged() == 1 })
+	if m.journal.Forgotten() != 4 {
+		t.Errorf("forgotten up to %d", m.journal.Forgotten())
 	}
 }
 
@@ -359,7 +422,7 @@ func TestUnacknowledgedEventsAreSentAgain(t *testing.T) {
 	eventually(t, "all is forgotten", func() bool { return m.Unacknowledged() == 0 })
 }
 
-// A new process ships and settles what the old one left, under the same numbers.
+// A new process ships what the old one left, under the same numbers.
 func TestRestartSendsWhatWasLeft(t *testing.T) {
 	t.Parallel()
 	srv := testenv.Redis(t)
@@ -381,11 +444,6 @@ func TestRestartSendsWhatWasLeft(t *testing.T) {
 	m.Record(6)
 	flush(t, m)
 	checkAll(t, batches(t, rdb), 6)
-	m.ledger.mu.Lock()
-	defer m.ledger.mu.Unlock()
-	if len(m.ledger.settled) != 6 {
-		t.Errorf("settled %v", m.ledger.settled)
-	}
 }
 
 func TestFlushWithoutEventsReturnsAtOnce(t *testing.T) {
@@ -412,12 +470,11 @@ func TestFlushEndsUnderLoad(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				n++
-				m.Record(n)
 				for m.Queued() < 50 { // never empty
 					n++
 					m.Record(n)
 				}
+				runtime.Gosched()
 			}
 		}
 	})

@@ -1,0 +1,121 @@
+package proxy_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/proxy"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// When Drain returns, all that was used is settled, every lease is returned, and nobody
+// has to reckon with the replica any more.
+func TestDrainReturnsLeases(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.quota = quota.Options{ReturnAfter: time.Hour}
+			r := w.replica(func(c *proxy.Config) { c.Timeouts.Drain = proxy.Duration(100 * time.Millisecond) })
+			tok, g := w.token(nil)
+			idle, gi := w.token(nil)
+			r.served(f, idle)
+			done := make(chan string, 1)
+			go func() {
+				text, _ := r.stream(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 64, TokensPerSecond: 20})), 0)
+				done <- text
+			}()
+			eventually(t, "the stream runs and tokens are leased", func() bool {
+				return w.sim.InFlight() == 1 && r.usage(g).Held > 0 && r.usage(gi).Held > 0
+			})
+			if err := r.drain(); err != nil {
+				t.Fatal(err)
+			}
+			events := w.readEvents()
+			settled := map[string]int64{}
+			for _, e := range events {
+				settled[e.CustomerID] += e.Settled
+			}
+			if len(events) != 2 {
+				t.Errorf("%d events are in Redis", len(events))
+			}
+			for _, g := range []contract.Grant{g, gi} {
+				if u := r.usage(g); u.Held != 0 || u.Settled != settled[g.CustomerID] || u.Settled == 0 {
+					t.Errorf("%+v, the events say %d", u, settled[g.CustomerID])
+				}
+			}
+			w.plane.Await("the replica is off the register", func(e quota.Epoch) bool {
+				_, ok := e.Members[r.name]
+				return !ok
+			})
+			if text := <-done; !strings.Contains(text, "shutting down") {
+				t.Errorf("the client was not told: %q", text)
+			}
+		})
+	}
+}
+
+// A replica that ends without Redis keeps its journal and its place on the register: what
+// it leases stays reserved until its next life has settled what it used, exactly once.
+func TestDrainWithoutRedis(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.quota = quota.Options{ReturnAfter: time.Hour}
+			dir := t.TempDir()
+			opts := func(c *proxy.Config) {
+				c.JournalDir = dir
+				c.Timeouts.Redis, c.Timeouts.Drain, c.Timeouts.Flush = proxy.Duration(200*time.Millisecond), proxy.Duration(5*time.Second), proxy.Duration(300*time.Millisecond)
+			}
+			r := w.replica(opts)
+			tok, g := w.token(func(g *contract.Grant) { g.MonthlyLimit = 5000 })
+			eventually(t, "a request is served", func() bool { return r.post(f, tok, chat(false, "hello")).status == 200 })
+			first := r.nextSettled(g)
+			done := make(chan string, 1)
+			go func() {
+				text, _ := r.stream(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 20, StallAfterEvents: 3, StallFor: 500 * time.Millisecond})), 0)
+				done <- text
+			}()
+			eventually(t, "the stream runs", func() bool { return w.sim.InFlight() == 1 })
+			w.redis.Pause()
+			if err := r.drain(); err == nil {
+				t.Error("drained without Redis")
+			}
+			<-done
+			w.redis.Resume()
+			if _, ok := w.plane.Await("the epoch is read", func(e quota.Epoch) bool { return e.IsOpen() }).Members[r.name]; !ok {
+				t.Error("the replica is off the register")
+			}
+			u := r.usage(g)
+			if u.Settled < first || u.Held == 0 {
+				t.Errorf("%+v, %d were settled before, and something is leased", u, first)
+			}
+
+			r = w.replica(opts)
+			events := w.events(2)
+			if u.Settled+u.Held < events[0].Settled+events[1].Settled {
+				t.Errorf("%+v while it was away, the events say %d + %d", u, events[0].Settled, events[1].Settled)
+			}
+			eventually(t, "all is settled, and the old lease is gone", func() bool {
+				u := r.usage(g)
+				return u.Held == 0 && u.Settled == events[0].Settled+events[1].Settled
+			})
+			if a := r.post(f, tok, capped(chat(false, "hello"), 3000)); a.status != 200 {
+				t.Errorf("what is left is not served: %d %s", a.status, a.body)
+			}
+		})
+	}
+}
+
+// nextSettled waits until something is settled for the customer, and returns how much.
+func (r *replica) nextSettled(g contract.Grant) (n int64) {
+	r.w.t.Helper()
+	eventually(r.w.t, "something is settled", func() bool { n = r.usage(g).Settled; return n > 0 })
+	return n
+}

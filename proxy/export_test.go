@@ -1,0 +1,54 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// BreakUpstreamErrors makes the proxy panic where it counts an error of the upstream.
+func (m *Metrics) BreakUpstreamErrors() { m.upstreamErrors = nil }
+
+// BreakTTFB makes it panic at the end of a forwarded call, when that is settled.
+func (m *Metrics) BreakTTFB() { m.ttfb = nil }
+
+// Hot takes one call through what costs every request something, as far as it needs no
+// socket and no journal: authentication, rate, reservation, settling.
+type Hot struct {
+	s           *Server
+	c           *call
+	token, body []byte
+}
+
+// NewHot scans body once.
+func (s *Server) NewHot(face kimi.Face, token string, body []byte) (*Hot, error) {
+	h := &Hot{s: s, c: &call{s: s, face: face}, token: []byte(token), body: body}
+	return h, s.scan(h.c, body)
+}
+
+// Authenticate reports whether the token is good.
+func (h *Hot) Authenticate() bool {
+	h.c.start = time.Now()
+	r, _ := h.s.authenticate(h.c, h.token)
+	return r == refuseNone
+}
+
+// Reserve reports whether rate and limit allow the call.
+func (h *Hot) Reserve() bool {
+	ok, _, _ := h.s.rates.Allow(h.c.grant.CustomerID, quota.RequestRate{PerSecond: h.c.grant.RequestsPerSecond, Burst: h.c.grant.Burst}, h.c.start)
+	r, _ := h.s.reserve(h.c, h.body)
+	return ok && r == refuseNone
+}
+
+// Settle ends the call and returns its hold.
+func (h *Hot) Settle() int64 {
+	c := h.c
+	c.forwarded, c.settled = true, false
+	c.served, c.upstreamName = c.model, "kimi"
+	c.outputSeen, c.relayed = 5, true
+	c.settle(contract.OutcomeOK)
+	h.s.ledger.Release(c.hold)
+	return c.charged
+}

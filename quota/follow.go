@@ -1,0 +1,233 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// States of an epoch.
+const (
+	stateBuilding  = "building"  // records are being made
+	stateDeclaring = "declaring" // replicas tell what they lease
+	stateOpen      = "open"      // leases may grow
+)
+
+// memberLost stands in place of a number for a replica that was declared lost.
+const memberLost = "lost"
+
+// States in a beat.
+const (
+	beatLive    = "live"
+	beatRetired = "retired"
+)
+
+// follow shows that this replica lives and keeps up with the epoch, until ctx ends.
+func (l *Leases) follow(ctx context.Context) {
+	t := time.NewTicker(l.opts.FollowEvery)
+	defer t.Stop()
+	failed := false
+	for {
+		err := l.followOnce(ctx)
+		if err != nil && ctx.Err() == nil && !failed {
+			l.opts.Logger.Warn("the quota's epoch cannot be followed; will retry", "error", err)
+		}
+		failed = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		case <-l.nudge:
+		}
+	}
+}
+
+// look has the epoch read soon.
+func (l *Leases) look() {
+	select {
+	case l.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// followOnce beats, and reads where the epoch is. It confirms the leases only if this
+// replica is on the register of an epoch that is not older than its own: if Redis lost
+// its data or went back, they run out with the grace.
+func (l *Leases) followOnce(ctx context.Context) error {
+	asked := l.now() // hearing counts from before the question: the answer may be that old
+	timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+	defer cancel()
+	me := l.journal.Replica()
+	var fields *redis.SliceCmd
+	_, err := l.client.Pipelined(timed, func(p redis.Pipeliner) error {
+		if !l.retiring.Load() {
+			p.HSet(timed, contract.QuotaBeatsKey, me, l.beat(beatLive))
+		}
+		fields = p.HMGet(timed, contract.QuotaEpochKey, "epoch", "state", "m:"+me)
+		return nil
+	})
+	if err != nil {
+		return unavailable("read epoch", ctx, err)
+	}
+	text := func(i int) string { s, _ := fields.Val()[i].(string); return s }
+	member, state := text(2), text(1)
+	epoch, _ := strconv.ParseInt(text(0), 10, 64) // 0 if there is none
+	if member == memberLost {
+		l.loseAll()
+		return nil
+	}
+	mine := l.epoch.Load()
+	if epoch != mine {
+		l.open.Store(false)
+	}
+	if member == "" || epoch < max(mine, 1) {
+		return nil
+	}
+	base, err := strconv.ParseInt(member, 10, 64)
+	if err != nil {
+		return fmt.Errorf("read epoch: register has %q: %w", member, err)
+	}
+	if epoch > mine && state != stateBuilding {
+		if err := l.enter(ctx, epoch, base, state); err != nil {
+			return err
+		}
+	}
+	if state == stateOpen && l.epoch.Load() == epoch {
+		l.open.Store(true)
+	}
+	l.confirmed.Store(max(int64(asked), 1)) // last: who is ready can serve
+	return nil
+}
+
+// beat is what the control plane reads of this replica.
+func (l *Leases) beat(state string) string {
+	return fmt.Sprintf("%d|%d|%d|%s", time.Now().UnixMilli(), l.journal.Life(), l.journal.Last(), state)
+}
+
+// enter begins a newer epoch: everything that the rebuilt records lack is settled anew,
+// and every lease declared. Reservations go on from what is leased.
+func (l *Leases) enter(ctx context.Context, epoch, base int64, state string) error {
+	l.reading.Lock()
+	err := l.rebase(epoch, base)
+	l.reading.Unlock()
+	if err != nil {
+		return fmt.Errorf("begin epoch %d: %w", epoch, err)
+	}
+	l.opts.Logger.Info("a new epoch of the quota begins", "epoch", epoch, "state", state, "settled_up_to", base)
+	l.done.Go(func() { l.declare(ctx, epoch) }) // the caller is among them, so nobody has waited yet
+	return nil
+}
+
+// declare settles and tells what is leased, account by account, and then says so.
+func (l *Leases) declare(ctx context.Context, epoch int64) {
+	for l.epoch.Load() == epoch {
+		left := 0
+		l.each(func(a *account) {
+			if a.declared < epoch && (a.lease > 0 || len(a.pending) > 0) {
+				a.dirty = true
+				left++
+			}
+		})
+		if left == 0 {
+			timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+			err := l.client.HSet(timed, contract.QuotaEpochKey, "d:"+l.journal.Replica(), epoch).Err()
+			cancel()
+			if err == nil {
+				return
+			}
+		}
+		l.tickNow()
+		if !pause(ctx, 10*time.Millisecond) {
+			return
+		}
+	}
+}
+
+// retire takes this replica off the register.
+func (l *Leases) retire(ctx context.Context) error {
+	l.retiring.Store(true)
+	timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+	defer cancel()
+	if err := l.client.HSet(timed, contract.QuotaBeatsKey, l.journal.Replica(), l.beat(beatRetired)).Err(); err != nil {
+		return unavailable("retire", ctx, err)
+	}
+	return nil
+}
+
+// loseAll ends all service: what this replica leased was given to others.
+func (l *Leases) loseAll() {
+	if !l.lost.Swap(true) {
+		l.opts.Logger.Error("ALERT: this replica was declared lost; it serves nothing until it is started with a new journal")
+	}
+}
+
+// Guard checks that a connection leads to a Redis whose data the epoch trusts: one that
+// was restarted, failed over or put back may have lost some. Give Check to the guarded
+// client as its OnConnect. Safe for concurrent use.
+//
+// What is trusted is trusted in the epoch of the call for which the connection is made, and
+// in later ones, never in an earlier one: the control plane trusts a Redis that was put
+// back as soon as a new epoch begins, while its old records are still there and some
+// replicas still make calls of the old epoch.
+type Guard struct {
+	client redis.UniversalClient
+	newest atomic.Int64 // epoch of a call for which a connection was made
+}
+
+// NewGuard returns a Guard that reads the epoch through client, which must not be the
+// guarded one.
+func NewGuard(client redis.UniversalClient) *Guard {
+	return &Guard{client: client}
+}
+
+// ErrUntrusted says that a Redis was restarted or has taken over since the epoch began.
+var ErrUntrusted = errors.New("this Redis was started after the quota's epoch began: waiting for the control plane to rebuild the limits")
+
+type epochOfCall struct{}
+
+// inEpoch tells Check the epoch of the call that ctx is for.
+func inEpoch(ctx context.Context, epoch int64) context.Context {
+	return context.WithValue(ctx, epochOfCall{}, epoch)
+}
+
+// Check reports ErrUntrusted unless conn leads to a trusted Redis.
+func (g *Guard) Check(ctx context.Context, conn *redis.Conn) error {
+	epoch, ok := ctx.Value(epochOfCall{}).(int64)
+	if !ok {
+		// A client that looks after its connections by itself.
+		epoch = g.newest.Load()
+	}
+	for n := g.newest.Load(); epoch > n && !g.newest.CompareAndSwap(n, epoch); n = g.newest.Load() {
+	}
+	info, err := conn.Info(ctx, "server").Result()
+	if err != nil {
+		return fmt.Errorf("check Redis: %w", err)
+	}
+	id := runID(info)
+	values, err := g.client.HMGet(ctx, contract.QuotaEpochKey, "epoch", "node:"+id).Result()
+	if err != nil {
+		return fmt.Errorf("check Redis: %w", err)
+	}
+	want := strconv.FormatInt(epoch, 10)
+	if id == "" || epoch <= 0 || values[0] != want || values[1] != want {
+		return ErrUntrusted
+	}
+	return nil
+}
+
+func runID(info string) string {
+	for line := range strings.Lines(info) {
+		if id, ok := strings.CutPrefix(line, "run_id:"); ok {
+			return strings.TrimSpace(id)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,491 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// recordKept is how long a record outlives its period, for late settlements.
+const recordKept = 35 * 24 * time.Hour
+
+// Keeper is the control plane's side of the limit. It makes records, and rules epochs:
+//
+// An epoch begins when Redis is new, was restarted, has taken over from another, or has
+// lost its data; its number is kept in Postgres and grows. Begin makes all older records
+// void. Then every record is made anew from what Postgres has settled, except the events
+// whose numbers lie above their replica's base: those the replicas settle anew. Once each
+// registered replica has declared what it leases, the epoch is opened, and leases may grow
+// again. Whoever calls Begin, Declare and Open must be alone.
+//
+// The methods fail with ErrUnavailable (wrapped), or the context's error. Safe for
+// concurrent use.
+type Keeper struct {
+	client  redis.UniversalClient
+	timeout time.Duration
+	put     *redis.Script
+	open    *redis.Script
+	limit   *redis.Script
+	lose    *redis.Script
+	retire  *redis.Script
+	join    *redis.Script
+}
+
+// NewKeeper returns a Keeper. Each of its commands may take timeout; 0 means 2 s.
+func NewKeeper(client redis.UniversalClient, timeout time.Duration) *Keeper {
+	if timeout <= 0 {
+		timeout = 2 * time.Second
+	}
+	return &Keeper{
+		client: client, timeout: timeout,
+		put: redis.NewScript(putScript), open: redis.NewScript(openScript), limit: redis.NewScript(limitScript), lose: redis.NewScript(loseScript), retire: redis.NewScript(retireScript), join: redis.NewScript(joinScript),
+	}
+}
+
+// Epoch is what Redis has of the epoch.
+type Epoch struct {
+	Number   int64 // 0 if there is none
+	State    string
+	Members  map[string]int64 // registered replicas → base; lost ones are not among them
+	Declared map[string]bool  // replicas that have declared in this epoch
+	Nodes    map[string]bool  // run ids of the Redis servers that are trusted
+}
+
+// Building reports whether records are still being made.
+func (e *Epoch) Building() bool { return e.State != stateDeclaring && e.State != stateOpen }
+
+// IsOpen reports whether leases may grow.
+func (e *Epoch) IsOpen() bool { return e.State == stateOpen }
+
+// Undeclared lists the registered replicas that have not declared their leases yet.
+func (e *Epoch) Undeclared() (replicas []string) {
+	for r := range e.Members {
+		if !e.Declared[r] {
+			replicas = append(replicas, r)
+		}
+	}
+	slices.Sort(replicas)
+	return replicas
+}
+
+// Epoch reads it.
+func (k *Keeper) Epoch(ctx context.Context) (Epoch, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	fields, err := k.client.HGetAll(timed, contract.QuotaEpochKey).Result()
+	if err != nil {
+		return Epoch{}, unavailable("read epoch", ctx, err)
+	}
+	e := Epoch{State: fields["state"], Members: map[string]int64{}, Declared: map[string]bool{}, Nodes: map[string]bool{}}
+	e.Number, _ = strconv.ParseInt(fields["epoch"], 10, 64) // 0 if there is none
+	for name, value := range fields {
+		kind, id, _ := strings.Cut(name, ":")
+		switch kind {
+		case "m":
+			if base, err := strconv.ParseInt(value, 10, 64); err == nil {
+				e.Members[id] = base
+			}
+		case "d":
+			e.Declared[id] = value == fields["epoch"]
+		case "node":
+			e.Nodes[id] = value == fields["epoch"]
+		}
+	}
+	return e, nil
+}
+
+// Nodes returns the run ids of the Redis servers that hold records: one, or all masters of
+// a cluster. A server gets another one whenever it starts.
+func (k *Keeper) Nodes(ctx context.Context) ([]string, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	var mu sync.Mutex
+	var ids []string
+	ask := func(ctx context.Context, c *redis.Client) error {
+		info, err := c.Info(ctx, "server").Result()
+		if err != nil {
+			return err
+		}
+		id := runID(info)
+		if id == "" {
+			return errors.New("INFO has no run_id")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		ids = append(ids, id)
+		return nil
+	}
+	if err := eachMaster(timed, k.client, ask); err != nil {
+		return nil, unavailable("identify Redis", ctx, err)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// eachMaster calls do for every Redis server that takes writes, at the same time.
+func eachMaster(ctx context.Context, client redis.UniversalClient, do func(context.Context, *redis.Client) error) error {
+	switch c := client.(type) {
+	case *redis.ClusterClient:
+		return c.ForEachMaster(ctx, do)
+	case *redis.Client:
+		return do(ctx, c)
+	default:
+		return fmt.Errorf("unknown kind of client %T", c)
+	}
+}
+
+// Begin makes epoch the one that is being built, on Redis servers with the given run ids.
+// From its return on, replicas forget no events that were acknowledged later.
+func (k *Keeper) Begin(ctx context.Context, epoch int64, nodes []string) error {
+	values := []any{"epoch", epoch, "state", stateBuilding}
+	for _, id := range nodes {
+		values = append(values, "node:"+id, epoch)
+	}
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	_, err := k.client.TxPipelined(timed, func(p redis.Pipeliner) error {
+		p.Del(timed, contract.QuotaEpochKey)
+		p.HSet(timed, contract.QuotaEpochKey, values...)
+		return nil
+	})
+	if err != nil {
+		return unavailable("begin epoch", ctx, err)
+	}
+	return nil
+}
+
+// Record is what Postgres knows of one customer and period.
+type Record struct {
+	Account
+	Settled int64 // without the events above their replica's base
+}
+
+// Put makes records of an epoch where there are none, and tells those that are there of a
+// newer limit. It answers for each whether it was made. A record that this epoch had
+// before, and that is missing again, must not be made again: what replicas lease of it is
+// not known any more. Redis has lost data then, and a new epoch must begin.
+//
+// Once the epoch is open, leases grow as soon as there is a record. If Redis lost all its
+// data just before, though, replicas may believe for a moment that the epoch still holds.
+// So records are made sealed then, and opened when the epoch was found to hold after that.
+func (k *Keeper) Put(ctx context.Context, epoch int64, records []Record) ([]bool, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	state, err := k.expect(ctx, epoch)
+	if err != nil {
+		return nil, fmt.Errorf("put quota records: %w", err)
+	}
+	sealed := 0
+	if state == stateOpen {
+		sealed = 1
+	}
+	answers, err := k.each(ctx, k.put, records, func(r *Record) []any {
+		limit, version := knownLimit(r.Account)
+		end := max(time.Now().UnixMilli(), periodEnd(r.Account)) + recordKept.Milliseconds()
+		return []any{epoch, limit, version, min(max(r.Settled, 0), maxTokens), end, sealed}
+	})
+	if err != nil {
+		return nil, err
+	}
+	made := make([]bool, len(records))
+	var opening []Record
+	for i, n := range answers {
+		if n < 0 {
+			return nil, fmt.Errorf("put quota record of %s: %w: a newer epoch has begun", records[i].Customer, ErrUnavailable)
+		}
+		made[i] = n == 1
+		if made[i] && sealed == 1 {
+			opening = append(opening, records[i])
+		}
+	}
+	if len(opening) == 0 {
+		return made, nil
+	}
+	if _, err := k.expect(ctx, epoch); err != nil {
+		return nil, fmt.Errorf("open quota records: %w", err)
+	}
+	answers, err = k.each(ctx, k.open, opening, func(*Record) []any { return []any{epoch} })
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range answers {
+		if n != 1 {
+			return nil, fmt.Errorf("open quota record of %s: %w: it is gone", opening[i].Customer, ErrUnavailable)
+		}
+	}
+	return made, nil
+}
+
+// expect returns the state of an epoch, and fails if it is not the one that holds.
+func (k *Keeper) expect(ctx context.Context, epoch int64) (state string, err error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	values, err := k.client.HMGet(timed, contract.QuotaEpochKey, "epoch", "state").Result()
+	if err != nil {
+		return "", unavailable("read epoch", ctx, err)
+	}
+	if values[0] != strconv.FormatInt(epoch, 10) {
+		return "", fmt.Errorf("%w: the epoch is not %d any more", ErrUnavailable, epoch)
+	}
+	state, _ = values[1].(string)
+	return state, nil
+}
+
+// each runs a script for the key of each record.
+func (k *Keeper) each(ctx context.Context, script *redis.Script, records []Record, args func(*Record) []any) ([]int, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	keys := func(r *Record) []string { return []string{contract.QuotaKey(r.Customer, r.Period.ID)} }
+	calls := make([]*redis.Cmd, len(records))
+	// Its own error is that of its first failed call.
+	_, _ = k.client.Pipelined(timed, func(p redis.Pipeliner) error {
+		for i := range records {
+			calls[i] = script.EvalSha(timed, p, keys(&records[i]), args(&records[i])...)
+		}
+		return nil
+	})
+	answers := make([]int, len(records))
+	for i, call := range calls {
+		n, err := call.Int()
+		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			n, err = script.Run(timed, k.client, keys(&records[i]), args(&records[i])...).Int()
+		}
+		if err != nil {
+			return nil, unavailable("write quota record of "+records[i].Customer, ctx, err)
+		}
+		answers[i] = n
+	}
+	return answers, nil
+}
+
+// Declare ends the making of records: replicas may declare. bases are the registered
+// replicas; lost ones are told that they are.
+func (k *Keeper) Declare(ctx context.Context, epoch int64, bases map[string]int64, lost []string) error {
+	var values []any
+	for _, id := range slices.Sorted(maps.Keys(bases)) {
+		values = append(values, "m:"+id, bases[id])
+	}
+	for _, id := range lost {
+		values = append(values, "m:"+id, memberLost)
+	}
+	return k.setEpoch(ctx, epoch, append(values, "state", stateDeclaring)...)
+}
+
+// Open lets leases grow. Every registered replica must have declared.
+func (k *Keeper) Open(ctx context.Context, epoch int64) error {
+	return k.setEpoch(ctx, epoch, "state", stateOpen)
+}
+
+// Join puts a replica on the register of an epoch, with the number of its newest event
+// that records of the epoch contain. The register in Postgres comes first.
+func (k *Keeper) Join(ctx context.Context, epoch int64, replica string, base int64) error {
+	return k.setEpoch(ctx, epoch, "m:"+replica, base)
+}
+
+// joinScript sets fields of the epoch that is expected, and of no other.
+//
+//	KEYS[1] QuotaEpochKey
+//	ARGV: epoch, field, value, …
+const joinScript = `
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1
+`
+
+// setEpoch sets fields, given as names and values, in their order.
+func (k *Keeper) setEpoch(ctx context.Context, epoch int64, fields ...any) error {
+	// Lua unpacks some thousands of values at most.
+	for some := range slices.Chunk(fields, 2000) {
+		if err := k.setSome(ctx, epoch, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *Keeper) setSome(ctx context.Context, epoch int64, fields []any) error {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	n, err := k.join.Run(timed, k.client, []string{contract.QuotaEpochKey}, append([]any{epoch}, fields...)...).Int()
+	if err != nil {
+		return unavailable("set epoch", ctx, err)
+	}
+	if n == 0 {
+		return fmt.Errorf("set epoch: %w: it is not %d any more", ErrUnavailable, epoch)
+	}
+	return nil
+}
+
+// Beat is the last sign of life of a replica.
+type Beat struct {
+	At      time.Time // by its own clock
+	Life    uint64
+	Last    int64 // number of the newest event in its journal
+	Retired bool
+}
+
+// Beats returns the last sign of life of each replica that Redis knows of.
+func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	all, err := k.client.HGetAll(timed, contract.QuotaBeatsKey).Result()
+	if err != nil {
+		return nil, unavailable("read beats", ctx, err)
+	}
+	beats := make(map[string]Beat, len(all))
+	for replica, text := range all {
+		var at int64
+		var b Beat
+		var state string
+		if _, err := fmt.Sscanf(strings.ReplaceAll(text, "|", " "), "%d %d %d %s", &at, &b.Life, &b.Last, &state); err == nil {
+			b.At, b.Retired = time.UnixMilli(at), state == beatRetired
+			beats[replica] = b
+		}
+	}
+	return beats, nil
+}
+
+// Retire takes a replica off the register if its last beat says that it has retired. It
+// reports whether it has; Postgres must be told only then, since it may have come back.
+//
+// It leases nothing any more, and all its events are settled in the records. But records
+// that are made later, in a new epoch, know only what is in Postgres, and nobody settles
+// the rest anew. So call it once Postgres has its events up to Beat.Last.
+func (k *Keeper) Retire(ctx context.Context, replica string) (bool, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	n, err := k.retire.Run(timed, k.client, []string{contract.QuotaEpochKey, contract.QuotaBeatsKey}, replica, "|"+beatRetired).Int()
+	if err != nil {
+		return false, unavailable("retire replica "+replica, ctx, err)
+	}
+	return n == 1, nil
+}
+
+// retireScript forgets a replica that has retired. A life that begins beats before it
+// reads the register.
+//
+//	KEYS[1] QuotaEpochKey, KEYS[2] QuotaBeatsKey
+//	ARGV: replica, end of a beat that says so
+const retireScript = `
+local beat = redis.call('HGET', KEYS[2], ARGV[1])
+if not beat or string.sub(beat, -#ARGV[2]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1], 'd:' .. ARGV[1])
+return 1
+`
+
+// Shut tells a lost replica that it is: it serves nothing from then on, if it still lives.
+func (k *Keeper) Shut(ctx context.Context, epoch int64, replica string) error {
+	return k.setEpoch(ctx, epoch, "m:"+replica, memberLost)
+}
+
+// Release frees what a lost replica leases of the accounts, and shuts it out of their
+// records. It returns how many tokens that were.
+func (k *Keeper) Release(ctx context.Context, replica string, accounts []Account) (int64, error) {
+	var sum int64
+	for _, a := range accounts {
+		timed, cancel := context.WithTimeout(ctx, k.timeout)
+		n, err := k.lose.Run(timed, k.client, []string{contract.QuotaKey(a.Customer, a.Period.ID)}, replica).Int64()
+		cancel()
+		if err != nil {
+			return sum, unavailable("free leases of replica "+replica, ctx, err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// SetLimit tells the record of acct of its limit, if that is newer and there is a record,
+// and asks replicas to return what they do not use of it.
+func (k *Keeper) SetLimit(ctx context.Context, acct Account) error {
+	limit, version := knownLimit(acct)
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	if err := k.limit.Run(timed, k.client, []string{contract.QuotaKey(acct.Customer, acct.Period.ID)}, limit, version).Err(); err != nil {
+		return unavailable("set limit", ctx, err)
+	}
+	if err := k.client.Publish(timed, contract.RecallChannel, acct.Customer+" "+acct.Period.ID).Err(); err != nil {
+		return unavailable("set limit", ctx, err)
+	}
+	return nil
+}
+
+// Usage reads the record of acct. Without one it has the limit of acct and no use.
+func (k *Keeper) Usage(ctx context.Context, acct Account) (Usage, error) {
+	u, _, err := readUsage(ctx, k.client, k.timeout, acct, "")
+	return u, err
+}
+
+// Missing returns the records that replicas did not find, as customer and period.
+func (k *Keeper) Missing(ctx context.Context) ([][2]string, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	names, err := k.client.SMembers(timed, contract.QuotaMissingKey).Result()
+	if err != nil {
+		return nil, unavailable("read missing records", ctx, err)
+	}
+	out := make([][2]string, 0, len(names))
+	for _, n := range names {
+		c, p, _ := strings.Cut(n, " ")
+		out = append(out, [2]string{c, p})
+	}
+	return out, nil
+}
+
+// Found takes a record off the list of missing ones.
+func (k *Keeper) Found(ctx context.Context, customer, period string) error {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	if err := k.client.SRem(timed, contract.QuotaMissingKey, customer+" "+period).Err(); err != nil {
+		return unavailable("forget missing record", ctx, err)
+	}
+	return nil
+}
+
+// readUsage also returns the number of the replica's last event that is settled, 0 if none is.
+func readUsage(ctx context.Context, client redis.UniversalClient, timeout time.Duration, acct Account, replica string) (u Usage, mark int64, err error) {
+	timed, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	fields, err := client.HMGet(timed, contract.QuotaKey(acct.Customer, acct.Period.ID), "limit", "limit_version", "settled", "leased", "w:"+replica).Result()
+	if err != nil {
+		return u, 0, unavailable("read usage", ctx, err)
+	}
+	var n [5]int64
+	for i, f := range fields {
+		s, ok := f.(string)
+		if !ok {
+			n[i] = -1
+			continue
+		}
+		if n[i], err = strconv.ParseInt(s, 10, 64); err != nil {
+			return u, 0, fmt.Errorf("read usage of %s: %w", acct.Customer, err)
+		}
+	}
+	u = Usage{Customer: acct.Customer, PeriodID: acct.Period.ID, Limit: n[0], Settled: max(n[2], 0), Held: max(n[3], 0)}
+	if limit, version := knownLimit(acct); n[0] < 0 || version > n[1] {
+		u.Limit = limit
+	}
+	return u, max(n[4], 0), nil
+}
+
+func knownLimit(acct Account) (limit, version int64) {
+	return min(max(acct.Limit, 0), maxTokens), max(acct.LimitVersion, 0)
+}
+
+func periodEnd(acct Account) int64 {
+	if acct.Period.End.IsZero() {
+		return 0
+	}
+	return max(acct.Period.End.UnixMilli(), 0)
+}
