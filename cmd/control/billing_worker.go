@@ -71,6 +71,9 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	})
 }
 
+// redisTimeout bounds one exchange with Redis.
+const redisTimeout = 2 * time.Second
+
 func (s *workerSettings) validate() error {
 	_, redisErr := redisOptions(s.redis)
 	errs := []error{
@@ -132,9 +135,7 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	}
 	defer st.Close()
 
-	limits := quota.NewRedisLedger(client, quota.RedisOptions{Replica: control.NewID("w"), Timeout: 2 * time.Second, Logger: log})
-	defer func() { _ = limits.Close(context.Background()) }() // it settles nothing
-	service := &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: limits}
+	service := &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: quota.NewKeeper(client, redisTimeout)}
 	opts := s.ledger
 	opts.Logger, opts.Registerer = log, registry
 	ledger, err := billing.NewLedger(reader, st, opts)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"os"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
-	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
@@ -34,7 +32,7 @@ type app struct {
 // session is one command's open connections.
 type session struct {
 	store   *store.Store
-	limits  *quota.RedisLedger
+	limits  *quota.Keeper
 	service *customers.Service
 	redis   *redis.Client
 }
@@ -94,10 +92,7 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	options.DialerRetries = 1
 	redis.SetLogger(redisLog{}) // failures are reported by the commands that they hit
 	client := redis.NewClient(options)
-	// The ledger only reads and sets limits here: it holds and settles nothing.
-	limits := quota.NewRedisLedger(client, quota.RedisOptions{
-		Replica: control.NewID("ctl"), Timeout: redisTimeout, Logger: slog.New(slog.DiscardHandler),
-	})
+	limits := quota.NewKeeper(client, redisTimeout)
 	return &session{
 		store: st, limits: limits, redis: client,
 		service: &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: limits},
@@ -109,9 +104,6 @@ type redisLog struct{}
 func (redisLog) Printf(context.Context, string, ...any) {}
 
 func (s *session) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = s.limits.Close(ctx) // nothing was settled
 	_ = s.redis.Close()
 	s.store.Close()
 }
