@@ -27,8 +27,9 @@ type GrantPublisher interface {
 	Rebuild(ctx context.Context, seq int64, do func(context.Context) error) error
 }
 
-// LimitSetter tells the records in Redis of limits; see limits.Records.
+// LimitSetter looks after the limits' records in Redis; see limits.Records.
 type LimitSetter interface {
+	Ensure(ctx context.Context, customer, period string) error
 	SetLimit(ctx context.Context, acct quota.Account) error
 }
 
