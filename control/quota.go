@@ -35,7 +35,8 @@ func (r *QuotaRecord) Key() QuotaKey { return QuotaKey{r.CustomerID, r.Period.ID
 type Member struct {
 	ID       string
 	Lost     bool
-	Retiring bool // it is about to be taken off the register
+	Retiring bool  // it is about to be taken off the register
+	Acked    int64 // all of its events up to this number are in Postgres
 	// InEpoch says that the epoch asked for has a base for it, which is Base.
 	InEpoch bool
 	Base    int64

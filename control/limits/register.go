@@ -61,6 +61,12 @@ func (r *register) member(ctx context.Context, m control.Member) error {
 	switch {
 	case m.Lost:
 		return r.lost(ctx, m, joined)
+	case beats && beat.Retired && m.Acked < beat.Last:
+		// Should Redis lose its data now, only its journal has what Postgres lacks.
+		if r.say("retiring " + m.ID) {
+			r.log.Info("a replica has retired and stays registered until Postgres has all its events", "replica", m.ID, "acked", m.Acked, "last", beat.Last)
+		}
+		return nil
 	case beats && beat.Retired:
 		return r.retire(ctx, m)
 	case m.Retiring && !beats && !joined:

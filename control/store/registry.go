@@ -31,7 +31,7 @@ func (s *Store) Members(ctx context.Context, epoch int64) ([]control.Member, err
 
 func members(ctx context.Context, q querier, epoch int64) ([]control.Member, error) {
 	rows, _ := q.Query(ctx, `
-		SELECT r.id, r.status = 'lost', r.retiring, b.base IS NOT NULL, coalesce(b.base, 0),
+		SELECT r.id, r.status = 'lost', r.retiring, r.acked_seq, b.base IS NOT NULL, coalesce(b.base, 0),
 			r.free_at IS NOT NULL, r.status = 'lost' AND coalesce(r.free_at > now(), true),
 			r.status = 'lost' AND coalesce(r.free_at < now() - make_interval(secs => $2), false)
 		FROM replicas r LEFT JOIN quota_bases b ON b.epoch = $1 AND b.replica = r.id AND b.member
