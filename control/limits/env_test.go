@@ -155,6 +155,22 @@ func (e *env) customer(limit int64) quota.Account {
 	return quota.Account{Customer: id, Period: p.Period(), Limit: p.LimitTokens, LimitVersion: p.LimitVersion}
 }
 
+// setLimit changes the limit of a, as an operator does: first in Postgres, then in Redis.
+func (e *env) setLimit(r *limits.Records, a *quota.Account, limit int64) {
+	e.t.Helper()
+	err := e.store.InTx(context.Background(), func(tx *store.Tx) error {
+		p, err := tx.SetLimit(context.Background(), a.Customer, a.Period.ID, limit)
+		a.Limit, a.LimitVersion = p.LimitTokens, p.LimitVersion
+		return err
+	})
+	if err == nil {
+		err = r.SetLimit(context.Background(), *a)
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
 // event returns an event of a.
 func event(replica string, seq int64, a quota.Account, settled int64) contract.Event {
 	return contract.Event{

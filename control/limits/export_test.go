@@ -9,3 +9,9 @@ func (o Options) WithStep(step func(name string) error) Options {
 
 // GraceMargin is added to the grace.
 const GraceMargin = graceMargin
+
+// WithLook returns o with a function that is called whenever the leader has looked.
+func (o Options) WithLook(look func()) Options {
+	o.looked = look
+	return o
+}

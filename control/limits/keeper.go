@@ -34,8 +34,9 @@ type Options struct {
 	Registerer prometheus.Registerer
 
 	// step, in tests, is called at each named step; an error ends Run there and then, as
-	// a kill would.
-	step func(name string) error
+	// a kill would. looked is called after each look.
+	step   func(name string) error
+	looked func()
 }
 
 func (o *Options) setDefaults() {
@@ -52,6 +53,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.step == nil {
 		o.step = func(string) error { return nil }
+	}
+	if o.looked == nil {
+		o.looked = func() {}
 	}
 }
 
@@ -174,6 +178,7 @@ func (k *Keeper) lead(ctx context.Context, l *store.Leader) error {
 	failed := ""
 	for {
 		open, err := k.look(ctx, l)
+		k.opts.looked()
 		if errors.As(err, &errKilled{}) || ctx.Err() != nil {
 			return err
 		}
