@@ -256,6 +256,7 @@ type replica struct {
 	e       *env
 	plain   *redis.Client
 	guarded *redis.Client
+	billing context.Context
 	unbill  context.CancelFunc
 	billed  chan struct{}
 }
@@ -279,18 +280,22 @@ func (e *env) replicaSoon(j *journal) *replica {
 		j = &journal{name: fmt.Sprintf("r%d", e.serial), changed: make(chan struct{})}
 	}
 	j = j.reopen()
-	r := &replica{journal: j, e: e, plain: e.redis.Client(), billed: make(chan struct{})}
+	r := &replica{journal: j, e: e, plain: e.redis.Client()}
 	r.guarded = redis.NewClient(&redis.Options{Addr: e.redis.Addr, ContextTimeoutEnabled: true, OnConnect: quota.NewGuard(r.plain).Check})
 	e.t.Cleanup(func() { _ = r.guarded.Close() })
 	r.Leases = quota.NewLeases(r.plain, r.guarded, j, quota.Options{
 		Timeout: 5 * time.Second, SettleEvery: 10 * time.Millisecond, FollowEvery: 20 * time.Millisecond, ReturnAfter: 200 * time.Millisecond,
 		Grace: time.Minute, Logger: slog.New(slog.NewTextHandler(e.log, nil)),
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	r.unbill = cancel
-	go r.bill(ctx)
+	r.startBilling()
 	e.t.Cleanup(r.kill)
 	return r
+}
+
+func (r *replica) startBilling() {
+	r.billing, r.unbill = context.WithCancel(context.Background())
+	r.billed = make(chan struct{})
+	go r.bill(r.billing)
 }
 
 // bill carries events to Postgres, and has the journal forget what is there.
@@ -348,11 +353,11 @@ func (r *replica) reserve(a quota.Account, tokens int64) quota.Hold {
 		if answer.Verdict == quota.Unknown {
 			var err error
 			if answer, err = r.Reserve(context.Background(), a, tokens); err != nil {
-				return err
+				return fmt.Errorf("%w\n%s", err, r.e.log)
 			}
 		}
 		if answer.Verdict != quota.Granted {
-			return fmt.Errorf("verdict %d: %+v", answer.Verdict, answer)
+			return fmt.Errorf("verdict %d: %+v\n%s", answer.Verdict, answer, r.e.log)
 		}
 		hold = answer.Hold
 		return nil
@@ -367,6 +372,15 @@ func (r *replica) retire() {
 	defer cancel()
 	if err := r.Close(ctx); err != nil {
 		r.e.t.Errorf("close: %v", err)
+	}
+	if r.billing.Err() == nil {
+		until(r.e.t, "Postgres has all events", func() error {
+			acked, err := r.e.store.Acked(ctx)
+			if err == nil && acked[r.name] != r.Last() {
+				err = fmt.Errorf("%d of %d", acked[r.name], r.Last())
+			}
+			return err
+		})
 	}
 	r.kill()
 }

@@ -63,11 +63,7 @@ func TestRedisLosesEverything(t *testing.T) {
 				t.Errorf("members %v", after.Members)
 			}
 			r1.spend(held, 5)
-			r2.unbill()
-			r2.billed = make(chan struct{})
-			ctx, cancel := context.WithCancel(context.Background())
-			r2.unbill = cancel
-			go r2.bill(ctx)
+			r2.startBilling()
 			load(5)
 			until(t, "all is settled", func() error { return flushed(r1, r2) })
 			e.awaitAgreement(accounts...)
