@@ -191,6 +191,17 @@ func startWith(t testing.TB, plain, guarded redis.UniversalClient, d *disk, o qu
 	return r
 }
 
+// untilOpen waits until leases may grow in an epoch that is not older than number.
+func (r *replica) untilOpen(t testing.TB, number int64) {
+	t.Helper()
+	until(t, "leases may grow", func() error {
+		if s := r.Stats(); s.Epoch < number || !s.Open {
+			return fmt.Errorf("%+v, ready: %v", s, r.Ready())
+		}
+		return nil
+	})
+}
+
 // kill ends the life as SIGKILL would; no harm if it has ended.
 func (r *replica) kill() {
 	quota.Kill(r.Leases)

@@ -95,7 +95,6 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read epoch: register has %q: %w", member, err)
 	}
-	l.confirmed.Store(max(int64(asked), 1))
 	if epoch > mine && state != stateBuilding {
 		if err := l.enter(ctx, epoch, base, state); err != nil {
 			return err
@@ -104,6 +103,7 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	if state == stateOpen && l.epoch.Load() == epoch {
 		l.open.Store(true)
 	}
+	l.confirmed.Store(max(int64(asked), 1)) // last: who is ready can serve
 	return nil
 }
 

@@ -217,6 +217,7 @@ func (l *Leases) Forgettable(ctx context.Context) (int64, error) {
 // Stats is the state of a replica's leases, for metrics.
 type Stats struct {
 	Epoch     int64
+	Open      bool          // leases may grow
 	Accounts  int           // that are known
 	Leased    int64         // tokens leased
 	Held      int64         // of them, held by requests in flight
@@ -227,7 +228,7 @@ type Stats struct {
 
 // Stats returns the state of the moment.
 func (l *Leases) Stats() Stats {
-	s := Stats{Epoch: l.epoch.Load(), Heard: -1}
+	s := Stats{Epoch: l.epoch.Load(), Open: l.open.Load(), Heard: -1}
 	if c := l.confirmed.Load(); c != 0 {
 		s.Heard = l.now() - time.Duration(c)
 	}
