@@ -11,12 +11,13 @@ import (
 
 // Shut notes that a lost replica, if it lives, cannot know of the epoch any more, from
 // now on, and returns when nothing that it leased is usable: a grace after that, or after
-// its last sign of life was new, if beat is still that one.
+// its last sign of life was new, if beat is still that one. A later time that was
+// returned before stays.
 func (s *Store) Shut(ctx context.Context, replica string, beat control.Beat, grace time.Duration) (time.Time, error) {
 	var free time.Time
 	err := s.pool.QueryRow(ctx, `
-		UPDATE replicas r SET shut_at = now(), free_at = make_interval(secs => $2) + coalesce(
-			(SELECT b.seen_at FROM replica_beats b WHERE b.replica = r.id AND b.life = $3 AND b.beat_at = $4), now())
+		UPDATE replicas r SET shut_at = now(), free_at = greatest(r.free_at, make_interval(secs => $2) + coalesce(
+			(SELECT b.seen_at FROM replica_beats b WHERE b.replica = r.id AND b.life = $3 AND b.beat_at = $4), now()))
 		WHERE id = $1 AND status = 'lost' RETURNING free_at`, replica, grace.Seconds(), beat.Life, beat.At).Scan(&free)
 	return free.UTC(), explain("shut replica "+replica, err)
 }
