@@ -205,14 +205,13 @@ func (w *world) start(opts ...option) *replica {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reg := prometheus.NewRegistry()
 	qopts := w.quota
 	qopts.Timeout, qopts.Grace, qopts.Logger = time.Duration(cfg.Timeouts.Redis), time.Duration(cfg.Timeouts.Grace), log
 	j, err := journal.Open(cfg.JournalDir, journal.Options{Slots: cfg.Limits.JournalSlots, LogBytes: cfg.Limits.JournalBytes, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replica{w: w, cache: cache, journal: j, metrics: proxy.NewMetrics(reg), name: j.Replica(), leases: quota.NewLeases(rdb, w.guarded(), j, qopts)}
+	r := &replica{w: w, cache: cache, journal: j, metrics: metrics, name: j.Replica(), leases: quota.NewLeases(rdb, w.guarded(), j, qopts)}
 	r.meter = meter.New(rdb, j, r.leases, meter.Options{Logger: log, Resend: time.Hour}) // nobody acknowledges here
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: name, Logger: log})
 	r.Server, err = proxy.New(cfg, proxy.Deps{

@@ -20,12 +20,12 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
-	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // workerSettings are the knobs of the billing-worker.
@@ -37,6 +37,7 @@ type workerSettings struct {
 	publishEvery time.Duration
 	renewEvery   time.Duration
 	keepChanges  time.Duration
+	replicaGrace time.Duration
 	ledger       billing.Options
 }
 
@@ -47,7 +48,8 @@ func billingWorkerCommand(getenv func(string) string) *cobra.Command {
 		Short: "Write what was used to Postgres, and publish changes of grants and limits",
 		Long: `billing-worker reads usage events from Redis and writes each of them to Postgres,
 once; publishes changes of grants and limits that were committed and not yet
-published, and all of them when Redis has lost its data; and opens the next period of
+published, and all of them when Redis has lost its data; makes the records that limits
+are leased from, and all of them anew after such a loss; and opens the next period of
 customers whose last one has ended.
 
 Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
@@ -61,6 +63,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published, and whether Redis still has those that were")
 	f.DurationVar(&s.renewEvery, "renew-every", 5*time.Second, "how often to look for customers whose period has ended")
 	f.DurationVar(&s.keepChanges, "keep-published-changes", 14*24*time.Hour, "how long to keep published changes in Postgres")
+	f.DurationVar(&s.replicaGrace, "replica-grace", 10*time.Second, "the longest grace of any token-proxy: how long one that hears nothing from Redis goes on")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
 	f.DurationVar(&s.ledger.ClaimIdle, "ledger-claim-idle", 30*time.Second, "how long an entry may be pending before it is taken from a worker that seems dead")
@@ -82,6 +85,7 @@ func (s *workerSettings) validate() error {
 		positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
 		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
 		positive("ledger-acked-every", s.ledger.AckedEvery),
+		positive("replica-grace", s.replicaGrace),
 	}
 	if s.ledger.ReadEntries <= 0 || s.ledger.TxEvents <= 0 {
 		errs = append(errs, errors.New("--ledger-read-entries and --ledger-tx-events must be positive"))
@@ -130,9 +134,11 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	}
 	defer st.Close()
 
-	limits := quota.NewRedisLedger(client, quota.RedisOptions{Replica: control.NewID("w"), Timeout: 2 * time.Second, Logger: log})
-	defer func() { _ = limits.Close(context.Background()) }() // it settles nothing
-	service := &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: limits}
+	keeper, err := limits.NewKeeper(st, client, limits.Options{Grace: s.replicaGrace, Logger: log, Registerer: registry})
+	if err != nil {
+		return err
+	}
+	service := &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: keeper}
 	opts := s.ledger
 	opts.Logger, opts.Registerer = log, registry
 	ledger, err := billing.NewLedger(reader, st, opts)
@@ -143,10 +149,11 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	ready.set(func(ctx context.Context) error { return errors.Join(ledger.Ready(), st.Ping(ctx)) })
+	ready.set(func(ctx context.Context) error { return errors.Join(ledger.Ready(), st.Ping(ctx)) }, keeper.Note)
 
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return ledger.Run(ctx) })
+	work.Go(func() error { return keeper.Run(ctx) })
 	work.Go(func() error {
 		every(ctx, s.publishEvery, log, "publish pending changes", service.PublishPending)
 		return nil

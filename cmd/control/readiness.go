@@ -10,22 +10,32 @@ import (
 
 // readiness answers /readyz. Until set was called the process is starting.
 type readiness struct {
-	check atomic.Pointer[func(context.Context) error]
+	ready atomic.Pointer[ready]
 }
 
-func (r *readiness) set(check func(context.Context) error) { r.check.Store(&check) }
+type ready struct {
+	check func(context.Context) error
+	note  func() string // what to say although the process is ready; "" for nothing
+}
+
+func (r *readiness) set(check func(context.Context) error, note func() string) {
+	r.ready.Store(&ready{check, note})
+}
 
 func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	check := r.check.Load()
-	if check == nil {
+	now := r.ready.Load()
+	if now == nil {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
 		return
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), 2*time.Second)
 	defer cancel()
-	if err := (*check)(ctx); err != nil {
+	if err := now.check(ctx); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ready")
+	if note := now.note(); note != "" {
+		fmt.Fprintln(w, "note:", note)
+	}
 }

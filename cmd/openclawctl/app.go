@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"os"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
-	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
@@ -35,7 +33,7 @@ type app struct {
 // session is one command's open connections.
 type session struct {
 	store   *store.Store
-	limits  *quota.RedisLedger
+	limits  *quota.Keeper
 	service *customers.Service
 	redis   redis.UniversalClient
 }
@@ -92,10 +90,7 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	redis.SetLogger(redisLog{}) // failures are reported by the commands that they hit
 	// The service has its own policy of repeating.
 	client := target.Open(redisclient.Options{Timeout: redisTimeout, MaxRetries: -1, DialerRetries: 1})
-	// The ledger only reads and sets limits here: it holds and settles nothing.
-	limits := quota.NewRedisLedger(client, quota.RedisOptions{
-		Replica: control.NewID("ctl"), Timeout: redisTimeout, Logger: slog.New(slog.DiscardHandler),
-	})
+	limits := quota.NewKeeper(client, redisTimeout)
 	return &session{
 		store: st, limits: limits, redis: client,
 		service: &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: limits},
@@ -107,9 +102,6 @@ type redisLog struct{}
 func (redisLog) Printf(context.Context, string, ...any) {}
 
 func (s *session) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = s.limits.Close(ctx) // nothing was settled
 	_ = s.redis.Close()
 	s.store.Close()
 }

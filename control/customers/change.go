@@ -23,17 +23,24 @@ type change struct {
 // change runs do in a transaction that has locked the customer and made sure that its
 // present period is open, and then publishes what do put into the outbox.
 func (s *Service) change(ctx context.Context, customerID string, do func(*change) error) error {
-	outbox, err := s.commit(ctx, customerID, s.withPeriod(ctx, do))
+	outbox, period, err := s.commit(ctx, customerID, s.withPeriod(ctx, do))
 	if err != nil {
 		return err
 	}
-	return s.publishNow(ctx, outbox)
+	// Who has the grant may be served: the limit's record comes first. Without it the
+	// proxies ask for it themselves, and refuse until it is there.
+	ensured := s.Limits.Ensure(ctx, customerID, period)
+	err = s.publishNow(ctx, outbox)
+	if err == nil && ensured != nil {
+		err = fmt.Errorf("%w: %w", ErrUnpublished, ensured)
+	}
+	return err
 }
 
 // locked is change without a period: what must work whatever is wrong with the
 // customer's tier or periods.
 func (s *Service) locked(ctx context.Context, customerID string, do func(*change) error) error {
-	outbox, err := s.commit(ctx, customerID, do)
+	outbox, _, err := s.commit(ctx, customerID, do)
 	if err != nil {
 		return err
 	}
@@ -51,8 +58,8 @@ func (s *Service) withPeriod(ctx context.Context, do func(*change) error) func(*
 }
 
 // commit runs do in a transaction that has locked the customer, and returns what is to
-// be published.
-func (s *Service) commit(ctx context.Context, customerID string, do func(*change) error) (outbox []int64, err error) {
+// be published and the id of the present period, if do needed one.
+func (s *Service) commit(ctx context.Context, customerID string, do func(*change) error) (outbox []int64, period string, err error) {
 	err = s.Store.InTx(ctx, func(tx *store.Tx) error {
 		c := &change{tx: tx, tiers: s.Tiers}
 		var err error
@@ -62,10 +69,10 @@ func (s *Service) commit(ctx context.Context, customerID string, do func(*change
 		if err := do(c); err != nil {
 			return err
 		}
-		outbox = c.outbox
+		outbox, period = c.outbox, c.period.ID
 		return nil
 	})
-	return outbox, err
+	return outbox, period, err
 }
 
 // openPeriod finds the present period, or opens it if the last one has ended: in the

@@ -49,7 +49,7 @@ func (s *Service) RenewDue(ctx context.Context) (int, error) {
 		for _, d := range due {
 			after = d
 			// Entering a change opens the period.
-			outbox, err := s.commit(ctx, d.ID, s.withPeriod(ctx, func(*change) error { return nil }))
+			outbox, period, err := s.commit(ctx, d.ID, s.withPeriod(ctx, func(*change) error { return nil }))
 			if err != nil {
 				fail(fmt.Errorf("renew customer %s: %w", d.ID, err))
 			} else {
@@ -60,7 +60,7 @@ func (s *Service) RenewDue(ctx context.Context) (int, error) {
 			}
 			// While Redis is away a try for each would cost the others their turn.
 			if err == nil && publishing && len(outbox) > 0 {
-				if err := s.publishOnce(ctx, outbox); err != nil {
+				if err := s.publishOnce(ctx, d.ID, period, outbox); err != nil {
 					publishing = false
 					fail(fmt.Errorf("renew customer %s: %w: %w", d.ID, ErrUnpublished, err))
 				}
@@ -72,9 +72,12 @@ func (s *Service) RenewDue(ctx context.Context) (int, error) {
 	}
 }
 
-func (s *Service) publishOnce(ctx context.Context, ids []int64) error {
+func (s *Service) publishOnce(ctx context.Context, customer, period string, ids []int64) error {
 	ctx, cancel := context.WithTimeout(ctx, renewPublish)
 	defer cancel()
+	if err := s.Limits.Ensure(ctx, customer, period); err != nil {
+		return err
+	}
 	_, _, err := s.publishSome(ctx, ids, len(ids))
 	return err
 }

@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
-	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // ErrRepublishing says that another process is republishing just now.
@@ -24,8 +21,6 @@ const (
 	// reloadEvery is how often readers are told to read anew while grants are stored, so
 	// that those that are there already need not wait for the last.
 	reloadEvery = time.Second
-	// restoring is how many limits are restored at the same time.
-	restoring = 8
 	// republishErrors is how many skipped tokens are told of.
 	republishErrors = 5
 )
@@ -39,9 +34,9 @@ type Republished struct {
 	Skipped int `json:"skipped"`
 }
 
-// RepublishAll writes to Redis the grants of all tokens and what is settled in the
-// present periods of all customers, as Postgres has them. What Redis has and Postgres
-// does not stays, newer grants and revocations too. It returns ErrRepublishing if
+// RepublishAll writes to Redis the grants of all tokens, as Postgres has them. What
+// Redis has and Postgres does not stays, newer grants and revocations too. Limits and
+// what was used of them are package limits' business. It returns ErrRepublishing if
 // another process is at it. Tokens that are skipped are no failure of the whole, but
 // the error tells of them.
 func (s *Service) RepublishAll(ctx context.Context) (Republished, error) {
@@ -109,10 +104,6 @@ func (s *Service) republish(ctx context.Context) (done Republished, skipped, err
 	}
 	reloaded := time.Now()
 	err = s.eachPage(ctx, func(page []store.CustomerState) error {
-		// Limits come first: who has the grant may be served.
-		if err := s.restorePage(ctx, page); err != nil {
-			return err
-		}
 		var entries []feed.Entry
 		for _, c := range page {
 			for _, t := range c.Tokens {
@@ -174,35 +165,6 @@ func (s *Service) storeGrants(ctx context.Context, entries []feed.Entry, skip fu
 		}
 	}
 	return s.publishNow(ctx, added)
-}
-
-// RestoreLimits writes to Redis what is settled in the present periods of all customers
-// as Postgres has it, where that is more than Redis has. Call it some time after
-// RepublishLost has found a loss: what was used shortly before it, or across it, comes
-// to Postgres only then, and never to Redis.
-func (s *Service) RestoreLimits(ctx context.Context) error {
-	err := s.eachPage(ctx, func(page []store.CustomerState) error { return s.restorePage(ctx, page) })
-	if err != nil {
-		return fmt.Errorf("restore limits: %w", err)
-	}
-	return nil
-}
-
-func (s *Service) restorePage(ctx context.Context, page []store.CustomerState) error {
-	var work errgroup.Group
-	work.SetLimit(restoring)
-	for _, c := range page {
-		p := c.Period
-		if p.ID == "" {
-			continue
-		}
-		work.Go(func() error {
-			return s.Limits.Restore(ctx, quota.Account{
-				Customer: p.CustomerID, Period: p.Period(), Limit: p.LimitTokens, LimitVersion: p.LimitVersion,
-			}, p.Totals.Settled)
-		})
-	}
-	return work.Wait()
 }
 
 func (s *Service) eachPage(ctx context.Context, do func([]store.CustomerState) error) error {

@@ -27,10 +27,10 @@ type GrantPublisher interface {
 	Rebuild(ctx context.Context, seq int64, do func(context.Context) error) error
 }
 
-// LimitSetter tells the quota ledger of limits; see quota.RedisLedger.
+// LimitSetter looks after the limits' records in Redis; see limits.Records.
 type LimitSetter interface {
+	Ensure(ctx context.Context, customer, period string) error
 	SetLimit(ctx context.Context, acct quota.Account) error
-	Restore(ctx context.Context, acct quota.Account, settled int64) error
 }
 
 // Service changes customers. Its fields are set once; it is safe for concurrent use.

@@ -30,7 +30,7 @@ type env struct {
 	redis  *testenv.RedisServer
 	client *redis.Client
 	pg     *testenv.PostgresServer
-	limits *quota.RedisLedger
+	limits *quota.Keeper
 }
 
 func newEnv(t *testing.T) *env {
@@ -53,8 +53,7 @@ func newEnv(t *testing.T) *env {
 		t.Fatal(err)
 	}
 	e.client = e.redis.Client()
-	e.limits = quota.NewRedisLedger(e.client, quota.RedisOptions{Replica: "test", Timeout: time.Second})
-	t.Cleanup(func() { _ = e.limits.Close(context.Background()) })
+	e.limits = quota.NewKeeper(e.client, time.Second)
 	e.Service = &customers.Service{
 		Store: st, Tiers: table, Grants: feed.NewPublisher(e.client), Limits: e.limits, Hasher: hasher,
 		PublishWithin: 300 * time.Millisecond,

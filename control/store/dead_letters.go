@@ -102,6 +102,12 @@ func (s *Store) ReplayDeadLetter(ctx context.Context, actor string, id int64, de
 		if _, err := tx.tx.Exec(ctx, `UPDATE dead_letters SET replayed_at = $2 WHERE id = $1`, id, w.now); err != nil {
 			return err
 		}
+		if w.result.Inserted > 0 {
+			// Records that were made before lack it, and its replica has settled all up to it.
+			if err := tx.RequestRepair(ctx, deadLetterName(id)+" was replayed"); err != nil {
+				return err
+			}
+		}
 		detail := map[string]any{
 			"inserted": w.result.Inserted, "duplicates": w.result.Duplicates, "parked": len(w.result.Parked), "reason": d.Reason,
 		}
@@ -120,6 +126,10 @@ func (s *Store) DropDeadLetter(ctx context.Context, actor string, id int64, reas
 			return err
 		}
 		if _, err := tx.tx.Exec(ctx, `UPDATE dead_letters SET dropped_at = $2 WHERE id = $1`, id, s.now().UTC()); err != nil {
+			return err
+		}
+		// Records whose replica has settled it contain what will never be billed.
+		if err := tx.RequestRepair(ctx, deadLetterName(id)+" was dropped"); err != nil {
 			return err
 		}
 		detail := map[string]any{"reason": reason, "parked_because": d.Reason}

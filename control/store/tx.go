@@ -156,7 +156,7 @@ func (t *Tx) FirstPeriodStart(ctx context.Context, customer string) (time.Time, 
 // SetLimit changes the limit of a period and raises its version.
 func (t *Tx) SetLimit(ctx context.Context, customer, period string, tokens int64) (control.UsagePeriod, error) {
 	rows, _ := t.tx.Query(ctx, `
-		UPDATE usage_periods SET limit_tokens = $3, limit_version = limit_version + 1, updated_at = now()
+		UPDATE usage_periods SET limit_tokens = $3, limit_version = limit_version + 1, limit_set_at = clock_timestamp(), updated_at = now()
 		WHERE customer_id = $1 AND period_id = $2 AND starts_at IS NOT NULL
 		RETURNING `+periodColumns, customer, period, tokens)
 	p, err := pgx.CollectExactlyOneRow(rows, scanPeriod)

@@ -96,6 +96,11 @@ func (s *Store) RepairTotals(ctx context.Context, actor, customer, period string
 			customer, period, n.Requests, n.Prompt, n.Cached, n.Completion, n.Reasoning, n.Settled, n.Unbilled); err != nil {
 			return err
 		}
+		if found.Recorded.Settled != n.Settled {
+			if err := (&Tx{tx}).RequestRepair(ctx, "totals of customer "+customer+" were repaired"); err != nil {
+				return err
+			}
+		}
 		return (&Tx{tx}).AddAudit(ctx, control.Audit{
 			Actor: actor, Action: "ledger.repair_totals", CustomerID: customer, Target: period,
 			Detail: map[string]any{"before": found.Recorded, "after": n},

@@ -1,0 +1,492 @@
+package limits_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/limits"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+func TestMain(m *testing.M) {
+	redis.SetLogger(discard{}) // it has much to say about servers that tests stop
+	testenv.Main(m)
+}
+
+type discard struct{}
+
+func (discard) Printf(context.Context, string, ...any) {}
+
+// patience is how long tests wait for what happens within a second on an idle machine.
+const patience = 40 * time.Second
+
+// until polls until check returns nil.
+func until(t testing.TB, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: still not after %v: %v", what, patience, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// env is databases and customers.
+type env struct {
+	t      testing.TB
+	redis  *testenv.RedisServer
+	pg     *testenv.PostgresServer
+	store  *store.Store
+	client *redis.Client
+	quota  *quota.Keeper
+	log    *logBuffer
+	serial int
+}
+
+func newEnv(t testing.TB) *env {
+	t.Helper()
+	e := &env{t: t, redis: testenv.Redis(t), pg: testenv.Postgres(t), log: &logBuffer{}}
+	e.store = e.open()
+	if _, err := e.store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.client = e.redis.Client()
+	e.quota = quota.NewKeeper(e.client, 5*time.Second)
+	return e
+}
+
+func (e *env) open() *store.Store {
+	e.t.Helper()
+	st, err := store.Open(e.t.Context(), e.pg.URL)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(st.Close)
+	return st
+}
+
+// logBuffer collects what was logged.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (e *env) options() limits.Options {
+	return limits.Options{
+		Every: 20 * time.Millisecond, Grace: 300 * time.Millisecond, Timeout: 5 * time.Second,
+		Logger: slog.New(slog.NewTextHandler(e.log, nil)),
+	}
+}
+
+// keep runs a Keeper until the returned function is called, which returns what it did.
+func (e *env) keep(o limits.Options) (k *limits.Keeper, stop func() error) {
+	e.t.Helper()
+	k, err := limits.NewKeeper(e.store, e.client, o)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- k.Run(ctx) }()
+	stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	e.t.Cleanup(func() { _ = stop() })
+	return k, stop
+}
+
+// awaitOpen waits until an epoch is open that is not older than number, and returns it.
+func (e *env) awaitOpen(number int64) quota.Epoch {
+	e.t.Helper()
+	var epoch quota.Epoch
+	until(e.t, "the epoch is open", func() (err error) {
+		epoch, err = e.quota.Epoch(context.Background())
+		if err == nil && (epoch.Number < number || !epoch.IsOpen()) {
+			err = fmt.Errorf("epoch %d is %q, %v\n%s", epoch.Number, epoch.State, epoch.Undeclared(), e.log)
+		}
+		return err
+	})
+	return epoch
+}
+
+// customer makes one with a present period.
+func (e *env) customer(limit int64) quota.Account {
+	e.t.Helper()
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	id := control.NewID(control.CustomerID)
+	p := control.FirstPeriod(id, now.Add(-time.Hour), limit)
+	err := e.store.InTx(context.Background(), func(tx *store.Tx) error {
+		err := tx.InsertCustomer(context.Background(), control.Customer{ID: id, Name: "x", Tier: "starter", Status: control.CustomerActive, CreatedAt: now})
+		if err == nil {
+			p, err = tx.OpenPeriod(context.Background(), p)
+		}
+		return err
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return quota.Account{Customer: id, Period: p.Period(), Limit: p.LimitTokens, LimitVersion: p.LimitVersion}
+}
+
+// setLimit changes the limit of a, as an operator does: first in Postgres, then in Redis.
+func (e *env) setLimit(r *limits.Records, a *quota.Account, limit int64) {
+	e.t.Helper()
+	err := e.store.InTx(context.Background(), func(tx *store.Tx) error {
+		p, err := tx.SetLimit(context.Background(), a.Customer, a.Period.ID, limit)
+		a.Limit, a.LimitVersion = p.LimitTokens, p.LimitVersion
+		return err
+	})
+	if err == nil {
+		err = r.SetLimit(context.Background(), *a)
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// event returns an event of a.
+func event(replica string, seq int64, a quota.Account, settled int64) contract.Event {
+	return contract.Event{
+		Replica: replica, Seq: seq, AdmittedAt: time.Now().UTC().Truncate(time.Microsecond), PeriodID: a.Period.ID,
+		RequestID: fmt.Sprintf("req-%s-%d", replica, seq), CustomerID: a.Customer, BoxID: "b1", TokenID: "t1", Face: contract.FaceOpenAI,
+		Prompt: settled, Settled: settled, Reserved: settled, Basis: contract.BasisUpstream, Outcome: contract.OutcomeOK, Status: 200,
+	}
+}
+
+// record writes events to Postgres, as the ledger would.
+func (e *env) record(events ...contract.Event) {
+	e.t.Helper()
+	list := make([]control.Delivery, len(events))
+	for i := range events {
+		list[i] = control.Delivery{StreamID: "1-1", Index: i, Payload: []byte("x"), Event: events[i]}
+	}
+	if _, err := e.store.RecordUsage(context.Background(), list, nil); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// usage reads the record of a, which must be there in the epoch that holds.
+func (e *env) usage(a quota.Account) (quota.Usage, error) {
+	epoch, err := e.quota.Epoch(context.Background())
+	if err != nil {
+		return quota.Usage{}, err
+	}
+	have, err := e.client.HGet(context.Background(), contract.QuotaKey(a.Customer, a.Period.ID), "epoch").Int64()
+	if err != nil || have != epoch.Number {
+		return quota.Usage{}, fmt.Errorf("the record is of epoch %d instead of %d, %w", have, epoch.Number, err)
+	}
+	return e.quota.Usage(context.Background(), a)
+}
+
+// awaitUsage waits until Redis has that of a.
+func (e *env) awaitUsage(a quota.Account, limit, settled, held int64) {
+	e.t.Helper()
+	until(e.t, "Redis is right", func() error {
+		u, err := e.usage(a)
+		if err == nil && (u.Limit != limit || u.Settled != settled || u.Held != held) {
+			err = fmt.Errorf("limit %d, settled %d, held %d; want %d, %d, %d\n%s", u.Limit, u.Settled, u.Held, limit, settled, held, e.log)
+		}
+		return err
+	})
+}
+
+// settled is what Postgres has of a.
+func (e *env) settled(a quota.Account) int64 {
+	e.t.Helper()
+	periods, err := e.store.Periods(context.Background(), a.Customer, 10)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, p := range periods {
+		if p.ID == a.Period.ID {
+			return p.Totals.Settled
+		}
+	}
+	return 0
+}
+
+// awaitAgreement waits until Redis and Postgres have the same of all accounts.
+func (e *env) awaitAgreement(accounts ...quota.Account) {
+	e.t.Helper()
+	until(e.t, "Redis and Postgres agree", func() error {
+		for _, a := range accounts {
+			u, err := e.usage(a)
+			if err != nil {
+				return err
+			}
+			if want := e.settled(a); u.Settled != want || u.Limit != a.Limit {
+				return fmt.Errorf("customer %s: Redis has settled %d and limit %d, Postgres %d and %d\n%s", a.Customer, u.Settled, u.Limit, want, a.Limit, e.log)
+			}
+		}
+		return nil
+	})
+}
+
+// replica is a token-proxy's side of the limit, with its journal and its way to Postgres.
+type replica struct {
+	*quota.Leases
+	*journal
+	e       *env
+	plain   *redis.Client
+	guarded *redis.Client
+	billing context.Context
+	unbill  context.CancelFunc
+	billed  chan struct{}
+}
+
+// replica starts one, with a new journal unless there is one, and waits until it serves.
+func (e *env) replica(j *journal) *replica {
+	e.t.Helper()
+	r := e.replicaSoon(j)
+	until(e.t, "the replica is ready", func() error {
+		if err := r.Ready(); err != nil {
+			return fmt.Errorf("%w\n%s", err, e.log)
+		}
+		return nil
+	})
+	return r
+}
+
+func (e *env) replicaSoon(j *journal) *replica {
+	if j == nil {
+		e.serial++
+		j = &journal{name: fmt.Sprintf("r%d", e.serial), changed: make(chan struct{})}
+	}
+	j = j.reopen()
+	r := &replica{journal: j, e: e, plain: e.redis.Client()}
+	r.guarded = redis.NewClient(&redis.Options{Addr: e.redis.Addr, ContextTimeoutEnabled: true, OnConnect: quota.NewGuard(r.plain).Check})
+	e.t.Cleanup(func() { _ = r.guarded.Close() })
+	r.Leases = quota.NewLeases(r.plain, r.guarded, j, quota.Options{
+		Timeout: 5 * time.Second, SettleEvery: 10 * time.Millisecond, FollowEvery: 20 * time.Millisecond, ReturnAfter: 200 * time.Millisecond,
+		Grace: time.Minute, Logger: slog.New(slog.NewTextHandler(e.log, nil)),
+	})
+	r.startBilling()
+	e.t.Cleanup(r.kill)
+	return r
+}
+
+func (r *replica) startBilling() {
+	r.billing, r.unbill = context.WithCancel(context.Background())
+	r.billed = make(chan struct{})
+	go r.bill(r.billing)
+}
+
+// bill carries events to Postgres, and has the journal forget what is there.
+func (r *replica) bill(ctx context.Context) {
+	defer close(r.billed)
+	var sent int64
+	for ctx.Err() == nil {
+		events, err := r.Next(max(sent, r.Forgotten()), 100)
+		if err != nil {
+			return
+		}
+		if len(events) > 0 {
+			list := make([]control.Delivery, len(events))
+			for i := range events {
+				list[i] = control.Delivery{StreamID: "1-1", Index: i, Payload: []byte("x"), Event: events[i]}
+			}
+			if _, err := r.e.store.RecordUsage(ctx, list, nil); err == nil {
+				sent = events[len(events)-1].Seq
+			}
+		}
+		// In this order: see Forgettable.
+		acked, err := r.e.store.Acked(ctx)
+		if err == nil {
+			if settled, err := r.Forgettable(ctx); err == nil {
+				r.forget(min(acked[r.name], settled))
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// stopBilling keeps events from Postgres.
+func (r *replica) stopBilling() {
+	r.unbill()
+	<-r.billed
+}
+
+// use makes requests that reserve and use tokens each, one after the other.
+func (r *replica) use(a quota.Account, n int, tokens int64) {
+	r.e.t.Helper()
+	for range n {
+		r.spend(r.reserve(a, tokens), tokens)
+	}
+}
+
+// reserve holds tokens.
+func (r *replica) reserve(a quota.Account, tokens int64) quota.Hold {
+	r.e.t.Helper()
+	var hold quota.Hold
+	until(r.e.t, "tokens are reserved", func() error {
+		answer := r.TryReserve(a, tokens)
+		if answer.Verdict == quota.Unknown {
+			var err error
+			if answer, err = r.Reserve(context.Background(), a, tokens); err != nil {
+				return fmt.Errorf("%w\n%s", err, r.e.log)
+			}
+		}
+		if answer.Verdict != quota.Granted {
+			return fmt.Errorf("verdict %d: %+v\n%s", answer.Verdict, answer, r.e.log)
+		}
+		hold = answer.Hold
+		return nil
+	})
+	return hold
+}
+
+// retire ends the replica as SIGTERM would.
+func (r *replica) retire() {
+	r.e.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := r.Close(ctx); err != nil {
+		r.e.t.Errorf("close: %v", err)
+	}
+	if r.billing.Err() == nil {
+		until(r.e.t, "Postgres has all events", func() error {
+			acked, err := r.e.store.Acked(ctx)
+			if err == nil && acked[r.name] != r.Last() {
+				err = fmt.Errorf("%d of %d", acked[r.name], r.Last())
+			}
+			return err
+		})
+	}
+	r.kill()
+}
+
+// kill ends it as SIGKILL would: nothing reaches Redis or Postgres any more.
+func (r *replica) kill() {
+	r.unbill()
+	_ = r.plain.Close()
+	_ = r.guarded.Close()
+	r.journal.close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = r.Close(ctx)
+	<-r.billed
+}
+
+// journal is a replica's journal in memory. It implements quota.Journal.
+type journal struct {
+	name string
+
+	mu        sync.Mutex
+	life      uint64
+	events    []contract.Event // number i+1 is at i
+	forgotten int64
+	closed    bool
+	changed   chan struct{}
+}
+
+var errJournalClosed = errors.New("journal closed")
+
+// reopen begins the next life.
+func (j *journal) reopen() *journal {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return &journal{name: j.name, life: j.life + 1, events: j.events, forgotten: j.forgotten, changed: make(chan struct{})}
+}
+
+// spend ends a request.
+func (j *journal) spend(h quota.Hold, used int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	e := event(j.name, int64(len(j.events)+1), quota.Account{Customer: h.Customer, Period: contract.Period{ID: h.PeriodID}}, used)
+	e.Reserved = h.Tokens
+	j.events = append(j.events, e)
+	close(j.changed)
+	j.changed = make(chan struct{})
+}
+
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.closed {
+		j.closed = true
+		close(j.changed)
+	}
+}
+
+func (j *journal) Replica() string { return j.name }
+func (j *journal) Life() uint64    { return j.life }
+
+func (j *journal) Last() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return int64(len(j.events))
+}
+
+func (j *journal) Forgotten() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.forgotten
+}
+
+func (j *journal) forget(n int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.forgotten = max(j.forgotten, n)
+}
+
+func (j *journal) Next(after int64, n int) ([]contract.Event, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case j.closed:
+		return nil, errJournalClosed
+	case after < j.forgotten:
+		return nil, fmt.Errorf("events after %d: those up to %d are forgotten", after, j.forgotten)
+	}
+	some := j.events[after:]
+	return append([]contract.Event(nil), some[:min(n, len(some))]...), nil
+}
+
+func (j *journal) Wait(ctx context.Context, after int64) error {
+	for {
+		j.mu.Lock()
+		last, changed, closed := int64(len(j.events)), j.changed, j.closed
+		j.mu.Unlock()
+		switch {
+		case closed:
+			return errJournalClosed
+		case last > after:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,260 @@
+package limits
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// graceMargin is added to the grace: for clocks that run at different speeds.
+const graceMargin = time.Second
+
+// settleScript settles events on behalf of a replica that will never do it, as its own
+// call would: those above the number of the last one that counted, and out of its lease.
+// It answers what it settled, or -1 if the record is not of this epoch.
+//
+//	KEYS[1] QuotaKey
+//	ARGV: epoch, replica, base, then number and tokens of each event, ascending
+const settleScript = `
+local r = ARGV[2]
+local q = redis.call('HMGET', KEYS[1], 'epoch', 'settled', 'leased', 'l:' .. r, 'w:' .. r)
+if q[1] ~= ARGV[1] then return -1 end
+local mark, sum = tonumber(q[5] or ARGV[3]), 0
+for i = 4, #ARGV, 2 do
+  local seq = tonumber(ARGV[i])
+  if seq > mark then
+    mark = seq
+    sum = sum + tonumber(ARGV[i + 1])
+  end
+end
+local lease = tonumber(q[4] or 0)
+local left = math.max(lease - sum, 0)
+local function int(n) return string.format('%.0f', n) end
+redis.call('HSET', KEYS[1], 'settled', int(tonumber(q[2]) + sum), 'leased', int(tonumber(q[3]) - lease + left),
+  'l:' .. r, int(left), 'w:' .. r, int(mark))
+return sum
+`
+
+// Alive reports whether a replica gives signs of life: it looks twice.
+func (r *Records) Alive(ctx context.Context, replica string) (bool, error) {
+	first, err := r.quota.Beats(ctx)
+	if err != nil {
+		return false, err
+	}
+	b, ok := first[replica]
+	if !ok || b.Retired {
+		return false, nil
+	}
+	pause(ctx, time.Second) // it beats several times a second
+	second, err := r.quota.Beats(ctx)
+	return err == nil && second[replica] != b && !second[replica].Retired, err
+}
+
+// GiveUp frees what a replica leases that Postgres knows to be lost: as soon as the
+// replica, should it live in spite of all, cannot use it any more, which takes the
+// replicas' grace at most. What it has used and not settled is settled as far as Postgres
+// knows of it. GiveUp may be repeated after an error. It returns all that was freed of the
+// replica's leases so far.
+func (r *Records) GiveUp(ctx context.Context, replica string, grace time.Duration) ([]control.Released, error) {
+	if err := r.shutOut(ctx, replica, grace); err != nil {
+		return nil, err
+	}
+	for {
+		left, known, err := r.store.Usable(ctx, replica)
+		if err != nil {
+			return nil, err
+		}
+		if known && left == 0 {
+			break
+		}
+		pause(ctx, min(left+10*time.Millisecond, time.Second))
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("give up replica %s: %w", replica, err)
+		}
+	}
+	for {
+		freed, err := r.release(ctx, replica)
+		if !errors.Is(err, errNoEpoch) || ctx.Err() != nil {
+			return freed, err
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+}
+
+// shutOut tells a lost replica, through Redis, that it is. Redis is told whether it knew
+// of the replica or not.
+func (r *Records) shutOut(ctx context.Context, replica string, grace time.Duration) error {
+	epoch, err := r.quota.Epoch(ctx)
+	if err != nil {
+		return err
+	}
+	if epoch.Number > 0 {
+		if err := r.quota.Shut(ctx, epoch.Number, replica); err != nil {
+			return err
+		}
+	}
+	// Only now: if it has seen itself registered for the last time, its beat was there.
+	beats, err := r.quota.Beats(ctx)
+	if err != nil {
+		return err
+	}
+	var beat control.Beat
+	if b, ok := beats[replica]; ok && !b.Retired { // it does not beat once it retires
+		beat = controlBeat(replica, b)
+	}
+	_, err = r.store.Shut(ctx, replica, beat, grace+graceMargin)
+	return err
+}
+
+// errNoEpoch says that records are being made just now.
+var errNoEpoch = errors.New("the limits in Redis are being made anew")
+
+type owed struct {
+	lease, mark int64
+	touched     bool // the replica has called for it
+	seqs        []int64
+	tokens      []int64
+	sum         int64
+}
+
+// release frees what a lost replica leases in the present epoch, and settles what it has
+// used. Nothing that it leases may be usable any more.
+func (r *Records) release(ctx context.Context, replica string) ([]control.Released, error) {
+	have, err := r.quota.Epoch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known, err := r.store.QuotaEpoch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if have.Number != known.Number || have.Number != 0 && have.Building() {
+		return nil, fmt.Errorf("release replica %s: %w: %w", replica, quota.ErrUnavailable, errNoEpoch)
+	}
+	members, err := r.store.Members(ctx, known.Number)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range members {
+		if m.ID == replica && m.InEpoch {
+			return r.releaseMember(ctx, known.Number, m)
+		}
+	}
+	// It has no part in this epoch.
+	left, err := r.store.LeftBehind(ctx, replica, maxSeq, func(control.QuotaKey, int64, int64) {})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.store.Released(ctx, known.Number, replica, left); err != nil {
+		return nil, err
+	}
+	return r.store.Releases(ctx, replica)
+}
+
+const maxSeq = 1<<63 - 1
+
+func (r *Records) releaseMember(ctx context.Context, epoch int64, m control.Member) ([]control.Released, error) {
+	accounts, err := r.leasedBy(ctx, epoch, m)
+	if err != nil {
+		return nil, err
+	}
+	left, err := r.store.LeftBehind(ctx, m.ID, m.Base, func(k control.QuotaKey, seq, tokens int64) {
+		if o := accounts[k]; o != nil && seq > o.mark {
+			o.seqs, o.tokens, o.sum = append(o.seqs, seq), append(o.tokens, tokens), o.sum+tokens
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var plan []control.Released
+	for k, o := range accounts {
+		if o.lease > 0 || o.sum > 0 {
+			plan = append(plan, control.Released{CustomerID: k.CustomerID, PeriodID: k.PeriodID, Settled: o.sum, Freed: max(o.lease-o.sum, 0)})
+		}
+	}
+	if err := r.store.NoteReleases(ctx, m.ID, plan); err != nil {
+		return nil, err
+	}
+	var free []quota.Account
+	for k, o := range accounts {
+		if err := r.settleFor(ctx, epoch, m, k, o); err != nil {
+			return nil, err
+		}
+		if o.touched {
+			free = append(free, quota.Account{Customer: k.CustomerID, Period: contract.Period{ID: k.PeriodID}})
+		}
+	}
+	if _, err := r.quota.Release(ctx, m.ID, free); err != nil {
+		return nil, err
+	}
+	if err := r.store.Released(ctx, epoch, m.ID, left); err != nil {
+		return nil, err
+	}
+	return r.store.Releases(ctx, m.ID)
+}
+
+// leasedBy reads what a replica has to do with each record of an epoch.
+func (r *Records) leasedBy(ctx context.Context, epoch int64, m control.Member) (map[control.QuotaKey]*owed, error) {
+	out := map[control.QuotaKey]*owed{}
+	for after := (control.QuotaKey{}); ; {
+		keys, err := r.store.RecordKeys(ctx, epoch, after, recordPage)
+		if err != nil {
+			return nil, err
+		}
+		replies := make([]*redis.SliceCmd, len(keys))
+		_, err = r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, k := range keys {
+				replies[i] = p.HMGet(ctx, contract.QuotaKey(k.CustomerID, k.PeriodID), "l:"+m.ID, "w:"+m.ID)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read leases: %w: %w", quota.ErrUnavailable, err)
+		}
+		for i, k := range keys {
+			lease, touched := number(replies[i].Val()[0])
+			mark, marked := number(replies[i].Val()[1])
+			if !marked {
+				mark = m.Base
+			}
+			out[k] = &owed{lease: lease, mark: mark, touched: touched || marked}
+		}
+		if len(keys) < recordPage {
+			return out, nil
+		}
+		after = keys[len(keys)-1]
+	}
+}
+
+func number(field any) (int64, bool) {
+	s, _ := field.(string)
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
+}
+
+// settleFor settles for a lost replica what o says.
+func (r *Records) settleFor(ctx context.Context, epoch int64, m control.Member, k control.QuotaKey, o *owed) error {
+	const atOnce = 1000
+	for from := 0; from < len(o.seqs); from += atOnce {
+		args := []any{epoch, m.ID, m.Base}
+		for i := from; i < min(from+atOnce, len(o.seqs)); i++ {
+			args = append(args, o.seqs[i], o.tokens[i])
+		}
+		n, err := r.settle.Run(ctx, r.client, []string{contract.QuotaKey(k.CustomerID, k.PeriodID)}, args...).Int64()
+		if err != nil {
+			return fmt.Errorf("settle for replica %s: %w: %w", m.ID, quota.ErrUnavailable, err)
+		}
+		if n < 0 {
+			return fmt.Errorf("settle for replica %s: %w: %w", m.ID, quota.ErrUnavailable, errNoEpoch)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package limits
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// Records works on single records. It is safe for concurrent use, by any number of
+// processes, whether one of them runs a Keeper or not.
+type Records struct {
+	store  *store.Store
+	client redis.UniversalClient
+	quota  *quota.Keeper
+	settle *redis.Script
+}
+
+// NewRecords returns Records. Each Redis command may take timeout; 0 means 2 s.
+func NewRecords(st *store.Store, client redis.UniversalClient, timeout time.Duration) *Records {
+	return &Records{store: st, client: client, quota: quota.NewKeeper(client, timeout), settle: redis.NewScript(settleScript)}
+}
+
+// SetLimit tells the record of acct, if there is one, of its limit, if that is newer.
+func (r *Records) SetLimit(ctx context.Context, acct quota.Account) error {
+	return r.quota.SetLimit(ctx, acct)
+}
+
+// Usage reads the record of acct. Without one it has the limit of acct and no use.
+func (r *Records) Usage(ctx context.Context, acct quota.Account) (quota.Usage, error) {
+	return r.quota.Usage(ctx, acct)
+}
+
+// Ensure makes the record of a customer and period, committed to Postgres before, unless
+// it was made in this epoch. Where no epoch is ready for it, the next one will have the
+// record from its beginning.
+func (r *Records) Ensure(ctx context.Context, customer, period string) error {
+	key := control.QuotaKey{CustomerID: customer, PeriodID: period}
+	epoch, err := r.store.QuotaEpoch(ctx)
+	if err != nil || !epoch.Based {
+		return err
+	}
+	fresh, err := r.store.MarkRecords(ctx, epoch.Number, []control.QuotaKey{key}, false)
+	if err != nil || len(fresh) == 0 {
+		return err
+	}
+	err = r.put(ctx, epoch.Number, fresh)
+	if err == nil {
+		return nil
+	}
+	if now, rerr := r.store.QuotaEpoch(ctx); rerr == nil && now.Number > epoch.Number {
+		return nil // it has begun after the period was committed
+	}
+	return err
+}
+
+// put makes records that are marked, and notes that they are made.
+func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey) error {
+	records, err := r.store.QuotaRecords(ctx, epoch, keys)
+	if err != nil {
+		return err
+	}
+	if _, err := r.quota.Put(ctx, epoch, quotaRecords(records)); err != nil {
+		return err
+	}
+	if err := r.store.RecordsMade(ctx, epoch, keys); err != nil {
+		return err
+	}
+	// A limit that was set between our look and the record found no record to tell.
+	now, err := r.store.Limits(ctx, keys)
+	if err != nil {
+		return err
+	}
+	known := make(map[control.QuotaKey]int64, len(records))
+	for i := range records {
+		known[records[i].Key()] = records[i].LimitVersion
+	}
+	return r.setLimits(ctx, slices.DeleteFunc(now, func(n control.QuotaRecord) bool { return n.LimitVersion <= known[n.Key()] }))
+}
+
+func (r *Records) setLimits(ctx context.Context, limits []control.QuotaRecord) error {
+	for i := range limits {
+		if err := r.quota.SetLimit(ctx, account(&limits[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func account(r *control.QuotaRecord) quota.Account {
+	return quota.Account{Customer: r.CustomerID, Period: r.Period, Limit: r.Limit, LimitVersion: r.LimitVersion}
+}
+
+func quotaRecords(records []control.QuotaRecord) []quota.Record {
+	out := make([]quota.Record, len(records))
+	for i := range records {
+		out[i] = quota.Record{Account: account(&records[i]), Settled: records[i].Settled}
+	}
+	return out
+}
+
+// absent returns those of keys that have no record of an epoch in Redis.
+func (r *Records) absent(ctx context.Context, epoch int64, keys []control.QuotaKey) ([]control.QuotaKey, error) {
+	replies := make([]*redis.StringCmd, len(keys))
+	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, k := range keys {
+			replies[i] = p.HGet(ctx, contract.QuotaKey(k.CustomerID, k.PeriodID), "epoch")
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("look for records: %w: %w", quota.ErrUnavailable, err)
+	}
+	var out []control.QuotaKey
+	for i, reply := range replies {
+		if n, err := strconv.ParseInt(reply.Val(), 10, 64); err != nil || n < epoch {
+			out = append(out, keys[i])
+		}
+	}
+	return out, nil
+}
+
+// restore makes the records of keys that are missing. A record that had been made in this
+// epoch is not made again: it is returned as lost.
+func (r *Records) restore(ctx context.Context, epoch int64, keys []control.QuotaKey) (lost []control.QuotaKey, err error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	absent, err := r.absent(ctx, epoch, keys)
+	if err != nil {
+		return nil, err
+	}
+	// Some may be there without anybody having lived to note it.
+	there := slices.DeleteFunc(slices.Clone(keys), func(k control.QuotaKey) bool { return slices.Contains(absent, k) })
+	if err := r.store.RecordsMade(ctx, epoch, there); err != nil || len(absent) == 0 {
+		return nil, err
+	}
+	if _, err := r.store.MarkRecords(ctx, epoch, absent, false); err != nil {
+		return nil, err
+	}
+	if lost, err = r.store.MadeRecords(ctx, epoch, absent); err != nil {
+		return nil, err
+	}
+	if len(lost) > 0 {
+		// Looked for once more: someone may have made it after the first look.
+		if lost, err = r.absent(ctx, epoch, lost); err != nil || len(lost) > 0 {
+			return lost, err
+		}
+	}
+	return nil, r.put(ctx, epoch, absent)
+}
+
+// validText reports whether Postgres takes a name that came through Redis.
+func validText(s string) bool {
+	return s != "" && len(s) <= 200 && utf8.ValidString(s) && !strings.ContainsRune(s, 0)
+}

@@ -1,0 +1,279 @@
+package limits
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/quota"
+)
+
+// register is one look at the register of replicas, in an epoch that is not being built.
+type register struct {
+	*Keeper
+	leader  *store.Leader
+	epoch   quota.Epoch
+	members []control.Member
+	beats   map[string]quota.Beat
+}
+
+// keep registers replicas that are new, takes off those that retired, and shuts out those
+// that were declared lost. Postgres knows of each before Redis does, so that none is
+// forgotten whoever dies in between.
+func (r *register) keep(ctx context.Context) (err error) {
+	if r.members, err = r.leader.Members(ctx, r.epoch.Number); err != nil {
+		return err
+	}
+	if r.beats, err = r.quota.Beats(ctx); err != nil {
+		return err
+	}
+	if err := r.hear(ctx); err != nil {
+		return err
+	}
+	known := make(map[string]bool, len(r.members))
+	for _, m := range r.members {
+		known[m.ID] = true
+		if err := r.member(ctx, m); err != nil {
+			return err
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.beats)) {
+		if known[id] {
+			continue
+		}
+		if err := r.stranger(ctx, id); err != nil {
+			return err
+		}
+	}
+	r.metrics.registered.Set(float64(len(r.members)))
+	return nil
+}
+
+// member looks after a replica on the register.
+func (r *register) member(ctx context.Context, m control.Member) error {
+	beat, beats := r.beats[m.ID]
+	_, joined := r.epoch.Members[m.ID]
+	switch {
+	case m.Lost:
+		return r.lost(ctx, m, joined)
+	case beats && beat.Retired && m.Acked < beat.Last:
+		// Should Redis lose its data now, only its journal has what Postgres lacks.
+		if r.say("retiring " + m.ID) {
+			r.log.Info("a replica has retired and stays registered until Postgres has all its events", "replica", m.ID, "acked", m.Acked, "last", beat.Last)
+		}
+		return nil
+	case beats && beat.Retired:
+		return r.retire(ctx, m)
+	case m.Retiring && !beats && !joined:
+		// It was taken off in Redis, and nobody lived to note it here. Whether it had
+		// declared its leases in this epoch is not known any more.
+		return r.leader.Retired(ctx, r.epoch.Number, m.ID, false)
+	case m.Retiring:
+		// It has come back.
+		if err := r.leader.SetRetiring(ctx, m.ID, false); err != nil {
+			return err
+		}
+	}
+	if joined || !m.InEpoch {
+		return nil
+	}
+	return r.join(ctx, m.ID, m.Base)
+}
+
+func (r *register) join(ctx context.Context, id string, base int64) error {
+	if err := r.quota.Join(ctx, r.epoch.Number, id, base); err != nil {
+		return err
+	}
+	r.epoch.Members[id] = base
+	r.log.Info("replica is registered", "replica", id, "epoch", r.epoch.Number, "base", base)
+	return r.step("joined")
+}
+
+// retire takes a replica off the register that says it has retired.
+func (r *register) retire(ctx context.Context, m control.Member) error {
+	if !m.Retiring {
+		if err := r.leader.SetRetiring(ctx, m.ID, true); err != nil {
+			return err
+		}
+		if err := r.step("retiring"); err != nil {
+			return err
+		}
+	}
+	retired, err := r.quota.Retire(ctx, m.ID)
+	if err != nil {
+		return err
+	}
+	if err := r.step("retired"); err != nil {
+		return err
+	}
+	if !retired {
+		return nil // it has come back, or was taken off by a call whose answer was lost: the next look tells
+	}
+	delete(r.epoch.Members, m.ID)
+	r.log.Info("replica has retired", "replica", m.ID)
+	return r.leader.Retired(ctx, r.epoch.Number, m.ID, r.epoch.Declared[m.ID])
+}
+
+// lost sees to it that a lost replica knows, if it lives, and frees what it leased if
+// whoever declared it lost did not.
+func (r *register) lost(ctx context.Context, m control.Member, joined bool) error {
+	if joined || !m.Shut {
+		delete(r.epoch.Members, m.ID)
+		return r.shutOut(ctx, m.ID, r.opts.Grace)
+	}
+	if !m.Overdue {
+		return nil
+	}
+	_, err := r.release(ctx, m.ID)
+	if err == nil {
+		r.log.Warn("the leases of a lost replica are free; whoever declared it lost did not live to free them", "replica", m.ID)
+	}
+	return err
+}
+
+// stranger looks after a replica that is not on the register and beats, or once did.
+func (r *register) stranger(ctx context.Context, id string) error {
+	if r.beats[id].Retired {
+		_, err := r.quota.Retire(ctx, id) // forgets the beat
+		return err
+	}
+	if r.shut[id] == r.epoch.Number || !validText(id) {
+		return nil
+	}
+	base, fits, err := r.leader.Register(ctx, r.epoch.Number, id)
+	if errors.Is(err, control.ErrInvalid) {
+		r.shut[id] = r.epoch.Number
+		r.log.Warn("a replica is turned away: it must be started with a new journal", "replica", id, "reason", err)
+		return r.quota.Shut(ctx, r.epoch.Number, id)
+	}
+	if err != nil {
+		return err
+	}
+	if err := r.step("registered"); err != nil {
+		return err
+	}
+	if !fits {
+		r.repairAt = time.Time{} // it waits for another epoch
+		return nil
+	}
+	return r.join(ctx, id, base)
+}
+
+// hear takes note of who gives signs of life.
+func (r *register) hear(ctx context.Context) error {
+	now := time.Now()
+	for id, b := range r.beats {
+		h := r.heard[id]
+		if h == nil {
+			r.heard[id] = &heard{beat: b, at: now}
+		} else if h.beat != b {
+			h.beat, h.at, h.moved = b, now, true
+		}
+	}
+	maps.DeleteFunc(r.heard, func(id string, _ *heard) bool { _, ok := r.beats[id]; return !ok })
+	silent := 0
+	for _, m := range r.members {
+		if h := r.heard[m.ID]; !m.Lost && (h == nil || now.Sub(h.at) > silentAfter) {
+			silent++
+			if r.say("silent " + m.ID) {
+				r.log.Error("ALERT: a registered replica is silent; what it leases stays held. If its journal will not come back: openclawctl ledger declare-lost", "replica", m.ID)
+			}
+		}
+	}
+	r.metrics.silent.Set(float64(silent))
+	if now.Sub(r.notedAt) < noteBeats {
+		return nil
+	}
+	beats := make([]control.Beat, 0, len(r.beats))
+	for id, b := range r.beats {
+		if validText(id) {
+			beats = append(beats, controlBeat(id, b))
+		}
+	}
+	r.notedAt = now
+	return r.leader.NoteBeats(ctx, beats)
+}
+
+func controlBeat(id string, b quota.Beat) control.Beat {
+	return control.Beat{Replica: id, Life: int64(b.Life), At: b.At.UTC()}
+}
+
+// away lists registered replicas that would keep a new epoch waiting.
+func (r *register) away() (replicas []string) {
+	for _, m := range r.members {
+		if h := r.heard[m.ID]; !m.Lost && (h == nil || !h.moved || time.Since(h.at) > beatsEvery) {
+			replicas = append(replicas, m.ID)
+		}
+	}
+	return replicas
+}
+
+// repair returns a reason to make all records anew although Redis lost nothing. That can
+// wait: while a replica is away, a new epoch would do more harm than good.
+func (r *register) repair(ctx context.Context) (reason string, err error) {
+	if !r.epoch.IsOpen() || time.Now().Before(r.repairAt) {
+		return "", nil
+	}
+	r.repairAt = time.Now().Add(repairLook)
+	if time.Since(r.begunAt) < repairEvery {
+		return "", nil
+	}
+	if reason, err = r.leader.Repair(ctx, r.epoch.Number); err != nil || reason == "" {
+		r.metrics.repairs.Set(0)
+		return "", err
+	}
+	if away := r.away(); len(away) > 0 {
+		r.metrics.repairs.Set(1)
+		if r.say("repair") {
+			r.log.Warn("the limits in Redis have to be made anew, which waits for replicas", "reason", reason, "replicas", list(away))
+		}
+		return "", nil
+	}
+	r.metrics.repairs.Set(0)
+	return reason, nil
+}
+
+// open opens the epoch once each replica on the register has declared what it leases, and
+// nothing that a lost one leased can be used.
+func (r *register) open(ctx context.Context) (bool, error) {
+	waiting := r.epoch.Undeclared()
+	for _, m := range r.members {
+		_, joined := r.epoch.Members[m.ID]
+		if m.Lost && m.Usable || !m.Lost && m.InEpoch && !joined && !r.retired(m.ID) {
+			waiting = append(waiting, m.ID)
+		}
+	}
+	r.metrics.undeclared.Set(float64(len(waiting)))
+	if len(waiting) == 0 {
+		if err := r.quota.Open(ctx, r.epoch.Number); err != nil {
+			return false, err
+		}
+		if err := r.step("opened"); err != nil {
+			return false, err
+		}
+		r.log.Info("the epoch of the limits is open", "epoch", r.epoch.Number)
+		r.metrics.open.Set(1)
+		r.setNote("")
+		return true, r.leader.Opened(ctx, r.epoch.Number)
+	}
+	if r.waitsFrom.IsZero() {
+		r.waitsFrom = time.Now()
+	}
+	slices.Sort(waiting)
+	waiting = slices.Compact(waiting)
+	if time.Since(r.waitsFrom) > sayAfter {
+		r.setNote(fmt.Sprintf("no lease can grow: epoch %d waits for replicas %s", r.epoch.Number, list(waiting)))
+		if r.say("waiting") {
+			r.log.Error("ALERT: no lease can grow before these replicas declare what they hold. If the journal of one will not come back: openclawctl ledger declare-lost",
+				"epoch", r.epoch.Number, "replicas", list(waiting), "for", time.Since(r.waitsFrom).Round(time.Second).String())
+		}
+	}
+	return false, nil
+}
+
+func (r *register) retired(id string) bool { return r.beats[id].Retired }
