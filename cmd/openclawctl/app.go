@@ -15,10 +15,10 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
-	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // app is what the commands share. Connections are opened by the command that needs
@@ -32,7 +32,7 @@ type app struct {
 // session is one command's open connections.
 type session struct {
 	store   *store.Store
-	limits  *quota.Keeper
+	limits  *limits.Records
 	service *customers.Service
 	redis   *redis.Client
 }
@@ -92,10 +92,10 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	options.DialerRetries = 1
 	redis.SetLogger(redisLog{}) // failures are reported by the commands that they hit
 	client := redis.NewClient(options)
-	limits := quota.NewKeeper(client, redisTimeout)
+	records := limits.NewRecords(st, client, redisTimeout)
 	return &session{
-		store: st, limits: limits, redis: client,
-		service: &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: limits},
+		store: st, limits: records, redis: client,
+		service: &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: records},
 	}, nil
 }
 
