@@ -40,10 +40,14 @@ type Replica struct {
 	// Acked is the highest n such that all of its events 1…n are rows or parked, and
 	// Highest the highest number of any. Where they differ for long, an event between
 	// them has not come.
-	Acked      int64     `json:"acked_seq"`
-	Highest    int64     `json:"highest_seq"`
-	LostAt     time.Time `json:"lost_at,omitzero"`
-	LostReason string    `json:"lost_reason,omitempty"`
+	Acked   int64 `json:"acked_seq"`
+	Highest int64 `json:"highest_seq"`
+	// RegisteredAt is zero unless it is on the quota's register, and LastBeat if no sign of
+	// life of it was noted since.
+	RegisteredAt time.Time `json:"registered_at,omitzero"`
+	LastBeat     time.Time `json:"last_beat,omitzero"`
+	LostAt       time.Time `json:"lost_at,omitzero"`
+	LostReason   string    `json:"lost_reason,omitempty"`
 }
 
 // PeriodCheck compares the totals of one period with its events.

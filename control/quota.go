@@ -45,6 +45,16 @@ type Member struct {
 	Shut, Usable, Overdue bool
 }
 
+// Marks say how far a replica's events of one period have come.
+type Marks struct {
+	Replica string
+	Acked   int64 // all of its events up to this number are in Postgres, or parked
+	Highest int64 // number of the newest one of the period that is in Postgres; 0 if none is
+	// Member says that it settles its events above Base itself; records contain the others.
+	Member bool
+	Base   int64
+}
+
 // Beat is the last sign of life of a replica.
 type Beat struct {
 	Replica string

@@ -15,11 +15,11 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
-	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // app is what the commands share. Connections are opened by the command that needs
@@ -33,7 +33,7 @@ type app struct {
 // session is one command's open connections.
 type session struct {
 	store   *store.Store
-	limits  *quota.Keeper
+	limits  *limits.Records
 	service *customers.Service
 	redis   redis.UniversalClient
 }
@@ -90,10 +90,10 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	redis.SetLogger(redisLog{}) // failures are reported by the commands that they hit
 	// The service has its own policy of repeating.
 	client := target.Open(redisclient.Options{Timeout: redisTimeout, MaxRetries: -1, DialerRetries: 1})
-	limits := quota.NewKeeper(client, redisTimeout)
+	records := limits.NewRecords(st, client, redisTimeout)
 	return &session{
-		store: st, limits: limits, redis: client,
-		service: &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: limits},
+		store: st, limits: records, redis: client,
+		service: &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: records},
 	}, nil
 }
 

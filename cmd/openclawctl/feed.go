@@ -15,10 +15,10 @@ func (a *app) feedCommand() *cobra.Command {
 func (a *app) feedRepublishCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "republish",
-		Short: "Write all grants and limits to Redis again",
-		Long: `republish writes to Redis the grants of all tokens and what is settled in all present
-periods, as Postgres has them. It lowers and removes nothing: grants that are newer in
-Redis get a newer version, a revoked token stays revoked.
+		Short: "Write all grants to Redis again",
+		Long: `republish writes to Redis the grants of all tokens, as Postgres has them. It lowers and
+removes nothing: grants that are newer in Redis get a newer version, a revoked token
+stays revoked. Limits and what was used of them are the billing-worker's business.
 
 The billing-worker does this by itself when Redis has lost its data. By hand it is for
 a Postgres that was restored from a backup, and for a changed tier table. SKIPPED tokens

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
+	"github.com/andreabadesso/openclaw-cloud/control/limits"
 )
 
 func (a *app) ledgerCommand() *cobra.Command {
@@ -29,9 +32,11 @@ func (a *app) verifyCommand() *cobra.Command {
 totals and with what Redis charges to the limit. It prints the periods that differ,
 and then exits with 4.
 
-Events need a moment from Redis to Postgres: where only Redis differs, verify looks
-again for --wait. A customer that is busy all the time may still differ by what is on
-its way. Periods that began before the months whose events are kept are not compared.
+Events need a moment from Redis to Postgres, and the other way when Redis had lost its
+data: where only Redis differs, verify looks again for --wait. If events are still on
+their way then, as with a customer that is busy all the time or a proxy that is away,
+Redis and Postgres cannot be compared; verify says so, and that is no difference.
+Periods that began before the months whose events are kept are not compared.
 
 With --repair-totals the totals are set to the sums of the events, which is written
 to the audit log, and everything is verified once more.`,
@@ -57,6 +62,16 @@ to the audit log, and everything is verified once more.`,
 
 // books is the session's view of the ledger.
 func (s *session) books() *billing.Books { return &billing.Books{Store: s.store, Redis: s.redis} }
+
+// lostLeases frees the leases of lost replicas.
+type lostLeases struct {
+	records *limits.Records
+	grace   time.Duration
+}
+
+func (l lostLeases) GiveUp(ctx context.Context, replica string) ([]control.Released, error) {
+	return l.records.GiveUp(ctx, replica, l.grace)
+}
 
 func (a *app) verify(ctx context.Context, cmd *cobra.Command, books *billing.Books, o billing.VerifyOptions, repair bool) error {
 	v, err := books.Verify(ctx, o)
@@ -87,9 +102,19 @@ func (a *app) verify(ctx context.Context, cmd *cobra.Command, books *billing.Boo
 	return err
 }
 
+// shownOnTheWay is how many periods are named that cannot be compared.
+const shownOnTheWay = 10
+
 func (a *app) showVerified(cmd *cobra.Command, v billing.Verified, repaired int) error {
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "verified %d periods, %d differ, %d repaired, %d too old to compare\n", v.Periods, len(v.Different), repaired, v.NotKept)
+	for i, c := range v.OnTheWay {
+		if i == shownOnTheWay {
+			fmt.Fprintf(out, "%d more with events on their way\n", len(v.OnTheWay)-i)
+			break
+		}
+		fmt.Fprintf(out, "customer %s, period %s: not compared with Redis: %s\n", c.CustomerID, c.PeriodID, printable(c.OnTheWay))
+	}
 	if len(v.Different) == 0 {
 		return nil
 	}
@@ -118,6 +143,9 @@ func (a *app) showVerified(cmd *cobra.Command, v billing.Verified, repaired int)
 			row("settled", r.Settled, n.Settled, redis)
 		}
 	}
+	if v.Parked {
+		defer fmt.Fprintln(out, "Dead letters wait. Where Redis has more, that may be why: openclawctl ledger deadletters list")
+	}
 	return a.show(cmd, nil, t)
 }
 
@@ -126,10 +154,15 @@ func (a *app) replicasCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replicas",
 		Short: "List the proxies' journals and what they may forget",
-		Long: `replicas lists every token-proxy, by the id of its journal, that ever sent an event,
-those seen last first. All of its events up to ACKED are in Postgres; HIGHEST is the
-highest number that is. Where the two differ for longer than a moment, an event
-between them is missing: on its way, or parked in a form that shows no number.`,
+		Long: `replicas lists every token-proxy, by the id of its journal, that was ever registered
+or sent an event, those that sent one last first. All of its events up to ACKED are in
+Postgres; HIGHEST is the highest number that is. Where the two differ for longer than a
+moment, an event between them is missing: on its way, or parked in a form that shows no
+number.
+
+After a loss of Redis' data limits are leased again only when every replica that is
+REGISTERED has told what it holds, or was declared lost. LAST BEAT is when the
+billing-worker last noted a new sign of life of it, to a few seconds.`,
 		Example: `  openclawctl ledger replicas
   openclawctl ledger replicas --limit 10 --output json`,
 		Args: cobra.NoArgs,
@@ -142,10 +175,11 @@ between them is missing: on its way, or parked in a form that shows no number.`,
 				if err != nil {
 					return err
 				}
-				t := table{head: []string{"REPLICA", "STATUS", "FIRST SEEN", "LAST SEEN", "ACKED", "HIGHEST", "LOST", "REASON"}}
+				t := table{head: []string{"REPLICA", "STATUS", "REGISTERED", "LAST BEAT", "FIRST SEEN", "LAST SEEN", "ACKED", "HIGHEST", "LOST", "REASON"}}
 				for _, r := range list {
 					t.rows = append(t.rows, []string{
-						r.ID, string(r.Status), when(r.FirstSeen), when(r.LastSeen), number(r.Acked), number(r.Highest), when(r.LostAt), r.LostReason,
+						r.ID, string(r.Status), when(r.RegisteredAt), when(r.LastBeat), when(r.FirstSeen), when(r.LastSeen),
+						number(r.Acked), number(r.Highest), when(r.LostAt), r.LostReason,
 					})
 				}
 				return a.show(cmd, nonNil(list), t)
@@ -158,36 +192,65 @@ between them is missing: on its way, or parked in a form that shows no number.`,
 
 func (a *app) declareLostCommand() *cobra.Command {
 	var reason string
+	var grace time.Duration
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "declare-lost REPLICA --reason TEXT",
-		Short: "Record that a proxy's journal will not come back",
+		Short: "Record that a proxy's journal will not come back, and free what it leased",
 		Long: `declare-lost records, in the audit log too, that the journal of a token-proxy will not
 come back, such as after the loss of its node. What that journal held and did not send
-is then lost: declare nothing lost that may still start again. Declaring it again
-changes nothing.`,
+is then lost: declare nothing lost that may still start again.
+
+Then it tells the proxy, should it live in spite of all, that it may serve nothing any
+more, waits until it cannot use what it leased (--grace, or less if it has been silent
+for longer), settles what it had used as far as Postgres knows, and frees the rest for
+others. It prints how much that was. It can be repeated after an error, and then ends
+what it began; declaring it again changes neither time nor reason.
+
+A proxy that still gives signs of life is not declared lost without --force.`,
 		Example: `  openclawctl ledger declare-lost 4f2k7q5w3xj6hac4 --reason "node burnt down"`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if grace < 0 {
+				return usageError{errors.New("--grace must not be negative")}
+			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				lost, err := s.books().DeclareLost(ctx, a.actor, args[0], reason)
-				if err != nil {
-					return err
-				}
-				released := "-"
-				if lost.Released != nil {
-					released = number(*lost.Released)
-				}
-				return a.show(cmd, lost, table{
-					head: []string{"REPLICA", "STATUS", "LAST SEEN", "ACKED", "HIGHEST", "LOST", "RELEASED", "REASON"},
-					rows: [][]string{{
-						lost.ID, string(lost.Status), when(lost.LastSeen), number(lost.Acked), number(lost.Highest), when(lost.LostAt),
-						released, lost.LostReason,
-					}},
-				})
+				return a.declareLost(ctx, cmd, s, args[0], reason, grace, force)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
+	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "the longest grace of any token-proxy: how long one that hears nothing from Redis goes on")
+	cmd.Flags().BoolVar(&force, "force", false, "also if it gives signs of life")
 	_ = cmd.MarkFlagRequired("reason") // fails only for a flag that is not there
 	return cmd
+}
+
+func (a *app) declareLost(ctx context.Context, cmd *cobra.Command, s *session, replica, reason string, grace time.Duration, force bool) error {
+	if !force {
+		alive, err := s.limits.Alive(ctx, replica)
+		if err != nil {
+			return fmt.Errorf("is replica %s alive? %w", replica, err)
+		}
+		if alive {
+			return fmt.Errorf("%w: replica %s gives signs of life: stop it first, or use --force", control.ErrInvalid, replica)
+		}
+	}
+	books := s.books()
+	books.Leases = lostLeases{s.limits, grace}
+	lost, err := books.DeclareLost(ctx, a.actor, replica, reason)
+	if err != nil {
+		return err
+	}
+	leases := table{head: []string{"CUSTOMER", "PERIOD", "SETTLED", "FREED"}}
+	for _, l := range lost.Leases {
+		leases.rows = append(leases.rows, []string{l.CustomerID, l.PeriodID, number(l.Settled), number(l.Freed)})
+	}
+	leases.rows = append(leases.rows, []string{"all", "", number(lost.Settled), number(*lost.Released)})
+	return a.show(cmd, lost, table{
+		head: []string{"REPLICA", "STATUS", "LAST SEEN", "ACKED", "HIGHEST", "LOST", "REASON"},
+		rows: [][]string{{
+			lost.ID, string(lost.Status), when(lost.LastSeen), number(lost.Acked), number(lost.Highest), when(lost.LostAt), lost.LostReason,
+		}},
+	}, leases)
 }

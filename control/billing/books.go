@@ -24,11 +24,11 @@ type Books struct {
 	Leases LeaseReleaser
 }
 
-// LeaseReleaser frees what a replica that was declared lost holds of its customers'
-// limits. It may be called again, and then frees what is left.
+// LeaseReleaser frees what a replica that was declared lost leased of its customers'
+// limits; see limits.Records. It may be called again, and then frees what is left.
 type LeaseReleaser interface {
-	// ReleaseReplica returns how many weighted tokens it freed.
-	ReleaseReplica(ctx context.Context, replica string) (tokens int64, err error)
+	// GiveUp returns all that was freed so far.
+	GiveUp(ctx context.Context, replica string) ([]control.Released, error)
 }
 
 // ErrUnacknowledged says that what was recorded is safe, but that the replicas do not
@@ -81,8 +81,13 @@ func (b *Books) Drop(ctx context.Context, actor string, id int64, reason string)
 // Lost is what DeclareLost did.
 type Lost struct {
 	control.Replica
-	// Released is how many weighted tokens were freed now; nil if nothing frees them.
+	// Released is how many weighted tokens of its leases were freed in all; nil if nothing
+	// frees them.
 	Released *int64 `json:"released_tokens"`
+	// Settled is how many of the tokens that it leased it had used without settling them;
+	// they are settled now.
+	Settled int64              `json:"settled_tokens"`
+	Leases  []control.Released `json:"leases"`
 }
 
 // DeclareLost records that a replica's journal will not come back, and frees what the
@@ -120,10 +125,13 @@ func (b *Books) DeclareLost(ctx context.Context, actor, replica, reason string) 
 	if b.Leases == nil {
 		return out, nil
 	}
-	tokens, err := b.Leases.ReleaseReplica(ctx, replica)
-	if err != nil {
-		return out, fmt.Errorf("replica %s is declared lost, but what it held is not freed: %w", replica, err)
+	if out.Leases, err = b.Leases.GiveUp(ctx, replica); err != nil {
+		return out, fmt.Errorf("replica %s is declared lost, but what it leased is not freed; repeat the command: %w", replica, err)
 	}
-	out.Released = &tokens
+	out.Released = new(int64)
+	for _, l := range out.Leases {
+		*out.Released += l.Freed
+		out.Settled += l.Settled
+	}
 	return out, nil
 }

@@ -287,9 +287,9 @@ type leases struct {
 	err   error
 }
 
-func (l *leases) ReleaseReplica(_ context.Context, replica string) (int64, error) {
+func (l *leases) GiveUp(_ context.Context, replica string) ([]control.Released, error) {
 	l.calls++
-	return 42, l.err
+	return []control.Released{{CustomerID: "c1", Settled: 7, Freed: 40}, {CustomerID: "c2", Freed: 2}}, l.err
 }
 
 func TestDeclareLost(t *testing.T) {
@@ -317,7 +317,7 @@ func TestDeclareLost(t *testing.T) {
 	}
 	l.err = nil
 	again, err := books.DeclareLost(ctx, "ada", "r1", "again")
-	if err != nil || *again.Released != 42 || again.LostReason != "node burnt down" || !again.LostAt.Equal(first.LostAt) {
+	if err != nil || *again.Released != 42 || again.Settled != 7 || len(again.Leases) != 2 || again.LostReason != "node burnt down" || !again.LostAt.Equal(first.LostAt) {
 		t.Errorf("declared again: %+v, %v", again, err)
 	}
 	if e.audit("ledger.declare_lost") != "1" {

@@ -1,6 +1,7 @@
 package customers_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
 // Customers that can never be renewed, more of them than one page has, keep nobody
@@ -64,5 +66,47 @@ func TestRenewalWithRedisAway(t *testing.T) {
 	e.redis.Start()
 	if got, err := e.PublishPending(t.Context()); got != n || err != nil {
 		t.Errorf("published %d, %v", got, err)
+	}
+}
+
+// publishing looks, when a grant is published, whether its limit's record is there.
+type publishing struct {
+	customers.GrantPublisher
+	e       *env
+	without []string // tokens whose grants came before their records
+}
+
+func (p *publishing) PutGrant(ctx context.Context, d contract.Digest, g contract.Grant) (int64, error) {
+	limit := p.e.client.HGet(ctx, contract.QuotaKey(g.CustomerID, g.Period.ID), "limit").Val()
+	if g.Status != contract.StatusRevoked && limit == "" {
+		p.without = append(p.without, g.TokenID)
+	}
+	return p.GrantPublisher.PutGrant(ctx, d, g)
+}
+
+// The first request after a token was made, or a period opened, finds the limit's record.
+func TestRecordsComeBeforeGrants(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	p := &publishing{GrantPublisher: e.Grants, e: e}
+	e.Grants = p
+	e.openEpoch()
+	c := e.customer("starter")
+	e.token(c.Customer.ID)
+	e.Now = func() time.Time { return c.Period.End.Add(time.Hour) }
+	if n, err := e.RenewDue(t.Context()); n != 1 || err != nil {
+		t.Fatalf("renewed %d, %v", n, err)
+	}
+	if len(p.without) > 0 {
+		t.Errorf("tokens %v", p.without)
+	}
+	period, err := e.Store.PeriodAt(t.Context(), c.Customer.ID, e.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{c.Period.ID, period.ID} {
+		if limit := e.client.HGet(t.Context(), contract.QuotaKey(c.Customer.ID, id), "limit").Val(); limit != "1000000" {
+			t.Errorf("period %s: limit %q", id, limit)
+		}
 	}
 }

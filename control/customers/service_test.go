@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
@@ -30,7 +32,7 @@ type env struct {
 	redis  *testenv.RedisServer
 	client *redis.Client
 	pg     *testenv.PostgresServer
-	limits *quota.Keeper
+	limits *limits.Records
 }
 
 func newEnv(t *testing.T) *env {
@@ -53,12 +55,39 @@ func newEnv(t *testing.T) *env {
 		t.Fatal(err)
 	}
 	e.client = e.redis.Client()
-	e.limits = quota.NewKeeper(e.client, time.Second)
+	e.limits = limits.NewRecords(st, e.client, time.Second)
 	e.Service = &customers.Service{
 		Store: st, Tiers: table, Grants: feed.NewPublisher(e.client), Limits: e.limits, Hasher: hasher,
 		PublishWithin: 300 * time.Millisecond,
 	}
 	return e
+}
+
+// openEpoch has an epoch of the quota begin, in which records can be made.
+func (e *env) openEpoch() {
+	e.t.Helper()
+	k, err := limits.NewKeeper(e.Store, e.client, limits.Options{Every: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- k.Run(ctx) }()
+	keeper := quota.NewKeeper(e.client, time.Second)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		epoch, err := keeper.Epoch(context.Background())
+		if err == nil && epoch.IsOpen() {
+			break
+		}
+		if time.Now().After(deadline) {
+			e.t.Fatalf("epoch %+v, %v", epoch, err)
+		}
+	}
+	// What comes later is made by who is tested, or not at all.
+	cancel()
+	if err := <-ended; err != nil {
+		e.t.Fatal(err)
+	}
 }
 
 func (e *env) customer(tier string) customers.Created {
@@ -108,6 +137,7 @@ func (e *env) pending() int64 {
 func TestCustomerTokenLimitAndRevocationReachTheProxies(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
+	e.openEpoch()
 	c := e.customer("pro")
 	if c.Box.Namespace != "customer-"+c.Customer.ID || c.Box.State != control.BoxPending || c.Period.LimitTokens != 5_000_000 {
 		t.Errorf("created %+v", c)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -64,6 +65,13 @@ func (r *Records) Alive(ctx context.Context, replica string) (bool, error) {
 // knows of it. GiveUp may be repeated after an error. It returns all that was freed of the
 // replica's leases so far.
 func (r *Records) GiveUp(ctx context.Context, replica string, grace time.Duration) ([]control.Released, error) {
+	registered, err := r.registered(ctx, replica)
+	if err != nil {
+		return nil, err
+	}
+	if !registered { // any more: it leases nothing
+		return r.store.Releases(ctx, replica)
+	}
 	if err := r.shutOut(ctx, replica, grace); err != nil {
 		return nil, err
 	}
@@ -87,6 +95,11 @@ func (r *Records) GiveUp(ctx context.Context, replica string, grace time.Duratio
 		}
 		pause(ctx, 100*time.Millisecond)
 	}
+}
+
+func (r *Records) registered(ctx context.Context, replica string) (bool, error) {
+	members, err := r.store.Members(ctx, 0)
+	return slices.ContainsFunc(members, func(m control.Member) bool { return m.ID == replica }), err
 }
 
 // shutOut tells a lost replica, through Redis, that it is. Redis is told whether it knew

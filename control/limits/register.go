@@ -157,6 +157,7 @@ func (r *register) stranger(ctx context.Context, id string) error {
 	if err := r.step("registered"); err != nil {
 		return err
 	}
+	r.notedAt = time.Time{} // note its beat soon
 	if !fits {
 		r.repairAt = time.Time{} // it waits for another epoch
 		return nil

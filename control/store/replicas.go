@@ -93,16 +93,18 @@ func (s *Store) Acked(ctx context.Context) (map[string]int64, error) {
 }
 
 const selectReplicas = `
-SELECT id, status, first_seen_at, last_seen_at, acked_seq, upper(accounted) - 1, lost_at, coalesce(lost_reason, '') FROM replicas`
+SELECT id, status, first_seen_at, last_seen_at, acked_seq, upper(accounted) - 1, registered_at,
+	(SELECT seen_at FROM replica_beats WHERE replica = id), lost_at, coalesce(lost_reason, '') FROM replicas`
 
 func scanReplica(row pgx.CollectableRow) (r control.Replica, err error) {
-	var lost *time.Time
-	err = row.Scan(&r.ID, &r.Status, &r.FirstSeen, &r.LastSeen, &r.Acked, &r.Highest, &lost, &r.LostReason)
-	r.FirstSeen, r.LastSeen, r.LostAt = r.FirstSeen.UTC(), r.LastSeen.UTC(), orZero(lost)
+	var registered, beat, lost *time.Time
+	err = row.Scan(&r.ID, &r.Status, &r.FirstSeen, &r.LastSeen, &r.Acked, &r.Highest, &registered, &beat, &lost, &r.LostReason)
+	r.FirstSeen, r.LastSeen = r.FirstSeen.UTC(), r.LastSeen.UTC()
+	r.RegisteredAt, r.LastBeat, r.LostAt = orZero(registered), orZero(beat), orZero(lost)
 	return r, err
 }
 
-// Replicas lists the replicas that ever sent an event, at most limit, those seen last
+// Replicas lists the replicas that were ever registered or sent an event, at most limit, those seen last
 // first.
 func (s *Store) Replicas(ctx context.Context, limit int) ([]control.Replica, error) {
 	rows, _ := s.pool.Query(ctx, selectReplicas+` ORDER BY last_seen_at DESC, id LIMIT $1`, limit)

@@ -38,6 +38,32 @@ func (s *Store) CheckPeriods(ctx context.Context, customers []string, period str
 	return list, explain("check periods", err)
 }
 
+// CheckPeriod is CheckPeriods of one period, with how far its events have come: those of
+// replicas, and of all others that it has events of. All of it is of one moment. The
+// result is zero if nothing is known of the period.
+func (s *Store) CheckPeriod(ctx context.Context, k control.QuotaKey, replicas []string) (control.PeriodCheck, []control.Marks, error) {
+	var check control.PeriodCheck
+	var marks []control.Marks
+	snapshot := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err := pgx.BeginTxFunc(ctx, s.pool, snapshot, func(tx pgx.Tx) error {
+		list, err := s.checkPeriods(ctx, tx, []string{k.CustomerID}, k.PeriodID)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		check = list[0]
+		rows, _ := tx.Query(ctx, `
+			SELECT r.id, r.acked_seq, coalesce(e.highest, 0), coalesce(b.member, false), coalesce(b.base, 0)
+			FROM replicas r
+			LEFT JOIN (SELECT replica, max(seq) AS highest FROM usage_events WHERE customer_id = $1 AND period_id = $2 GROUP BY replica) e
+				ON e.replica = r.id
+			LEFT JOIN quota_bases b ON b.replica = r.id AND b.epoch = (SELECT max(number) FROM quota_epochs)
+			WHERE r.id = ANY ($3) OR e.highest IS NOT NULL`, k.CustomerID, k.PeriodID, replicas)
+		marks, err = pgx.CollectRows(rows, pgx.RowToStructByPos[control.Marks])
+		return err
+	})
+	return check, marks, explain("check period "+k.PeriodID+" of customer "+k.CustomerID, err)
+}
+
 func (s *Store) checkPeriods(ctx context.Context, q querier, customers []string, period string) ([]control.PeriodCheck, error) {
 	since := keptSince(s.now())
 	rows, _ := q.Query(ctx, checkPeriods, customers, period)
