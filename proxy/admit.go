@@ -102,8 +102,8 @@ func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 			}
 			return refuseNone, detail{}
 		case quota.Exceeds:
-			if !exact {
-				// Near the limit only: ask how large the prompt really is.
+			if !exact && a.Left() >= quota.Need(w, 1, min(asked, l.MinOutput), 1) {
+				// Near the limit only, and where it can help: ask how large the prompt really is.
 				exact = true
 				if p, ok := s.exactPrompt(c, body); ok {
 					prompt = min(prompt, p)

@@ -1,7 +1,9 @@
 package proxy_test
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -165,4 +167,42 @@ func TestRedisLosesItsDataUnderLoad(t *testing.T) {
 	if n := len(w.chats()); n == 0 || want == 0 {
 		t.Errorf("%d requests, %d tokens", n, want)
 	}
+}
+
+// Leasing and settling cost calls per customer and tick, however many requests there are.
+func TestRedisWorkGrowsWithTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.quota = quota.Options{SettleEvery: 200 * time.Millisecond}
+	r := w.replica()
+	tok, _ := w.token(nil)
+	body := chat(false, sim(kimisim.Behavior{OutputTokens: 5}))
+	r.served(faces[0], tok)
+	stop, answered := r.pace(8, 10*time.Millisecond, faces[0], tok, body)
+	eventually(t, "it is known how much is used", func() bool { return answered.Load() > 100 })
+	before, calls, start := answered.Load(), w.scriptCalls(), time.Now()
+	eventually(t, "many more requests are served", func() bool { return answered.Load() > before+500 })
+	calls, took := w.scriptCalls()-calls, time.Since(start)
+	if most := int(took/w.quota.SettleEvery) + 5; calls > most {
+		t.Errorf("%d calls in %v, want at most %d", calls, took, most)
+	}
+	for status, n := range stop() {
+		if status != http.StatusOK {
+			t.Errorf("%d requests were answered %d", n, status)
+		}
+	}
+}
+
+// scriptCalls returns how many scripts Redis was told to run.
+func (w *world) scriptCalls() (n int) {
+	w.t.Helper()
+	info, err := w.rdb.Info(w.t.Context(), "commandstats").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(info, "cmdstat_evalsha:calls=")
+	if _, err := fmt.Sscanf(rest, "%d,", &n); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
 }
