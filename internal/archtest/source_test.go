@@ -108,7 +108,7 @@ func TestOnlyCommandsReadTheEnvironment(t *testing.T) { report(t, checkEnvironme
 func TestFiles(t *testing.T)                          { report(t, checkFiles(goFiles(t))) }
 func TestPackagesSayWhatTheyAre(t *testing.T)         { report(t, checkPackageComments(goFiles(t))) }
 
-func TestDataPlaneNeverBlocksOnRedis(t *testing.T)    { report(t, checkBlockingRedis(goFiles(t))) }
+func TestDataPlaneNeverBlocksOnRedis(t *testing.T) { report(t, checkBlockingRedis(goFiles(t))) }
 
 func TestSourceRulesComplain(t *testing.T) {
 	expect(t, checkEnvironment(source(t,
