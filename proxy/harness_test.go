@@ -55,13 +55,18 @@ type world struct {
 
 // syncBuffer collects log lines of several goroutines.
 type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu    sync.Mutex
+	b     bytes.Buffer
+	panic string // once, when this is to be written
 }
 
 func (s *syncBuffer) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.panic != "" && bytes.Contains(p, []byte(s.panic)) {
+		s.panic = ""
+		panic("a panic that a test wants")
+	}
 	return s.b.Write(p)
 }
 

@@ -8,14 +8,14 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
 )
 
 // listener accepts client connections, at most limit and at most perAddress of one
-// address, with TCP keep-alive set so that a peer that vanished is noticed within a
-// minute. Its connections keep their file descriptor reachable, which fasthttp's own
+// address, set so that a peer that vanished is noticed within a minute. Its connections keep their file descriptor reachable, which fasthttp's own
 // limit per address would hide.
 type listener struct {
 	net.Listener
@@ -31,6 +31,8 @@ type listener struct {
 }
 
 const (
+	// vanishedAfter is for how long a peer may say nothing at all, not even by its kernel.
+	vanishedAfter = 45 * time.Second
 	// overflowConns is how many connections beyond the limit are taken on to tell them.
 	overflowConns = 1024
 	// overflowTime is how long such a client may take to ask.
@@ -38,9 +40,12 @@ const (
 )
 
 func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool) (*listener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3,
-	}}
+	lc := net.ListenConfig{
+		KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: vanishedAfter / 3, Interval: vanishedAfter / 9, Count: 6,
+		},
+		Control: func(_, _ string, rc syscall.RawConn) error { return setVanished(rc, vanishedAfter) },
+	}
 	ln, err := lc.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)

@@ -65,13 +65,15 @@ func TestUpstreamErrors(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			for _, c := range kimisim.ErrorCases() {
+			for i, c := range kimisim.ErrorCases() {
 				t.Run(c.Case, func(t *testing.T) {
 					row, ok := want[c.Case]
 					if !ok {
 						t.Fatal("no row for this case")
 					}
-					w.testUpstreamError(t, f, c, row)
+					// A stream gets the status of the upstream's answer too, not 200 and an error in it.
+					w.testUpstreamError(t, f, c, row, i%2 == 0)
+					w.testUpstreamError(t, f, c, row, i%2 != 0)
 				})
 			}
 			if logs := w.logs.String(); strings.Contains(logs, "EXAMPLE") || strings.Contains(logs, upstreamKey) {
@@ -81,7 +83,7 @@ func TestUpstreamErrors(t *testing.T) {
 	}
 }
 
-func (w *world) testUpstreamError(t *testing.T, f face, c kimisim.ErrorResponse, want upstreamError) {
+func (w *world) testUpstreamError(t *testing.T, f face, c kimisim.ErrorResponse, want upstreamError, stream bool) {
 	r := w.replica() // its keys are fresh
 	defer func() {
 		if err := r.drain(); err != nil {
@@ -91,7 +93,7 @@ func (w *world) testUpstreamError(t *testing.T, f face, c kimisim.ErrorResponse,
 	tok, g := w.token(one)
 	w.sim.ScriptNext(kimisim.Behavior{Error: c.Case})
 	before := len(w.chats())
-	a := r.post(f, tok, chat(false, "hello"))
+	a := r.post(f, tok, chat(stream, "hello"))
 
 	typ := want.openai
 	if f.anthropic && want.anthropic != "" {

@@ -214,8 +214,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		s.uploads.add(-int64(c.bodyLen))
 		// fasthttp recovers nothing: one panic would end every stream of the process.
 		if p := recover(); p != nil {
-			s.metrics.panics.Inc()
-			s.log.Error("BUG: panic while handling a request", "request_id", c.requestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.panicked(c, p)
 			ctx.Response.Reset()
 			c.refuse(&ctx.Response, refuseInternal, detail{})
 		}
@@ -258,6 +257,12 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	default:
 		s.complete(ctx, c)
 	}
+}
+
+// panicked tells of a panic that was caught.
+func (s *Server) panicked(c *call, p any) {
+	s.metrics.panics.Inc()
+	s.log.Error("BUG: panic while handling a request", "request_id", c.requestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 }
 
 // complete serves a completion on either face.

@@ -74,8 +74,22 @@ func newStreamBody(c *call) *streamBody {
 	return b
 }
 
+// errBug ends a stream in which we panicked: without its last chunk, so visibly.
+var errBug = errors.New("BUG: panic in a stream")
+
+// rescue is deferred where fasthttp calls us outside of the handler: it recovers nothing,
+// and one panic would end every stream of the process.
+func (b *streamBody) rescue(err *error) {
+	if p := recover(); p != nil {
+		b.c.s.panicked(b.c, p)
+		b.ended, b.out = true, nil
+		*err = errBug
+	}
+}
+
 // Read returns the next bytes for the client, blocking until there are some.
-func (b *streamBody) Read(p []byte) (int, error) {
+func (b *streamBody) Read(p []byte) (n int, err error) {
+	defer b.rescue(&err)
 	for {
 		if len(b.out) > 0 {
 			n := copy(p, b.out)
@@ -189,12 +203,14 @@ func (b *streamBody) extendWrite() {
 }
 
 // Close is called by fasthttp when the body is through or the client is gone.
-func (b *streamBody) Close() error {
+func (b *streamBody) Close() (err error) {
 	if b.closed {
 		return nil
 	}
 	b.closed = true
 	c := b.c
+	defer c.close()
+	defer b.rescue(&err)
 	if b.tail != nil {
 		b.tail.Stop()
 	}
@@ -207,7 +223,6 @@ func (b *streamBody) Close() error {
 	// After the end mark the rest of the framing usually is there already.
 	c.release(upstream.Result{})
 	c.s.metrics.streams.Dec()
-	c.close()
 	if cap(b.bufs.out) <= pooledBodyBytes { // a large event must not stay in memory for ever
 		streamBufferPool.Put(b.bufs)
 	}

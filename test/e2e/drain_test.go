@@ -1,0 +1,82 @@
+package e2e_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/test/stack"
+)
+
+// A token-proxy that is told to stop is not ready at once and still serves; then it takes
+// no connections, lets a stream finish and cuts the one that takes too long, which is told
+// so; it ends with code 0, and every event of it is in Postgres.
+func TestSIGTERM(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{
+		Proxy: func(c map[string]any) { c["timeouts"] = map[string]any{"pre_stop": "1500ms", "drain": "8s"} },
+	})
+	tok := s.Customer("Term", "team")
+	p := s.Proxies[0]
+	stream := func(tokens int) chan string {
+		s.Sim.SetDefaults(kimisim.Behavior{OutputTokens: tokens, TokensPerSecond: 20})
+		before := s.Sim.InFlight()
+		text := make(chan string, 1)
+		go func() {
+			body := `{"model":"kimi-k2.5","stream":true,"max_tokens":10000,"messages":[{"role":"user","content":"hi"}]}`
+			req, err := http.NewRequest("POST", p.URL+"/v1/chat/completions", strings.NewReader(body))
+			if err != nil {
+				text <- err.Error()
+				return
+			}
+			req.Header.Set("Authorization", "Bearer "+tok.Raw)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				text <- err.Error()
+				return
+			}
+			defer resp.Body.Close()
+			b, _ := io.ReadAll(resp.Body)
+			text <- string(b)
+		}()
+		s.Eventually("the stream runs", 30*time.Second, func() bool { return s.Sim.InFlight() > before })
+		return text
+	}
+	short, long := stream(40), stream(5000)
+	s.Sim.SetDefaults(kimisim.Behavior{})
+
+	ended := make(chan error, 1)
+	go func() { ended <- p.Stop(30 * time.Second) }()
+	ready := func() int {
+		resp, err := http.Get(p.Admin + "/readyz")
+		if err != nil {
+			return 0
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	s.Eventually("it is not ready", 10*time.Second, func() bool { return ready() == http.StatusServiceUnavailable })
+	if got := ask(p, tok.Raw); got != http.StatusOK {
+		t.Errorf("a request after SIGTERM: %d", got)
+	}
+	if text := <-short; !strings.Contains(text, "[DONE]") {
+		t.Errorf("the short stream ended with %.300q", text)
+	}
+	if text := <-long; !strings.Contains(text, "shutting down") {
+		t.Errorf("the long stream ended with %.300q", text[max(0, len(text)-300):])
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	outcomes := map[string]int{}
+	s.Eventually("every request has its row", 30*time.Second, func() bool {
+		clear(outcomes)
+		for _, r := range readRows(t, s) {
+			outcomes[r.Outcome]++
+		}
+		return outcomes["ok"] == 2 && outcomes["drained"] == 1
+	})
+}
