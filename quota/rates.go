@@ -63,7 +63,7 @@ type Rates struct {
 	joining   []*bucket  // contended since the loop last looked
 	contended map[*bucket]struct{}
 
-	lost time.Time // when Redis stopped answering, zero while it does; the loop's own
+	lost time.Time // when all of Redis stopped answering, zero while any does; the loop's own
 
 	kick    chan struct{} // capacity 1: joining is not empty
 	cancel  context.CancelFunc
@@ -99,6 +99,7 @@ type bucket struct {
 	measured time.Time // when offered was last read
 	synced   bool      // since it became contended
 	peers    int       // replicas that share the rate, this one included
+	lost     time.Time // when the Redis that has it stopped answering, zero while it does
 }
 
 // NewRates returns a limiter on client and starts its loop; Close ends it. It does not

@@ -99,11 +99,11 @@ func (r *Rates) dropSated(ctx context.Context, all []*bucket) []*bucket {
 		b.mu.Lock()
 		at := b.advance(now)
 		// While Redis is away a share that was given up would not come back.
-		full := r.lost.IsZero() && b.limiter.TokensAt(at) >= float64(b.rate.Burst)
+		full := b.lost.IsZero() && b.limiter.TokensAt(at) >= float64(b.rate.Burst)
 		if full || at.Sub(b.used) >= idleAfter {
 			// No refill from here on, and only then is the share given back.
 			b.setRefill(0, at)
-			b.contended, b.synced = false, false
+			b.contended, b.synced, b.lost = false, false, time.Time{}
 			b.demand, b.offered = 0, 0
 			gone = append(gone, b.customer)
 			r.mu.Lock()
@@ -146,69 +146,68 @@ func (r *Rates) timeout() time.Duration { return max(r.opts.SyncInterval, Defaul
 func (r *Rates) sync(ctx context.Context, all []*bucket) {
 	for len(all) > 0 && ctx.Err() == nil {
 		n := min(len(all), maxPerPipeline)
-		if !r.syncSome(ctx, all[:n]) {
-			n = len(all) // the rest would fail as well, after as many timeouts
-			r.withoutRedis(all)
+		sent := r.opts.Now()
+		failed := r.syncSome(ctx, sent, all[:n])
+		switch {
+		case len(failed) < n:
+			r.lost = time.Time{}
+		case r.lost.IsZero():
+			r.lost = sent
 		}
+		if len(failed) == n {
+			failed, n = all, len(all) // the rest would fail as well, after as many timeouts
+		}
+		r.withoutRedis(failed, sent)
 		all = all[n:]
 	}
 }
 
-// syncSome reports whether Redis answered.
-func (r *Rates) syncSome(ctx context.Context, some []*bucket) bool {
-	sent := r.opts.Now()
+// syncSome returns those for which Redis did not answer. In a Redis Cluster some
+// customers' master may be away and the others' not.
+func (r *Rates) syncSome(ctx context.Context, sent time.Time, some []*bucket) (failed []*bucket) {
 	timed, cancel := context.WithTimeout(ctx, r.timeout())
 	defer cancel()
-	calls := make([]*redis.Cmd, len(some))
+	keys := make([]string, len(some))
 	args := make([][]any, len(some))
 	for i, b := range some {
 		b.mu.Lock()
 		b.measure(b.advance(sent), r.opts.SyncInterval)
 		args[i] = []any{r.opts.Replica, decimal(b.demand), decimal(b.rate.PerSecond), r.void().Milliseconds()}
 		b.mu.Unlock()
+		keys[i] = contract.RateKey(b.customer)
 	}
-	_, _ = r.client.Pipelined(timed, func(p redis.Pipeliner) error {
-		for i, b := range some {
-			calls[i] = p.EvalSha(timed, r.script.Hash(), []string{contract.RateKey(b.customer)}, args[i]...)
-		}
-		return nil
-	})
-	var failed []*bucket
+	calls := runAll(timed, r.client, r.script, keys, args)
 	for i, b := range some {
-		call := calls[i]
-		if redis.HasErrorPrefix(call.Err(), "NOSCRIPT") {
-			call = r.script.Run(timed, r.client, []string{contract.RateKey(b.customer)}, args[i]...)
-		}
-		share, peers, err := readShare(call)
+		share, peers, err := readShare(calls[i])
 		if err != nil {
 			failed = append(failed, b)
 			continue
 		}
 		b.mu.Lock()
-		b.synced, b.peers = true, peers
+		b.synced, b.peers, b.lost = true, peers, time.Time{}
 		b.setRefill(min(share, b.rate.PerSecond), b.advance(r.opts.Now()))
 		b.mu.Unlock()
 	}
-	if len(failed) == len(some) {
-		if r.lost.IsZero() {
-			r.lost = sent
-		}
-		return false
-	}
-	r.lost = time.Time{}
-	return true
+	return failed
 }
 
 // withoutRedis keeps the last shares during the grace. Afterwards it gives each bucket
 // a part of the rate that is safe with as many replicas as there may be: never the
 // whole rate, and never nothing for ever.
-func (r *Rates) withoutRedis(all []*bucket) {
+func (r *Rates) withoutRedis(all []*bucket, sent time.Time) {
 	now := r.opts.Now()
-	if now.Sub(r.lost) < r.opts.Grace {
-		return
-	}
 	for _, b := range all {
 		b.mu.Lock()
+		if b.lost.IsZero() {
+			b.lost = sent
+			if !r.lost.IsZero() && r.lost.Before(sent) {
+				b.lost = r.lost
+			}
+		}
+		if now.Sub(b.lost) < r.opts.Grace {
+			b.mu.Unlock()
+			continue
+		}
 		b.setRefill(b.rate.PerSecond/float64(max(b.peers, r.opts.Replicas)), b.advance(now))
 		b.mu.Unlock()
 	}

@@ -36,32 +36,34 @@ func (e *env) encode(events ...contract.Event) []byte {
 
 func TestReplicasLearnWhatTheyMayForget(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
-	o := e.options()
-	o.AckedEvery = time.Hour // so that only what is written counts
-	w := e.start(o)
-	first, second, third := e.batch(5), e.batch(5), e.batch(5)
-	e.add(first)
-	e.await("the first batch", func() bool { return e.acked("r1") == 5 })
-	e.add(third)
-	e.await("the third batch", func() bool { return e.totals().Requests == 10 && e.streamLen() == 0 })
-	if n := e.acked("r1"); n != 5 {
-		t.Errorf("acked %d over a gap", n)
-	}
-	e.add(second)
-	e.await("the second batch", func() bool { return e.acked("r1") == 15 })
+	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
+		e := newEnvOn(t, r, testenv.Postgres(t))
+		o := e.options()
+		o.AckedEvery = time.Hour // so that only what is written counts
+		w := e.start(o)
+		first, second, third := e.batch(5), e.batch(5), e.batch(5)
+		e.add(first)
+		e.await("the first batch", func() bool { return e.acked("r1") == 5 })
+		e.add(third)
+		e.await("the third batch", func() bool { return e.totals().Requests == 10 && e.streamLen() == 0 })
+		if n := e.acked("r1"); n != 5 {
+			t.Errorf("acked %d over a gap", n)
+		}
+		e.add(second)
+		e.await("the second batch", func() bool { return e.acked("r1") == 15 })
 
-	// A journal that starts again sends what it has again: no row, but an answer.
-	e.client.Del(t.Context(), contract.UsageAckedKey)
-	e.add(third)
-	e.await("the answer", func() bool { return e.acked("r1") == 15 })
-	e.settledDown()
-	if got := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM dead_letters")); got != "0" {
-		t.Errorf("%s dead letters for duplicates", got)
-	}
-	if err := w.stop(); err != nil {
-		t.Fatal(err)
-	}
+		// A journal that starts again sends what it has again: no row, but an answer.
+		e.client.Del(t.Context(), contract.UsageAckedKey)
+		e.add(third)
+		e.await("the answer", func() bool { return e.acked("r1") == 15 })
+		e.settledDown()
+		if got := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM dead_letters")); got != "0" {
+			t.Errorf("%s dead letters for duplicates", got)
+		}
+		if err := w.stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // What cannot be recorded but has a number lets those behind it through; what has none
@@ -127,23 +129,25 @@ func TestKilledBeforeTheAcknowledgement(t *testing.T) {
 
 func TestAcknowledgementsComeBackAfterRedisLostThem(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
-	o := e.options()
-	o.AckedEvery = 100 * time.Millisecond
-	e.start(o)
-	e.start(o)
-	e.add(e.batch(5))
-	e.await("the acknowledgement", func() bool { return e.acked("r1") == 5 })
-	e.redis.FlushAll()
-	e.await("the acknowledgement after FLUSHALL", func() bool { return e.acked("r1") == 5 })
-	e.client.HSet(t.Context(), contract.UsageAckedKey, "r1", 2) // from an older copy of Redis
-	e.await("the acknowledgement after a step back", func() bool { return e.acked("r1") == 5 })
-	e.client.HSet(t.Context(), contract.UsageAckedKey, "r1", "nonsense")
-	e.await("the acknowledgement after damage", func() bool { return e.acked("r1") == 5 })
-	e.redis.Stop()
-	e.redis.Start()
-	e.add(e.batch(5))
-	e.await("the acknowledgement after a restart", func() bool { return e.acked("r1") == 10 })
+	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
+		e := newEnvOn(t, r, testenv.Postgres(t))
+		o := e.options()
+		o.AckedEvery = 100 * time.Millisecond
+		e.start(o)
+		e.start(o)
+		e.add(e.batch(5))
+		e.await("the acknowledgement", func() bool { return e.acked("r1") == 5 })
+		e.redis.FlushAll()
+		e.await("the acknowledgement after FLUSHALL", func() bool { return e.acked("r1") == 5 })
+		e.client.HSet(t.Context(), contract.UsageAckedKey, "r1", 2) // from an older copy of Redis
+		e.await("the acknowledgement after a step back", func() bool { return e.acked("r1") == 5 })
+		e.client.HSet(t.Context(), contract.UsageAckedKey, "r1", "nonsense")
+		e.await("the acknowledgement after damage", func() bool { return e.acked("r1") == 5 })
+		e.redis.Stop()
+		e.redis.Start()
+		e.add(e.batch(5))
+		e.await("the acknowledgement after a restart", func() bool { return e.acked("r1") == 10 })
+	})
 }
 
 func TestPublishAckedNeverLowers(t *testing.T) {

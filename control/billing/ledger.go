@@ -116,12 +116,12 @@ type Ledger struct {
 }
 
 // NewLedger returns a worker that reads from client and writes to store. The client
-// must be the worker's own, since its reads block, and must not repeat commands by
-// itself (MaxRetries -1): the ledger does, and begins with what a lost reply held.
+// must be the worker's own, since its reads block and are never repeated by the client.
 func NewLedger(client redis.UniversalClient, store Store, opts Options) (*Ledger, error) {
 	if err := opts.setDefaults(); err != nil {
 		return nil, fmt.Errorf("new ledger: %w", err)
 	}
+	client.AddHook(readOnce{})
 	m, err := newMetrics(opts.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("new ledger: %w", err)

@@ -15,6 +15,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
@@ -24,8 +25,8 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // stream.
 type env struct {
 	t        *testing.T
-	redis    *testenv.RedisServer
-	client   *redis.Client
+	redis    testenv.AnyRedis
+	client   redis.UniversalClient
 	pg       *testenv.PostgresServer
 	store    *store.Store
 	customer string
@@ -35,10 +36,14 @@ type env struct {
 	seq      int64
 }
 
-func newEnv(t *testing.T, pg *testenv.PostgresServer, opts ...testenv.RedisOption) *env {
+func newEnv(t *testing.T, pg *testenv.PostgresServer) *env {
 	t.Helper()
-	e := &env{t: t, redis: testenv.Redis(t, opts...), pg: pg}
-	e.client = e.redis.Client()
+	return newEnvOn(t, testenv.Redis(t), pg)
+}
+
+func newEnvOn(t *testing.T, r testenv.AnyRedis, pg *testenv.PostgresServer) *env {
+	t.Helper()
+	e := &env{t: t, redis: r, client: r.UniversalClient(), pg: pg}
 	st, err := store.Open(t.Context(), pg.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -123,13 +128,23 @@ type worker struct {
 
 func (e *env) start(o billing.Options) *worker {
 	e.t.Helper()
-	ro, err := redis.ParseURL(e.redis.URL)
+	return e.startOn(e.reader(), o)
+}
+
+// reader returns a client such as a ledger is given.
+func (e *env) reader() redis.UniversalClient {
+	e.t.Helper()
+	target, err := redisclient.Parse(e.redis.RedisURL())
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	ro.MaxRetries, ro.DialerRetries, ro.ContextTimeoutEnabled = -1, 1, true
-	client := redis.NewClient(ro)
+	client := target.Open(redisclient.Options{MaxRetries: -1, DialerRetries: 1})
 	e.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func (e *env) startOn(client redis.UniversalClient, o billing.Options) *worker {
+	e.t.Helper()
 	l, err := billing.NewLedger(client, e.store, o)
 	if err != nil {
 		e.t.Fatal(err)

@@ -85,28 +85,31 @@ func TestKilledBetweenAnyTwoSteps(t *testing.T) {
 	t.Parallel()
 	for _, step := range []string{"read", "committed", "acknowledged"} {
 		t.Run(step, func(t *testing.T) {
-			t.Parallel()
-			e := newEnv(t, testenv.Postgres(t))
-			o := e.options()
-			o.TxEvents = 10 // several transactions for one read
-			for range 20 {
-				e.add(e.batch(5))
-			}
-			for nth := 1; nth <= 3; nth++ {
-				w := e.start(killAt(o, step, nth))
-				if err := <-w.done; !errors.Is(err, errKilled) {
-					t.Fatalf("Run returned %v", err)
-				}
-				w.done <- nil // for the cleanup
-				e.add(e.batch(5))
-			}
-			if e.totals().Requests == e.sent {
-				t.Fatal("nothing was left to another worker: the test shows nothing")
-			}
-			e.start(e.options())
-			e.settledDown()
+			testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) { testKilledAt(t, r, step) })
 		})
 	}
+}
+
+func testKilledAt(t *testing.T, r testenv.AnyRedis, step string) {
+	e := newEnvOn(t, r, testenv.Postgres(t))
+	o := e.options()
+	o.TxEvents = 10 // several transactions for one read
+	for range 20 {
+		e.add(e.batch(5))
+	}
+	for nth := 1; nth <= 3; nth++ {
+		w := e.start(killAt(o, step, nth))
+		if err := <-w.done; !errors.Is(err, errKilled) {
+			t.Fatalf("Run returned %v", err)
+		}
+		w.done <- nil // for the cleanup
+		e.add(e.batch(5))
+	}
+	if e.totals().Requests == e.sent {
+		t.Fatal("nothing was left to another worker: the test shows nothing")
+	}
+	e.start(e.options())
+	e.settledDown()
 }
 
 // The same, with the name of the dead worker: what it had pending comes first, and
@@ -130,30 +133,32 @@ func TestRestartUnderTheSameNameReplaysPending(t *testing.T) {
 
 func TestManyWorkersShareTheStream(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
-	o := e.options()
-	o.ReadEntries, o.ClaimIdle = 2, 10*time.Millisecond // they also steal from one another
-	var mu sync.Mutex
-	commits := make(map[int]int)
-	for i := range 3 {
-		e.start(billing.WithStep(o, func(name string) error {
-			if name == "committed" {
-				mu.Lock()
-				commits[i]++
-				mu.Unlock()
-			}
-			return nil
-		}))
-	}
-	for range 200 {
-		e.add(e.batch(3))
-	}
-	e.settledDown()
-	mu.Lock()
-	defer mu.Unlock()
-	if len(commits) < 2 {
-		t.Errorf("transactions by worker %v: they did not share", commits)
-	}
+	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
+		e := newEnvOn(t, r, testenv.Postgres(t))
+		o := e.options()
+		o.ReadEntries, o.ClaimIdle = 2, 10*time.Millisecond // they also steal from one another
+		var mu sync.Mutex
+		commits := make(map[int]int)
+		for i := range 3 {
+			e.start(billing.WithStep(o, func(name string) error {
+				if name == "committed" {
+					mu.Lock()
+					commits[i]++
+					mu.Unlock()
+				}
+				return nil
+			}))
+		}
+		for range 200 {
+			e.add(e.batch(3))
+		}
+		e.settledDown()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(commits) < 2 {
+			t.Errorf("transactions by worker %v: they did not share", commits)
+		}
+	})
 }
 
 func TestPoisonIsParkedAndNeighboursPass(t *testing.T) {
@@ -244,39 +249,43 @@ func TestPostgresHangs(t *testing.T) {
 
 func TestRedisStopsInTheMiddle(t *testing.T) {
 	t.Parallel()
-	// With "everysec" Redis answers before it writes while the disk is busy, and a kill
-	// loses what it answered. The proxies send that again; here nobody does.
-	e := newEnv(t, testenv.Postgres(t), testenv.RedisArgs("--appendfsync", "always"))
-	w := e.start(e.options())
-	e.await("readiness", func() bool { return w.Ready() == nil })
-	for range 3 {
-		for range 20 {
-			e.add(e.batch(2))
-		}
-		e.redis.Stop()
-		e.await("the ledger to notice", func() bool { return w.Ready() != nil })
-		e.redis.Start()
+	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
+		// With "everysec" Redis answers before it writes while the disk is busy, and a kill
+		// loses what it answered. The proxies send that again; here nobody does.
+		e := newEnvOn(t, r, testenv.Postgres(t))
+		w := e.start(e.options())
 		e.await("readiness", func() bool { return w.Ready() == nil })
-	}
-	e.settledDown()
+		for range 3 {
+			for range 20 {
+				e.add(e.batch(2))
+			}
+			e.redis.Stop()
+			e.await("the ledger to notice", func() bool { return w.Ready() != nil })
+			e.redis.Start()
+			e.await("readiness", func() bool { return w.Ready() == nil })
+		}
+		e.settledDown()
+	}, testenv.RedisArgs("--appendfsync", "always"))
 }
 
 // When Redis has lost everything, the group included, the proxies send again what
 // was not acknowledged; some of it is in Postgres already.
 func TestRedisLosesItsData(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
-	e.start(e.options())
-	again := [][]byte{e.batch(5), e.batch(5)}
-	for _, b := range again {
-		e.add(b)
-	}
-	e.await("the first events", func() bool { return e.totals().Requests == e.sent })
-	e.redis.FlushAll()
-	for _, b := range append(again, e.batch(5)) {
-		e.add(b)
-	}
-	e.settledDown()
+	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
+		e := newEnvOn(t, r, testenv.Postgres(t))
+		e.start(e.options())
+		again := [][]byte{e.batch(5), e.batch(5)}
+		for _, b := range again {
+			e.add(b)
+		}
+		e.await("the first events", func() bool { return e.totals().Requests == e.sent })
+		e.redis.FlushAll()
+		for _, b := range append(again, e.batch(5)) {
+			e.add(b)
+		}
+		e.settledDown()
+	})
 }
 
 // SIGTERM: the batch in hand is finished, nothing new is begun, the name is removed.

@@ -20,6 +20,34 @@ type stream struct {
 	count    int64
 }
 
+// readOnce keeps a client from repeating a read or a claim after its connection broke. Redis
+// may have handed out entries in the reply that was lost: what follows by itself would leave
+// them pending, unseen until they may be claimed. The ledger begins anew with what is
+// pending. A redirection by a Cluster is followed all the same.
+type readOnce struct{}
+
+func (readOnce) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (readOnce) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (readOnce) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		switch cmd.(type) {
+		case *redis.XStreamSliceCmd, *redis.XAutoClaimCmd:
+			cmd = onceCmd{cmd}
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// onceCmd is a command that go-redis does not send again.
+type onceCmd struct{ redis.Cmder }
+
+// NoRetry says so.
+func (onceCmd) NoRetry() bool { return true }
+
 // ensureGroup creates the consumer group if it is not there: at the first start, and
 // after Redis lost its data. It begins with the stream's first entry, since whatever
 // is on the stream is not acknowledged.

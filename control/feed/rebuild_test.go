@@ -148,7 +148,7 @@ func (b *beforePipeline) ProcessPipelineHook(next redis.ProcessPipelineHook) red
 func TestStoreGrantsOnAReplica(t *testing.T) {
 	t.Parallel()
 	master, replica := testenv.Redis(t), testenv.Redis(t)
-	if err := replica.Client().SlaveOf(t.Context(), "127.0.0.1", strconv.Itoa(master.Port)).Err(); err != nil {
+	if err := replica.Client().ReplicaOf(t.Context(), "127.0.0.1", strconv.Itoa(master.Port)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	_, p := startOn(t, replica)

@@ -108,7 +108,7 @@ func TestReplicaIsNotUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Master().Client().SlaveOf(t.Context(), host, port).Err(); err != nil {
+	if err := r.Master().Client().ReplicaOf(t.Context(), host, port).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Get(t.Context(), "k").Err(); err == nil || !strings.Contains(err.Error(), "not the master") {

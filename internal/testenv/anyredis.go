@@ -31,14 +31,14 @@ var (
 
 // SingleAndCluster runs a test on a single Redis and on a Redis Cluster, in parallel.
 // It is for what has to work on both: scripts, transactions, streams, channels.
-func SingleAndCluster(t *testing.T, test func(t *testing.T, r AnyRedis)) {
+func SingleAndCluster(t *testing.T, test func(t *testing.T, r AnyRedis), opts ...RedisOption) {
 	t.Run("single", func(t *testing.T) {
 		t.Parallel()
-		test(t, Redis(t))
+		test(t, Redis(t, opts...))
 	})
 	t.Run("cluster", func(t *testing.T) {
 		t.Parallel()
-		test(t, RedisCluster(t))
+		test(t, RedisCluster(t, opts...))
 	})
 }
 

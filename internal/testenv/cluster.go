@@ -174,13 +174,11 @@ func (c *ClusterServer) find(key string) (slot, master int) {
 	defer client.Close()
 	n, err := client.ClusterKeySlot(ctx, key).Result()
 	c.must("find the slot of a key", err)
-	ranges, err := client.ClusterSlots(ctx).Result()
+	shards, err := client.ClusterShards(ctx).Result()
 	c.must("list slots", err)
-	for _, r := range ranges {
-		if r.Start <= int(n) && int(n) <= r.End {
-			if i := slices.IndexFunc(c.Masters, func(s *RedisServer) bool { return s.Addr == r.Nodes[0].Addr }); i >= 0 {
-				return int(n), i
-			}
+	for _, shard := range shards {
+		if slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool { return r.Start <= n && n <= r.End }) {
+			return int(n), slices.Index(c.ids, shard.Nodes[0].ID)
 		}
 	}
 	c.t.Fatalf("testenv: Redis Cluster: nobody has slot %d", n)
