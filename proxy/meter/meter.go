@@ -19,6 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
@@ -180,16 +181,20 @@ func (m *Meter) send(ctx context.Context, after int64) error {
 	if len(events) == 0 {
 		return nil
 	}
+	faultpoint.At("meter.settle.before")
 	for i := range events {
 		m.ledger.Settle(HoldOf(&events[i]), events[i].Settled)
 	}
+	faultpoint.At("meter.settle.after")
 	b, err := contract.EncodeBatch(contract.Batch{Replica: m.log.Replica(), Events: events})
 	if err != nil {
 		return fmt.Errorf("encode usage batch: %w", err)
 	}
 	timed, cancel := context.WithTimeout(ctx, m.opts.Timeout)
 	defer cancel()
+	faultpoint.At("meter.add.before")
 	err = m.rdb.XAdd(timed, &redis.XAddArgs{Stream: contract.UsageStreamKey, Values: []any{contract.UsageField, b}}).Err()
+	faultpoint.At("meter.add.after")
 	if err != nil {
 		return fmt.Errorf("append usage batch: %w", err)
 	}
@@ -250,9 +255,11 @@ func (m *Meter) readAck(ctx context.Context) error {
 		return fmt.Errorf("BUG: event %d is acknowledged, the newest one is %d", n, last)
 	}
 	// A settlement that is only queued here would be forgotten with its event.
+	faultpoint.At("meter.flush.before")
 	if err := m.ledger.Flush(timed); err != nil {
 		return fmt.Errorf("settle before forgetting: %w", err)
 	}
+	faultpoint.At("meter.flush.after")
 	if err := m.log.Forget(n); err != nil {
 		return fmt.Errorf("forget: %w", err)
 	}
