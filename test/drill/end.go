@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -58,22 +57,28 @@ type ending struct {
 }
 
 // await waits for something to happen, and notes what does not.
-func (e *ending) await(what string, ok func() error) {
-	if err := poll(e.within, ok); err != nil {
+func (e *ending) await(ctx context.Context, what string, ok func() error) {
+	err := poll(e.within, func() error {
+		if ctx.Err() != nil {
+			return nil // nobody wants to know any more
+		}
+		return ok()
+	})
+	if err != nil {
 		e.late = append(e.late, fmt.Sprintf("%s, not within %v: %v", what, e.within, err))
 	}
 }
 
 // settle waits until every request has ended everywhere and its usage is in Postgres.
 func (e *ending) settle(ctx context.Context) {
-	e.await("every request has ended at the simulator", func() error {
+	e.await(ctx, "every request has ended at the simulator", func() error {
 		if n := e.sys.sim.InFlight(); n > 0 {
 			return fmt.Errorf("%d have not", n)
 		}
 		return nil
 	})
 	for _, p := range e.sys.proxies {
-		e.await(p.name+" has nothing left to ship", func() error {
+		e.await(ctx, p.name+" has nothing left to ship", func() error {
 			m, err := p.metrics("token_proxy_journal_open", "token_proxy_usage_events_unacknowledged")
 			if err == nil && m[0]+m[1] > 0 {
 				err = fmt.Errorf("%.0f requests are open in its journal, %.0f events are not acknowledged", m[0], m[1])
@@ -81,7 +86,7 @@ func (e *ending) settle(ctx context.Context) {
 			return err
 		})
 	}
-	e.await("the usage stream is empty", func() error {
+	e.await(ctx, "the usage stream is empty", func() error {
 		n, err := e.sys.redis.client.XLen(ctx, contract.UsageStreamKey).Result()
 		if err == nil && n > 0 {
 			err = fmt.Errorf("%d entries are on it", n)
@@ -94,6 +99,9 @@ func (e *ending) settle(ctx context.Context) {
 // What does not come to that is judged later.
 func (e *ending) agree(ctx context.Context) {
 	_ = poll(e.within, func() error {
+		if ctx.Err() != nil {
+			return nil
+		}
 		records, err := e.watch.readRecords(ctx)
 		if err != nil {
 			return err
@@ -219,15 +227,4 @@ func attemptsLeft(l *load) int {
 		}
 	}
 	return n
-}
-
-// statusLine sums up how requests were answered.
-func (l *load) statusLine() string {
-	var parts []string
-	l.statuses.Range(func(k, n any) bool {
-		parts = append(parts, fmt.Sprintf("%s: %d", k, n.(interface{ Load() int64 }).Load()))
-		return true
-	})
-	slices.Sort(parts)
-	return strings.Join(parts, ", ")
 }

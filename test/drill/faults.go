@@ -20,15 +20,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 )
 
-// kill is one process that was killed.
-type kill struct {
-	kind    faultKind
-	point   string // where, if at a commit point
-	proxy   bool
-	streams int // open there just then; proxies only
-	all     int // open everywhere
-}
-
 // injector plays a plan. Whatever a fault changed it changes back, also when it is told
 // to stop.
 type injector struct {
@@ -131,23 +122,6 @@ func (in *injector) lookAfter(p *program, kind faultKind, i int) {
 	if err := p.start(); err != nil {
 		in.say("%v", err)
 	}
-}
-
-func (in *injector) noteKill(kind faultKind, point string, i int) {
-	k := kill{kind: kind, point: point}
-	switch kind {
-	case killProxyAt:
-		k.proxy = true
-		k.streams, k.all = in.watch.lately(i)
-	case killProxy, loseProxy:
-		k.proxy = true
-		k.streams, k.all = in.load.openStreams(i)
-	default:
-		_, k.all = in.load.openStreams(-1)
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.kills = append(in.kills, k)
 }
 
 func (in *injector) apply(ctx context.Context, f fault) error {

@@ -69,6 +69,7 @@ type facts struct {
 	deadLetters []string
 	crashes     []string // processes that ended by themselves, files that were set aside as damaged
 	late        []string // what was not over within its bound
+	weak        []string // what was missing for the run to prove anything
 }
 
 // The violations, as the summary names them.
@@ -88,6 +89,7 @@ const (
 	vDead      = "dead letters"
 	vCrashed   = "crashed"
 	vLate      = "not in time"
+	vWeak      = "too weak"
 )
 
 // promises says for each violation what it breaks.
@@ -107,6 +109,7 @@ var promises = []struct{ name, promise string }{
 	{vDead, "no event is parked"},
 	{vCrashed, "no process ends by itself, no file is damaged"},
 	{vLate, "all is settled in time after the faults"},
+	{vWeak, "the drill itself was hard enough"},
 }
 
 // violation is one broken promise.
@@ -171,7 +174,7 @@ func judge(f *facts) *verdict {
 	for i := range f.books {
 		v.judgeBooks(f, i)
 	}
-	for what, texts := range map[string][]string{vDead: f.deadLetters, vCrashed: f.crashes, vLate: f.late} {
+	for what, texts := range map[string][]string{vDead: f.deadLetters, vCrashed: f.crashes, vLate: f.late, vWeak: f.weak} {
 		for _, text := range texts {
 			v.blame(what, -1, "%s", text)
 		}
@@ -320,16 +323,22 @@ func (v *verdict) judgeRow(a *attempt, e *kimisim.Entry, r *row) {
 		sum.ledger += prompt + completion
 		return
 	}
+	// What an upstream sends beyond the cap that it was given was never reserved: the
+	// customer is not billed for it.
+	output := min(a.received, a.cap)
+	if e != nil && e.OutputCap >= 0 {
+		output = min(output, int64(e.OutputCap))
+	}
 	relayed := int64(0)
 	if a.got {
-		relayed = max(prompt+a.received, 1)
+		relayed = max(prompt+output, 1)
 	}
 	sum.relayed += relayed
 	if e != nil {
 		sum.ledger += prompt + int64(e.ProducedTokens)
 	}
-	if r.completion < a.received || r.settled < min(relayed, r.reserved) {
-		v.blame(vOutside, a.customer, "%s: %d + %d tokens, %d settled; at least %d + %d were relayed", at, r.prompt, r.completion, r.settled, prompt, a.received)
+	if r.completion < output || r.settled < relayed {
+		v.blame(vOutside, a.customer, "%s: %d + %d tokens, %d settled; at least %d + %d were relayed", at, r.prompt, r.completion, r.settled, prompt, output)
 	}
 	if a.whole && e != nil && e.UsageSent && !a.kind.noCount {
 		v.blame(vInexact, a.customer, "%s: the answer came whole with its count of %d + %d, and is billed %d", at, prompt, completion, r.settled)

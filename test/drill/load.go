@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,11 +36,14 @@ type load struct {
 	streams   int           // long streams to keep open
 	perSecond int           // short requests
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards the following
 	attempts []*attempt
 	answers  map[int]kimisim.Behavior // by attempt in flight
 	hang     map[*attempt]context.CancelFunc
-	rng      *rand.Rand // guarded by mu
+	rng      *rand.Rand
+	// The longest time in which no answer began, when it ended, and the last that began.
+	longest               time.Duration
+	longestAt, lastServed time.Time
 
 	open     []atomic.Int64 // streams with a head and no end, by proxy
 	inFlight atomic.Int64
@@ -199,6 +204,7 @@ func (l *load) do(a *attempt) {
 	l.clients[a.proxy].send(ctx, a, path, l.customers[a.customer].token, body, func() {
 		opened = true
 		l.open[a.proxy].Add(1)
+		l.served()
 	})
 	if opened {
 		l.open[a.proxy].Add(-1)
@@ -212,16 +218,48 @@ func (l *load) do(a *attempt) {
 	l.count(a)
 }
 
+// count notes how an attempt was answered.
 func (l *load) count(a *attempt) {
 	key := fmt.Sprint(a.status)
-	if a.refusal != "" && a.status != http.StatusBadRequest {
+	switch {
+	case a.refusal != "" && a.status != http.StatusBadRequest:
 		key += " " + a.refusal
-	}
-	if a.status == 0 && a.abandoned {
+	case a.status == 0 && a.abandoned:
 		key = "client gone"
+	case a.status == 0:
+		key = "no answer"
 	}
 	n, _ := l.statuses.LoadOrStore(key, new(atomic.Int64))
 	n.(*atomic.Int64).Add(1)
+}
+
+// served notes that an answer begins, and with that how long there was none.
+func (l *load) served() {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if gap := now.Sub(l.lastServed); !l.lastServed.IsZero() && gap > l.longest {
+		l.longest, l.longestAt = gap, now
+	}
+	l.lastServed = now
+}
+
+// statusLine sums up how requests were answered, in short by the first digit.
+func (l *load) statusLine(short bool) string {
+	sums := map[string]int64{}
+	l.statuses.Range(func(k, n any) bool {
+		key := k.(string)
+		if short && key[0] >= '2' && key[0] <= '5' {
+			key = key[:1] + "xx"
+		}
+		sums[key] += n.(*atomic.Int64).Load()
+		return true
+	})
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(sums)) {
+		parts = append(parts, fmt.Sprintf("%s: %d", key, sums[key]))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // storm makes a share of all clients hang up at once, and returns how many.

@@ -300,9 +300,10 @@ func (d *drill) under(ctx context.Context, customers []*customer, limits []int64
 	if err != nil {
 		return false, err
 	}
-	f.crashes, f.lost = in.crashes, in.lost
+	f.crashes, f.lost, f.weak = in.crashes, in.lost, in.weak(during)
 	v := judge(f)
-	d.say("answers: %s", l.statusLine())
+	d.say("answers: %s", l.statusLine(false))
+	d.say("the longest time in which no answer began: %.1f s, until %s", l.longest.Seconds(), l.longestAt.Format(clock))
 	show(os.Stdout, f, v, in, w.samples.Load())
 	return len(v.violations) > 0, writeLines(filepath.Join(d.sys.dir, "violations.txt"), v.sorted())
 }
@@ -317,7 +318,7 @@ func (d *drill) progress(ctx context.Context, l *load, in *injector) {
 		in.mu.Lock()
 		kills, faults := len(in.kills), sumOf(in.counts)
 		in.mu.Unlock()
-		d.say("%d requests, %d streams open, %d faults, %d kills; %s", len(l.all()), open, faults, kills, l.statusLine())
+		d.say("%d requests, %d streams open, %d faults, %d kills; %s", len(l.all()), open, faults, kills, l.statusLine(true))
 	}
 }
 

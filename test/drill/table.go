@@ -114,27 +114,18 @@ func atLimit(f *facts) int {
 	return n
 }
 
-// manyStreams is how many streams must be open at a proxy for its kill to count as one
-// in the middle of work.
-const manyStreams = 50
-
 func showKills(w io.Writer, in *injector) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	var proxies, busy int
+	proxies, busy := in.proxyKills()
 	var streams []int
 	points := map[string]int{}
 	for _, k := range in.kills {
 		if k.point != "" {
 			points[k.point]++
 		}
-		if !k.proxy {
-			continue
-		}
-		proxies++
-		streams = append(streams, k.streams)
-		if k.streams >= manyStreams {
-			busy++
+		if k.proxy {
+			streams = append(streams, k.streams)
 		}
 	}
 	fmt.Fprintf(w, "\nkills %d, of these at commit points %d; kills of proxies %d, with %d or more streams open there %d", len(in.kills), sumOf(points), proxies, manyStreams, busy)
