@@ -63,4 +63,3 @@ func (in *injector) proxyKills() (all, busy int) {
 	}
 	return all, busy
 }
-
