@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -53,7 +56,6 @@ type ending struct {
 	watch  *watcher
 	within time.Duration // for each thing that has to happen by itself
 	late   []string
-	books  []books
 }
 
 // await waits for something to happen, and notes what does not.
@@ -168,9 +170,43 @@ func (e *ending) stopProxies() (crashes []string) {
 	return crashes
 }
 
+// confessions are lines in the logs of the system's own programs that say that something
+// is wrong with them.
+func (s *system) confessions() (out []string) {
+	for _, p := range slices.Concat(s.proxies, s.workers) {
+		f, err := os.Open(p.spec.log)
+		if err != nil {
+			continue // it never said anything
+		}
+		lines := bufio.NewReader(f)
+		for {
+			line, err := lines.ReadString('\n')
+			for _, word := range []string{"BUG:", "panic:", "fatal error:", "DATA RACE"} {
+				if strings.Contains(line, word) {
+					out = append(out, fmt.Sprintf("%s says: %.300s", p.name, strings.TrimSpace(line)))
+					break
+				}
+			}
+			if err != nil {
+				break
+			}
+		}
+		_ = f.Close()
+	}
+	return out
+}
+
+// verified asks the system itself whether its books agree.
+func (e *ending) verified(ctx context.Context) (differs string) {
+	if _, err := e.sys.command(ctx, "openclawctl", "ledger", "verify", "--wait", "5s"); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 // collect reads all that is to be compared.
 func (e *ending) collect(ctx context.Context, unserved []string) (*facts, error) {
-	f := &facts{late: e.late}
+	f := &facts{late: e.late, verify: e.verified(ctx)}
 	for _, a := range e.load.all() {
 		if a.done {
 			f.attempts = append(f.attempts, a)

@@ -70,6 +70,7 @@ type facts struct {
 	crashes     []string // processes that ended by themselves, files that were set aside as damaged
 	late        []string // what was not over within its bound
 	weak        []string // what was missing for the run to prove anything
+	verify      string   // what `openclawctl ledger verify` complains of
 }
 
 // The violations, as the summary names them.
@@ -173,6 +174,9 @@ func judge(f *facts) *verdict {
 	}
 	for i := range f.books {
 		v.judgeBooks(f, i)
+	}
+	if f.verify != "" {
+		v.blame(vBooks, -1, "%s", f.verify)
 	}
 	for what, texts := range map[string][]string{vDead: f.deadLetters, vCrashed: f.crashes, vLate: f.late, vWeak: f.weak} {
 		for _, text := range texts {

@@ -124,6 +124,7 @@ func TestEachViolationIsFound(t *testing.T) {
 		{"Redis has no record", func(f *facts) { f.books[1].redis = nil }, []string{vBooks}},
 		{"Postgres' totals are not the rows'", func(f *facts) { f.books[1].postgres++; *f.books[1].redis++ }, []string{vBooks}},
 		{"Postgres counts other requests", func(f *facts) { f.books[1].requests++ }, []string{vBooks}},
+		{"the system's own comparison complains", func(f *facts) { f.verify = "1 of 2 periods differ" }, []string{vBooks}},
 		{"something is held", func(f *facts) { f.books[0].held = 1 }, []string{vHeld}},
 		{"the last request was not served", func(f *facts) { f.books[0].unserved = "429" }, []string{vUnserved}},
 		{"a valid token was unknown", func(f *facts) { f.attempts[3].status = 401 }, []string{vRefused}},

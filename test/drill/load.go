@@ -244,6 +244,13 @@ func (l *load) served() {
 	l.lastServed = now
 }
 
+// longestGap returns the longest time in which no answer began, and when it ended.
+func (l *load) longestGap() (time.Duration, time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.longest, l.longestAt
+}
+
 // statusLine sums up how requests were answered, in short by the first digit.
 func (l *load) statusLine(short bool) string {
 	sums := map[string]int64{}

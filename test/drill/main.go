@@ -281,6 +281,7 @@ func (d *drill) under(ctx context.Context, customers []*customer, limits []int64
 		l.hangUp()
 		<-loaded
 	}
+	longest, until := l.longestGap()
 	e := &ending{sys: d.sys, load: l, watch: w, within: d.settle}
 	d.say("waiting until all is settled")
 	e.settle(ctx)
@@ -292,6 +293,7 @@ func (d *drill) under(ctx context.Context, customers []*customer, limits []int64
 	e.serveLast(ctx, unserved)
 	e.settle(ctx)
 	in.crashes = append(in.crashes, e.stopProxies()...)
+	in.crashes = append(in.crashes, d.sys.confessions()...)
 	e.agree(ctx)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
@@ -303,7 +305,7 @@ func (d *drill) under(ctx context.Context, customers []*customer, limits []int64
 	f.crashes, f.lost, f.weak = in.crashes, in.lost, in.weak(during)
 	v := judge(f)
 	d.say("answers: %s", l.statusLine(false))
-	d.say("the longest time in which no answer began: %.1f s, until %s", l.longest.Seconds(), l.longestAt.Format(clock))
+	d.say("the longest time in which no answer began: %.1f s, until %s", longest.Seconds(), until.Format(clock))
 	show(os.Stdout, f, v, in, w.samples.Load())
 	return len(v.violations) > 0, writeLines(filepath.Join(d.sys.dir, "violations.txt"), v.sorted())
 }
