@@ -32,6 +32,7 @@ type redisNode struct {
 	name     string
 	port     int // where it listens
 	announce int // in a Cluster, the port that clients are told: that of its link
+	bus      int // in a Cluster, where nodes talk to each other
 	dir      string
 	saved    string // directory with an older copy of the data; "" before the first
 
@@ -59,6 +60,10 @@ func newRedis(dir string, cluster bool, free *ports) (*redisServer, error) {
 		node := &redisNode{name: "redis", dir: filepath.Join(dir, fmt.Sprintf("redis%d", i))}
 		if cluster {
 			node.name = fmt.Sprintf("redis %d", i)
+			// 10000 above the port, where it would be by default, connections may have taken it.
+			if node.bus, err = free.next(); err != nil {
+				return nil, err
+			}
 		}
 		if node.port, err = free.next(); err != nil {
 			return nil, err
@@ -118,11 +123,11 @@ func (r *redisServer) url(ports ...int) string {
 	if !r.cluster {
 		return "redis://" + local(ports[0]) + "/0"
 	}
-	var more []string
-	for _, p := range ports[1:] {
-		more = append(more, "addr="+local(p))
+	var hosts []string
+	for _, p := range ports {
+		hosts = append(hosts, local(p))
 	}
-	return "redis-cluster://" + local(ports[0]) + "?" + strings.Join(more, "&")
+	return "redis-cluster://" + strings.Join(hosts, ",")
 }
 
 // start starts a node that is down and waits until it has loaded its data.
@@ -139,7 +144,7 @@ func (r *redisServer) start(n *redisNode) error {
 			// A node that is down takes its own slots with it, not those of the others.
 			"--cluster-require-full-coverage", "no",
 			"--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", strconv.Itoa(n.announce),
-			"--cluster-announce-bus-port", strconv.Itoa(n.port + 10000),
+			"--cluster-port", strconv.Itoa(n.bus),
 		}
 	}
 	p, err := start(spec{
@@ -175,12 +180,14 @@ func (r *redisServer) form() error {
 	for i, n := range r.nodes {
 		client := n.direct()
 		defer client.Close()
+		if err := client.Do(ctx, "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err(); err != nil {
+			return err
+		}
 		if err := client.ClusterAddSlotsRange(ctx, i*slots/len(r.nodes), (i+1)*slots/len(r.nodes)-1).Err(); err != nil {
 			return err
 		}
 		for _, other := range r.nodes[:i] {
-			// The bus port is not where it is looked for, beside the announced one.
-			if err := client.Do(ctx, "CLUSTER", "MEET", "127.0.0.1", other.port, other.port+10000).Err(); err != nil {
+			if err := client.Do(ctx, "CLUSTER", "MEET", "127.0.0.1", other.port, other.bus).Err(); err != nil {
 				return err
 			}
 		}
