@@ -7,7 +7,11 @@ SHELL := /bin/bash
 FUZZTIME ?= 30s
 TESTFLAGS ?= -race -timeout 20m
 
-.PHONY: help deps deps-run build up down status clean test lint bench fuzz smoke
+# Run the fault drill for this long. DRILL_SEED plays an earlier one again.
+DRILL_SECONDS ?= 1800
+export DRILL_SECONDS
+
+.PHONY: help deps deps-run build up down status clean test lint bench fuzz smoke drill
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -42,6 +46,7 @@ test: deps ## run all tests
 	go vet ./...
 	go test $(TESTFLAGS) $$(go list ./... | grep -v /test/)
 	go test -count=1 $(TESTFLAGS) ./test/... # they run built programs, which go test knows nothing of
+	cd test/drill && go test -count=1 -timeout 5m
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by
 
 lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
@@ -55,3 +60,6 @@ fuzz: ## fuzz each parser for FUZZTIME (30s)
 
 smoke: build ## start, use and stop the whole stack on free ports, in a directory of its own
 	@scripts/smoke
+
+drill: deps-run ## hurt the whole system under load for DRILL_SECONDS (1800) and compare all books
+	@cd test/drill && go build -buildvcs=false -o ../../bin/drill . && exec ../../bin/drill

@@ -21,6 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
@@ -40,6 +41,7 @@ func main() {
 		fmt.Fprintf(flag.CommandLine.Output(), "\nA secret in the file may be written as \"file:PATH\" or \"env:NAME\".\n")
 	}
 	flag.Parse()
+	faultpoint.Watch(os.Getenv)
 	if *version {
 		fmt.Println(buildVersion())
 		return

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 )
 
 // Store is where the ledger writes. RecordUsage is all or nothing, and harmless to
@@ -208,6 +209,9 @@ func (l *Ledger) session(ctx, work context.Context, wait *backoff) error {
 		if err != nil {
 			return err
 		}
+		if len(entries) > 0 {
+			faultpoint.At("billing.read.after")
+		}
 		l.metrics.answered(stepRedis)
 		wait.reset()
 		if err := l.write(ctx, work, entries); err != nil {
@@ -258,6 +262,7 @@ func (l *Ledger) tidy(work context.Context) error {
 func (l *Ledger) republish(work context.Context) error {
 	attempt, cancel := context.WithTimeout(work, l.opts.CommitTimeout)
 	defer cancel()
+	faultpoint.At("billing.republish.before")
 	acked, err := l.store.Acked(attempt)
 	if err != nil {
 		l.metrics.retry(stepPostgres, err)
@@ -282,6 +287,7 @@ func (l *Ledger) write(ctx, work context.Context, entries []entry) error {
 		if err := l.step("read"); err != nil {
 			return err
 		}
+		faultpoint.At("billing.record.before")
 		recorded, err := l.commit(ctx, work, &b)
 		if err != nil {
 			return err
@@ -289,9 +295,11 @@ func (l *Ledger) write(ctx, work context.Context, entries []entry) error {
 		if err := l.step("committed"); err != nil {
 			return err
 		}
+		faultpoint.At("billing.acknowledge.before")
 		if err := l.stream.acknowledge(work, b.ids, recorded.Acked); err != nil {
 			return err
 		}
+		faultpoint.At("billing.acknowledge.after")
 		l.metrics.answered(stepRedis)
 		if err := l.step("acknowledged"); err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 )
 
 // eventKey is the unique key of a usage event, with the precision of Postgres.
@@ -117,7 +118,7 @@ func (s *Store) recordUsage(ctx context.Context, w *usageWrite, isolate bool) er
 		return err
 	}
 	w.result = control.Recorded{Duplicates: w.repeats, Parked: slices.Clone(w.dead)}
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var err error
 		if isolate {
 			err = w.insertIsolated(ctx, tx, w.events)
@@ -130,14 +131,20 @@ func (s *Store) recordUsage(ctx context.Context, w *usageWrite, isolate bool) er
 		if err := parkDeadLetters(ctx, tx, w.result.Parked); err != nil {
 			return err
 		}
+		faultpoint.At("store.record.during")
 		if w.result.Acked, err = w.accounted().write(ctx, tx); err != nil {
 			return err
 		}
-		if w.also == nil {
-			return nil
+		if w.also != nil {
+			if err := w.also(&Tx{tx}); err != nil {
+				return err
+			}
 		}
-		return w.also(&Tx{tx})
+		faultpoint.At("store.commit.before")
+		return nil
 	})
+	faultpoint.At("store.commit.after")
+	return err
 }
 
 // usageWrite is one call of RecordUsage.

@@ -14,11 +14,13 @@ import (
 // instances together. A variable that is only ever set where it is declared (an
 // error value, a compiled expression, an embedded file, a fixed table) is fine,
 // and so is a sync.Pool or sync.Once. Test help, which exists once per test
-// process by purpose, is exempt.
+// process by purpose, is exempt, and so is what kills the process in a drill: no
+// program that is shipped is built with it.
 func checkGlobals(files []*goFile) []string {
 	packages := make(map[string][]*goFile)
 	for _, f := range files {
-		if !f.test() && !f.created && !within(f.dir(), "internal/testenv") {
+		drill := within(f.dir(), "internal/faultpoint") && f.onlyWith("faultpoints")
+		if !f.test() && !f.created && !drill && !within(f.dir(), "internal/testenv") {
 			packages[f.dir()] = append(packages[f.dir()], f)
 		}
 	}
@@ -174,5 +176,7 @@ func g() { table["b"] = 2 }
 func h() { count++; last.n = 1; list = append(list, 1); delete(table, "a") }
 func i() error { count := 1; count++; for range count {}; return ErrX }
 `,
-	)), 8, "table is changed", "count is changed", "last is changed", "list is changed", "sync.Mutex", "atomic.Bool", "atomic.Pointer", "a/b.go:3", "a/b.go:4")
+		"internal/faultpoint/on.go", "//go:build faultpoints\n\npackage faultpoint\nimport \"sync\"\nvar fine sync.Mutex\n",
+		"internal/faultpoint/off.go", "//go:build !faultpoints\n\npackage faultpoint\nimport \"sync\"\nvar lock sync.RWMutex\n",
+	)), 9, "table is changed", "count is changed", "last is changed", "list is changed", "sync.Mutex", "atomic.Bool", "atomic.Pointer", "a/b.go:3", "a/b.go:4", "internal/faultpoint/off.go:5")
 }

@@ -28,9 +28,9 @@ func layers() []layer {
 		{"quota/quotatest", []string{"quota", "internal/contract"}, "it stands in for the control plane"},
 
 		{"internal", nil, "internal/* is the bottom layer"},
-		{"quota", []string{"internal/contract"}, "the limit is arithmetic and Redis, whoever asks"},
-		{"proxy", []string{"quota", "internal/contract", "internal/kimi", "internal/redisclient", "internal/secret"}, "the data plane must run without the control plane"},
-		{"control", []string{"quota", "internal/contract", "internal/kimi", "internal/redisclient"}, "the control plane meets the proxy in Redis only"},
+		{"quota", []string{"internal/contract", "internal/faultpoint"}, "the limit is arithmetic and Redis, whoever asks"},
+		{"proxy", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient", "internal/secret"}, "the data plane must run without the control plane"},
+		{"control", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient"}, "the control plane meets the proxy in Redis only"},
 		{"bench", []string{"internal", "internal/testenv", "internal/kimi/kimisim"}, "a benchmark sees the programs from outside"},
 		{"test", []string{"internal", "internal/testenv", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "tests of the whole stand on everything but the commands"},
 		{"cmd", []string{"internal", "internal/devstack", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "a command wires packages, and imports no other command"},

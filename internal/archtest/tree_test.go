@@ -3,6 +3,7 @@ package archtest
 import (
 	"fmt"
 	"go/ast"
+	"go/build/constraint"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -29,6 +30,18 @@ type goFile struct {
 func (f *goFile) dir() string { return path.Dir(f.path) }
 
 func (f *goFile) test() bool { return strings.HasSuffix(f.path, "_test.go") }
+
+// onlyWith reports whether the file is left out of builds without the tag.
+func (f *goFile) onlyWith(tag string) bool {
+	for _, group := range f.syntax.Comments {
+		for _, c := range group.List {
+			if x, err := constraint.Parse(c.Text); err == nil {
+				return !x.Eval(func(t string) bool { return t != tag })
+			}
+		}
+	}
+	return false
+}
 
 // at names a place in the file for a complaint.
 func (f *goFile) at(pos token.Pos) string {

@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 )
 
 // append writes a record of n bytes at the head of the log. buf holds the ticket and
@@ -27,7 +28,9 @@ func (j *Journal) append(buf *recordBuffer, n int, crc uint32) int64 {
 	end := (at + uint64(n)) % size
 	j.m.store(log+int64(end), 0)
 	j.m.copyIn(log+int64(at)+8, buf[8:n])
+	faultpoint.At("journal.commit.before")
 	j.m.store(log+int64(at), commitWord(kindEvent, n, crc))
+	faultpoint.At("journal.commit.after")
 	if pad > 0 {
 		// The log still ends before the padding; this store takes both in.
 		j.m.store(log+int64(pos), commitWord(kindPad, int(pad), padCRC(j.head, int(pad))))
@@ -184,7 +187,9 @@ func (j *Journal) Forget(upTo int64) error {
 	}
 	st := j.state
 	st.forgotten, st.tail = at.seq, at.off
+	faultpoint.At("journal.forget.before")
 	j.writeState(st)
+	faultpoint.At("journal.forget.after")
 	// Only now may the room be used: a kill before left the old state, which needs it.
 	j.mu.Lock()
 	j.tail = at.off

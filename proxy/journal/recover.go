@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 )
 
 // attach makes a journal of a file's bytes: it checks them and turns the requests that
@@ -60,9 +61,11 @@ func attach(m mapping, o Options, boot [2]uint64) (*Journal, error) {
 	}
 	st.epoch = max(st.epoch, logged.epoch) + 1
 	st.clean, st.boot = false, boot
+	faultpoint.At("journal.attach.before")
 	// Both copies, so that the damage of one cannot bring an old life's number back.
 	j.writeState(st)
 	j.writeState(st)
+	faultpoint.At("journal.attach.after")
 	j.epoch = st.epoch
 	if m.mapped {
 		// Else a machine that dies now could come back with the claim to be clean.
@@ -234,7 +237,9 @@ func (j *Journal) settleSlots(left []openSlot) {
 		buf := new(recordBuffer)
 		b := appendAdmission(append(buf[:recordHeader], payloadVersion), &o.intent)
 		b = appendOutcome(b, &ev)
+		faultpoint.At("journal.recover.before")
 		ev.Replica, ev.Seq = j.replica, j.finish(uint32(o.i), o.ticket, buf, len(b))
+		faultpoint.At("journal.recover.after")
 		j.recovered = append(j.recovered, ev)
 		if !o.exact {
 			j.repaired++

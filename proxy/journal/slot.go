@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 )
 
 // Slot is the place of one request in flight. Its methods may be called from any
@@ -64,7 +65,9 @@ func (j *Journal) Begin(in *Intent) (Slot, error) {
 	j.writeCounts(int(i), ticket, 0, s.counts)
 	j.writeCounts(int(i), ticket, 1, s.counts)
 	s.writes = 2
+	faultpoint.At("journal.begin.before")
 	j.setState(int(i), slotOpen, ticket)
+	faultpoint.At("journal.begin.after")
 	s.ticket = ticket
 	s.mu.Unlock()
 	j.buffers.Put(buf)
@@ -112,6 +115,7 @@ func (j *Journal) writeCounts(i int, ticket, n uint64, c counts) {
 	for k, v := range w {
 		j.m.put(at+8+int64(k)*8, v)
 	}
+	faultpoint.At("journal.advance.during")
 	j.m.store(at+48, checksum(ticket, w[:]))
 	j.m.store(at, 0)
 }
@@ -145,7 +149,9 @@ func (s Slot) Sent() {
 	if sl == nil {
 		return
 	}
+	faultpoint.At("journal.sent.before")
 	s.j.setState(int(s.i), slotSent, s.ticket)
+	faultpoint.At("journal.sent.after")
 	sl.mu.Unlock()
 }
 
@@ -165,7 +171,9 @@ func (s Slot) Advance(prompt, cached, completion, reasoning int64, relayed bool)
 	c.completion = max(c.completion, completion)
 	c.reasoning = max(c.reasoning, reasoning)
 	c.relayed = c.relayed || relayed
+	faultpoint.At("journal.advance.before")
 	s.j.writeCounts(int(s.i), s.ticket, sl.writes, *c)
+	faultpoint.At("journal.advance.after")
 	sl.writes++
 	sl.mu.Unlock()
 }
@@ -206,9 +214,12 @@ func (j *Journal) finish(i uint32, ticket uint64, buf *recordBuffer, n int) int6
 
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	faultpoint.At("journal.complete.before")
 	seq := j.append(buf, n, crc)
 	// Killed here, the record's ticket tells recovery that the slot is free.
+	faultpoint.At("journal.complete.during")
 	j.setState(int(i), slotFree, ticket)
+	faultpoint.At("journal.complete.after")
 	j.free = append(j.free, i)
 	// Readers learn of the event only now. Were it sooner, it could be shipped and
 	// forgotten while the slot still looks open, and be recovered a second time.
@@ -224,7 +235,9 @@ func (s Slot) Abandon() {
 		return
 	}
 	j := s.j
+	faultpoint.At("journal.abandon.before")
 	j.setState(int(s.i), slotFree, s.ticket)
+	faultpoint.At("journal.abandon.after")
 	sl.ticket = 0
 	j.mu.Lock()
 	j.free = append(j.free, s.i)

@@ -20,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 )
 
@@ -189,7 +190,9 @@ func (m *Meter) send(ctx context.Context, after int64) error {
 	}
 	timed, cancel := context.WithTimeout(ctx, m.opts.Timeout)
 	defer cancel()
+	faultpoint.At("meter.add.before")
 	err = m.rdb.XAdd(timed, &redis.XAddArgs{Stream: contract.UsageStreamKey, Values: []any{contract.UsageField, b}}).Err()
+	faultpoint.At("meter.add.after")
 	if err != nil {
 		return fmt.Errorf("append usage batch: %w", err)
 	}
