@@ -41,7 +41,7 @@ type account struct {
 
 	flight  *flight // the call under way; at most one
 	calls   int64   // number of the last call
-	waiting []int64 // what each waiting reservation needs
+	waiting []*wait // reservations that wait for an answer, in the order in which they came
 	dirty   bool    // to be called at the next tick
 
 	spare    int64 // what is best kept idle
@@ -49,10 +49,22 @@ type account struct {
 	peak     int64 // most that was held since the last call
 	largest  int64 // largest reservation since the last call
 
-	usedAt   time.Duration // when it last served
-	recallAt time.Duration // when others were last asked for their idle tokens
-	gone     bool          // out of the map: look again
-	declared int64         // the newest epoch whose record knows the lease
+	usedAt     time.Duration // when it last served
+	answeredAt time.Duration // when Redis last answered; 0 for never
+	recallAt   time.Duration // when others were last asked for their idle tokens
+	shyUntil   time.Duration // others wait: nothing spare is taken until then
+	retryAt    time.Duration // not to be called at a tick before then
+	recalled   bool          // others asked for what is idle while a call was under way
+	gone       bool          // out of the map: look again
+	declared   int64         // the newest epoch whose record knows the lease
+}
+
+// wait is a reservation that waits for an answer of Redis.
+type wait struct {
+	tokens  int64
+	since   int64 // number of the last call before it came
+	asked   int64 // number of the first call that asked for its tokens; 0 if none has
+	granted bool  // it holds its tokens, and waits no more
 }
 
 // call is one message to Redis: see syncScript.
@@ -62,6 +74,7 @@ type call struct {
 	least, need    int64
 	spare          int64
 	limit, version int64
+	base           int64
 	batch          []spend
 	sum            int64 // of batch
 	surrender      bool  // nothing idle was kept
@@ -97,6 +110,7 @@ func (a *account) spend(seq, reserved, used int64) {
 // recovered adds what an earlier life of this replica used; Redis keeps tokens for it.
 func (a *account) recovered(seq, used int64) {
 	a.lease += used
+	a.settled = max(a.settled-used, 0)
 	a.owe(seq, used)
 }
 
@@ -110,6 +124,7 @@ func (a *account) owe(seq, used int64) {
 // record ends.
 func (a *account) forgetSpends() {
 	a.lease -= a.unsettled
+	a.settled += a.unsettled // all in all as before, until an answer says better
 	a.unsettled, a.pending = 0, nil
 	a.dirty = true
 }
@@ -123,6 +138,18 @@ func (a *account) learn(limit, version int64) {
 
 // current reports whether the last answer of Redis knew the newest limit.
 func (a *account) current() bool { return a.version >= a.grantVersion }
+
+// exceeds reports whether tokens do not fit into limit − settled, as far as is known.
+func (a *account) exceeds(tokens int64) bool {
+	if tokens > maxTokens {
+		return true
+	}
+	limit := a.limit
+	if !a.current() {
+		limit = a.grantLimit
+	}
+	return a.answeredAt != 0 && tokens > max(limit-a.settled-a.unsettled, 0)
+}
 
 // build makes the next call. With open false it asks for nothing more than there is. With
 // surrender it first gives up what is idle, so that replicas that each have too little do
@@ -155,30 +182,72 @@ func (a *account) build(epoch int64, life uint64, open, surrender bool) call {
 	if !open {
 		return c
 	}
+	least := int64(maxTokens + 1) // more than there can be
 	for _, w := range a.waiting {
-		c.need = addSat(c.need, w)
-	}
-	if len(a.waiting) > 0 {
-		c.least = max(slices.Min(a.waiting)-keep, 0)
+		if a.exceeds(w.tokens) {
+			continue // it waits for the answer, but would only keep others from theirs
+		}
+		if w.asked == 0 {
+			w.asked = a.calls
+		}
+		c.need = addSat(c.need, w.tokens)
+		least = min(least, w.tokens)
 	}
 	c.need = min(max(c.need-keep, 0), maxTokens)
-	c.least = min(c.least, maxTokens)
+	switch {
+	case len(a.waiting) == 0:
+	case least > maxTokens:
+		c.least = least
+	default:
+		c.least = max(least-keep, 0)
+	}
 	if len(a.waiting) > 0 || !surrender {
 		c.spare = min(max(a.spare-keep, 0), maxTokens)
 	}
 	return c
 }
 
-// apply makes the answer to c effective.
+// apply makes the answer to c effective. What was idle above the limit, if that has been
+// lowered, is given up at once; Redis hears of it with the next call.
 func (a *account) apply(c *call, r reply) {
-	a.pending = a.pending[len(c.batch):]
+	n := 0
+	for ; n < len(a.pending) && a.pending[n].seq <= r.mark; n++ {
+		a.unsettled -= a.pending[n].tokens
+	}
+	a.pending = a.pending[n:]
 	if len(a.pending) == 0 {
 		a.pending = nil
 	}
-	a.unsettled -= c.sum
 	a.lease = r.lease
 	a.limit, a.version, a.settled, a.others = r.limit, r.version, r.settled, r.others
-	a.dirty = len(a.pending) > 0
+	a.dirty = a.dirty || len(a.pending) > 0 // it may have become so meanwhile
+	if above := min(a.idle(), -a.free()); above > 0 {
+		a.lease -= above
+		a.dirty = true
+	}
+}
+
+// free is what nobody leased as of the last answer; less than 0 once the limit was lowered.
+func (a *account) free() int64 { return a.limit - a.settled - a.others - a.lease }
+
+// serve gives what is idle to those who wait, in their order.
+func (a *account) serve(now time.Duration) {
+	a.waiting = slices.DeleteFunc(a.waiting, func(w *wait) bool {
+		w.granted = a.take(w.tokens, now)
+		return w.granted
+	})
+}
+
+// unwait takes a reservation off the list.
+func (a *account) unwait(w *wait) {
+	if i := slices.Index(a.waiting, w); i >= 0 {
+		a.waiting = slices.Delete(a.waiting, i, i+1)
+	}
+}
+
+// impatient reports whether somebody waits whom a call did not help.
+func (a *account) impatient() bool {
+	return slices.ContainsFunc(a.waiting, func(w *wait) bool { return w.asked > 0 })
 }
 
 // answer says what is known, with the given verdict.
@@ -188,14 +257,6 @@ func (a *account) answer(v Verdict, tokens int64) Answer {
 		out.Hold = Hold{Customer: a.key.customer, PeriodID: a.key.period, Tokens: tokens}
 	}
 	return out
-}
-
-// refuse says why tokens cannot be had, right after an answer of Redis.
-func (a *account) refuse(tokens int64) Answer {
-	if tokens > max(a.limit-a.settled-a.unsettled, 0) {
-		return a.answer(Exceeds, tokens)
-	}
-	return a.answer(Held, tokens)
 }
 
 // empty reports whether nothing would be lost with the account.

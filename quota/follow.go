@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -45,7 +45,16 @@ func (l *Leases) follow(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		case <-l.nudge:
 		}
+	}
+}
+
+// look has the epoch read soon.
+func (l *Leases) look() {
+	select {
+	case l.nudge <- struct{}{}:
+	default:
 	}
 }
 
@@ -86,7 +95,6 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read epoch: register has %q: %w", member, err)
 	}
-	l.confirmed.Store(max(int64(asked), 1))
 	if epoch > mine && state != stateBuilding {
 		if err := l.enter(ctx, epoch, base, state); err != nil {
 			return err
@@ -95,12 +103,13 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	if state == stateOpen && l.epoch.Load() == epoch {
 		l.open.Store(true)
 	}
+	l.confirmed.Store(max(int64(asked), 1)) // last: who is ready can serve
 	return nil
 }
 
 // beat is what the control plane reads of this replica.
 func (l *Leases) beat(state string) string {
-	return fmt.Sprintf("%d|%d|%s", time.Now().UnixMilli(), l.journal.Life(), state)
+	return fmt.Sprintf("%d|%d|%d|%s", time.Now().UnixMilli(), l.journal.Life(), l.journal.Last(), state)
 }
 
 // enter begins a newer epoch: everything that the rebuilt records lack is settled anew,
@@ -113,7 +122,7 @@ func (l *Leases) enter(ctx context.Context, epoch, base int64, state string) err
 		return fmt.Errorf("begin epoch %d: %w", epoch, err)
 	}
 	l.opts.Logger.Info("a new epoch of the quota begins", "epoch", epoch, "state", state, "settled_up_to", base)
-	go l.declare(ctx, epoch)
+	l.done.Go(func() { l.declare(ctx, epoch) }) // the caller is among them, so nobody has waited yet
 	return nil
 }
 
@@ -163,13 +172,18 @@ func (l *Leases) loseAll() {
 // Guard checks that a connection leads to a Redis whose data the epoch trusts: one that
 // was restarted, failed over or put back may have lost some. Give Check to the guarded
 // client as its OnConnect. Safe for concurrent use.
+//
+// What is trusted is trusted in the epoch of the call for which the connection is made, and
+// in later ones, never in an earlier one: the control plane trusts a Redis that was put
+// back as soon as a new epoch begins, while its old records are still there and some
+// replicas still make calls of the old epoch.
 type Guard struct {
 	client redis.UniversalClient
-	mu     sync.Mutex
-	known  map[string]int64 // run id → epoch
+	newest atomic.Int64 // epoch of a call for which a connection was made
 }
 
-// NewGuard returns a Guard that reads the epoch through client.
+// NewGuard returns a Guard that reads the epoch through client, which must not be the
+// guarded one.
 func NewGuard(client redis.UniversalClient) *Guard {
 	return &Guard{client: client}
 }
@@ -177,8 +191,22 @@ func NewGuard(client redis.UniversalClient) *Guard {
 // ErrUntrusted says that a Redis was restarted or has taken over since the epoch began.
 var ErrUntrusted = errors.New("this Redis was started after the quota's epoch began: waiting for the control plane to rebuild the limits")
 
+type epochOfCall struct{}
+
+// inEpoch tells Check the epoch of the call that ctx is for.
+func inEpoch(ctx context.Context, epoch int64) context.Context {
+	return context.WithValue(ctx, epochOfCall{}, epoch)
+}
+
 // Check reports ErrUntrusted unless conn leads to a trusted Redis.
 func (g *Guard) Check(ctx context.Context, conn *redis.Conn) error {
+	epoch, ok := ctx.Value(epochOfCall{}).(int64)
+	if !ok {
+		// A client that looks after its connections by itself.
+		epoch = g.newest.Load()
+	}
+	for n := g.newest.Load(); epoch > n && !g.newest.CompareAndSwap(n, epoch); n = g.newest.Load() {
+	}
 	info, err := conn.Info(ctx, "server").Result()
 	if err != nil {
 		return fmt.Errorf("check Redis: %w", err)
@@ -188,7 +216,8 @@ func (g *Guard) Check(ctx context.Context, conn *redis.Conn) error {
 	if err != nil {
 		return fmt.Errorf("check Redis: %w", err)
 	}
-	if id == "" || values[0] == nil || values[1] != values[0] {
+	want := strconv.FormatInt(epoch, 10)
+	if id == "" || epoch <= 0 || values[0] != want || values[1] != want {
 		return ErrUntrusted
 	}
 	return nil

@@ -34,6 +34,7 @@ type Keeper struct {
 	client  redis.UniversalClient
 	timeout time.Duration
 	put     *redis.Script
+	open    *redis.Script
 	limit   *redis.Script
 	lose    *redis.Script
 	retire  *redis.Script
@@ -46,8 +47,8 @@ func NewKeeper(client redis.UniversalClient, timeout time.Duration) *Keeper {
 		timeout = 2 * time.Second
 	}
 	return &Keeper{
-		client: client, timeout: timeout, put: redis.NewScript(putScript), limit: redis.NewScript(limitScript),
-		lose: redis.NewScript(loseScript), retire: redis.NewScript(retireScript), join: redis.NewScript(joinScript),
+		client: client, timeout: timeout,
+		put: redis.NewScript(putScript), open: redis.NewScript(openScript), limit: redis.NewScript(limitScript), lose: redis.NewScript(loseScript), retire: redis.NewScript(retireScript), join: redis.NewScript(joinScript),
 	}
 }
 
@@ -124,20 +125,23 @@ func (k *Keeper) Nodes(ctx context.Context) ([]string, error) {
 		ids = append(ids, id)
 		return nil
 	}
-	var err error
-	switch c := k.client.(type) {
-	case *redis.ClusterClient:
-		err = c.ForEachMaster(timed, ask)
-	case *redis.Client:
-		err = ask(timed, c)
-	default:
-		err = fmt.Errorf("unknown kind of client %T", c)
-	}
-	if err != nil {
+	if err := eachMaster(timed, k.client, ask); err != nil {
 		return nil, unavailable("identify Redis", ctx, err)
 	}
 	slices.Sort(ids)
 	return ids, nil
+}
+
+// eachMaster calls do for every Redis server that takes writes, at the same time.
+func eachMaster(ctx context.Context, client redis.UniversalClient, do func(context.Context, *redis.Client) error) error {
+	switch c := client.(type) {
+	case *redis.ClusterClient:
+		return c.ForEachMaster(ctx, do)
+	case *redis.Client:
+		return do(ctx, c)
+	default:
+		return fmt.Errorf("unknown kind of client %T", c)
+	}
 }
 
 // Begin makes epoch the one that is being built, on Redis servers with the given run ids.
@@ -167,54 +171,115 @@ type Record struct {
 }
 
 // Put makes records of an epoch where there are none, and tells those that are there of a
-// newer limit. It answers for each whether it was made.
+// newer limit. It answers for each whether it was made. A record that this epoch had
+// before, and that is missing again, must not be made again: what replicas lease of it is
+// not known any more. Redis has lost data then, and a new epoch must begin.
+//
+// Once the epoch is open, leases grow as soon as there is a record. If Redis lost all its
+// data just before, though, replicas may believe for a moment that the epoch still holds.
+// So records are made sealed then, and opened when the epoch was found to hold after that.
 func (k *Keeper) Put(ctx context.Context, epoch int64, records []Record) ([]bool, error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
-	timed, cancel := context.WithTimeout(ctx, k.timeout)
-	defer cancel()
-	run := func(p redis.Scripter, r *Record, do func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd) *redis.Cmd {
+	state, err := k.expect(ctx, epoch)
+	if err != nil {
+		return nil, fmt.Errorf("put quota records: %w", err)
+	}
+	sealed := 0
+	if state == stateOpen {
+		sealed = 1
+	}
+	answers, err := k.each(ctx, k.put, records, func(r *Record) []any {
 		limit, version := knownLimit(r.Account)
 		end := max(time.Now().UnixMilli(), periodEnd(r.Account)) + recordKept.Milliseconds()
-		return do(timed, p, []string{contract.QuotaKey(r.Customer, r.Period.ID)}, epoch, limit, version, min(max(r.Settled, 0), maxTokens), end)
-	}
-	calls := make([]*redis.Cmd, len(records))
-	// Its own error is that of its first failed call.
-	_, _ = k.client.Pipelined(timed, func(p redis.Pipeliner) error {
-		for i := range records {
-			calls[i] = run(p, &records[i], k.put.EvalSha)
-		}
-		return nil
+		return []any{epoch, limit, version, min(max(r.Settled, 0), maxTokens), end, sealed}
 	})
+	if err != nil {
+		return nil, err
+	}
 	made := make([]bool, len(records))
-	for i, call := range calls {
-		n, err := call.Int()
-		if redis.HasErrorPrefix(err, "NOSCRIPT") {
-			n, err = run(k.client, &records[i], k.put.Run).Int()
-		}
-		if err != nil {
-			return nil, unavailable("put quota record of "+records[i].Customer, ctx, err)
-		}
+	var opening []Record
+	for i, n := range answers {
 		if n < 0 {
 			return nil, fmt.Errorf("put quota record of %s: %w: a newer epoch has begun", records[i].Customer, ErrUnavailable)
 		}
 		made[i] = n == 1
+		if made[i] && sealed == 1 {
+			opening = append(opening, records[i])
+		}
+	}
+	if len(opening) == 0 {
+		return made, nil
+	}
+	if _, err := k.expect(ctx, epoch); err != nil {
+		return nil, fmt.Errorf("open quota records: %w", err)
+	}
+	answers, err = k.each(ctx, k.open, opening, func(*Record) []any { return []any{epoch} })
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range answers {
+		if n != 1 {
+			return nil, fmt.Errorf("open quota record of %s: %w: it is gone", opening[i].Customer, ErrUnavailable)
+		}
 	}
 	return made, nil
+}
+
+// expect returns the state of an epoch, and fails if it is not the one that holds.
+func (k *Keeper) expect(ctx context.Context, epoch int64) (state string, err error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	values, err := k.client.HMGet(timed, contract.QuotaEpochKey, "epoch", "state").Result()
+	if err != nil {
+		return "", unavailable("read epoch", ctx, err)
+	}
+	if values[0] != strconv.FormatInt(epoch, 10) {
+		return "", fmt.Errorf("%w: the epoch is not %d any more", ErrUnavailable, epoch)
+	}
+	state, _ = values[1].(string)
+	return state, nil
+}
+
+// each runs a script for the key of each record.
+func (k *Keeper) each(ctx context.Context, script *redis.Script, records []Record, args func(*Record) []any) ([]int, error) {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	keys := func(r *Record) []string { return []string{contract.QuotaKey(r.Customer, r.Period.ID)} }
+	calls := make([]*redis.Cmd, len(records))
+	// Its own error is that of its first failed call.
+	_, _ = k.client.Pipelined(timed, func(p redis.Pipeliner) error {
+		for i := range records {
+			calls[i] = script.EvalSha(timed, p, keys(&records[i]), args(&records[i])...)
+		}
+		return nil
+	})
+	answers := make([]int, len(records))
+	for i, call := range calls {
+		n, err := call.Int()
+		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			n, err = script.Run(timed, k.client, keys(&records[i]), args(&records[i])...).Int()
+		}
+		if err != nil {
+			return nil, unavailable("write quota record of "+records[i].Customer, ctx, err)
+		}
+		answers[i] = n
+	}
+	return answers, nil
 }
 
 // Declare ends the making of records: replicas may declare. bases are the registered
 // replicas; lost ones are told that they are.
 func (k *Keeper) Declare(ctx context.Context, epoch int64, bases map[string]int64, lost []string) error {
-	values := []any{"state", stateDeclaring}
+	var values []any
 	for _, id := range slices.Sorted(maps.Keys(bases)) {
 		values = append(values, "m:"+id, bases[id])
 	}
 	for _, id := range lost {
 		values = append(values, "m:"+id, memberLost)
 	}
-	return k.setEpoch(ctx, epoch, values...)
+	return k.setEpoch(ctx, epoch, append(values, "state", stateDeclaring)...)
 }
 
 // Open lets leases grow. Every registered replica must have declared.
@@ -238,7 +303,18 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 return 1
 `
 
+// setEpoch sets fields, given as names and values, in their order.
 func (k *Keeper) setEpoch(ctx context.Context, epoch int64, fields ...any) error {
+	// Lua unpacks some thousands of values at most.
+	for some := range slices.Chunk(fields, 2000) {
+		if err := k.setSome(ctx, epoch, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *Keeper) setSome(ctx context.Context, epoch int64, fields []any) error {
 	timed, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
 	n, err := k.join.Run(timed, k.client, []string{contract.QuotaEpochKey}, append([]any{epoch}, fields...)...).Int()
@@ -255,6 +331,7 @@ func (k *Keeper) setEpoch(ctx context.Context, epoch int64, fields ...any) error
 type Beat struct {
 	At      time.Time // by its own clock
 	Life    uint64
+	Last    int64 // number of the newest event in its journal
 	Retired bool
 }
 
@@ -268,12 +345,12 @@ func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
 	}
 	beats := make(map[string]Beat, len(all))
 	for replica, text := range all {
-		at, rest, _ := strings.Cut(text, "|")
-		life, state, _ := strings.Cut(rest, "|")
-		ms, err1 := strconv.ParseInt(at, 10, 64)
-		n, err2 := strconv.ParseUint(life, 10, 64)
-		if err1 == nil && err2 == nil {
-			beats[replica] = Beat{time.UnixMilli(ms), n, state == beatRetired}
+		var at int64
+		var b Beat
+		var state string
+		if _, err := fmt.Sscanf(strings.ReplaceAll(text, "|", " "), "%d %d %d %s", &at, &b.Life, &b.Last, &state); err == nil {
+			b.At, b.Retired = time.UnixMilli(at), state == beatRetired
+			beats[replica] = b
 		}
 	}
 	return beats, nil
@@ -281,6 +358,10 @@ func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
 
 // Retire takes a replica off the register if its last beat says that it has retired. It
 // reports whether it has; Postgres must be told only then, since it may have come back.
+//
+// It leases nothing any more, and all its events are settled in the records. But records
+// that are made later, in a new epoch, know only what is in Postgres, and nobody settles
+// the rest anew. So call it once Postgres has its events up to Beat.Last.
 func (k *Keeper) Retire(ctx context.Context, replica string) (bool, error) {
 	timed, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()

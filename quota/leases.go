@@ -50,7 +50,9 @@ func (o *Options) setDefaults() {
 // and when nothing is heard from Redis for the grace, reservations fail with ErrUnavailable.
 //
 // Redis work grows with time and with the number of active customers, not with requests:
-// one call per customer and tick, of a constant number of commands.
+// one call per customer and tick, of a constant number of commands. Only where a
+// customer is close to the limit do reservations make calls of their own, and those that
+// come together share one.
 type Leases struct {
 	client  redis.UniversalClient // for the epoch, for recalls
 	guarded redis.UniversalClient // for records: only Redis servers that the epoch trusts
@@ -60,10 +62,12 @@ type Leases struct {
 	start   time.Time
 	begun   int64 // number of the newest event of earlier lives
 
-	shards  [accountShards]shard
-	waiters waiters
-	outage  outage
-	recalls recallFilter
+	shards    [accountShards]shard
+	callsGone atomic.Int64 // highest number of a call for an account that was forgotten
+	waiters   waiters
+	outage    outage
+	missing   missing
+	recalls   recallFilter
 
 	epoch     atomic.Int64 // 0 before the first
 	open      atomic.Bool  // leases may grow
@@ -76,9 +80,15 @@ type Leases struct {
 	base    atomic.Int64 // number of the newest event that the epoch's records contain
 	caught  atomic.Bool
 
-	kick chan struct{} // tick now
-	stop context.CancelFunc
-	done sync.WaitGroup
+	swept atomic.Bool   // no earlier life's lease is left over
+	hurry atomic.Bool   // find what is left over at once
+	kick  chan struct{} // capacity 1: tick now
+	nudge chan struct{} // capacity 1: look at the epoch now
+	stop  context.CancelFunc
+
+	spawning sync.Mutex // guards closed, and beginning to wait for done
+	closed   bool
+	done     sync.WaitGroup
 }
 
 var _ Ledger = (*Leases)(nil)
@@ -91,13 +101,15 @@ type shard struct {
 }
 
 // NewLeases starts the replica's side. guarded is a second client to the same Redis, whose
-// connections were checked by a Guard.
+// connections are checked by a Guard. Both must heed the deadlines of contexts
+// (ContextTimeoutEnabled). The clients stay open.
 func NewLeases(client, guarded redis.UniversalClient, j Journal, o Options) *Leases {
 	o.setDefaults()
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Leases{
 		client: client, guarded: guarded, journal: j, opts: o, sync: redis.NewScript(syncScript),
-		start: time.Now(), begun: j.Last(), kick: make(chan struct{}, 1), stop: stop,
+		start: time.Now(), begun: j.Last(), stop: stop,
+		kick: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 	}
 	for i := range l.shards {
 		l.shards[i].by = map[accountKey]*account{}
@@ -108,6 +120,11 @@ func NewLeases(client, guarded redis.UniversalClient, j Journal, o Options) *Lea
 	l.done.Go(func() { l.follow(ctx) })
 	l.done.Go(func() { l.tick(ctx) })
 	l.done.Go(func() { l.hearRecalls(ctx) })
+	if j.Life() > 1 {
+		l.done.Go(func() { l.sweepLeftOver(ctx) })
+	} else {
+		l.swept.Store(true)
+	}
 	return l
 }
 
@@ -129,118 +146,12 @@ func (l *Leases) Ready() error {
 		return errors.New("this replica's journal was declared lost: start it with a new one")
 	case l.confirmed.Load() == 0:
 		return errors.New("not registered yet: the control plane has to take note of this replica")
+	case !l.caught.Load():
+		return errors.New("what was used before the start is not read yet")
 	case !l.usable(l.now()):
 		return errors.New("nothing was heard from Redis for too long")
 	}
 	return nil
-}
-
-// TryReserve answers from what is leased: Granted, or Unknown.
-func (l *Leases) TryReserve(acct Account, tokens int64) Answer {
-	now := l.now()
-	if !l.usable(now) {
-		return Answer{}
-	}
-	a := l.find(accountKey{acct.Customer, acct.Period.ID})
-	if a == nil {
-		return Answer{}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	tokens = max(tokens, 0)
-	if a.gone || !a.current() || acct.LimitVersion > a.version || !a.take(tokens, now) {
-		return Answer{}
-	}
-	return a.answer(Granted, tokens)
-}
-
-// Reserve asks Redis for what is missing. Reservations that come meanwhile share the call.
-func (l *Leases) Reserve(ctx context.Context, acct Account, tokens int64) (Answer, error) {
-	if err := ctx.Err(); err != nil {
-		return Answer{}, fmt.Errorf("reserve tokens: %w", err)
-	}
-	tokens = max(tokens, 0)
-	a := l.lock(accountKey{acct.Customer, acct.Period.ID})
-	a.learn(acct.Limit, acct.LimitVersion)
-	a.waiting = append(a.waiting, tokens)
-	asked := a.calls // calls after this one know of the reservation
-	surrendered := false
-	for {
-		now := l.now()
-		if !l.usable(now) {
-			a.unwait(tokens)
-			a.mu.Unlock()
-			return Answer{}, fmt.Errorf("reserve tokens: %w", errors.Join(ErrUnavailable, l.Ready()))
-		}
-		if a.current() && a.take(tokens, now) {
-			a.unwait(tokens)
-			out := a.answer(Granted, tokens)
-			a.mu.Unlock()
-			return out, nil
-		}
-		if surrendered {
-			a.unwait(tokens)
-			out := a.refuse(tokens)
-			recall := out.Verdict == Held && a.others > 0 && now-a.recallAt > recallPause
-			if recall {
-				a.recallAt = now
-			}
-			a.mu.Unlock()
-			if recall {
-				l.recall(a.key)
-			}
-			return out, nil
-		}
-		f := a.flight
-		if f == nil {
-			if !l.open.Load() || l.epoch.Load() <= 0 || !l.outage.allow(time.Now()) {
-				a.unwait(tokens)
-				a.mu.Unlock()
-				return Answer{}, fmt.Errorf("reserve tokens: %w: Redis failed a moment ago, or lost its data", ErrUnavailable)
-			}
-			// What is idle is kept at first, so that others are served meanwhile.
-			f = l.launch(a, a.calls > asked || !a.current())
-			go l.fly(f)
-		}
-		a.mu.Unlock()
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			a.mu.Lock()
-			a.unwait(tokens)
-			a.mu.Unlock()
-			return Answer{}, fmt.Errorf("reserve tokens: %w", ctx.Err())
-		}
-		a.mu.Lock()
-		if f.err != nil {
-			a.unwait(tokens)
-			a.mu.Unlock()
-			return Answer{}, fmt.Errorf("reserve tokens: %w: %w", ErrUnavailable, f.err)
-		}
-		surrendered = f.call.surrender && f.order > asked
-	}
-}
-
-// unwait takes one waiting reservation of so many tokens off the list.
-func (a *account) unwait(tokens int64) {
-	for i, w := range a.waiting {
-		if w == tokens {
-			a.waiting[i] = a.waiting[len(a.waiting)-1]
-			a.waiting = a.waiting[:len(a.waiting)-1]
-			return
-		}
-	}
-}
-
-// Release frees a hold of which nothing was used.
-func (l *Leases) Release(h Hold) {
-	if h.IsZero() {
-		return
-	}
-	a := l.lock(accountKey{h.Customer, h.PeriodID})
-	a.release(h.Tokens)
-	a.mu.Unlock()
-	l.waiters.wake(h.Customer)
 }
 
 // Usage reads the record of acct. An account without one has the limit of acct and no
@@ -267,17 +178,18 @@ func (l *Leases) Changed(customer string) <-chan struct{} { return l.waiters.wai
 // Flush waits until every event that is in the journal now is settled in Redis.
 func (l *Leases) Flush(ctx context.Context) error {
 	last := l.journal.Last()
-	t := time.NewTicker(5 * time.Millisecond)
-	defer t.Stop()
 	for {
+		l.reading.Lock()
 		up := l.settledUpTo()
+		l.reading.Unlock()
 		if up >= last {
 			return nil
 		}
+		if l.lost.Load() {
+			return fmt.Errorf("settle usage: %w", errLost)
+		}
 		l.tickNow()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
+		if !pause(ctx, 5*time.Millisecond) {
 			return fmt.Errorf("settle usage: events after %d of %d are not in Redis: %w", up, last, ctx.Err())
 		}
 	}
@@ -305,6 +217,7 @@ func (l *Leases) Forgettable(ctx context.Context) (int64, error) {
 // Stats is the state of a replica's leases, for metrics.
 type Stats struct {
 	Epoch     int64
+	Open      bool          // leases may grow
 	Accounts  int           // that are known
 	Leased    int64         // tokens leased
 	Held      int64         // of them, held by requests in flight
@@ -315,7 +228,7 @@ type Stats struct {
 
 // Stats returns the state of the moment.
 func (l *Leases) Stats() Stats {
-	s := Stats{Epoch: l.epoch.Load(), Heard: -1}
+	s := Stats{Epoch: l.epoch.Load(), Open: l.open.Load(), Heard: -1}
 	if c := l.confirmed.Load(); c != 0 {
 		s.Heard = l.now() - time.Duration(c)
 	}
@@ -332,8 +245,15 @@ func (l *Leases) Stats() Stats {
 // Close settles what is settled in the journal, returns all leases, and takes this replica
 // off the register, so that nothing waits for it. Nothing may be reserved any more. When the
 // context ends first, it stops all the same, and says what is left; that is settled when the
-// journal is opened again.
+// journal is opened again. A second Close does nothing.
 func (l *Leases) Close(ctx context.Context) error {
+	l.spawning.Lock()
+	closed := l.closed
+	l.closed = true
+	l.spawning.Unlock()
+	if closed {
+		return nil
+	}
 	err := l.Flush(ctx)
 	if err == nil {
 		err = l.returnAll(ctx)
@@ -347,6 +267,16 @@ func (l *Leases) Close(ctx context.Context) error {
 		return fmt.Errorf("close quota leases: %w", err)
 	}
 	return nil
+}
+
+// spawn runs do in the background, unless Close was called. Close waits for it.
+func (l *Leases) spawn(do func()) bool {
+	l.spawning.Lock()
+	defer l.spawning.Unlock()
+	if !l.closed {
+		l.done.Go(do)
+	}
+	return !l.closed
 }
 
 // find returns an account, nil if it is not known.
@@ -365,7 +295,7 @@ func (l *Leases) lock(k accountKey) *account {
 		if a == nil {
 			s.mu.Lock()
 			if a = s.by[k]; a == nil {
-				a = &account{key: k, usedAt: l.now()}
+				a = &account{key: k, usedAt: l.now(), calls: l.callsGone.Load()}
 				s.by[k] = a
 			}
 			s.mu.Unlock()

@@ -1,14 +1,12 @@
 package quota
 
 import (
-	"errors"
-	"net"
 	"sync/atomic"
 	"time"
 )
 
 // outage lets callers fail at once while Redis is away, instead of each waiting for
-// its timeout and leaving a record to abandon: after some failures in a row only one
+// its timeout: after some failures in a row only one
 // attempt per outagePause goes through, until one works. The zero value is ready.
 type outage struct {
 	failures atomic.Int32
@@ -39,9 +37,4 @@ func (o *outage) worked() {
 	if o.failures.Load() != 0 {
 		o.failures.Store(0)
 	}
-}
-
-func isDialError(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
 }

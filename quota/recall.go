@@ -2,6 +2,7 @@ package quota
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -11,9 +12,16 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
-// recallPause is how long a replica waits before it asks others again for idle tokens of the
-// same account.
-const recallPause = 40 * time.Millisecond
+const (
+	// recallPause is how long a replica waits before it asks others again for idle tokens
+	// of the same account.
+	recallPause = 40 * time.Millisecond
+	// recallEcho is after how long those who wait are told to look again.
+	recallEcho = 10 * time.Millisecond
+	// shyFor is how long after it was asked a replica takes nothing spare. Who waits asks
+	// again before it is over.
+	shyFor = 200 * time.Millisecond
+)
 
 // recall asks all replicas for tokens of an account that they do not use. A message that
 // is lost is repeated by whoever still waits.
@@ -22,6 +30,11 @@ func (l *Leases) recall(k accountKey) {
 	defer cancel()
 	if err := l.client.Publish(ctx, contract.RecallChannel, k.customer+" "+k.period).Err(); err != nil {
 		l.opts.Logger.Warn("cannot ask other replicas for idle tokens", "error", err)
+		return
+	}
+	// Nobody says when they have answered, but it takes them one call.
+	if pause(ctx, recallEcho) {
+		l.waiters.wake(k.customer)
 	}
 }
 
@@ -51,18 +64,25 @@ func (l *Leases) surrender(k accountKey) {
 	if l.epoch.Load() <= 0 || l.lost.Load() || !l.caught.Load() {
 		return
 	}
-	if l.find(k) == nil && (l.journal.Life() <= 1 || !l.recalls.first(k)) {
+	unknown := l.find(k) == nil
+	if unknown && (l.swept.Load() || !l.recalls.first(k)) {
 		return
 	}
 	a := l.lock(k)
-	// Who waits here has asked for all of it already.
-	if a.flight != nil || len(a.waiting) > 0 || a.calls > 0 && a.idle() == 0 {
+	a.shyUntil = l.now() + shyFor
+	switch {
+	case len(a.waiting) > 0: // who waits here gives up what is idle by itself
+	case a.flight != nil:
+		a.recalled, a.dirty = true, true
+	case unknown || a.idle() > 0:
+		f := l.launch(a, true)
 		a.mu.Unlock()
+		if !l.spawn(func() { l.fly(f) }) {
+			l.land(f, nil, errClosed)
+		}
 		return
 	}
-	f := l.launch(a, true)
 	a.mu.Unlock()
-	go l.fly(f)
 }
 
 // recallFilter remembers which unknown accounts were called. The zero value is ready.
@@ -82,4 +102,74 @@ func (r *recallFilter) first(k accountKey) bool {
 	_, ok := r.seen[k]
 	r.seen[k] = struct{}{}
 	return !ok
+}
+
+// sweepLeftOver returns what earlier lives of this replica leased and did not use, of
+// customers that this one may never hear of. It looks through all records, once.
+func (l *Leases) sweepLeftOver(ctx context.Context) {
+	for !l.swept.Load() {
+		epoch := l.epoch.Load()
+		err := errEpoch
+		if epoch > 0 && l.caught.Load() {
+			err = eachMaster(ctx, l.client, func(ctx context.Context, c *redis.Client) error { return l.sweepServer(ctx, c) })
+		}
+		switch {
+		case err == nil && l.epoch.Load() == epoch:
+			l.swept.Store(true)
+			continue
+		case err != nil && epoch > 0 && ctx.Err() == nil:
+			l.opts.Logger.Warn("cannot look for leases of earlier lives; will retry", "error", err)
+		}
+		if !pause(ctx, l.opts.FollowEvery) {
+			return
+		}
+	}
+}
+
+// sweepServer looks through the records of one Redis server.
+func (l *Leases) sweepServer(ctx context.Context, c *redis.Client) error {
+	const (
+		atOnce = 1000
+		rest   = 10 * time.Millisecond // between looks: nobody is in a hurry, and Redis has other work
+	)
+	field := "l:" + l.journal.Replica()
+	for cursor := uint64(0); ; {
+		timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+		keys, next, err := c.Scan(timed, cursor, contract.QuotaPattern, atOnce).Result()
+		leases := make([]*redis.StringCmd, len(keys))
+		if err == nil && len(keys) > 0 {
+			_, err = c.Pipelined(timed, func(p redis.Pipeliner) error {
+				for i, key := range keys {
+					leases[i] = p.HGet(timed, key, field)
+				}
+				return nil
+			})
+		}
+		cancel()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return err
+		}
+		for i, key := range keys {
+			if n, err := leases[i].Int64(); err == nil && n > 0 {
+				if customer, period, ok := contract.ParseQuotaKey(key); ok {
+					l.leftOver(accountKey{customer, period})
+				}
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+		if !l.hurry.Load() && !pause(ctx, rest) {
+			return ctx.Err()
+		}
+	}
+}
+
+// leftOver has an account called, unless this life has called it.
+func (l *Leases) leftOver(k accountKey) {
+	a := l.lock(k)
+	if a.answeredAt == 0 {
+		a.dirty = true
+	}
+	a.mu.Unlock()
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,12 +28,21 @@ var (
 	errEpoch    = errors.New("Redis lost its data; the limits are being rebuilt")
 	errStale    = errors.New("an earlier call was answered late")
 	errLost     = errors.New("this replica was declared lost")
+	errReplaced = errors.New("a later life of this replica's journal makes calls")
+	errClosed   = errors.New("closed")
 )
 
 // launch builds the next call of a, whose lock is held and which has no call under way.
 func (l *Leases) launch(a *account, surrender bool) *flight {
-	a.dirty = false
-	f := &flight{account: a, call: a.build(l.epoch.Load(), l.journal.Life(), l.open.Load(), surrender), done: make(chan struct{})}
+	// Under a's lock the base belongs to the epoch: rebase locks every account in between.
+	epoch, base := l.epoch.Load(), l.base.Load()
+	surrender = surrender || a.recalled && len(a.waiting) == 0
+	a.dirty, a.recalled = false, false
+	f := &flight{account: a, call: a.build(epoch, l.journal.Life(), l.open.Load(), surrender), done: make(chan struct{})}
+	f.call.base = base
+	if l.now() < a.shyUntil {
+		f.call.spare = 0
+	}
 	f.order = a.calls
 	a.flight = f
 	return f
@@ -39,9 +50,9 @@ func (l *Leases) launch(a *account, surrender bool) *flight {
 
 // fly makes one call by itself.
 func (l *Leases) fly(f *flight) {
-	ctx, cancel := context.WithTimeout(context.Background(), l.opts.Timeout)
+	ctx, cancel := l.timed(f.call.epoch)
 	defer cancel()
-	values, err := l.sync.Run(ctx, l.guarded, f.keys(), f.call.args(l.journal.Replica(), l.base.Load())...).Slice()
+	values, err := l.sync.Run(ctx, l.guarded, f.keys(), f.call.args(l.journal.Replica())...).Slice()
 	l.land(f, values, err)
 }
 
@@ -49,26 +60,36 @@ func (f *flight) keys() []string {
 	return []string{contract.QuotaKey(f.account.key.customer, f.account.key.period)}
 }
 
-// flyAll makes many calls in as few trips as there are Redis servers.
-func (l *Leases) flyAll(flights []*flight) {
-	ctx, cancel := context.WithTimeout(context.Background(), l.opts.Timeout)
+// timed returns the context of a call: it outlives whoever waits for the answer.
+func (l *Leases) timed(epoch int64) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(inEpoch(context.Background(), epoch), l.opts.Timeout)
+}
+
+// flyAll makes many calls of one epoch in as few trips as there are Redis servers. It
+// reports whether any was answered.
+func (l *Leases) flyAll(epoch int64, flights []*flight) bool {
+	ctx, cancel := l.timed(epoch)
 	defer cancel()
 	calls := make([]*redis.Cmd, len(flights))
 	// Its own error is that of its first failed call.
 	_, _ = l.guarded.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, f := range flights {
-			calls[i] = l.sync.EvalSha(ctx, p, f.keys(), f.call.args(l.journal.Replica(), l.base.Load())...)
+			calls[i] = l.sync.EvalSha(ctx, p, f.keys(), f.call.args(l.journal.Replica())...)
 		}
 		return nil
 	})
+	answered := false
 	for i, f := range flights {
 		values, err := calls[i].Slice()
 		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			answered = true
 			l.fly(f)
 			continue
 		}
+		answered = answered || err == nil
 		l.land(f, values, err)
 	}
+	return answered
 }
 
 // land makes the answer to a call effective.
@@ -77,39 +98,56 @@ func (l *Leases) land(f *flight, values []any, err error) {
 	if err == nil {
 		l.outage.worked()
 		r, err = parseReply(values)
-	} else {
+	} else if !errors.Is(err, errClosed) {
 		l.outage.failed(time.Now())
 	}
-	a := f.account
+	a, now := f.account, l.now()
 	a.mu.Lock()
-	if f.call.epoch != l.epoch.Load() && err == nil {
+	if err == nil && f.call.epoch != l.epoch.Load() {
 		err = errEpoch
 	}
 	if err == nil {
-		err = l.accept(a, f, r)
+		err = l.accept(a, f, r, now)
 	}
 	if err != nil {
 		f.err = fmt.Errorf("lease tokens: %w", err)
-		a.dirty = true // whether Redis heard it or not
+		// Redis may have heard it, and lease what nobody knows of here.
+		a.dirty = true
+	}
+	if errors.Is(err, errNoRecord) {
+		a.dirty = a.lease > 0 || len(a.pending) > 0
+		a.retryAt = now + missingRetry
+		if l.missing.add(a.key) {
+			l.tickNow()
+		}
+		if a.declared == f.call.epoch && l.open.Swap(false) {
+			// It was there. Nothing grows until the epoch is known to hold.
+			l.opts.Logger.Error("a quota record has vanished", "customer", a.key.customer, "period", a.key.period)
+			l.look()
+		}
 	}
 	a.flight = nil
+	more := a.idle() > 0
 	a.mu.Unlock()
 	close(f.done)
-	l.waiters.wake(a.key.customer)
-	if errors.Is(err, errNoRecord) {
-		l.report(a.key)
+	if more {
+		l.waiters.wake(a.key.customer)
 	}
 }
 
 // accept applies an answer of the epoch that still holds. a's lock is held.
-func (l *Leases) accept(a *account, f *flight, r reply) error {
+func (l *Leases) accept(a *account, f *flight, r reply, now time.Duration) error {
 	switch r.status {
 	case syncOK:
-		if r.lease < a.held+a.unsettled-f.call.sum {
+		a.apply(&f.call, r)
+		if a.idle() < 0 {
 			l.opts.Logger.Error("BUG: Redis granted a smaller lease than is in use", "customer", a.key.customer, "lease", r.lease, "held", a.held, "unsettled", a.unsettled)
 		}
-		a.apply(&f.call, r)
+		a.answeredAt = max(now, 1)
 		a.declared = f.call.epoch
+		if a.current() && l.usable(now) {
+			a.serve(now)
+		}
 		return nil
 	case syncMissing:
 		return errNoRecord
@@ -119,8 +157,11 @@ func (l *Leases) accept(a *account, f *flight, r reply) error {
 		l.loseAll()
 		return errLost
 	case syncStale:
-		// Of an earlier life with the same number, or this very call, sent twice.
-		if same := r.number >> 32; same == callNumber(l.journal.Life(), 0)>>32 {
+		// This very call, sent twice by the client, or one of an account that was forgotten.
+		switch mine := callNumber(l.journal.Life(), 0) >> 32; {
+		case r.number>>32 > mine:
+			return errReplaced
+		case r.number>>32 == mine:
 			a.calls = max(a.calls, r.number&(1<<32-1))
 		}
 		return errStale
@@ -129,12 +170,50 @@ func (l *Leases) accept(a *account, f *flight, r reply) error {
 	}
 }
 
-// report tells the control plane of a record that is missing.
-func (l *Leases) report(k accountKey) {
-	ctx, cancel := context.WithTimeout(context.Background(), l.opts.Timeout)
+// missingRetry is how long after it was missed a record is looked for again at a tick.
+const missingRetry = 200 * time.Millisecond
+
+// missing are records that were not found, and not reported yet. The zero value is ready.
+type missing struct {
+	mu   sync.Mutex
+	keys map[accountKey]struct{}
+}
+
+// add reports whether k is new.
+func (m *missing) add(k accountKey) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.keys == nil {
+		m.keys = map[accountKey]struct{}{}
+	}
+	_, known := m.keys[k]
+	m.keys[k] = struct{}{}
+	return !known
+}
+
+func (m *missing) take() map[accountKey]struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	keys := m.keys
+	m.keys = nil
+	return keys
+}
+
+// report tells the control plane of records that are missing. What it cannot tell, the next
+// call for the account finds again.
+func (l *Leases) report(ctx context.Context) {
+	keys := l.missing.take()
+	if len(keys) == 0 {
+		return
+	}
+	names := make([]any, 0, len(keys))
+	for k := range keys {
+		names = append(names, k.customer+" "+k.period)
+	}
+	timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 	defer cancel()
-	if err := l.client.SAdd(ctx, contract.QuotaMissingKey, k.customer+" "+k.period).Err(); err != nil {
-		l.opts.Logger.Warn("cannot report that a quota record is missing", "customer", k.customer, "error", err)
+	if err := l.client.SAdd(timed, contract.QuotaMissingKey, names...).Err(); err != nil && ctx.Err() == nil {
+		l.opts.Logger.Warn("cannot report that quota records are missing", "records", len(names), "error", err)
 	}
 }
 
@@ -154,16 +233,15 @@ func (l *Leases) tick(ctx context.Context) {
 		case <-t.C:
 		case <-l.kick:
 		}
-		if l.epoch.Load() <= 0 || l.lost.Load() {
+		if l.lost.Load() {
 			continue
 		}
-		now := l.now()
-		sweep := now-swept > l.opts.ReturnAfter/2
-		if sweep {
+		if now := l.now(); now-swept > l.opts.ReturnAfter/2 {
 			swept = now
 			l.sweep(now)
 		}
 		l.callDirty()
+		l.report(ctx)
 	}
 }
 
@@ -176,24 +254,31 @@ func (l *Leases) tickNow() {
 
 // callDirty calls once for every account that wants it, and waits for the answers.
 func (l *Leases) callDirty() {
-	var flights []*flight
-	fly := func() {
-		if len(flights) > 0 {
-			l.flyAll(flights)
-			flights = flights[:0]
-		}
-	}
+	now := l.now()
+	due := func(a *account) bool { return a.dirty && a.flight == nil && now >= a.retryAt && !a.gone }
+	var dirty []*account
 	l.each(func(a *account) {
-		if a.dirty && a.flight == nil {
-			surrender := len(a.waiting) == 0 && l.now()-a.usedAt > l.opts.ReturnAfter
-			flights = append(flights, l.launch(a, surrender))
+		if due(a) {
+			dirty = append(dirty, a)
 		}
 	})
-	for len(flights) > maxFlights {
-		l.flyAll(flights[:maxFlights])
-		flights = flights[maxFlights:]
+	for some := range slices.Chunk(dirty, maxFlights) {
+		epoch := l.epoch.Load()
+		if epoch <= 0 {
+			return
+		}
+		flights := make([]*flight, 0, len(some))
+		for _, a := range some {
+			a.mu.Lock()
+			if due(a) {
+				flights = append(flights, l.launch(a, len(a.waiting) == 0 && now-a.usedAt > l.opts.ReturnAfter))
+			}
+			a.mu.Unlock()
+		}
+		if len(flights) > 0 && !l.flyAll(epoch, flights) {
+			return // the others would only wait for the same timeout, and stay dirty
+		}
 	}
-	fly()
 }
 
 // sweep marks accounts that hold tokens idle for long, and forgets those that hold nothing.
@@ -209,6 +294,8 @@ func (l *Leases) sweep(now time.Duration) {
 			}
 			if a.empty() && silent > l.opts.ForgetAfter {
 				a.gone = true
+				// Numbers must go on where they were if it comes back. Nobody else stores it.
+				l.callsGone.Store(max(l.callsGone.Load(), a.calls))
 				delete(s.by, k)
 			}
 			a.mu.Unlock()
@@ -217,22 +304,25 @@ func (l *Leases) sweep(now time.Duration) {
 	}
 }
 
-// returnAll gives back every lease. Nothing is reserved any more.
+// returnAll gives back every lease, also those of earlier lives. Nothing is reserved any more.
 func (l *Leases) returnAll(ctx context.Context) error {
-	for {
-		left := int64(0)
+	l.hurry.Store(true)
+	for !l.lost.Load() {
+		left, calls := int64(0), 0
 		l.each(func(a *account) {
-			if a.lease > 0 {
+			if a.lease > 0 || a.dirty || a.flight != nil {
 				left += a.lease
-				a.dirty, a.usedAt = true, -l.opts.ReturnAfter-1
+				calls++
+				a.dirty, a.retryAt, a.usedAt = true, 0, -l.opts.ReturnAfter-1
 			}
 		})
-		if left == 0 || l.epoch.Load() <= 0 {
+		if calls == 0 && l.swept.Load() {
 			return nil
 		}
 		l.tickNow()
 		if !pause(ctx, 5*time.Millisecond) {
-			return fmt.Errorf("return leases: %d tokens are not returned: %w", left, ctx.Err())
+			return fmt.Errorf("return leases: %d tokens of %d accounts are not returned: %w", left, calls, ctx.Err())
 		}
 	}
+	return fmt.Errorf("return leases: %w", errLost)
 }

@@ -199,7 +199,8 @@ func TestKeysShareTheirSlot(t *testing.T) {
 		return tag
 	}
 	for _, group := range [][]string{
-		{contract.QuotaKey("c", "p"), contract.HoldsKey("c", "p"), contract.SettledKey("c", "p"), contract.RateKey("c")},
+		{contract.QuotaKey("c", "p"), contract.RateKey("c")},
+		{contract.QuotaEpochKey, contract.QuotaBeatsKey, contract.QuotaMissingKey, contract.RecallChannel},
 		{contract.FeedSeqKey, contract.FeedLogKey, contract.FeedChannel},
 		{contract.UsageStreamKey},
 		{contract.GrantKey(contract.Digest{1})},

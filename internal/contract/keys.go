@@ -1,5 +1,7 @@
 package contract
 
+import "strings"
+
 // Redis keys. Keys that one script touches share a hash tag ({…}), so that Redis
 // Cluster keeps them in one slot: quota and rate keys by customer, a grant by
 // its digest, the feed in one slot, the usage stream in one slot.
@@ -15,6 +17,18 @@ func GrantKey(d Digest) string { return "oc:grant:{" + d.Hex() + "}" }
 // number of its last call, w:<replica> number of its last settled event, x:<replica> if it
 // was declared lost). See package quota.
 func QuotaKey(customer, period string) string { return "oc:quota:{" + customer + "}:" + period }
+
+// QuotaPattern matches the keys that QuotaKey makes, in Redis' SCAN.
+const QuotaPattern = "oc:quota:{*}:*"
+
+// ParseQuotaKey undoes QuotaKey.
+func ParseQuotaKey(key string) (customer, period string, ok bool) {
+	rest, ok := strings.CutPrefix(key, "oc:quota:{")
+	if !ok {
+		return "", "", false
+	}
+	return strings.Cut(rest, "}:")
+}
 
 // RateKey holds how much each replica is asked for by one customer (hash:
 // replica → demand and time).
@@ -49,7 +63,8 @@ const (
 	// last event that the rebuilt records contain or "lost", d:<replica> → epoch in which it
 	// has declared its leases, node:<run id of a Redis> → epoch for which it is trusted).
 	QuotaEpochKey = "oc:{quota}:epoch"
-	// QuotaBeatsKey shows which replicas live (hash: replica → "Unix ms|life|state").
+	// QuotaBeatsKey shows which replicas live (hash: replica → "Unix ms|life|number of the
+	// newest event|state").
 	QuotaBeatsKey = "oc:{quota}:beats"
 	// QuotaMissingKey names records that replicas did not find (set of "customer period").
 	QuotaMissingKey = "oc:{quota}:missing"

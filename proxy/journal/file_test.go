@@ -72,6 +72,43 @@ func TestIdentityLivesAsLongAsTheFile(t *testing.T) {
 	}
 }
 
+func TestLifeGrowsWithEachOpening(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	last := uint64(0)
+	open := func(o Options, how string) *Journal {
+		j := mustOpen(t, dir, o)
+		if j.Life() <= last {
+			t.Errorf("%s: life %d after %d", how, j.Life(), last)
+		}
+		last = j.Life()
+		return j
+	}
+	j := open(small, "new")
+	if j.Life() != 1 {
+		t.Errorf("the first life is %d", j.Life())
+	}
+	completeOne(t, j, "a")
+	mustClose(t, j)
+	j = open(small, "closed")
+	j.Forget(1)
+	mustClose(t, j)
+	mustClose(t, open(Options{Slots: 8, LogBytes: 1 << 16}, "another size"))
+
+	// A process that is killed writes nothing more: each opening must stand by itself, and
+	// in both copies of the state, of which one may be damaged.
+	b := inMemory(2, minLogBytes)
+	for _, damaged := range []int{stateAt, stateAt2, 0} {
+		before := mustAttach(t, b).Life()
+		if damaged > 0 {
+			b[damaged+9] ^= 0x40
+		}
+		if after := mustAttach(t, b).Life(); after <= before {
+			t.Errorf("state at %d damaged: life %d after %d", damaged, after, before)
+		}
+	}
+}
+
 func TestOneWriter(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

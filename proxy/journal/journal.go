@@ -124,6 +124,10 @@ type recordBuffer [recordMax]byte
 // lives as long: 26 characters, lower-case letters and digits.
 func (j *Journal) Replica() string { return j.replica }
 
+// Life counts the openings of the journal's file: it is at least 1, grows with each
+// opening, and is never used twice, whatever kills the process.
+func (j *Journal) Life() uint64 { return j.epoch }
+
 // Recovered returns the events that Open made of the requests that it found open:
 // basis recovered, outcome proxy_crashed. They are in the log like any others.
 func (j *Journal) Recovered() []contract.Event { return slices.Clone(j.recovered) }

@@ -60,6 +60,8 @@ func attach(m mapping, o Options, boot [2]uint64) (*Journal, error) {
 	}
 	st.epoch = max(st.epoch, logged.epoch) + 1
 	st.clean, st.boot = false, boot
+	// Both copies, so that the damage of one cannot bring an old life's number back.
+	j.writeState(st)
 	j.writeState(st)
 	j.epoch = st.epoch
 	if m.mapped {
