@@ -7,7 +7,7 @@ func (m *model) check(s *state) error {
 	var leased, excess, settled, bound int8
 	for i := range m.replicas {
 		r := &s.r[i]
-		leased += r.redis.lease
+		leased += max(r.redis.lease, 0)
 		if r.redis.excess {
 			excess += r.redis.lease
 		}
@@ -61,7 +61,7 @@ func (m *model) checkReplica(s *state, r *replicaState) error {
 		for seq := r.settled; seq < r.read; seq++ {
 			lease -= r.used[seq] * int8(r.redis.counted>>seq&1)
 		}
-		if r.redis.lease < lease {
+		if max(r.redis.lease, 0) < lease {
 			return fmt.Errorf("it counts on %d tokens, the record leases it %d", lease, r.redis.lease)
 		}
 	}
@@ -71,7 +71,7 @@ func (m *model) checkReplica(s *state, r *replicaState) error {
 	// Whatever happens next: events are counted, and what they used is kept for them.
 	kept := r.inFlight()
 	mark := r.redis.mark
-	if mark < 0 {
+	if mark == never {
 		mark = r.redis.member
 	}
 	for seq := range r.last {
@@ -83,7 +83,7 @@ func (m *model) checkReplica(s *state, r *replicaState) error {
 			return fmt.Errorf("event %d will not be counted", seq+1)
 		}
 	}
-	if r.redis.lease < kept {
+	if max(r.redis.lease, 0) < kept {
 		return fmt.Errorf("it needs %d tokens for what is in flight or not settled, the record leases it %d", kept, r.redis.lease)
 	}
 	return nil
@@ -107,7 +107,7 @@ func (m *model) settle(from *state) ([]action, error) {
 				return path, err
 			}
 		}
-		for !m.sound(&s) || s.keeper.step != keeperIdle {
+		for s.makers[1].step == makerIdle && (!m.sound(&s) || s.keeper.step != keeperIdle) {
 			k := doKeep
 			if s.keeper.step == keeperIdle {
 				k = doNumber
@@ -116,8 +116,15 @@ func (m *model) settle(from *state) ([]action, error) {
 				return path, err
 			}
 		}
-		if s.redis.epoch != s.epoch {
-			if err := do(action{kind: doMissing}); err != nil {
+		for i := range s.makers {
+			for s.makers[i].step != makerIdle {
+				if err := do(action{kind: doMake, a: int8(i)}); err != nil {
+					return path, err
+				}
+			}
+		}
+		if m.restorable(&s) {
+			if err := do(action{kind: doRestore}); err != nil {
 				return path, err
 			}
 		}
@@ -143,7 +150,7 @@ func (m *model) settleReplica(s *state, i int8, do func(action) error) (err erro
 	}
 	if m.retiring {
 		add(m.retirable(s, r), doRetire, 0, 0)
-		idle := s.keeper.step == keeperIdle && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring
+		idle := m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring
 		add(idle && r.redis.beat == beatHere && r.redis.member == memberNone, doJoin, 0, 0)
 		if r.retired && r.status != replicaLive {
 			return err
@@ -151,7 +158,7 @@ func (m *model) settleReplica(s *state, i int8, do func(action) error) (err erro
 	}
 	add(!r.up && r.status != replicaLost, doRestart, 0, 0)
 	if !r.up || r.lost || r.status == replicaLost {
-		if m.losable && s.keeper.step == keeperIdle && s.redis.number == s.epoch {
+		if m.losable && m.leaderIdle(s) && s.redis.number == s.epoch {
 			add(r.up && r.confirmed, doExpire, 0, 0)
 			add(r.redis.member >= 0, doShut, 0, 0)
 			add(r.redis.member == memberGone && s.redis.epoch == s.epoch && !r.redis.shut, doFree, 0, 0)
@@ -186,7 +193,7 @@ func (m *model) checkRest(s *state) error {
 	for i := range m.replicas {
 		r := &s.r[i]
 		if r.status == replicaLost {
-			if r.redis.lease != 0 {
+			if r.redis.lease > 0 {
 				return fmt.Errorf("at rest, lost r%d leases %d tokens", i, r.redis.lease)
 			}
 			for seq := range r.last {
@@ -195,7 +202,7 @@ func (m *model) checkRest(s *state) error {
 			continue
 		}
 		used += r.sum(0, r.last)
-		if r.rows != upTo(r.last) || r.redis.counted != upTo(r.last) || r.redis.lease != 0 {
+		if r.rows != upTo(r.last) || r.redis.counted != upTo(r.last) || r.redis.lease > 0 {
 			return fmt.Errorf("at rest, r%d has %d events, Postgres %b, the record %b, and leases %d", i, r.last, r.rows, r.redis.counted, r.redis.lease)
 		}
 	}

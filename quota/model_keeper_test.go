@@ -1,5 +1,7 @@
 package quota
 
+import "math/bits"
+
 // What the control plane does, and what happens to Redis, as steps of the model. The rules
 // that whoever drives a Keeper has to keep are here:
 //
@@ -9,16 +11,12 @@ package quota
 //   - That a record is made is noted before. One that is noted for the epoch and missing was
 //     lost: a new epoch.
 //   - A replica joins with its base of the epoch, not with what was acknowledged since.
-//   - Redis' servers are trusted from when the records are made, and only those that were there
-//     before the epoch began.
+//   - Redis' servers are trusted that were there before the epoch began.
 //   - A replica retires when Postgres has all of its events, and they are in the records: in
 //     this epoch it has settled all, or its base is the last one. Otherwise a new epoch has to
-//     begin first. What its earlier lives lease is freed then.
+//     begin first.
 //   - What a lost replica leases is given out again only when it cannot serve any more: the
 //     grace after it could last read that it is registered.
-
-// nodeNone is no start of Redis.
-const nodeNone = -1
 
 // Steps of the keeper. It is at the step that it does next.
 const (
@@ -42,6 +40,11 @@ func (m *model) sound(s *state) bool {
 		(s.redis.epoch == s.epoch || s.made != s.epoch)
 }
 
+// leaderIdle reports whether the keeper has nothing under way.
+func (m *model) leaderIdle(s *state) bool {
+	return s.keeper.step == keeperIdle && s.makers[1].step == makerIdle
+}
+
 // number takes a new number. What the keeper knows of Redis' start is from before.
 func (m *model) number(s *state) {
 	if m.flaw == flawResume && s.redis.number == s.epoch && s.redis.phase == epochBuilding {
@@ -58,24 +61,40 @@ func (m *model) number(s *state) {
 func (m *model) bases(s *state) {
 	for i := range m.replicas {
 		s.r[i].pgBase = s.r[i].acked()
+		if m.flaw == flawBaseHighest {
+			s.r[i].pgBase = int8(bits.Len8(s.r[i].rows))
+		}
 	}
+	s.based = s.epoch
 }
 
 // command is what the keeper's next step sends to Redis.
 func (m *model) command(s *state) lateKeeper {
-	c := lateKeeper{step: s.keeper.step, epoch: s.epoch, node: s.keeper.node, version: s.version}
+	c := lateKeeper{step: s.keeper.step, epoch: s.epoch, node: s.keeper.node, version: s.version, settled: m.sumOfBases(s)}
 	for i := range m.replicas {
 		r := &s.r[i]
-		c.settled += r.sum(0, r.pgBase)
-		if m.flaw == flawAllRows {
-			c.settled -= r.sum(0, r.pgBase)
-			for seq := range r.last {
-				c.settled += r.used[seq] * int8(r.rows>>seq&1)
-			}
-		}
 		r.lateBase = r.pgBase
 	}
 	return c
+}
+
+// sumOfBases is what Postgres has settled, without the events above the bases.
+func (m *model) sumOfBases(s *state) (n int8) {
+	for i := range m.replicas {
+		r := &s.r[i]
+		for seq := range r.last {
+			n += r.used[seq] * int8(m.contained(r, r.pgBase)>>seq&1)
+		}
+	}
+	return n
+}
+
+// contained are the events that a record contains which is made with base.
+func (m *model) contained(r *replicaState, base int8) uint8 {
+	if m.flaw == flawAllRows {
+		return r.rows
+	}
+	return r.rows & upTo(base)
 }
 
 // keep does the keeper's next step.
@@ -88,7 +107,7 @@ func (m *model) keep(s *state) {
 		s.keeper.step = keeperPut
 		return
 	case keeperPut:
-		s.made = s.epoch
+		s.marked, s.made = s.epoch, s.epoch
 	}
 	c := m.command(s)
 	m.execute(s, &c)
@@ -107,7 +126,7 @@ func (m *model) keep(s *state) {
 // delay lets the keeper's next command be late; the keeper does not wait.
 func (m *model) delay(s *state) {
 	if s.keeper.step == keeperPut {
-		s.made = s.epoch
+		s.marked, s.made = s.epoch, s.epoch
 	}
 	s.late = m.command(s)
 	s.keeper = keeperState{}
@@ -125,20 +144,17 @@ func (m *model) forgetLate(s *state) {
 func (m *model) execute(s *state, c *lateKeeper) {
 	switch c.step {
 	case keeperBegin:
-		s.redis.number, s.redis.phase, s.redis.node = c.epoch, epochBuilding, nodeNone
-		if m.flaw == flawTrustEarly {
-			s.redis.node = c.node
-		}
+		s.redis.number, s.redis.phase, s.redis.node = c.epoch, epochBuilding, c.node
 		for i := range m.replicas {
 			s.r[i].redis.member, s.r[i].redis.declared = memberNone, false
 		}
 	case keeperPut:
-		m.put(s, c.epoch, c.version, c.settled, func(r *replicaState) int8 { return r.lateBase })
+		m.put(s, c.epoch, c.version, c.settled, false, func(r *replicaState) int8 { return r.lateBase })
 	case keeperMembers:
 		if s.redis.number != c.epoch {
 			return
 		}
-		s.redis.phase, s.redis.node = epochDeclaring, c.node
+		s.redis.phase = epochDeclaring
 		for i := range m.replicas {
 			r := &s.r[i]
 			switch r.status {
@@ -156,21 +172,18 @@ func (m *model) execute(s *state, c *lateKeeper) {
 }
 
 // put is Keeper.Put of the record with the given bases.
-func (m *model) put(s *state, epoch, version, settled int8, base func(*replicaState) int8) {
+func (m *model) put(s *state, epoch, version, settled int8, sealed bool, base func(*replicaState) int8) {
 	h := recordHead{int64(s.redis.epoch), m.limitOf(s.redis.version), int64(s.redis.version), int64(s.redis.settled), int64(s.redis.leased)}
 	before := h.version
-	made := modelPut(&h, int64(epoch), m.limitOf(version), int64(version), int64(settled))
+	made := modelPut(&h, int64(epoch), m.limitOf(version), int64(version), int64(settled), sealed)
 	if made < 0 {
 		return
 	}
 	if made == 1 {
 		for i := range m.replicas {
 			r := &s.r[i]
-			r.redis.lease, r.redis.call, r.redis.mark, r.redis.shut, r.redis.excess = 0, 0, -1, false, false
-			r.redis.counted = upTo(base(r))
-			if m.flaw == flawAllRows {
-				r.redis.counted = r.rows
-			}
+			r.redis.lease, r.redis.call, r.redis.mark, r.redis.shut, r.redis.excess = never, 0, never, false, false
+			r.redis.counted = m.contained(r, base(r))
 		}
 		s.stale = false
 	}
@@ -184,19 +197,83 @@ func (m *model) put(s *state, epoch, version, settled int8, base func(*replicaSt
 	}
 }
 
-// putMissing makes the record within the epoch.
-func (m *model) putMissing(s *state) {
-	s.made = s.epoch
-	var settled int8
-	for i := range m.replicas {
-		settled += s.r[i].sum(0, s.r[i].pgBase)
+// Steps of who makes a missing record: Ensure and Put. It is at the step that it does next.
+const (
+	makerIdle = iota
+	makerExpect
+	makerPut
+	makerExpectAgain
+	makerOpen
+	makerNote
+)
+
+// make does a maker's next step of making the record in an epoch that has begun.
+func (m *model) make(s *state, maker int8) {
+	k := &s.makers[maker]
+	holds := s.redis.number == k.epoch
+	switch k.step {
+	case makerIdle:
+		s.marked = s.epoch
+		if !m.noteLate && m.flaw != flawNoteLate {
+			s.made = s.epoch
+		}
+		*k = makerState{step: makerExpect, epoch: s.epoch}
+	case makerExpect:
+		k.step, k.sealed = makerPut, s.redis.phase == epochOpen && m.flaw != flawNoSeal
+		if !holds {
+			*k = makerState{}
+		}
+	case makerPut:
+		// The bases of the epoch are still those: a newer one voids what is put.
+		if s.based == k.epoch {
+			m.put(s, k.epoch, s.version, m.sumOfBases(s), k.sealed, func(r *replicaState) int8 { return r.pgBase })
+		}
+		k.step = makerNote
+		if k.sealed {
+			k.step = makerExpectAgain
+		}
+	case makerExpectAgain:
+		k.step = makerOpen
+		if !holds {
+			*k = makerState{}
+		}
+	case makerOpen:
+		h := recordHead{epoch: int64(s.redis.epoch)}
+		k.step = makerNote
+		if modelOpen(&h, int64(k.epoch)) == 0 {
+			*k = makerState{}
+		}
+		s.redis.epoch = int8(h.epoch)
+	case makerNote:
+		if s.marked == k.epoch {
+			s.made = k.epoch
+		}
+		*k = makerState{}
 	}
-	m.put(s, s.epoch, s.version, settled, func(r *replicaState) int8 { return r.pgBase })
+}
+
+// restorable reports whether the keeper finds that the record is missing and not lost, or
+// there and not noted.
+func (m *model) restorable(s *state) bool {
+	if !m.leaderIdle(s) || s.redis.number != s.epoch || s.redis.phase < epochDeclaring {
+		return false
+	}
+	return s.made != s.epoch || s.redis.epoch != s.epoch && m.flaw == flawRemake
+}
+
+// restore begins to make the record if it is missing.
+func (m *model) restore(s *state) {
+	if s.redis.epoch == s.epoch {
+		s.made = s.epoch
+		return
+	}
+	s.marked = s.epoch
+	s.makers[1] = makerState{step: makerExpect, epoch: s.epoch}
 }
 
 // openable reports whether the keeper finds that leases may grow again.
 func (m *model) openable(s *state) bool {
-	if s.keeper.step != keeperIdle || s.redis.number != s.epoch || s.redis.phase != epochDeclaring {
+	if !m.leaderIdle(s) || s.redis.number != s.epoch || s.redis.phase != epochDeclaring {
 		return false
 	}
 	for i := range m.replicas {
@@ -241,16 +318,12 @@ func (m *model) free(s *state, r *replicaState) {
 func (m *model) retire(s *state, r *replicaState) {
 	r.status = replicaUnknown
 	r.redis.member, r.redis.declared, r.redis.beat, r.redis.beatLast, r.redis.beatEpoch = memberNone, false, beatNone, 0, 0
-	if m.flaw != flawRetireLeasing {
-		s.redis.leased -= r.redis.lease
-		r.redis.lease, r.redis.excess = 0, false
-	}
 }
 
 // retirable reports whether r has retired and nothing of it is missing: neither in the record,
 // nor when it is made again.
 func (m *model) retirable(s *state, r *replicaState) bool {
-	return s.keeper.step == keeperIdle && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && r.status == replicaLive && r.redis.beat == beatGone &&
+	return m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && r.status == replicaLive && r.redis.beat == beatGone &&
 		(r.acked() >= r.redis.beatLast || m.flaw == flawRetireUnacked) &&
 		(r.pgBase >= r.redis.beatLast || r.redis.beatEpoch == s.epoch || m.flaw == flawRetireAcked)
 }
@@ -258,9 +331,6 @@ func (m *model) retirable(s *state, r *replicaState) bool {
 // join registers a replica, in Postgres first.
 func (m *model) join(s *state, r *replicaState) {
 	r.status, r.redis.member = replicaLive, r.pgBase
-	if m.flaw == flawJoinAcked {
-		r.redis.member = r.acked()
-	}
 }
 
 // flush is the loss of all data of a Redis that goes on.
@@ -268,7 +338,7 @@ func (m *model) flush(s *state) {
 	s.redis = redisState{}
 	s.stale = false
 	for i := range m.replicas {
-		s.r[i].redis = inRedis{mark: -1, member: memberNone}
+		s.r[i].redis = inRedis{lease: never, mark: never, member: memberNone}
 	}
 }
 
@@ -278,7 +348,7 @@ func (m *model) dropRecord(s *state) {
 	s.stale = false
 	for i := range m.replicas {
 		r := &s.r[i].redis
-		r.lease, r.call, r.mark, r.shut, r.excess, r.counted = 0, 0, -1, false, false, 0
+		r.lease, r.call, r.mark, r.shut, r.excess, r.counted = never, 0, never, false, false, 0
 	}
 }
 

@@ -20,6 +20,12 @@ func (m *model) load(r *replicaState) *account {
 	return a
 }
 
+// wait puts a reservation on the list of a.
+func (m *model) wait(a *account, tokens int8) {
+	m.waits[0] = wait{tokens: int64(tokens)}
+	a.waiting = append(a.waiting, &m.waits[0])
+}
+
 // store takes over what changed in a.
 func (r *replicaState) store(a *account) error {
 	r.lease = int8(a.lease)
@@ -39,7 +45,7 @@ func (m *model) real(r *replicaState, c *modelCall) *call {
 	out := &m.call
 	*out = call{
 		epoch: int64(c.epoch), number: int64(c.number), floor: int64(c.floor), least: int64(c.least), need: int64(c.need), spare: int64(c.spare),
-		limit: m.limitOf(c.version), version: int64(c.version), batch: m.batch[:0],
+		limit: m.limitOf(c.version), version: int64(c.version), base: int64(c.base), batch: m.batch[:0],
 	}
 	for seq := c.from; seq < c.to; seq++ {
 		out.batch = append(out.batch, spend{int64(seq) + 1, int64(r.used[seq])})
@@ -93,7 +99,7 @@ func (m *model) readOn(r *replicaState) error {
 func (m *model) launch(s *state, r *replicaState, waiting, spare int8, surrender bool) error {
 	a := m.load(r)
 	if waiting > 0 {
-		a.waiting = append(a.waiting, int64(waiting))
+		m.wait(a, waiting)
 	}
 	before := a.lease
 	a.spare = int64(spare) // whatever history led to it
@@ -103,7 +109,8 @@ func (m *model) launch(s *state, r *replicaState, waiting, spare int8, surrender
 	}
 	r.calls = int8(a.calls)
 	r.dirty = true // until there is an answer
-	r.conn = r.conn || s.redis.node == s.start && s.redis.number > 0 || m.flaw == flawNoGuard
+	trusted := s.redis.node == s.start && s.redis.number > 0 && (s.redis.number == r.epoch || m.flaw == flawGuardAnyEpoch)
+	r.conn = r.conn || trusted || m.flaw == flawNoGuard
 	if r.conn {
 		r.call = modelCall{
 			state: callSent, epoch: r.epoch, number: int8(c.number), base: r.base, floor: int8(c.floor), least: int8(c.least), need: int8(c.need),
@@ -118,11 +125,11 @@ func (m *model) deliver(s *state, r *replicaState, c *modelCall) (reply, error) 
 	h := recordHead{int64(s.redis.epoch), m.limitOf(s.redis.version), int64(s.redis.version), int64(s.redis.settled), int64(s.redis.leased)}
 	p := recordPart{int64(r.redis.lease), int64(r.redis.call), int64(r.redis.mark), r.redis.shut}
 	mark, full := r.redis.mark, h.settled+h.leased
-	out := modelSync(&h, &p, m.real(r, c), int64(c.base), m.flaw)
+	out := modelSync(&h, &p, m.real(r, c), m.flaw)
 	if out.status != syncOK {
 		return out, nil
 	}
-	if mark < 0 {
+	if mark == never {
 		mark = c.base
 	}
 	if m.flaw == flawNoMark {
@@ -164,18 +171,17 @@ func (m *model) answer(r *replicaState) error {
 	case c.status == syncLost:
 		r.lost = true
 		return nil
+	case c.status == syncMissing && r.declared == c.epoch:
+		r.open = false // until the epoch is known to hold
+		return nil
 	case c.status != syncOK:
 		return nil
 	}
 	a := m.load(r)
-	sum := int64(r.sum(c.from, c.to))
-	if int64(c.lease) < a.held+a.unsettled-sum {
-		return fmt.Errorf("Redis granted a smaller lease than is in use: %d of %d", c.lease, a.held+a.unsettled-sum)
-	}
-	if m.flaw == flawOldAnswer && int(c.to-c.from) > len(a.pending) {
-		return nil
-	}
-	a.apply(m.real(r, &c), reply{lease: int64(c.lease), limit: m.limitOf(c.limit), version: int64(c.limit)})
+	limit := m.limitOf(c.limit)
+	a.apply(m.real(r, &c), reply{
+		lease: int64(c.lease), mark: int64(c.mark), limit: limit, version: int64(c.limit), settled: limit - int64(c.lease) - int64(c.free),
+	})
 	r.declared, r.dirty = c.epoch, a.dirty
 	return r.store(a)
 }

@@ -24,13 +24,14 @@ const (
 
 // modelCall is a call on its way, or its answer.
 type modelCall struct {
-	state                     int8
-	epoch, number, base       int8
-	floor, least, need, spare int8
-	version                   int8
-	from, to                  int8 // it settles the events above from up to to
-	status, lease, limit      int8 // the answer; limit by version
-	orphan                    bool // its process died
+	state                      int8
+	epoch, number, base        int8
+	floor, least, need, spare  int8
+	version                    int8
+	from, to                   int8 // it settles the events above from up to to
+	status, lease, mark, limit int8 // the answer; limit by version
+	free                       int8 // by the answer, what nobody leases; less than 0 when the limit was lowered
+	orphan                     bool // its process died
 }
 
 // States of an epoch, as numbers.
@@ -69,7 +70,7 @@ const (
 
 // redisState is the rest of what Redis has.
 type redisState struct {
-	epoch, version, settled, leased int8 // the record; limit by version
+	epoch, version, settled, leased int8 // the record; limit by version, epoch less than 0 while sealed
 	number, phase                   int8 // the epoch's key
 	node                            int8 // start of Redis that the epoch trusts
 }
@@ -121,6 +122,14 @@ type keeperState struct {
 	node int8 // start of Redis that it saw
 }
 
+// makerState is who makes the record within an epoch: another process of the control plane,
+// or the keeper.
+type makerState struct {
+	step   int8 // 0 nothing under way; see make
+	epoch  int8
+	sealed bool
+}
+
 // lateKeeper is a command of the keeper that nobody waits for any more.
 type lateKeeper struct {
 	step, epoch, node, version, settled int8
@@ -137,9 +146,12 @@ type world struct {
 	snapped     bool
 	start       int8 // which start of Redis
 	epoch       int8 // in Postgres
-	made        int8 // in Postgres: epoch in which the record was made
+	based       int8 // in Postgres: the newest epoch whose bases are set
+	marked      int8 // in Postgres: the newest epoch in which the record was to be made
+	made        int8 // in Postgres: the newest epoch in which it is known to have been there
 	version     int8 // in Postgres: of the limit
 	keeper      keeperState
+	makers      [2]makerState // of another process, of the keeper
 	late        lateKeeper
 
 	// Not part of the system.
@@ -223,7 +235,9 @@ func (s *state) tidy(m *model) {
 		if less(&r.late[1], &r.late[0]) {
 			r.late[0], r.late[1] = r.late[1], r.late[0]
 		}
-		r.renumber()
+		if m.flaw != flawNumbersStartAgain { // which depends on more than their order
+			r.renumber()
+		}
 	}
 }
 

@@ -21,16 +21,18 @@ const (
 	flawBasesEarly
 	flawResume // a keeper goes on with an epoch whose records are half made
 	flawAllRows
+	flawBaseHighest // instead of the end of what has no gaps
 	flawOpenEarly
-	flawRemake // a lost record is made again in its epoch
+	flawRemake   // a lost record is made again in its epoch
+	flawNoteLate // that a record was made is noted after it was
+	flawNoSeal   // records of an open epoch are made as those of others
 	flawPutTwice
 	flawFreeEarly
 	flawRetireUnacked
 	flawRetireAcked
-	flawTrustEarly
+	flawGuardAnyEpoch
 	flawDeclareEarly
-	flawRetireLeasing
-	flawJoinAcked
+	flawCloseDirty
 	flaws
 )
 
@@ -40,10 +42,13 @@ func (f flaw) String() string {
 		"what a replica keeps is not taken from what is free", "leases grow while others declare", "what is returned is given out until Redis answers",
 		"an answer of an older epoch counts", "connections are not checked", "journal forgets what is not settled",
 		"journal forgets whatever the epoch is", "the ledger's number is read after the epoch", "bases are read before the epoch begins",
-		"a half made epoch is resumed", "records contain events above the base", "an epoch is opened before all have declared",
-		"a lost record is made again", "making a record is repeated later", "a lost replica's lease is freed while it serves",
+		"a half made epoch is resumed", "records contain events above the base",
+		"a base is the highest number", "an epoch is opened before all have declared",
+		"a lost record is made again", "a record is noted when it is made", "records are not sealed",
+		"making a record is repeated later", "a lost replica's lease is freed while it serves",
 		"a replica retires before Postgres has its events", "a replica retires although the records lack its events",
-		"a Redis is trusted before its records are made", "a replica declares while a call of its is under way", "a replica retires while it leases", "a replica joins with what is acknowledged now",
+		"connections are checked for any epoch", "a replica declares while a call of its is under way",
+		"a replica retires while a call of its is under way",
 	}[f]
 }
 
@@ -87,7 +92,8 @@ const (
 	doLateKeeper
 	doKeeperCrash
 	doOpen
-	doMissing
+	doMake
+	doRestore
 	doChangeLimit
 	doSetLimit
 	doFlush
@@ -100,7 +106,7 @@ func (a action) String() string {
 	name := [...]string{
 		"reserve", "release", "complete", "read", "call", "deliver", "answer", "abandon call", "deliver late call", "crash", "restart", "hear",
 		"follow", "declare", "forget", "ship", "learn limit", "expire", "close", "declare lost", "shut", "free", "retire", "join",
-		"new epoch number", "keeper's next step", "keeper's next step, late", "deliver late step", "keeper dies", "open", "make missing record",
+		"new epoch number", "keeper's next step", "keeper's next step, late", "deliver late step", "keeper dies", "open", "maker's next step", "restore record",
 		"change limit", "set limit", "Redis loses all", "Redis loses the record", "Redis is copied", "Redis restarts",
 	}[a.kind]
 	switch {
@@ -136,6 +142,7 @@ type model struct {
 	lateKeeper    bool
 	spurious      bool // epochs begin without reason
 	missing       bool // there is no record at first
+	noteLate      bool // as flawNoteLate; no flaw where records are not lost alone
 	lazy          bool // events are read some time after they are there
 	slow          bool // what was heard is acted on later
 	grants        bool // replicas hear of limits
@@ -147,7 +154,8 @@ type model struct {
 
 	account account
 	pending [modelEvents + 1]spend
-	waiting [2]int64
+	waiting [2]*wait
+	waits   [1]wait
 	batch   [modelEvents + 1]spend
 	call    call
 }
@@ -155,16 +163,16 @@ type model struct {
 // initial is the state from which all begins: an open epoch.
 func (m *model) initial() *state {
 	s := &state{}
-	s.epoch, s.opened, s.made = 1, 1, 1
+	s.epoch, s.opened, s.based, s.marked, s.made = 1, 1, 1, 1, 1
 	s.limit = m.limits[0]
 	s.redis = redisState{epoch: 1, number: 1, phase: epochOpen}
 	if m.missing {
-		s.redis.epoch, s.made = 0, 0
+		s.redis.epoch, s.marked, s.made = 0, 0, 0
 	}
 	for i := range m.replicas {
 		r := &s.r[i]
 		r.status = replicaLive
-		r.redis.mark, r.snap.mark, r.redis.member = -1, -1, 0
+		r.redis.lease, r.redis.mark = never, never
 		r.redis.declared = true
 		r.up, r.confirmed, r.open, r.conn = true, true, true, true
 		r.epoch, r.declared = 1, 0
@@ -185,15 +193,18 @@ func (m *model) actions(s *state, out []action) []action {
 			out = append(out, action{kind: k, a: a})
 		}
 	}
-	add(s.keeper.step == keeperIdle && s.epoch < m.epochs && (m.spurious || !m.sound(s)), doNumber, 0)
+	add(m.leaderIdle(s) && s.epoch < m.epochs && (m.spurious || !m.sound(s)), doNumber, 0)
 	add(s.keeper.step != keeperIdle, doKeep, s.keeper.step)
 	crash := s.keeperCrashes < m.keeperCrashes
 	add(crash && m.lateKeeper && s.late.step == 0 && s.keeper.step != keeperIdle && s.keeper.step != keeperBases, doDelay, s.keeper.step)
 	add(s.late.step != 0, doLateKeeper, s.late.step)
 	add(crash && s.keeper.step != keeperIdle, doKeeperCrash, 0)
 	add(m.openable(s), doOpen, 0)
-	idle := s.keeper.step == keeperIdle && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring
-	add(idle && s.redis.epoch < s.epoch && (s.made != s.epoch || m.flaw == flawRemake), doMissing, 0)
+	add(s.makers[0].step != makerIdle || m.missing && s.based == s.epoch && s.marked < s.epoch, doMake, 0)
+	add(s.makers[1].step != makerIdle, doMake, 1)
+	add(crash && s.makers[0].step != makerIdle, doKeeperCrash, 1)
+	add(crash && s.makers[1].step != makerIdle, doKeeperCrash, 2)
+	add(m.restorable(s), doRestore, 0)
 	add(int(s.version)+1 < len(m.limits), doChangeLimit, 0)
 	add(s.redis.epoch != 0 && s.version > s.redis.version, doSetLimit, 0)
 	lose := s.losses < m.losses
@@ -218,7 +229,7 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 	for j := range r.late {
 		add(r.late[j].state != callNone, doLate, int8(j), 0)
 	}
-	keeper := s.keeper.step == keeperIdle && s.redis.number == s.epoch
+	keeper := m.leaderIdle(s) && s.redis.number == s.epoch
 	if m.losable {
 		add(i == 0 && r.status == replicaLive && r.inFlight() == 0 && r.last == 0, doLose, 0, 0)
 		add(keeper && r.status == replicaLost && r.redis.member >= 0, doShut, 0, 0)
@@ -228,7 +239,7 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 	if m.retiring {
 		add(m.retirable(s, r), doRetire, 0, 0)
 		add(keeper && r.redis.beat == beatHere && r.redis.member == memberNone && s.redis.phase >= epochDeclaring, doJoin, 0, 0)
-		add(r.up && r.inFlight() == 0 && r.settled == r.last && r.lease == 0 && r.call.state == callNone && r.epoch > 0, doClose, 0, 0)
+		add(r.up && r.inFlight() == 0 && r.settled == r.last && r.lease == 0 && r.call.state == callNone && r.epoch > 0 && (!r.dirty || m.flaw == flawCloseDirty), doClose, 0, 0)
 	}
 	if !r.up {
 		m.restarts(r, 1, r.open1, r.open2, 0, func(used int8) { add(true, doRestart, used, 0) })
@@ -268,7 +279,7 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 		add(r.epoch > 0 && r.epoch == s.redis.number && !r.redis.declared && s.redis.phase == epochDeclaring &&
 			(r.declared >= r.epoch || r.lease == 0 && r.settled == r.read && (!r.dirty || m.flaw == flawDeclareEarly)), doDeclare, 0, 0)
 	}
-	add(m.forgets && r.epoch > 0 && (r.forgetting > 0 || r.acked() > r.forgotten), doForget, r.forgetting, 0)
+	add(m.forgets && r.epoch > 0 && (r.forgetting > 0 || r.acked() > r.forgotten || m.flaw == flawAckedLate && r.settled > r.forgotten), doForget, r.forgetting, 0)
 	add(m.grants && s.version > r.grant, doGrant, 0, 0)
 	return out
 }
@@ -317,7 +328,8 @@ func (m *model) step(s *state, r *replicaState, a action) error {
 	case doDeliver:
 		out, err := m.deliver(s, r, &r.call)
 		r.call.state = callAnswered
-		r.call.status, r.call.lease, r.call.limit = int8(out.status), int8(out.lease), int8(out.version)
+		r.call.status, r.call.lease, r.call.mark, r.call.limit = int8(out.status), int8(out.lease), int8(out.mark), int8(out.version)
+		r.call.free = int8(out.limit - out.settled - out.others - out.lease)
 		return err
 	case doAnswer:
 		return m.answer(r)
@@ -383,11 +395,17 @@ func (m *model) stepOthers(s *state, a action) {
 		m.forgetLate(s)
 	case doKeeperCrash:
 		s.keeperCrashes++
-		s.keeper = keeperState{}
+		if a.a > 0 {
+			s.makers[a.a-1] = makerState{}
+		} else {
+			s.keeper = keeperState{}
+		}
 	case doOpen:
 		m.openEpoch(s)
-	case doMissing:
-		m.putMissing(s)
+	case doMake:
+		m.make(s, a.a)
+	case doRestore:
+		m.restore(s)
 	case doChangeLimit:
 		s.version++
 	case doSetLimit:

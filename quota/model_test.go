@@ -16,47 +16,69 @@ func epochs() *model {
 	}
 }
 
+// flawed is a small configuration in which a flaw does harm.
+func flawed(f flaw) *model {
+	// Calls alone; one epoch.
+	m := &model{
+		replicas: 2, limits: []int8{3}, events: 1, sizes: []int8{2}, used: [3][]int8{1: {0, 1}, 2: {1}}, spares: []int8{0}, epochs: 1,
+	}
+	switch f {
+	case flawNoMark:
+		m.timeouts = 1
+	case flawNoCallNumbers:
+		m.timeouts, m.late = 1, 1
+	case flawNumbersStartAgain:
+		m.timeouts, m.late, m.crashes = 2, 1, 1
+	case flawFreeWithoutFloor, flawShrinkLate:
+	default:
+		m.epochs, m.losses = 2, 1
+	}
+	// An epoch follows.
+	switch f {
+	case flawNoGuard, flawGuardAnyEpoch:
+		m.copies = true
+	case flawForgetUnsettled:
+		m.forgets = true
+	case flawForgetInAnyEpoch, flawAckedLate, flawBasesEarly:
+		m.forgets, m.spurious, m.losses = true, true, 0
+	case flawResume:
+		m.keeperCrashes = 1
+	case flawBaseHighest:
+		m.events, m.sizes = 2, []int8{1}
+	case flawRemake:
+		m.drop = true
+	case flawNoteLate:
+		m.drop, m.missing, m.keeperCrashes = true, true, 1
+	case flawNoSeal:
+		m.missing, m.noteLate = true, true
+	case flawPutTwice:
+		m.spurious = true
+	case flawFreeEarly:
+		m.losable = true
+	case flawRetireUnacked, flawRetireAcked:
+		m.retiring = true
+	case flawCloseDirty:
+		m.retiring, m.timeouts, m.late = true, 1, 1
+	case flawDeclareEarly:
+		m.timeouts, m.late, m.losses, m.spurious, m.used = 1, 1, 0, true, [3][]int8{} // nothing is ever used
+	}
+	m.flaw = f
+	return m
+}
+
 func TestModelFindsFlaws(t *testing.T) {
 	for f := flawNone + 1; f < flaws; f++ {
 		t.Run(f.String(), func(t *testing.T) {
 			m := flawed(f)
-			out := m.explore(1_000_000, 1)
+			out := m.explore(1_000_000, 16)
 			t.Log(out.String())
 			if out.violation == nil {
-				t.Error("the model does not notice")
+				t.Fatal("the model does not notice")
+			}
+			m.flaw = flawNone
+			if sound := m.explore(out.states, 16); sound.violation != nil {
+				t.Errorf("without the flaw as well: %s", sound.String())
 			}
 		})
 	}
-}
-
-func flawed(f flaw) *model {
-	m := calls()
-	switch f {
-	case flawNoMark, flawNoCallNumbers, flawNumbersStartAgain, flawFreeWithoutFloor, flawShrinkLate:
-	default:
-		m = epochs()
-		m.timeouts, m.late, m.crashes, m.forgets = 1, 1, 1, true
-	}
-	switch f {
-	case flawNoGuard, flawTrustEarly:
-		m.copies = true
-	case flawForgetInAnyEpoch, flawAckedLate, flawBasesEarly:
-		m.spurious = true
-	case flawResume:
-		m.keeperCrashes = 1
-	case flawAllRows:
-		m.events = 2
-	case flawRemake:
-		m.drop = true
-	case flawPutTwice:
-		m.lateKeeper, m.keeperCrashes = true, 1
-		m.epochs = 3
-		m.losses = 2
-	case flawFreeEarly:
-		m.losable = true
-	case flawRetireUnacked, flawRetireAcked, flawRetireLeasing, flawJoinAcked:
-		m.retiring = true
-	}
-	m.flaw = f
-	return m
 }
