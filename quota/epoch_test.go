@@ -355,3 +355,56 @@ func TestDeclaredLost(t *testing.T) {
 		return nil
 	})
 }
+
+// A beat that tells of a retirement comes back with an older copy of Redis' data, while the
+// replica lives again and has leases: it is not believed.
+func TestOldRetirement(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 1000)
+	p.add(t, acct)
+	ctx := context.Background()
+	d := newDisk("a")
+	r := start(t, server, d, quick())
+	p.pause(true)
+	closing, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := r.Close(closing); err != nil { // nobody takes note
+		t.Fatal(err)
+	}
+	r.j.closed.Store(true)
+	beats, err := p.Beats(ctx)
+	if b := beats["a"]; err != nil || !b.Retired || b.Epoch != 1 || b.Life != 1 || b.Last != 0 {
+		t.Fatalf("beats %+v, %v", beats, err)
+	}
+	old := p.client.HGet(ctx, contract.QuotaBeatsKey, "a").Val()
+
+	r = start(t, server, d, quick()) // it is on the register still
+	r.mustReserve(t, acct, 900)
+	r.kill()
+	server.FlushAll()
+	if err := p.client.HSet(ctx, contract.QuotaBeatsKey, "a", old).Err(); err != nil {
+		t.Fatal(err)
+	}
+	p.pause(false)
+	until(t, "a new epoch waits for it", func() error {
+		e, err := p.Epoch(ctx)
+		if err == nil && (e.Number != 2 || e.Building() || len(e.Undeclared()) != 1) {
+			err = fmt.Errorf("%+v", e)
+		}
+		return err
+	})
+	if gone, err := p.Retire(ctx, "a"); err != nil || gone {
+		t.Errorf("an old retirement is believed: %v, %v", gone, err)
+	}
+	r = start(t, server, d, quick())
+	p.awaitOpen(t, 2)
+	r.close(t)
+	until(t, "it is off the register", func() error {
+		e, err := p.Epoch(ctx)
+		if err == nil && len(e.Members) > 0 {
+			err = fmt.Errorf("%+v", e)
+		}
+		return err
+	})
+}

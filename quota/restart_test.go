@@ -204,3 +204,34 @@ func watchRecord(t testing.TB, p *plane, acct quota.Account) (stop func()) {
 		}
 	})
 }
+
+// The journal has forgotten what an earlier life settled in this epoch: the next one does
+// not miss it, although the records were built without it.
+func TestRestartAfterForgetting(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 1000)
+	p.add(t, acct)
+	d := newDisk("a")
+	r := start(t, server, d, quick())
+	for range 10 {
+		r.j.use(r.mustReserve(t, acct, 20), 10)
+	}
+	r.flush(t)
+	p.bill(d, 8)
+	n, err := r.Forgettable(context.Background())
+	if err != nil || n != 10 {
+		t.Fatalf("forgettable: %d, %v", n, err)
+	}
+	r.j.forget(min(n, p.acked(d)))
+	r.kill()
+	r = start(t, server, d, quick())
+	r.flush(t)
+	p.wantUsage(t, acct, 1000, 100, 0)
+	// And in the next epoch Postgres has it.
+	server.FlushAll()
+	r.untilOpen(t, 2)
+	r.flush(t)
+	p.wantUsage(t, acct, 1000, 100, 0)
+	r.want(t, acct, 901, quota.Exceeds)
+}
