@@ -1,0 +1,237 @@
+package quota
+
+import "fmt"
+
+// check looks for what must never be.
+func (m *model) check(s *state) error {
+	var leased, excess, settled, bound int8
+	for i := range m.replicas {
+		r := &s.r[i]
+		leased += max(r.redis.lease, 0)
+		if r.redis.excess {
+			excess += r.redis.lease
+		}
+		for seq := range r.last {
+			settled += r.used[seq] * int8(r.redis.counted>>seq&1)
+		}
+		if r.status == replicaLost {
+			continue // what it used is not known
+		}
+		all := r.sum(0, r.last)
+		bound += all + r.inFlight()
+		if r.up {
+			bound += r.idle()
+		}
+	}
+	if s.redis.leased != leased {
+		return fmt.Errorf("the record says that %d tokens are leased, its parts say %d", s.redis.leased, leased)
+	}
+	if s.redis.epoch != 0 && s.redis.settled != settled {
+		return fmt.Errorf("the record says that %d tokens are settled, its events used %d", s.redis.settled, settled)
+	}
+	if bound > s.limit {
+		return fmt.Errorf("%d tokens are used, in flight or idle, the limit is %d", bound, s.limit)
+	}
+	if s.redis.epoch != s.epoch || s.stale {
+		return nil // nothing is read of it
+	}
+	if s.redis.settled+leased-excess > s.limit && s.opened == s.epoch {
+		return fmt.Errorf("%d tokens are settled and %d leased, the limit is %d", s.redis.settled, leased, s.limit)
+	}
+	for i := range m.replicas {
+		if r := &s.r[i]; r.status != replicaLost {
+			if err := m.checkReplica(s, r); err != nil {
+				return fmt.Errorf("r%d: %w", i, err)
+			}
+		}
+	}
+	return nil
+}
+
+// checkReplica compares a replica with the record of the newest epoch.
+func (m *model) checkReplica(s *state, r *replicaState) error {
+	if left := upTo(r.forgotten) &^ r.redis.counted; left != 0 {
+		return fmt.Errorf("events %b are forgotten, and not in the record", left)
+	}
+	if upTo(r.forgotten)&^r.rows != 0 {
+		return fmt.Errorf("events up to %d are forgotten, Postgres has %b", r.forgotten, r.rows)
+	}
+	if r.up && r.declared == s.epoch && r.epoch == s.epoch {
+		lease := r.lease
+		for seq := r.settled; seq < r.read; seq++ {
+			lease -= r.used[seq] * int8(r.redis.counted>>seq&1)
+		}
+		if max(r.redis.lease, 0) < lease {
+			return fmt.Errorf("it counts on %d tokens, the record leases it %d", lease, r.redis.lease)
+		}
+	}
+	if s.opened != s.epoch {
+		return nil
+	}
+	// Whatever happens next: events are counted, and what they used is kept for them.
+	kept := r.inFlight()
+	mark := r.redis.mark
+	if mark == never {
+		mark = r.redis.member
+	}
+	for seq := range r.last {
+		if r.redis.counted>>seq&1 != 0 {
+			continue
+		}
+		kept += r.used[seq]
+		if seq < mark || r.up && seq < r.settled {
+			return fmt.Errorf("event %d will not be counted", seq+1)
+		}
+	}
+	if max(r.redis.lease, 0) < kept {
+		return fmt.Errorf("it needs %d tokens for what is in flight or not settled, the record leases it %d", kept, r.redis.lease)
+	}
+	return nil
+}
+
+// settle lets everything come to rest, from any state, and checks that it does: every
+// event is counted once, nothing is leased, and what is left can be had.
+func (m *model) settle(from *state) ([]action, error) {
+	s := *from
+	var path []action
+	do := func(a action) error {
+		path = append(path, a)
+		if err := m.do(&s, a); err != nil {
+			return err
+		}
+		return m.check(&s)
+	}
+	for range 20 {
+		for i := range m.replicas {
+			if err := m.settleReplica(&s, i, do); err != nil {
+				return path, err
+			}
+		}
+		for s.makers[1].step == makerIdle && (!m.sound(&s) || s.keeper.step != keeperIdle) {
+			k := doKeep
+			if s.keeper.step == keeperIdle {
+				k = doNumber
+			}
+			if err := do(action{kind: k}); err != nil {
+				return path, err
+			}
+		}
+		for i := range s.makers {
+			for s.makers[i].step != makerIdle {
+				if err := do(action{kind: doMake, a: int8(i)}); err != nil {
+					return path, err
+				}
+			}
+		}
+		if m.restorable(&s) {
+			if err := do(action{kind: doRestore}); err != nil {
+				return path, err
+			}
+		}
+		if m.openable(&s) {
+			if err := do(action{kind: doOpen}); err != nil {
+				return path, err
+			}
+		}
+	}
+	return path, m.checkRest(&s)
+}
+
+// settleReplica lets one replica do what is due.
+func (m *model) settleReplica(s *state, i int8, do func(action) error) (err error) {
+	r := &s.r[i]
+	add := func(ok bool, k kind, a, b int8) {
+		if ok && err == nil {
+			err = do(action{k, i, a, b})
+		}
+	}
+	for seq := range r.last {
+		add(r.rows>>seq&1 == 0, doShip, seq, 0)
+	}
+	if m.retiring {
+		add(m.retirable(s, r), doRetire, 0, 0)
+		idle := m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring
+		add(idle && r.redis.beat == beatHere && r.redis.member == memberNone, doJoin, 0, 0)
+		if r.retired && r.status != replicaLive {
+			return err
+		}
+	}
+	add(!r.up && r.status != replicaLost, doRestart, 0, 0)
+	if !r.up || r.lost || r.status == replicaLost {
+		if m.losable && m.leaderIdle(s) && s.redis.number == s.epoch {
+			add(r.up && r.confirmed, doExpire, 0, 0)
+			add(r.redis.member >= 0, doShut, 0, 0)
+			add(r.redis.member == memberGone && s.redis.epoch == s.epoch && !r.redis.shut, doFree, 0, 0)
+		}
+		return err
+	}
+	add(!r.heard, doHear, 0, 0)
+	add(r.heard, doFollow, 0, 0)
+	for err == nil && r.open1 > 0 {
+		add(true, doComplete, 1, 1)
+	}
+	for err == nil && r.open2 > 0 {
+		add(true, doRelease, 2, 0)
+	}
+	add(r.read < r.last, doRead, 0, 0)
+	add(r.call.state == callSent, doDeliver, 0, 0)
+	add(r.call.state == callAnswered, doAnswer, 0, 0)
+	if r.epoch > 0 {
+		for range 2 { // the second is asked for by others, who want what this one lacks
+			add(true, doLaunch, 0, 1)
+			add(r.call.state == callSent, doDeliver, 0, 0)
+			add(r.call.state == callAnswered, doAnswer, 0, 0)
+		}
+		add(r.epoch == s.redis.number && !r.redis.declared && s.redis.phase == epochDeclaring && !r.dirty, doDeclare, 0, 0)
+	}
+	return err
+}
+
+// checkRest checks a state in which nothing is left to do.
+func (m *model) checkRest(s *state) error {
+	var used int8
+	for i := range m.replicas {
+		r := &s.r[i]
+		if r.status == replicaLost {
+			if r.redis.lease > 0 {
+				return fmt.Errorf("at rest, lost r%d leases %d tokens", i, r.redis.lease)
+			}
+			for seq := range r.last {
+				used += r.used[seq] * int8(r.redis.counted>>seq&1)
+			}
+			continue
+		}
+		used += r.sum(0, r.last)
+		if r.rows != upTo(r.last) || r.redis.counted != upTo(r.last) || r.redis.lease > 0 {
+			return fmt.Errorf("at rest, r%d has %d events, Postgres %b, the record %b, and leases %d", i, r.last, r.rows, r.redis.counted, r.redis.lease)
+		}
+	}
+	switch {
+	case s.redis.phase != epochOpen || s.redis.epoch != s.epoch || s.stale || s.redis.node != s.start:
+		return fmt.Errorf("epoch %d does not open", s.epoch)
+	case s.redis.leased != 0:
+		return fmt.Errorf("at rest, %d tokens are leased", s.redis.leased)
+	case s.redis.settled != used:
+		return fmt.Errorf("at rest, %d tokens are settled, %d were used", s.redis.settled, used)
+	}
+	return m.checkServed(s)
+}
+
+// checkServed checks that a request is served which takes all that is left of the limit.
+func (m *model) checkServed(s *state) error {
+	r := &s.r[m.replicas-1]
+	left := m.limitOf(s.redis.version) - int64(s.redis.settled)
+	if !r.usable() || left <= 0 {
+		return nil
+	}
+	if err := m.launch(s, r, int8(left), 0, true); err != nil {
+		return err
+	}
+	if _, err := m.deliver(s, r, &r.call); err != nil {
+		return err
+	}
+	if !r.open || int64(r.redis.lease) < left {
+		return fmt.Errorf("at rest, a request of %d tokens is not served", left)
+	}
+	return nil
+}
