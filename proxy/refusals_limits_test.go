@@ -304,8 +304,11 @@ func TestMonthlyLimitReached(t *testing.T) {
 			g.Version, g.LimitVersion, g.MonthlyLimit = 2, 2, used+100
 			w.put(tok, g)
 			var a answer
-			eventually(t, "the lower limit is known", func() bool { a = r.post(f, tok, chat(false, "hello")); return a.status != 200 })
-			used = r.nothingHeld(g)
+			eventually(t, "the lower limit is known", func() bool {
+				used = r.nothingHeld(g) // what a refusal says is as of its decision
+				a = r.post(f, tok, chat(false, "hello"))
+				return a.status != 200
+			})
 			e := refusal{status: 429, typ: "monthly_limit_exceeded", retry: a.header.Get("Retry-After"), noRetry: true, says: "monthly token limit"}.check(t, f, a)
 			if e.Error.Used == nil || e.Error.Limit == nil || *e.Error.Used != used || *e.Error.Limit != g.MonthlyLimit || !e.Error.ResetsAt.Equal(end) {
 				t.Errorf("want used %d, limit %d, resets_at %v in %s", used, g.MonthlyLimit, end, a.body)
