@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"golang.org/x/time/rate"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
@@ -82,6 +83,7 @@ type Server struct {
 	customers customers
 	standings standings
 	failures  failures
+	strangers *rate.Limiter
 	uploads   uploads
 	leaving   map[string]*departures // by upstream; fixed
 	state     atomic.Int32           // serving, lame (not ready, still accepting), closed
@@ -119,6 +121,7 @@ func New(cfg Config, d Deps) (*Server, error) {
 		s.hosts[strings.ToLower(h)] = true
 	}
 	s.leaving = departuresOf(cfg.Upstreams)
+	s.strangers = rate.NewLimiter(strangersPerSecond, strangersPerSecond)
 	s.customers.init()
 	s.failures.init(cfg.Limits.AuthFailures)
 	s.uploads.init(cfg.Limits.InFlightBytes, int64(cfg.Limits.HeaderBytes))
@@ -263,7 +266,11 @@ func (s *Server) complete(ctx *fasthttp.RequestCtx, c *call) {
 // make us read a large one, and nobody may add to what is held when it is too much.
 func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	const tiny = 1 // 0 would be the default
-	limit := s.bodyLimit(h)
+	limit, known := s.bodyLimit(h)
+	if !known {
+		s.uploads.refuse(h)
+		return fasthttp.RequestConfig{MaxRequestBodySize: tiny}
+	}
 	n := h.ContentLength()
 	if n == -1 { // chunked: it may become as large as allowed
 		n = limit
@@ -274,8 +281,14 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfi
 	return fasthttp.RequestConfig{MaxRequestBodySize: limit}
 }
 
-// bodyLimit returns how large the body that follows h may be.
-func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
+// strangersPerSecond bounds the look-ups of tokens that are not known here yet and want
+// to send a large body: authenticate's limit per address comes after the body, and the
+// checksum of tokens is public.
+const strangersPerSecond = 2000
+
+// bodyLimit returns how large the body that follows h may be. known is false if that
+// cannot be told just now.
+func (s *Server) bodyLimit(h *fasthttp.RequestHeader) (limit int, known bool) {
 	cred := h.Peek("X-Api-Key")
 	if a := h.Peek("Authorization"); len(a) > len("Bearer ") {
 		cred = a[len("Bearer "):]
@@ -283,17 +296,20 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	// The checksum is public: only a token that exists may make us hold a large body.
 	small := min(64<<10, s.cfg.Limits.BodyBytes)
 	if !contract.PlausibleToken(cred) {
-		return small
+		return small, true
 	}
 	if n := h.ContentLength(); n < 0 || n > small {
 		d := s.hasher.Digest(cred)
 		if _, ok := s.grants.Cached(d); !ok {
+			if !s.strangers.Allow() {
+				return 0, false
+			}
 			if _, err := s.grants.Lookup(s.life, d); errors.Is(err, grants.ErrUnknownToken) {
-				return small
+				return small, true
 			}
 		}
 	}
-	return s.cfg.Limits.BodyBytes
+	return s.cfg.Limits.BodyBytes, true
 }
 
 // expect answers "Expect: 100-continue"; what else is wrong is found by accept later.
