@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -73,6 +75,9 @@ type Timeouts struct {
 	Drain       Duration `json:"drain"`         // then, how long streams may take to finish (10m)
 	Flush       Duration `json:"flush"`         // then, how long usage events may take to reach Redis (30s)
 }
+
+// minGrace is the least that timeouts.grace may be: the feed is asked every 250 ms.
+const minGrace = time.Second
 
 func setDefault[T comparable](p *T, v T) {
 	var zero T
@@ -180,6 +185,19 @@ func (c *Config) Validate() error {
 			bad("timeouts.%s is negative", v.name)
 		}
 	}
+	if c.Timeouts.Grace > 0 && c.Timeouts.Grace < Duration(minGrace) {
+		bad("timeouts.grace is %s: below %s every small delay of Redis would refuse requests", c.Timeouts.Grace, minGrace)
+	}
+	for _, v := range []struct{ name, addr, example string }{{"listen", c.Listen, ":8080"}, {"admin", c.Admin, "127.0.0.1:9090"}} {
+		if _, port, err := net.SplitHostPort(v.addr); err != nil || port == "" {
+			bad("%s is %q: write it with a port, like %s", v.name, v.addr, v.example)
+		}
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err == nil && port != "0" && c.Admin != "" {
+		if _, admin, err := net.SplitHostPort(c.Admin); err == nil && port == admin {
+			bad("listen is %q and admin %q: give them different ports, for admin must not be public", c.Listen, c.Admin)
+		}
+	}
 	switch c.LogLevel {
 	case "debug", "info", "warn", "error":
 	default:
@@ -193,7 +211,7 @@ func (c *Config) trustedProxies() ([]netip.Prefix, error) {
 	for _, s := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, fmt.Errorf("trusted_proxies: %q is not a network such as 10.42.0.0/16: %w", s, err)
+			return nil, fmt.Errorf("trusted_proxies: %q is not a network such as 10.42.0.0/16; one address is written as 10.42.0.7/32", s)
 		}
 		out = append(out, p.Masked())
 	}
@@ -204,15 +222,14 @@ func (c *Config) trustedProxies() ([]netip.Prefix, error) {
 // the defaults and validates. resolve turns what stands for a secret into the secret.
 func LoadConfig(path string, resolve func(string) (string, error)) (Config, error) {
 	var c Config
-	f, err := os.Open(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return c, fmt.Errorf("read configuration: %w", err)
 	}
-	defer f.Close()
-	dec := json.NewDecoder(f)
+	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
-		return c, fmt.Errorf("read configuration %s: %w", path, err)
+		return c, fmt.Errorf("read configuration %s: %w", path, explain(err, text, &c))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return c, fmt.Errorf("read configuration %s: it holds more than one JSON value", path)

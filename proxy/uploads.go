@@ -47,10 +47,17 @@ func (u *uploads) claim(h *fasthttp.RequestHeader, n int64) bool {
 		u.total.Add(-n)
 		n = overBudget
 	}
-	u.mu.Lock()
-	u.claims[h] = n
-	u.mu.Unlock()
+	u.note(h, n)
 	return n != overBudget
+}
+
+// refuse has the request of h answered as if its body were too many bytes.
+func (u *uploads) refuse(h *fasthttp.RequestHeader) { u.note(h, overBudget) }
+
+func (u *uploads) note(h *fasthttp.RequestHeader, n int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.claims[h] = n
 }
 
 // take ends the claim of h and returns it: its bytes, which the caller must give back,

@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 )
 
@@ -237,4 +239,53 @@ func TestRefusedUploadsGiveBack(t *testing.T) {
 		_ = u.conn.Close()
 		eventually(t, "and given back", func() bool { return r.heldBytes() == 0 })
 	}
+}
+
+// Tokens that nobody gave out can be made up by the thousand, since their checksum is
+// public. However many come with a large body, Redis is asked for a bounded number.
+func TestLookUpsOfStrangersAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) { c.Limits.AuthFailures = 1 << 30 })
+	known, _ := w.token(nil)
+	r.served(faces[0], known)
+	head := uploadHeads(faces[0], "<token>")["chunks"]
+	const attempts, allowed = 5000, 2000 // at once, and per second
+	begin := time.Now()
+	statuses := map[int]int{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			c := dial(t, r)
+			_ = c.SetDeadline(time.Now().Add(60 * time.Second))
+			br := bufio.NewReader(c)
+			for range attempts / 20 {
+				stranger, err := contract.NewToken(nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := io.WriteString(c, strings.Replace(head, "<token>", stranger.Reveal(), 1)+"0\r\n\r\n"); err != nil {
+					t.Error(err)
+					return
+				}
+				resp, err := http.ReadResponse(br, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				mu.Lock()
+				statuses[resp.StatusCode]++
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	most := allowed * (2 + int(time.Since(begin).Seconds()))
+	if statuses[401] > most || statuses[401] < allowed || statuses[401]+statuses[503] != attempts {
+		t.Errorf("answered %v, want at most %d times 401 and else 503", statuses, most)
+	}
+	r.served(faces[0], known) // who is known does not wait for strangers
 }

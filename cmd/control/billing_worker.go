@@ -91,7 +91,7 @@ func (s *workerSettings) validate() error {
 		errs = append(errs, errors.New("--ledger-read-entries and --ledger-tx-events must be positive"))
 	}
 	if _, _, err := net.SplitHostPort(s.listen); err != nil {
-		errs = append(errs, fmt.Errorf("--listen: %w", err))
+		errs = append(errs, fmt.Errorf("--listen %q: write it with a port, like :8082", s.listen))
 	}
 	s.ledger.RetryMin = min(50*time.Millisecond, s.ledger.RetryMax)
 	return errors.Join(errs...)

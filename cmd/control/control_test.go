@@ -302,7 +302,7 @@ func TestRefusesToStart(t *testing.T) {
 			[]string{"running with an unsafe Redis", "control migrate"}},
 		{"everything wrong", map[string]string{"DATABASE_URL": "mysql://u:hush@x/y", "LEDGER_TX_EVENTS": "many"},
 			"billing-worker -check-config --listen nowhere --renew-every 0s --log-level loud", 2,
-			[]string{"LEDGER_TX_EVENTS", "--redis-url (REDIS_URL) is required", "postgres://", "--listen", "--renew-every", "--log-level"}},
+			[]string{`LEDGER_TX_EVENTS is "many": want a whole number`, "--redis-url (REDIS_URL) is required", "postgres://", `--listen "nowhere": write it with a port`, "--renew-every: 0s", `--log-level "loud": use debug`}},
 		{"valid", map[string]string{"REDIS_URL": "redis://x", "DATABASE_URL": "postgres://x/y"}, "billing-worker --check-config", 0,
 			[]string{"configuration is valid"}},
 		{"migrate nowhere", nil, "migrate", 2, []string{"DATABASE_URL"}},

@@ -25,11 +25,25 @@ func fromEnvironment(flags *pflag.FlagSet, getenv func(string) string) error {
 		name := envName(f)
 		if value := getenv(name); name != "" && !f.Changed && value != "" {
 			if err := flags.Set(f.Name, value); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+				errs = append(errs, fmt.Errorf("%s is %q: want %s", name, value, wanted(f)))
+				_ = flags.Set(f.Name, f.DefValue) // so that it is complained about once
 			}
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// wanted describes the values of a flag.
+func wanted(f *pflag.Flag) string {
+	switch f.Value.Type() {
+	case "duration":
+		return "a duration such as 10s"
+	case "int":
+		return "a whole number"
+	case "bool":
+		return "true or false"
+	}
+	return "a " + f.Value.Type()
 }
 
 func envName(f *pflag.Flag) string {
@@ -59,7 +73,7 @@ func command(cmd *cobra.Command, getenv func(string) string, validate func() err
 		var logLevel slog.Level
 		err := errors.Join(fromEnvironment(cmd.Flags(), getenv), validate())
 		if lerr := logLevel.UnmarshalText([]byte(*level)); lerr != nil {
-			err = errors.Join(err, fmt.Errorf("--log-level: %w", lerr))
+			err = errors.Join(err, fmt.Errorf("--log-level %q: use debug, info, warn or error", *level))
 		}
 		if err != nil {
 			return usageError{fmt.Errorf("settings:\n%w", err)}

@@ -73,6 +73,11 @@ func load(path string) (proxy.Config, []byte, error) {
 	if err != nil {
 		return cfg, nil, err
 	}
+	pool, err := upstream.NewPool(cfg.Upstreams, upstream.Options{}) // reads what the configuration names
+	if err != nil {
+		return cfg, nil, fmt.Errorf("configuration %s:\n%w", path, err)
+	}
+	pool.Close()
 	pepper, err := os.ReadFile(cfg.TokenPepperFile)
 	if err != nil {
 		return cfg, nil, fmt.Errorf("read token_pepper_file: %w", err)

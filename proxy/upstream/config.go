@@ -209,6 +209,11 @@ func (c Config) validateURL(bad func(string, ...any)) {
 	case u.Scheme == "http" && !c.AllowPrivate:
 		bad("base_url: use https; plain http is only for private upstreams (allow_private)")
 	}
+	for _, path := range []string{"/chat/completions", "/messages"} {
+		if base, ok := strings.CutSuffix(u.Path, path); ok {
+			bad("base_url: leave out %s: it is appended by the face; write %s", path, u.Scheme+"://"+u.Host+base)
+		}
+	}
 	if u.User != nil {
 		bad("base_url: put credentials into keys, not into the URL")
 	}
