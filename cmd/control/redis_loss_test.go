@@ -56,7 +56,7 @@ func TestRedisLosesItsData(t *testing.T) {
 	if took := time.Since(lost); took > 10*time.Second {
 		t.Errorf("took %v", took)
 	}
-	// A replica's journal sends what had not come to Postgres before the loss.
+	// What had not come to Postgres before the loss, of a replica that never comes back.
 	use(6, 3)
 	await(t, "what came late", func() bool { return settled() == "8" }, said)
 }

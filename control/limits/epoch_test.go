@@ -2,6 +2,8 @@ package limits_test
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -87,4 +89,64 @@ func flushed(replicas ...*replica) error {
 		}
 	}
 	return nil
+}
+
+// Redis is put back to an older copy of its data, in which less was settled: nothing that
+// was settled since is free again.
+func TestRedisGoesBack(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	_, stop := e.keep(e.options())
+	first := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 1, 100)
+	until(t, "all is settled", func() error { return flushed(r) })
+	data := e.client.ConfigGet(t.Context(), "dir").Val()["dir"]
+	older := t.TempDir()
+	if err := os.CopyFS(older, os.DirFS(data)); err != nil {
+		t.Fatal(err)
+	}
+	r.use(a, 5, 100)
+	until(t, "all is settled", func() error { return flushed(r) })
+	r.stopBilling()
+	r.use(a, 2, 100)
+	until(t, "all is settled", func() error { return flushed(r) })
+
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	e.redis.Stop()
+	if err := os.RemoveAll(data + "/appendonlydir"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(data+"/appendonlydir", os.DirFS(older+"/appendonlydir")); err != nil {
+		t.Fatal(err)
+	}
+	e.redis.Start()
+	if u, err := e.usage(a); err != nil || u.Settled != 100 {
+		t.Fatalf("Redis went back to %+v, %v", u, err)
+	}
+	e.keep(e.options())
+	// 200 are left, as before.
+	until(t, "more is refused", func() error {
+		answer, err := r.Reserve(context.Background(), a, 201)
+		if err == nil && answer.Verdict != quota.Exceeds {
+			t.Fatalf("verdict %d: %+v", answer.Verdict, answer)
+		}
+		return err
+	})
+	if epoch := e.awaitOpen(first.Number + 1); epoch.Number != first.Number+1 {
+		t.Errorf("epoch %d\n%s", epoch.Number, e.log)
+	}
+	r.startBilling()
+	r.use(a, 1, 200)
+	until(t, "all is settled", func() error { return flushed(r) })
+	e.awaitUsage(a, 1000, 1000, 0)
+	until(t, "Postgres has all", func() error {
+		if n := e.settled(a); n != 1000 {
+			return fmt.Errorf("settled %d", n)
+		}
+		return nil
+	})
 }

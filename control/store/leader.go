@@ -13,7 +13,7 @@ import (
 // leaderSilence is how long a leader may say nothing before the server ends its
 // connection, and with it its rule: a process that was stopped, or whose host is gone,
 // must not keep others from ruling.
-const leaderSilence = 5 * time.Second
+const leaderSilence = 3 * time.Second
 
 // Leader is the one process of all that holds a lock. Whatever it reads and writes goes
 // over the connection that the lock belongs to: once it is the leader no more, nothing
