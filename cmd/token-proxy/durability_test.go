@@ -99,6 +99,28 @@ func TestRefusesAnUnsafeRedis(t *testing.T) {
 	}
 }
 
+// Each master of a Cluster has to keep data, and where Sentinels watch, the present one.
+func TestRefusesAnUnsafeMaster(t *testing.T) {
+	t.Parallel()
+	cluster, sentinel := testenv.RedisCluster(t), testenv.RedisSentinel(t)
+	start(t, cluster.URL, false).await(t, http.StatusOK, "ready")
+	start(t, sentinel.URL, false).await(t, http.StatusOK, "ready")
+	for url, master := range map[string]*testenv.RedisServer{cluster.URL: cluster.Masters[2], sentinel.URL: sentinel.Master()} {
+		if err := master.Client().ConfigSet(t.Context(), "appendonly", "no").Err(); err != nil {
+			t.Fatal(err)
+		}
+		p := start(t, url, false)
+		for deadline := time.Now().Add(20 * time.Second); !p.Ended(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("still runs on %s\n%s", url, p.said())
+			}
+		}
+		if !strings.Contains(p.said(), `set "appendonly yes"`) || url == cluster.URL && !strings.Contains(p.said(), master.Addr) {
+			t.Errorf("%s: %s", url, p.said())
+		}
+	}
+}
+
 // Redis is away at the start: the proxy waits for it, and is not ready before it knows
 // that this Redis keeps data.
 func TestNotReadyUntilRedisIsKnownToKeepData(t *testing.T) {

@@ -103,32 +103,32 @@ type Entry struct {
 func (p *Publisher) StoreGrants(ctx context.Context, entries []Entry) ([]error, error) {
 	failed := make([]error, len(entries))
 	encoded := make([][]byte, len(entries))
+	var good []int
 	for i, e := range entries {
-		encoded[i], failed[i] = contract.EncodeGrant(e.Grant)
+		if encoded[i], failed[i] = contract.EncodeGrant(e.Grant); failed[i] == nil {
+			good = append(good, i)
+		}
 	}
-	store := func(i int, do func([]string, ...any) *redis.Cmd) *redis.Cmd {
+	if len(good) == 0 {
+		return failed, nil
+	}
+	store := func(i int, c redis.Scripter, run func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd) *redis.Cmd {
 		g := entries[i].Grant
-		return do([]string{contract.GrantKey(entries[i].Digest)}, encoded[i], g.Version, string(g.Status))
-	}
-	if err := p.grant.Load(ctx, p.client).Err(); err != nil {
-		return nil, fmt.Errorf("store grants: %w", err)
+		return run(ctx, c, []string{contract.GrantKey(entries[i].Digest)}, encoded[i], g.Version, string(g.Status))
 	}
 	calls := make([]*redis.Cmd, len(entries))
+	calls[good[0]] = store(good[0], p.client, p.grant.Run) // so that Redis knows the script
 	// Its own error is that of its first failed call.
 	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i := range entries {
-			if failed[i] == nil {
-				calls[i] = store(i, func(keys []string, args ...any) *redis.Cmd { return p.grant.EvalSha(ctx, pipe, keys, args...) })
-			}
+		for _, i := range good[1:] {
+			calls[i] = store(i, pipe, p.grant.EvalSha)
 		}
 		return nil
 	})
-	for i, call := range calls {
-		if call == nil {
-			continue
-		}
+	for _, i := range good {
+		call := calls[i]
 		if redis.HasErrorPrefix(call.Err(), "NOSCRIPT") { // another server has taken over
-			call = store(i, func(keys []string, args ...any) *redis.Cmd { return p.grant.Run(ctx, p.client, keys, args...) })
+			call = store(i, p.client, p.grant.Run)
 		}
 		reply, err := call.Slice()
 		// Of the errors that Redis answers only this one is the grant's: the others, such as

@@ -95,7 +95,7 @@ func (r *rig) Record(n int) {
 }
 
 // batches reads the stream: the events of each of its entries.
-func batches(t *testing.T, rdb *redis.Client) [][]contract.Event {
+func batches(t *testing.T, rdb redis.Cmdable) [][]contract.Event {
 	t.Helper()
 	entries, err := rdb.XRange(context.Background(), contract.UsageStreamKey, "-", "+").Result()
 	if err != nil {
@@ -242,43 +242,45 @@ func TestConcurrentRecords(t *testing.T) {
 
 func TestOutageLosesNothing(t *testing.T) {
 	t.Parallel()
-	for name, fault := range map[string]struct{ begin, end func(*testenv.RedisServer) }{
-		"killed": {(*testenv.RedisServer).Stop, (*testenv.RedisServer).Start},
-		"frozen": {(*testenv.RedisServer).Pause, (*testenv.RedisServer).Resume},
+	for name, fault := range map[string]struct{ begin, end func(testenv.AnyRedis) }{
+		"killed": {testenv.AnyRedis.Stop, testenv.AnyRedis.Start},
+		"frozen": {testenv.AnyRedis.Pause, testenv.AnyRedis.Resume},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			srv := testenv.Redis(t)
-			rdb := srv.Client()
-			m := newMeter(t, srv.Client(), meter.Options{MaxBatch: 50, Linger: time.Millisecond, Timeout: 50 * time.Millisecond})
-			n := 0
-			record := func(k int) {
-				for range k {
-					n++
-					m.Record(n)
-				}
-			}
-			record(120)
-			flush(t, m)
-			record(60) // on their way when the fault comes
-			fault.begin(srv)
-			record(120)
-			if m.Queued() < 120 {
-				t.Errorf("%d events wait", m.Queued())
-			}
-			time.Sleep(150 * time.Millisecond) // some attempts fail
-			record(60)
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-			defer cancel()
-			if err := m.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Flush while Redis is away: %v", err)
-			}
-			fault.end(srv)
-			record(10)
-			flush(t, m)
-			checkAll(t, batches(t, rdb), n)
+			testenv.SingleAndCluster(t, func(t *testing.T, srv testenv.AnyRedis) { testOutage(t, srv, fault.begin, fault.end) })
 		})
 	}
+}
+
+func testOutage(t *testing.T, srv testenv.AnyRedis, begin, end func(testenv.AnyRedis)) {
+	rdb := srv.UniversalClient()
+	m := newMeter(t, srv.UniversalClient(), meter.Options{MaxBatch: 50, Linger: time.Millisecond, Timeout: 50 * time.Millisecond})
+	n := 0
+	record := func(k int) {
+		for range k {
+			n++
+			m.Record(n)
+		}
+	}
+	record(120)
+	flush(t, m)
+	record(60) // on their way when the fault comes
+	begin(srv)
+	record(120)
+	if m.Queued() < 120 {
+		t.Errorf("%d events wait", m.Queued())
+	}
+	time.Sleep(150 * time.Millisecond) // some attempts fail
+	record(60)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if err := m.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Flush while Redis is away: %v", err)
+	}
+	end(srv)
+	record(10)
+	flush(t, m)
+	checkAll(t, batches(t, rdb), n)
 }
 
 // A server that is up but cannot take events (here: it is full) is an outage too.
@@ -470,11 +472,11 @@ func TestFlushEndsUnderLoad(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				for m.Queued() < 50 { // never empty
+				for m.Queued() < 50 { // never empty, and never so full that the journal refuses
 					n++
 					m.Record(n)
 				}
-				runtime.Gosched()
+				time.Sleep(100 * time.Microsecond)
 			}
 		}
 	})

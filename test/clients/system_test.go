@@ -91,7 +91,7 @@ func (s *system) changeGrant(tok stack.Token, change func(*contract.Grant)) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	rdb := s.Redis.Client()
+	rdb := s.Redis.UniversalClient()
 	raw, err := rdb.Get(ctx, contract.GrantKey(digest)).Bytes()
 	if err != nil {
 		s.t.Fatal(err)

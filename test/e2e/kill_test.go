@@ -48,7 +48,7 @@ func TestKilledProxiesLoseNothing(t *testing.T) {
 		return len(rows) >= len(chats)
 	})
 	s.Eventually("the worker has taken every event", 30*time.Second, func() bool {
-		return s.Redis.Client().XLen(t.Context(), contract.UsageStreamKey).Val() == 0
+		return s.Redis.UniversalClient().XLen(t.Context(), contract.UsageStreamKey).Val() == 0
 	})
 	rows = readRows(t, s)
 	var recovered int

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
@@ -96,7 +98,7 @@ func TestLedgerEqualsTheUpstream(t *testing.T) {
 		return len(rows) >= len(chats)
 	})
 	s.Eventually("the worker has taken every event", 30*time.Second, func() bool {
-		return s.Redis.Client().XLen(context.Background(), contract.UsageStreamKey).Val() == 0
+		return s.Redis.UniversalClient().XLen(context.Background(), contract.UsageStreamKey).Val() == 0
 	})
 	rows = readRows(t, s) // a row too many would have come by now
 	if due := requests * 9 / 10 * 9 / 10; len(chats) < due {
@@ -206,12 +208,8 @@ func compareTotals(t *testing.T, s *stack.Stack, tokens []stack.Token, rows []ro
 // counters adds up what Redis knows of a customer, over its periods.
 func counters(t *testing.T, s *stack.Stack, customer string) (settled, held int64) {
 	t.Helper()
-	ctx, rdb := context.Background(), s.Redis.Client()
-	keys, err := rdb.Keys(ctx, contract.QuotaKey(customer, "*")).Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range keys {
+	ctx, rdb := context.Background(), s.Redis.UniversalClient()
+	for _, k := range keys(t, rdb, contract.QuotaKey(customer, "*")) {
 		h, err := rdb.HGetAll(ctx, k).Result()
 		if err != nil {
 			t.Fatal(err)
@@ -222,6 +220,29 @@ func counters(t *testing.T, s *stack.Stack, customer string) (settled, held int6
 		}
 	}
 	return settled, held
+}
+
+// keys lists the keys that match a pattern, on all servers of Redis.
+func keys(t *testing.T, rdb redis.UniversalClient, pattern string) (all []string) {
+	t.Helper()
+	var mu sync.Mutex
+	list := func(ctx context.Context, c *redis.Client) error {
+		some, err := c.Keys(ctx, pattern).Result()
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, some...)
+		return err
+	}
+	var err error
+	if cluster, ok := rdb.(*redis.ClusterClient); ok {
+		err = cluster.ForEachMaster(context.Background(), list)
+	} else {
+		err = list(context.Background(), rdb.(*redis.Client))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // load sends the mix and remembers what each client received.

@@ -28,6 +28,7 @@ var models = []string{"kimi-k2.5", "kimi-k2.6", "kimi-for-coding", "kimi-k3"}
 
 // Options of a Stack.
 type Options struct {
+	Redis    testenv.AnyRedis     // a single one if nil
 	Replicas int                  // token-proxies; 1 if zero
 	Sim      kimisim.Config       // of the simulator
 	Proxy    func(map[string]any) // changes a proxy's configuration before it is written
@@ -38,7 +39,7 @@ type Stack struct {
 	t        testing.TB
 	dir      string
 	env      []string
-	Redis    *testenv.RedisServer
+	Redis    testenv.AnyRedis
 	Postgres *testenv.PostgresServer
 	Sim      *kimisim.Server
 	Proxies  []*Proxy
@@ -65,7 +66,10 @@ func (s *Stack) Restart(i int) {
 // New starts a system that ends with the test.
 func New(t testing.TB, o Options) *Stack {
 	t.Helper()
-	s := &Stack{t: t, dir: t.TempDir(), Redis: testenv.Redis(t), Postgres: testenv.Postgres(t)}
+	s := &Stack{t: t, dir: t.TempDir(), Redis: o.Redis, Postgres: testenv.Postgres(t)}
+	if s.Redis == nil {
+		s.Redis = testenv.Redis(t)
+	}
 	if o.Sim.Keys == nil {
 		o.Sim.Keys = []string{UpstreamKey}
 	}
@@ -78,7 +82,7 @@ func New(t testing.TB, o Options) *Stack {
 	if err := os.WriteFile(pepper, []byte("a pepper for tests only"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.env = append(os.Environ(), "DATABASE_URL="+s.Postgres.URL, "REDIS_URL="+s.Redis.URL, "OPENCLAW_TOKEN_PEPPER_FILE="+pepper, "OPENCLAW_ACTOR=test")
+	s.env = append(os.Environ(), "DATABASE_URL="+s.Postgres.URL, "REDIS_URL="+s.Redis.RedisURL(), "OPENCLAW_TOKEN_PEPPER_FILE="+pepper, "OPENCLAW_ACTOR=test")
 	s.run("./cmd/control", "migrate")
 
 	billing := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
@@ -111,7 +115,7 @@ func (s *Stack) startProxy(i int, pepper string, change func(map[string]any)) *P
 	openai := upstreamOf("openai", s.Sim.OpenAIBase())
 	openai["estimate_path"] = "/tokenizers/estimate-token-count"
 	cfg := map[string]any{
-		"listen": public, "admin": admin, "redis_url": s.Redis.URL, "token_pepper_file": pepper, "journal_dir": filepath.Join(s.dir, fmt.Sprintf("journal%d", i)),
+		"listen": public, "admin": admin, "redis_url": s.Redis.RedisURL(), "token_pepper_file": pepper, "journal_dir": filepath.Join(s.dir, fmt.Sprintf("journal%d", i)),
 		"upstreams": []any{openai, upstreamOf("anthropic", s.Sim.AnthropicBase())},
 		"timeouts":  map[string]any{"pre_stop": "100ms", "drain": "5s", "redis": "2s"},
 	}
