@@ -287,14 +287,14 @@ func (d *drill) under(ctx context.Context, customers []*customer, limits []int64
 	e.settle(ctx)
 	stopWatching()
 	<-watched
-	e.agree(ctx)
+	e.agree(ctx, false) // proxies that run may keep some for what comes next
 	d.say("one last request of everybody who has tokens left")
 	unserved := make([]string, len(customers))
 	e.serveLast(ctx, unserved)
 	e.settle(ctx)
 	in.crashes = append(in.crashes, e.stopProxies()...)
 	in.crashes = append(in.crashes, d.sys.confessions()...)
-	e.agree(ctx)
+	e.agree(ctx, true)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}

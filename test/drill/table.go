@@ -12,16 +12,16 @@ import (
 
 // show writes what a run came to: one table, then the faults, then what is wrong.
 func show(w io.Writer, f *facts, v *verdict, in *injector, samples int64) {
-	fmt.Fprintf(w, "\nWhat the upstream's ledger, the rows, Postgres and Redis say (tokens; rows of basis upstream: billed = ledger)\n\n")
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, strings.Join([]string{
-		"customer", "limit", "forwarded", "rows", "upstream", "ledger", "billed", "estimated", "relayed", "billed", "reserved",
-		"recovered", "relayed", "billed", "reserved", "missing", "twice", "different", "outside", "over", "Postgres", "Redis", "held",
-	}, "\t")+"\t")
+	fmt.Fprintf(w, "\nWhat the upstream's ledger, the rows, Postgres and Redis say, in tokens. Kept means: billed = ledger (up to what\n"+
+		"was reserved), relayed <= billed <= reserved, no violation, Postgres = Redis, nothing held.\n\n")
+	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "\t\t\t|\tupstream\t\t\t|\testimated\t\t\t\t|\trecovered\t\t\t\t|\tviolations\t\t\t\t\t|\tsettled\t\t\t")
+	fmt.Fprintln(t, "customer\tlimit\tforwarded\t|\trows\tledger\tbilled\t|\trows\trelayed\tbilled\treserved\t|\trows\trelayed\tbilled\treserved\t|"+
+		"\tmissing\ttwice\tdifferent\toutside\tover\t|\tPostgres\tRedis\theld\t")
 	sum := newTotals()
 	for i := range f.books {
 		b, l := &f.books[i], &v.lines[i]
-		fmt.Fprintln(t, tableLine(strconv.Itoa(i), number(b.limit), l, b)+"\t")
+		fmt.Fprintln(t, tableLine(strconv.Itoa(i), short(b.limit), l, b)+"\t")
 		sum.add(l, b)
 	}
 	fmt.Fprintln(t, tableLine("total", "", &sum.line, &sum.books)+"\t")
@@ -72,7 +72,7 @@ func (t *totals) add(l *line, b *books) {
 }
 
 func tableLine(name, limit string, l *line, b *books) string {
-	cells := []string{name, limit, number(int64(l.forwarded)), number(int64(l.rows))}
+	cells := []string{name, limit, number(int64(l.forwarded)), "|"}
 	for _, basis := range []string{"upstream", "estimated", "recovered"} {
 		s := l.basis[basis]
 		if s == nil {
@@ -80,9 +80,9 @@ func tableLine(name, limit string, l *line, b *books) string {
 		}
 		cells = append(cells, number(int64(s.rows)))
 		if basis == "upstream" {
-			cells = append(cells, number(s.ledger), number(s.billed))
+			cells = append(cells, number(s.ledger), number(s.billed), "|")
 		} else {
-			cells = append(cells, number(s.relayed), number(s.billed), number(s.reserved))
+			cells = append(cells, number(s.relayed), number(s.billed), number(s.reserved), "|")
 		}
 	}
 	for _, what := range []string{vMissing, vTwice, vDifferent, vOutside, vOver} {
@@ -92,7 +92,15 @@ func tableLine(name, limit string, l *line, b *books) string {
 	if b.redis != nil {
 		redis = number(*b.redis)
 	}
-	return strings.Join(append(cells, number(b.postgres), redis, number(b.held)), "\t")
+	return strings.Join(append(cells, "|", number(b.postgres), redis, number(b.held)), "\t")
+}
+
+// short writes a large limit in millions.
+func short(n int64) string {
+	if n >= 1_000_000 && n%100_000 == 0 {
+		return strconv.FormatFloat(float64(n)/1_000_000, 'f', -1, 64) + "M"
+	}
+	return number(n)
 }
 
 func number(n int64) string {
