@@ -152,8 +152,8 @@ func (m *model) settleReplica(s *state, i int8, do func(action) error) (err erro
 		add(m.retirable(s, r), doRetire, 0, 0)
 		idle := m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring
 		add(idle && r.redis.beat == beatHere && r.redis.member == memberNone, doJoin, 0, 0)
-		if r.retired && r.status != replicaLive {
-			return err
+		if r.retired && (r.status != replicaLive || r.redis.beat == beatGone && r.redis.beatEpoch == s.epoch) {
+			return err // else it is started again, since an epoch waits for it
 		}
 	}
 	add(!r.up && r.status != replicaLost, doRestart, 0, 0)
