@@ -100,6 +100,7 @@ const (
 	doDropRecord
 	doSnapshot
 	doRestartRedis
+	kinds
 )
 
 func (a action) String() string {
