@@ -91,50 +91,60 @@ func (m *model) checkReplica(s *state, r *replicaState) error {
 
 // settle lets everything come to rest, from any state, and checks that it does: every
 // event is counted once, nothing is leased, and what is left can be had.
-func (m *model) settle(from *state) ([]action, error) {
+func (m *model) settle(from *state) (path []action, err error) {
 	s := *from
-	var path []action
-	do := func(a action) error {
+	err = m.settleWith(&s, func(a action) error {
 		path = append(path, a)
 		if err := m.do(&s, a); err != nil {
 			return err
 		}
 		return m.check(&s)
+	})
+	if err == nil {
+		err = m.checkServed(&s)
 	}
+	return path, err
+}
+
+// settleWith changes s with do until everything is at rest.
+func (m *model) settleWith(s *state, do func(action) error) error {
 	for range 20 {
+		if m.checkRest(s) == nil {
+			return nil
+		}
 		for i := range m.replicas {
-			if err := m.settleReplica(&s, i, do); err != nil {
-				return path, err
+			if err := m.settleReplica(s, i, do); err != nil {
+				return err
 			}
 		}
-		for s.makers[1].step == makerIdle && (!m.sound(&s) || s.keeper.step != keeperIdle) {
+		for s.makers[1].step == makerIdle && (!m.sound(s) || s.keeper.step != keeperIdle) {
 			k := doKeep
 			if s.keeper.step == keeperIdle {
 				k = doNumber
 			}
 			if err := do(action{kind: k}); err != nil {
-				return path, err
+				return err
 			}
 		}
 		for i := range s.makers {
 			for s.makers[i].step != makerIdle {
 				if err := do(action{kind: doMake, a: int8(i)}); err != nil {
-					return path, err
+					return err
 				}
 			}
 		}
-		if m.restorable(&s) {
+		if m.restorable(s) {
 			if err := do(action{kind: doRestore}); err != nil {
-				return path, err
+				return err
 			}
 		}
-		if m.openable(&s) {
+		if m.openable(s) {
 			if err := do(action{kind: doOpen}); err != nil {
-				return path, err
+				return err
 			}
 		}
 	}
-	return path, m.checkRest(&s)
+	return m.checkRest(s)
 }
 
 // settleReplica lets one replica do what is due.
@@ -152,8 +162,8 @@ func (m *model) settleReplica(s *state, i int8, do func(action) error) (err erro
 		add(m.retirable(s, r), doRetire, 0, 0)
 		idle := m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring
 		add(idle && r.redis.beat == beatHere && r.redis.member == memberNone, doJoin, 0, 0)
-		if r.retired && r.status != replicaLive {
-			return err
+		if r.retired && (r.status != replicaLive || r.redis.beat == beatGone && r.redis.beatEpoch == s.epoch) {
+			return err // else it is started again, since an epoch waits for it
 		}
 	}
 	add(!r.up && r.status != replicaLost, doRestart, 0, 0)
@@ -214,7 +224,7 @@ func (m *model) checkRest(s *state) error {
 	case s.redis.settled != used:
 		return fmt.Errorf("at rest, %d tokens are settled, %d were used", s.redis.settled, used)
 	}
-	return m.checkServed(s)
+	return nil
 }
 
 // checkServed checks that a request is served which takes all that is left of the limit.

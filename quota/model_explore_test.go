@@ -104,7 +104,13 @@ func (e *explored) String() string {
 	if e.violation == nil {
 		return b.String()
 	}
-	fmt.Fprintf(&b, ": %v\n", e.violation)
+	fmt.Fprintf(&b, ": %v\n%s", e.violation, e.list())
+	return b.String()
+}
+
+// list shows the way to the violation.
+func (e *explored) list() string {
+	var b strings.Builder
 	for i, a := range e.trace {
 		fmt.Fprintf(&b, "%4d %v\n", i+1, a)
 	}

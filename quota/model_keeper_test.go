@@ -12,9 +12,8 @@ import "math/bits"
 //     lost: a new epoch.
 //   - A replica joins with its base of the epoch, not with what was acknowledged since.
 //   - Redis' servers are trusted that were there before the epoch began.
-//   - A replica retires when Postgres has all of its events, and they are in the records: in
-//     this epoch it has settled all, or its base is the last one. Otherwise a new epoch has to
-//     begin first.
+//   - A replica retires when Postgres has all of its events, and the records as well, since it
+//     has settled all and returned all in this epoch.
 //   - What a lost replica leases is given out again only when it cannot serve any more: the
 //     grace after it could last read that it is registered.
 
@@ -30,12 +29,6 @@ const (
 
 // sound reports whether the keeper sees no reason for a new epoch.
 func (m *model) sound(s *state) bool {
-	for i := range m.replicas {
-		r := &s.r[i]
-		if m.retiring && r.redis.beat == beatGone && r.status == replicaLive && r.acked() >= r.redis.beatLast && r.redis.beatEpoch != s.epoch && r.pgBase < r.redis.beatLast {
-			return false // it cannot be retired from this epoch
-		}
-	}
 	return s.redis.number == s.epoch && s.redis.node == s.start && s.redis.phase >= epochDeclaring &&
 		(s.redis.epoch == s.epoch || s.made != s.epoch)
 }
@@ -108,6 +101,10 @@ func (m *model) keep(s *state) {
 		return
 	case keeperPut:
 		s.marked, s.made = s.epoch, s.epoch
+		if s.redis.number != s.epoch {
+			s.keeper = keeperState{}
+			return
+		}
 	}
 	c := m.command(s)
 	m.execute(s, &c)
@@ -214,9 +211,7 @@ func (m *model) make(s *state, maker int8) {
 	switch k.step {
 	case makerIdle:
 		s.marked = s.epoch
-		if !m.noteLate && m.flaw != flawNoteLate {
-			s.made = s.epoch
-		}
+		m.note(s)
 		*k = makerState{step: makerExpect, epoch: s.epoch}
 	case makerExpect:
 		k.step, k.sealed = makerPut, s.redis.phase == epochOpen && m.flaw != flawNoSeal
@@ -252,6 +247,13 @@ func (m *model) make(s *state, maker int8) {
 	}
 }
 
+// note notes that the record is made, before it is.
+func (m *model) note(s *state) {
+	if !m.noteLate && m.flaw != flawNoteLate {
+		s.made = s.epoch
+	}
+}
+
 // restorable reports whether the keeper finds that the record is missing and not lost, or
 // there and not noted.
 func (m *model) restorable(s *state) bool {
@@ -268,6 +270,7 @@ func (m *model) restore(s *state) {
 		return
 	}
 	s.marked = s.epoch
+	m.note(s)
 	s.makers[1] = makerState{step: makerExpect, epoch: s.epoch}
 }
 
@@ -325,7 +328,7 @@ func (m *model) retire(s *state, r *replicaState) {
 func (m *model) retirable(s *state, r *replicaState) bool {
 	return m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && r.status == replicaLive && r.redis.beat == beatGone &&
 		(r.acked() >= r.redis.beatLast || m.flaw == flawRetireUnacked) &&
-		(r.pgBase >= r.redis.beatLast || r.redis.beatEpoch == s.epoch || m.flaw == flawRetireAcked)
+		(r.redis.beatEpoch == s.epoch || m.flaw == flawRetireAcked)
 }
 
 // join registers a replica, in Postgres first.

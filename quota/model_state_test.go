@@ -2,6 +2,7 @@ package quota
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"slices"
 )
 
@@ -201,43 +202,31 @@ func upTo(n int8) uint8 { return 1<<n - 1 }
 // renumber replaces the numbers of a replica's calls by their ranks: only their order matters.
 func (r *replicaState) renumber() {
 	numbers := [...]*int8{&r.redis.call, &r.snap.call, &r.calls, &r.call.number, &r.late[0].number, &r.late[1].number}
-	var order [len(numbers)]int8
-	for i, n := range numbers {
-		order[i] = *n
-	}
-	slices.Sort(order[:])
-	rank, last := int8(0), int8(0)
-	var ranks [128]int8
-	for _, n := range order {
-		if n != last {
-			rank++
-			last = n
-		}
-		ranks[n] = rank
-	}
+	var there uint64
 	for _, n := range numbers {
-		*n = ranks[*n]
+		there |= 1 << *n
+	}
+	there &^= 1 // 0 is no number
+	for _, n := range numbers {
+		*n = int8(bits.OnesCount64(there & (2<<*n - 1)))
 	}
 }
 
 // tidy removes what cannot matter any more, so that equal futures look equal.
-func (s *state) tidy(m *model) {
-	for i := range m.replicas {
-		r := &s.r[i]
-		for j := range r.late {
-			l := &r.late[j]
-			// Redis refuses it whenever it comes. Only a flaw can bring back a record of its
-			// epoch that has not heard of a newer call.
-			if l.state != callNone && m.flaw == flawNone && (s.redis.epoch > l.epoch || s.redis.epoch == l.epoch && r.redis.call >= l.number) {
-				*l = modelCall{}
-			}
+func (s *state) tidy(m *model, r *replicaState) {
+	for j := range r.late {
+		l := &r.late[j]
+		// Redis refuses it whenever it comes. Only a flaw can bring back a record of its
+		// epoch that has not heard of a newer call.
+		if l.state != callNone && m.flaw == flawNone && (s.redis.epoch > l.epoch || s.redis.epoch == l.epoch && r.redis.call >= l.number) {
+			*l = modelCall{}
 		}
-		if less(&r.late[1], &r.late[0]) {
-			r.late[0], r.late[1] = r.late[1], r.late[0]
-		}
-		if m.flaw != flawNumbersStartAgain { // which depends on more than their order
-			r.renumber()
-		}
+	}
+	if less(&r.late[1], &r.late[0]) {
+		r.late[0], r.late[1] = r.late[1], r.late[0]
+	}
+	if m.flaw != flawNumbersStartAgain { // which depends on more than their order
+		r.renumber()
 	}
 }
 

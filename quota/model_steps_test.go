@@ -46,7 +46,7 @@ func (f flaw) String() string {
 		"a base is the highest number", "an epoch is opened before all have declared",
 		"a lost record is made again", "a record is noted when it is made", "records are not sealed",
 		"making a record is repeated later", "a lost replica's lease is freed while it serves",
-		"a replica retires before Postgres has its events", "a replica retires although the records lack its events",
+		"a replica retires before Postgres has its events", "a replica retires from an epoch that it has not entered",
 		"connections are checked for any epoch", "a replica declares while a call of its is under way",
 		"a replica retires while a call of its is under way",
 	}[f]
@@ -100,6 +100,7 @@ const (
 	doDropRecord
 	doSnapshot
 	doRestartRedis
+	kinds
 )
 
 func (a action) String() string {
@@ -196,7 +197,8 @@ func (m *model) actions(s *state, out []action) []action {
 	add(m.leaderIdle(s) && s.epoch < m.epochs && (m.spurious || !m.sound(s)), doNumber, 0)
 	add(s.keeper.step != keeperIdle, doKeep, s.keeper.step)
 	crash := s.keeperCrashes < m.keeperCrashes
-	add(crash && m.lateKeeper && s.late.step == 0 && s.keeper.step != keeperIdle && s.keeper.step != keeperBases, doDelay, s.keeper.step)
+	add(crash && m.lateKeeper && s.late.step == 0 && s.keeper.step != keeperIdle && s.keeper.step != keeperBases &&
+		(s.keeper.step == keeperBegin || s.redis.number == s.epoch), doDelay, s.keeper.step)
 	add(s.late.step != 0, doLateKeeper, s.late.step)
 	add(crash && s.keeper.step != keeperIdle, doKeeperCrash, 0)
 	add(m.openable(s), doOpen, 0)
@@ -309,7 +311,15 @@ func (m *model) do(s *state, a action) error {
 	if err == nil && !m.slow && a.kind == doHear {
 		err = m.follow(&s.r[a.r])
 	}
-	s.tidy(m)
+	switch a.kind {
+	case doTake, doRelease, doComplete, doRead, doShip, doForget, doHear, doFollow, doDeclare, doGrant, doExpire:
+	case doLaunch, doDeliver, doAnswer, doAbandon, doLate, doCrash, doRestart:
+		s.tidy(m, &s.r[a.r])
+	default:
+		for i := range m.replicas {
+			s.tidy(m, &s.r[i])
+		}
+	}
 	return err
 }
 

@@ -1,0 +1,381 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+)
+
+// The real code does what the model does, along random schedules of it, to the end.
+func TestCodeFollowsTheModel(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	client, plain := server.Client(), server.Client()
+	schedules := 250
+	if testing.Short() {
+		schedules = 30
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	g := &gate{}
+	client.AddHook(g)
+	counts := map[string]int{}
+	for range schedules {
+		m := schedulable(rng)
+		w := newRealWorld(t, m, g, client, plain)
+		s, trace, err := m.walk(rng, w, 80)
+		for _, a := range trace {
+			counts[name(a)]++
+		}
+		if err == nil {
+			err = w.compare(s)
+		}
+		w.close()
+		if err != nil {
+			t.Fatalf("%s\n%s\n%v", m.name, (&explored{trace: trace}).list(), err)
+		}
+	}
+	t.Logf("steps: %v", counts)
+	for k := range kinds {
+		if k == doFollow {
+			continue // is part of what is heard
+		}
+		if counts[name(action{kind: k})] == 0 {
+			t.Errorf("no schedule had the step %q", name(action{kind: k}))
+		}
+	}
+}
+
+// schedulable is a configuration without anything that the real code cannot be made to do
+// step by step.
+func schedulable(rng *rand.Rand) *model {
+	m := &model{
+		replicas: 2, limits: []int8{5, 2, 6}, events: 3, sizes: []int8{1, 2}, used: [3][]int8{1: {0, 1}, 2: {0, 1, 2}}, spares: []int8{0, 1, 2},
+		late: 1, timeouts: 3, crashes: 2, epochs: 4, losses: 3, drop: true, copies: true, keeperCrashes: 2, lateKeeper: true, spurious: true,
+		lazy: true, grants: true, forgets: true,
+	}
+	switch rng.IntN(4) {
+	case 0:
+		m.name, m.missing = "missing record", true
+	case 1:
+		m.name, m.losable = "lost replica", true
+	case 2:
+		m.name, m.retiring = "retiring replicas", true
+	case 3:
+		m.name, m.replicas = "three replicas", 3
+	}
+	return m
+}
+
+func name(a action) string {
+	text := a.String()
+	if _, rest, ok := strings.Cut(text, ": "); ok {
+		text = rest
+	}
+	text, _, _ = strings.Cut(text, ",")
+	return strings.TrimRight(text, " -0123456789")
+}
+
+// walk takes n random steps in the model and in the real code, and then lets both come to
+// rest.
+func (m *model) walk(rng *rand.Rand, w *realWorld, n int) (*state, []action, error) {
+	s := m.initial()
+	var trace []action
+	do := func(a action) error {
+		trace = append(trace, a)
+		before := *s
+		if err := m.do(s, a); err != nil {
+			return fmt.Errorf("the model alone: %w", err)
+		}
+		if err := m.check(s); err != nil {
+			return fmt.Errorf("the model alone: %w", err)
+		}
+		if err := w.do(&before, s, a); err != nil {
+			return err
+		}
+		return w.compare(s)
+	}
+	var buf []action
+	for range n {
+		if buf = m.actions(s, buf[:0]); len(buf) == 0 {
+			break // all that it has is used up
+		}
+		a := pick(rng, buf)
+		if err := do(a); err != nil {
+			return s, trace, err
+		}
+		if a.kind == doForget {
+			if err := do(action{doForget, a.r, 1, 0}); err != nil {
+				return s, trace, err
+			}
+		}
+	}
+	return s, trace, m.settleWith(s, do)
+}
+
+// pick chooses a kind of step first, so that rare kinds are not rare; and mostly one that
+// requests and events need, so that there are some to lose.
+func pick(rng *rand.Rand, actions []action) action {
+	var of [kinds][]action
+	var work, others, losses []kind
+	for _, a := range actions {
+		if len(of[a.kind]) == 0 {
+			switch {
+			case a.kind >= doFlush, a.kind == doCrash, a.kind == doChangeLimit, a.kind == doNumber:
+				losses = append(losses, a.kind)
+			case a.kind <= doAnswer, a.kind == doShip, a.kind == doForget, a.kind == doHear, a.kind == doRestart:
+				work = append(work, a.kind)
+			default:
+				others = append(others, a.kind)
+			}
+		}
+		of[a.kind] = append(of[a.kind], a)
+	}
+	from := work
+	switch n := rng.IntN(20); {
+	case n == 0 && len(losses) > 0 || len(work)+len(others) == 0:
+		from = losses
+	case n < 8 && len(others) > 0 || len(work) == 0:
+		from = others
+	}
+	k := from[rng.IntN(len(from))]
+	if k == doLaunch {
+		// The last are those for which somebody waits.
+		return of[k][max(rng.IntN(len(of[k])), rng.IntN(len(of[k])))]
+	}
+	return of[k][rng.IntN(len(of[k]))]
+}
+
+// do lets the real code do what led the model from before to after.
+func (w *realWorld) do(before, after *state, a action) error {
+	if a.kind >= doNumber {
+		return w.doOthers(before, after, a)
+	}
+	ctx := context.Background()
+	r, b := w.r[a.r], &before.r[a.r]
+	l := r.leases
+	switch a.kind {
+	case doTake:
+		acct := replayed
+		acct.LimitVersion = int64(b.grant)
+		if out := l.TryReserve(acct, int64(a.a)); out.Verdict != Granted {
+			return fmt.Errorf("%d tokens are not granted: %+v", a.a, out)
+		}
+	case doRelease:
+		l.Release(Hold{replayed.Customer, replayed.Period.ID, int64(a.a)})
+	case doComplete:
+		r.append(a.a, a.b)
+	case doRead:
+		l.reading.Lock()
+		defer l.reading.Unlock()
+		return l.readOn()
+	case doLaunch:
+		w.launch(r, a, after.r[a.r].call.state == callNone)
+	case doDeliver:
+		var err error
+		r.answer, err = l.sync.Run(ctx, w.plain, r.flight.keys(), r.args...).Slice()
+		return err
+	case doAnswer:
+		l.land(r.flight, r.answer, nil)
+		r.flight = nil
+	case doAbandon:
+		w.abandon(r, b)
+		l.land(r.flight, nil, context.DeadlineExceeded)
+		r.flight = nil
+	case doLate:
+		return w.put(syncScript, r.late...)
+	case doCrash:
+		w.abandon(r, b)
+		w.end(r)
+	case doRestart:
+		return w.restart(r, b, a.a)
+	case doHear:
+		return l.followOnce(ctx)
+	case doDeclare:
+		return w.declare(r, int64(b.epoch))
+	case doForget:
+		if a.a == 1 {
+			w.forget(r, int64(b.forgetAcked))
+		}
+	case doGrant:
+		acc := r.account()
+		acc.learn(w.m.limitOf(before.version), int64(before.version))
+		acc.mu.Unlock()
+	case doExpire:
+		l.confirmed.Store(0)
+	case doClose:
+		// It does not wait to be taken off the register.
+		beat := l.beat(l.epoch.Load(), beatRetired)
+		w.end(r)
+		return w.plain.HSet(ctx, contract.QuotaBeatsKey, r.name, beat).Err()
+	case doShut:
+		return w.keeper.Shut(ctx, int64(before.epoch), r.name)
+	case doFree:
+		_, err := w.keeper.Release(ctx, r.name, []Account{replayed})
+		return err
+	case doRetire:
+		if ok, err := w.keeper.Retire(ctx, r.name); err != nil || !ok {
+			return fmt.Errorf("retire: %v, %w", ok, err)
+		}
+	case doJoin:
+		return w.keeper.Join(ctx, int64(before.epoch), r.name, int64(b.pgBase))
+	}
+	return nil
+}
+
+// launch makes a call of r. Without a connection that may be used it fails.
+func (w *realWorld) launch(r *realReplica, a action, failed bool) {
+	acc := r.account()
+	if a.a > 0 {
+		acc.waiting = append(acc.waiting, &wait{tokens: int64(a.a)})
+	}
+	acc.spare, acc.consumed, acc.peak, acc.largest = int64(a.b>>1), 0, 0, 0 // whatever history led to it
+	acc.answeredAt = 0
+	f := r.leases.launch(acc, a.b&1 != 0)
+	acc.waiting = nil
+	acc.mu.Unlock()
+	if failed {
+		r.leases.land(f, nil, ErrUntrusted)
+		return
+	}
+	r.flight, r.args, r.answer = f, f.call.args(r.name), nil
+}
+
+// abandon keeps the call of r that nobody waits for any more, if the model does.
+func (w *realWorld) abandon(r *realReplica, before *replicaState) {
+	if before.call.state == callSent && before.late[0].state == callNone {
+		r.late = r.args
+	}
+}
+
+// restart begins a life of r; used says what its open requests used.
+func (w *realWorld) restart(r *realReplica, before *replicaState, used int8) error {
+	for range before.open1 {
+		r.append(1, used%3)
+		used /= 3
+	}
+	for range before.open2 {
+		r.append(2, used%3)
+		used /= 3
+	}
+	w.start(r)
+	r.leases.reading.Lock()
+	defer r.leases.reading.Unlock()
+	return r.leases.readOn()
+}
+
+func (w *realWorld) forget(r *realReplica, acked int64) {
+	n, err := r.leases.Forgettable(context.Background())
+	if err != nil {
+		return // it is not in the epoch that holds
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gone = max(r.gone, min(n, acked))
+}
+
+// doOthers does what no replica does.
+func (w *realWorld) doOthers(before, after *state, a action) error {
+	ctx := context.Background()
+	switch a.kind {
+	case doKeep:
+		return w.keep(before, &lateKeeper{
+			step: before.keeper.step, epoch: before.epoch, node: before.keeper.node, version: before.version, settled: w.m.sumOfBases(before),
+		}, func(r *replicaState) int8 { return r.pgBase })
+	case doLateKeeper:
+		return w.keep(before, &before.late, func(r *replicaState) int8 { return r.lateBase })
+	case doMake:
+		return w.make(before, a.a)
+	case doOpen:
+		e, err := w.keeper.Epoch(ctx)
+		if err != nil || len(e.Undeclared()) > 0 {
+			return fmt.Errorf("undeclared are %v: %w", e.Undeclared(), err)
+		}
+		return w.keeper.Open(ctx, int64(before.epoch))
+	case doSetLimit:
+		acct := replayed
+		acct.Limit, acct.LimitVersion = w.m.limitOf(before.version), int64(before.version)
+		return w.keeper.SetLimit(ctx, acct)
+	case doFlush:
+		return w.plain.FlushAll(ctx).Err()
+	case doDropRecord:
+		return w.plain.Del(ctx, w.keys()...).Err()
+	case doSnapshot:
+		return w.copyRedis()
+	case doRestartRedis:
+		for i := range w.m.replicas {
+			if r := w.r[i]; r.flight != nil {
+				r.leases.land(r.flight, nil, errors.New("connection lost"))
+				r.flight = nil
+			}
+		}
+		if err := w.plain.FlushAll(ctx).Err(); err != nil || a.a == 0 {
+			return err
+		}
+		return w.putBack()
+	}
+	return nil
+}
+
+// keep does a step of the keeper.
+func (w *realWorld) keep(s *state, c *lateKeeper, base func(*replicaState) int8) error {
+	ctx := context.Background()
+	switch c.step {
+	case keeperBegin:
+		return w.keeper.Begin(ctx, int64(c.epoch), []string{fmt.Sprint(c.node)})
+	case keeperPut:
+		if s.redis.number != c.epoch && c != &s.late {
+			return nil // Put looks first
+		}
+		return w.put(putScript, int64(c.epoch), w.m.limitOf(c.version), int64(c.version), int64(c.settled), time.Now().Add(time.Hour).UnixMilli(), 0)
+	case keeperMembers:
+		bases := map[string]int64{}
+		var lost []string
+		for i := range w.m.replicas {
+			switch r := &s.r[i]; r.status {
+			case replicaLive:
+				bases[w.r[i].name] = int64(base(r))
+			case replicaLost:
+				lost = append(lost, w.r[i].name)
+			}
+		}
+		err := w.keeper.Declare(ctx, int64(c.epoch), bases, lost)
+		if s.redis.number != c.epoch && errors.Is(err, ErrUnavailable) {
+			err = nil
+		}
+		return err
+	}
+	return nil
+}
+
+// make does a step of Keeper.Put in an epoch that is declaring or open.
+func (w *realWorld) make(s *state, maker int8) error {
+	k := s.makers[maker]
+	switch k.step {
+	case makerExpect, makerExpectAgain:
+		state, err := w.keeper.expect(context.Background(), int64(k.epoch))
+		if holds := s.redis.number == k.epoch; holds != (err == nil) || holds && (state == stateOpen) != (s.redis.phase == epochOpen) {
+			return fmt.Errorf("the epoch is %q: %w", state, err)
+		}
+	case makerPut:
+		if s.based != k.epoch {
+			return nil
+		}
+		sealed := 0
+		if k.sealed {
+			sealed = 1
+		}
+		return w.put(putScript, int64(k.epoch), w.m.limitOf(s.version), int64(s.version), int64(w.m.sumOfBases(s)), time.Now().Add(time.Hour).UnixMilli(), sealed)
+	case makerOpen:
+		return w.put(openScript, int64(k.epoch))
+	}
+	return nil
+}
