@@ -184,6 +184,33 @@ func TestRecall(t *testing.T) {
 	p.wantUsage(t, acct, 1000, 1000, 0)
 }
 
+// While others wait for tokens, a replica takes what its requests need and nothing spare.
+func TestShyWhileOthersWait(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 100_000)
+	p.add(t, acct)
+	o := quick()
+	o.ReturnAfter = time.Hour
+	r := start(t, server, newDisk("a"), o)
+	for range 5 {
+		r.mustReserve(t, acct, 1000)
+	}
+	if rec, err := readRecord(p, acct); err != nil || rec.leases["a"] <= 5000 {
+		t.Fatalf("nothing is spare: %+v, %v", rec, err)
+	}
+	until(t, "only what is held is leased", func() error {
+		quota.Surrender(r.Leases, acct.Customer, acct.Period.ID)
+		h := r.mustReserve(t, acct, 1000)
+		rec, err := readRecord(p, acct)
+		r.Release(h)
+		if err == nil && rec.leases["a"] != 6000 {
+			err = fmt.Errorf("%+v", rec) // the call before may have been under way
+		}
+		return err
+	})
+}
+
 // await reserves as the proxy does, but with more patience.
 func (r *replica) await(t testing.TB, a quota.Account, tokens int64) quota.Hold {
 	t.Helper()
