@@ -72,8 +72,7 @@ func (s *Server) limitChanged(d contract.Digest, g *contract.Grant) {
 	})
 }
 
-// insist calls try until it has succeeded, for as long as Redis may be away without a
-// change of Redis' epoch and longer.
+// insist calls try until it has succeeded, for a minute at most: it fails while Redis is away.
 func (s *Server) insist(try func() bool) {
 	const (
 		again = 250 * time.Millisecond
