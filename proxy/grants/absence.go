@@ -9,8 +9,8 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
-// historyGrace is how long absences are not believed after a loss although changes are
-// published again, when nothing else says that the grants are back.
+// historyGrace is how long absences are not believed after the feed went back, although
+// changes are published again, when no new mark says that the grants are back.
 const historyGrace = time.Minute
 
 // absence decides whether a grant that Redis does not have does not exist, or was lost
@@ -20,16 +20,13 @@ const historyGrace = time.Minute
 // FeedRebuild while it writes them anew. Absences are not believed
 //
 //   - while they are being written anew,
-//   - while the mark is missing, once it was seen,
+//   - while the mark is missing: Redis is new, or was emptied, and whoever keeps it has
+//     not written all grants to it yet,
 //   - after the feed went back or began anew, until there is another mark than before,
-//     or historyGrace has passed since it had changes again; where no mark was ever
-//     seen, also until the feed says to reload.
-//
-// A proxy that never saw a mark or a change cannot tell a new Redis from a lost one, and
-// believes it.
+//     or historyGrace has passed since it had changes again.
 type absence struct {
 	mu       sync.Mutex
-	mark     string        // the last one that was seen; "" if none ever was
+	mark     string        // the last one that was seen; "" before the first
 	lost     bool          // the feed went back or began anew
 	lostMark string        // the mark when that was noticed
 	until    time.Duration // when lost: the end of historyGrace, 0 while the log is empty
@@ -67,7 +64,7 @@ func (a *absence) believed(m marks, now time.Duration) bool {
 	if m.complete != "" {
 		a.mark = m.complete
 	}
-	return !a.lost && !m.rebuilding && (m.complete != "" || a.mark == "")
+	return !a.lost && !m.rebuilding && m.complete != ""
 }
 
 // lose says that the feed went back or began anew.
@@ -83,15 +80,5 @@ func (a *absence) published(now time.Duration) {
 	defer a.mu.Unlock()
 	if a.lost && a.until == 0 {
 		a.until = now + historyGrace
-	}
-}
-
-// reloaded says that the feed told to reload, which is the end of a loss only where
-// there are no marks: it is also told in the middle of a rebuild.
-func (a *absence) reloaded() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.mark == "" {
-		a.lost = false
 	}
 }

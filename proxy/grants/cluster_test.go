@@ -17,7 +17,7 @@ func TestOneMasterLosesItsData(t *testing.T) {
 	t.Parallel()
 	server := testenv.RedisCluster(t)
 	for i, master := range server.Masters {
-		r, p, _ := lossReader(t, server, "mark")
+		r, p, _ := lossReader(t, server)
 		digests := make([]contract.Digest, 100)
 		for i := range digests {
 			digests[i] = newDigest()

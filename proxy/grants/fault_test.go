@@ -196,6 +196,8 @@ func TestHistoryIsAnother(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-r.reloads
+			r.wantError(t, d, grants.ErrUnavailable)
+			p.set(contract.FeedComplete, "second")
 			r.wantError(t, d, grants.ErrUnknownToken)
 		})
 	}

@@ -145,9 +145,6 @@ func (f *follower) compare(ctx context.Context) error {
 	}
 	f.opts.Logger.Warn("changes of the configuration were missed; starting afresh",
 		"seq", f.at.seq, "newest", top.seq)
-	if change, err := contract.DecodeChange([]byte(top.text)); err == nil && change.Kind == contract.ChangeReload {
-		f.absence.reloaded()
-	}
 	f.restart(top)
 	return nil
 }
@@ -231,7 +228,6 @@ func (f *follower) move(to place) {
 // apply makes one change effective, and tells.
 func (f *follower) apply(change contract.Change) {
 	if change.Kind == contract.ChangeReload {
-		f.absence.reloaded()
 		f.drop()
 		f.tellReload()
 		return
