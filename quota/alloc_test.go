@@ -30,3 +30,36 @@ func TestRatesAllocateNothing(t *testing.T) {
 		}
 	}
 }
+
+// The warm path: a reservation from the lease, its release, and the settling of its event.
+func TestLeasesAllocateNothing(t *testing.T) {
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 1<<40)
+	p.add(t, acct)
+	o := quick()
+	o.SettleEvery, o.FollowEvery, o.ReturnAfter = time.Hour, time.Hour, time.Hour
+	var r *replica
+	for r == nil || r.Ready() != nil { // until it is registered at its first look
+		if r != nil {
+			r.kill()
+		}
+		plain := newClient(t, server)
+		j := newDisk("a").start()
+		r = &replica{Leases: quota.NewLeases(plain, guardedClient(t, server, plain), j, o), j: j, d: j.disk}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Cleanup(r.kill)
+	r.Release(r.mustReserve(t, acct, 1<<30))
+	for what, do := range map[string]func(){
+		"reserve and release": func() { r.Release(r.TryReserve(acct, 1000).Hold) },
+		"reserve and settle":  func() { quota.Take(r.Leases, r.TryReserve(acct, 1000).Hold, 500) },
+	} {
+		// On average: the list of what is to be settled grows now and then.
+		if n := testing.AllocsPerRun(2000, do); n != 0 {
+			t.Errorf("%s: %v allocations", what, n)
+		}
+	}
+	if s := r.Stats(); s.Held != 0 || s.Unsettled != 2001*500 {
+		t.Errorf("%+v", s)
+	}
+}

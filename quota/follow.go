@@ -66,10 +66,12 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 	defer cancel()
 	me := l.journal.Replica()
+	l.beating.Lock() // no beat of a life may follow that of its end
+	defer l.beating.Unlock()
 	var fields *redis.SliceCmd
 	_, err := l.client.Pipelined(timed, func(p redis.Pipeliner) error {
-		if !l.retiring.Load() {
-			p.HSet(timed, contract.QuotaBeatsKey, me, l.beat(beatLive))
+		if !l.retiring {
+			p.HSet(timed, contract.QuotaBeatsKey, me, l.beat(l.epoch.Load(), beatLive))
 		}
 		fields = p.HMGet(timed, contract.QuotaEpochKey, "epoch", "state", "m:"+me)
 		return nil
@@ -108,8 +110,8 @@ func (l *Leases) followOnce(ctx context.Context) error {
 }
 
 // beat is what the control plane reads of this replica.
-func (l *Leases) beat(state string) string {
-	return fmt.Sprintf("%d|%d|%d|%s", time.Now().UnixMilli(), l.journal.Life(), l.journal.Last(), state)
+func (l *Leases) beat(epoch int64, state string) string {
+	return fmt.Sprintf("%d|%d|%d|%d|%s", time.Now().UnixMilli(), l.journal.Life(), l.journal.Last(), epoch, state)
 }
 
 // enter begins a newer epoch: everything that the rebuilt records lack is settled anew,
@@ -151,14 +153,69 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 	}
 }
 
-// retire takes this replica off the register.
-func (l *Leases) retire(ctx context.Context) error {
-	l.retiring.Store(true)
-	timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
-	defer cancel()
-	if err := l.client.HSet(timed, contract.QuotaBeatsKey, l.journal.Replica(), l.beat(beatRetired)).Err(); err != nil {
+// retireWait is how long a replica that has returned everything waits for the control plane
+// to take it off the register. If Redis lost its data before that, epochs would wait for it.
+const retireWait = 2 * time.Second
+
+// leave settles and returns everything, and has this replica taken off the register, so that
+// nothing waits for it.
+func (l *Leases) leave(ctx context.Context) error {
+	for {
+		epoch := l.epoch.Load()
+		if err := l.Flush(ctx); err != nil {
+			return err
+		}
+		if err := l.returnAll(ctx); err != nil {
+			return err
+		}
+		if l.epoch.Load() != epoch || epoch < 0 {
+			// What was settled and returned was that of an older epoch.
+			if !pause(ctx, 5*time.Millisecond) {
+				return ctx.Err()
+			}
+			continue
+		}
+		err := l.retire(ctx, epoch)
+		if err == nil || l.epoch.Load() == epoch {
+			return err
+		}
+	}
+}
+
+// retire tells the control plane that nothing of an epoch is left here, and waits a while
+// for its answer.
+func (l *Leases) retire(ctx context.Context, epoch int64) error {
+	l.beating.Lock()
+	l.retiring = true
+	l.beating.Unlock()
+	me := l.journal.Replica()
+	tell := func() error {
+		timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+		defer cancel()
+		if epoch == 0 {
+			// It never had a lease.
+			return l.client.HDel(timed, contract.QuotaBeatsKey, me).Err()
+		}
+		return l.client.HSet(timed, contract.QuotaBeatsKey, me, l.beat(epoch, beatRetired)).Err()
+	}
+	if err := tell(); err != nil || epoch == 0 {
 		return unavailable("retire", ctx, err)
 	}
+	waiting, cancel := context.WithTimeout(ctx, retireWait)
+	defer cancel()
+	for told := l.now(); pause(waiting, 5*time.Millisecond); {
+		fields, err := l.client.HMGet(waiting, contract.QuotaEpochKey, "epoch", "m:"+me).Result()
+		switch {
+		case err == nil && fields[0] != nil && fields[1] == nil:
+			return nil
+		case l.epoch.Load() != epoch:
+			return errEpoch
+		case l.now()-told > l.opts.FollowEvery:
+			told = l.now()
+			_ = tell() // a beat that was late may have replaced it
+		}
+	}
+	l.opts.Logger.Warn("nobody has taken this replica off the quota's register; it has retired, and waits for the control plane", "epoch", epoch)
 	return nil
 }
 

@@ -332,6 +332,7 @@ type Beat struct {
 	At      time.Time // by its own clock
 	Life    uint64
 	Last    int64 // number of the newest event in its journal
+	Epoch   int64 // that it has entered
 	Retired bool
 }
 
@@ -348,7 +349,7 @@ func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
 		var at int64
 		var b Beat
 		var state string
-		if _, err := fmt.Sscanf(strings.ReplaceAll(text, "|", " "), "%d %d %d %s", &at, &b.Life, &b.Last, &state); err == nil {
+		if _, err := fmt.Sscanf(strings.ReplaceAll(text, "|", " "), "%d %d %d %d %s", &at, &b.Life, &b.Last, &b.Epoch, &state); err == nil {
 			b.At, b.Retired = time.UnixMilli(at), state == beatRetired
 			beats[replica] = b
 		}
@@ -356,7 +357,8 @@ func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
 	return beats, nil
 }
 
-// Retire takes a replica off the register if its last beat says that it has retired. It
+// Retire takes a replica off the register if its last beat says that it has retired, in the
+// epoch that holds: an older beat may have come back with an older copy of Redis' data. It
 // reports whether it has; Postgres must be told only then, since it may have come back.
 //
 // It leases nothing any more, and all its events are settled in the records. But records
@@ -365,21 +367,23 @@ func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
 func (k *Keeper) Retire(ctx context.Context, replica string) (bool, error) {
 	timed, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	n, err := k.retire.Run(timed, k.client, []string{contract.QuotaEpochKey, contract.QuotaBeatsKey}, replica, "|"+beatRetired).Int()
+	n, err := k.retire.Run(timed, k.client, []string{contract.QuotaEpochKey, contract.QuotaBeatsKey}, replica, beatRetired).Int()
 	if err != nil {
 		return false, unavailable("retire replica "+replica, ctx, err)
 	}
 	return n == 1, nil
 }
 
-// retireScript forgets a replica that has retired. A life that begins beats before it
-// reads the register.
+// retireScript forgets a replica that has retired in this epoch. A life that begins beats
+// before it reads the register.
 //
 //	KEYS[1] QuotaEpochKey, KEYS[2] QuotaBeatsKey
-//	ARGV: replica, end of a beat that says so
+//	ARGV: replica, how a beat says so
 const retireScript = `
-local beat = redis.call('HGET', KEYS[2], ARGV[1])
-if not beat or string.sub(beat, -#ARGV[2]) ~= ARGV[2] then return 0 end
+local beat, epoch = redis.call('HGET', KEYS[2], ARGV[1]), redis.call('HGET', KEYS[1], 'epoch')
+if not beat or not epoch then return 0 end
+local says = '|' .. epoch .. '|' .. ARGV[2]
+if string.sub(beat, -#says) ~= says then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1], 'd:' .. ARGV[1])
 return 1

@@ -72,13 +72,15 @@ type Leases struct {
 	epoch     atomic.Int64 // 0 before the first
 	open      atomic.Bool  // leases may grow
 	lost      atomic.Bool  // declared lost: nothing is served any more
-	retiring  atomic.Bool
 	confirmed atomic.Int64 // when this replica was last known to be registered; 0 for never
 
 	reading sync.Mutex   // held while events are taken from the journal, or an epoch begins
 	at      atomic.Int64 // number of the newest event that was taken
 	base    atomic.Int64 // number of the newest event that the epoch's records contain
 	caught  atomic.Bool
+
+	beating  sync.Mutex // held while the epoch is followed; guards retiring
+	retiring bool       // no beat shows a living replica any more
 
 	swept atomic.Bool   // no earlier life's lease is left over
 	hurry atomic.Bool   // find what is left over at once
@@ -242,8 +244,9 @@ func (l *Leases) Stats() Stats {
 	return s
 }
 
-// Close settles what is settled in the journal, returns all leases, and takes this replica
-// off the register, so that nothing waits for it. Nothing may be reserved any more. When the
+// Close settles what is settled in the journal, returns all leases, and has this replica
+// taken off the register, so that nothing waits for it; if there is no control plane to do
+// that, it gives up after 2 s. Nothing may be reserved any more. When the
 // context ends first, it stops all the same, and says what is left; that is settled when the
 // journal is opened again. A second Close does nothing.
 func (l *Leases) Close(ctx context.Context) error {
@@ -254,13 +257,7 @@ func (l *Leases) Close(ctx context.Context) error {
 	if closed {
 		return nil
 	}
-	err := l.Flush(ctx)
-	if err == nil {
-		err = l.returnAll(ctx)
-	}
-	if err == nil {
-		err = l.retire(ctx)
-	}
+	err := l.leave(ctx)
 	l.stop()
 	l.done.Wait()
 	if err != nil {
@@ -337,7 +334,11 @@ func (l *Leases) shard(k accountKey) *shard {
 	return &l.shards[h%accountShards]
 }
 
+// unavailable wraps a failure of Redis; nil stays nil.
 func unavailable(op string, ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", op, ctx.Err())
 	}

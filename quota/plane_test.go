@@ -2,7 +2,7 @@ package quota_test
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -146,7 +146,7 @@ func (p *plane) awaitOpen(t testing.TB, number int64) {
 		if err == nil && (e.Number < number || !e.IsOpen()) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			return errors.Join(errors.New("epoch is "+e.State), p.failed)
+			return fmt.Errorf("epoch %d (%d here) is %s, undeclared %v, last round: %v", e.Number, p.epoch, e.State, e.Undeclared(), p.failed)
 		}
 		return err
 	})

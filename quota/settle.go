@@ -81,14 +81,16 @@ func (l *Leases) rebase(epoch, base int64) error {
 	if err := l.readOn(); err != nil {
 		return err
 	}
-	if base < l.journal.Forgotten() {
+	// An earlier life of this replica may have settled in this epoch what lies in between.
+	from := max(base, l.journal.Forgotten())
+	if from > base && l.epoch.Load() > 0 {
 		// Cannot be, if nobody forgot more than the ledger had.
 		return errors.New("BUG: the rebuilt records lack events that the journal has forgotten")
 	}
 	// No call is made, and no answer to an earlier one counts, while it is half done.
 	l.epoch.Store(switching)
 	l.each(func(a *account) { a.forgetSpends() })
-	for at, after := l.at.Load(), base; after < at; {
+	for at, after := l.at.Load(), from; after < at; {
 		events, err := l.journal.Next(after, readEvents)
 		if err != nil {
 			return err

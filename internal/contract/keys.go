@@ -64,7 +64,7 @@ const (
 	// has declared its leases, node:<run id of a Redis> → epoch for which it is trusted).
 	QuotaEpochKey = "oc:{quota}:epoch"
 	// QuotaBeatsKey shows which replicas live (hash: replica → "Unix ms|life|number of the
-	// newest event|state").
+	// newest event|epoch|state").
 	QuotaBeatsKey = "oc:{quota}:beats"
 	// QuotaMissingKey names records that replicas did not find (set of "customer period").
 	QuotaMissingKey = "oc:{quota}:missing"
