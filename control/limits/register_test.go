@@ -206,10 +206,12 @@ func TestReplicaThatFitsIntoNoRecord(t *testing.T) {
 	e.keep(e.options())
 	first := e.awaitOpen(1)
 	e.awaitUsage(a, 10_000, 20, 0)
+	e.postgresAway = true
 	r = e.replica(j)
 	e.awaitOpen(first.Number + 1)
 	until(t, "all is settled", func() error { return flushed(r) })
 	e.awaitUsage(a, 10_000, 40, 0)
+	e.record(r.events...)
 	e.awaitAgreement(a)
 }
 
