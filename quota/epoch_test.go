@@ -76,7 +76,7 @@ func TestRedisLosesItsData(t *testing.T) {
 	b.untilOpen(t, 2)
 	a.flush(t)
 	b.flush(t)
-	a.want(t, acct, acct.Limit-settled+1, quota.Exceeds)
+	a.awaitExceeds(t, acct, acct.Limit-settled+1)
 	b.j.use(b.reserveAnyway(t, acct, acct.Limit-settled-2000), 0)
 	a.j.use(inFlight, 2000)
 	a.flush(t)
@@ -118,7 +118,7 @@ func TestEpochWaitsForReplicas(t *testing.T) {
 	start(t, server, d, quick())
 	b.untilOpen(t, 2)
 	b.await(t, acct, 200)
-	b.want(t, acct, 201, quota.Exceeds)
+	b.awaitExceeds(t, acct, 201)
 }
 
 // A Redis that was restarted may lack what it acknowledged: nothing is granted or settled

@@ -179,7 +179,7 @@ func TestRecall(t *testing.T) {
 	a.j.use(a.await(t, acct, 100), 100)
 	for _, r := range []*replica{a, b, c} {
 		r.flush(t)
-		r.want(t, acct, 1, quota.Exceeds)
+		r.awaitExceeds(t, acct, 1)
 	}
 	p.wantUsage(t, acct, 1000, 1000, 0)
 }

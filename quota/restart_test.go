@@ -138,7 +138,7 @@ func TestKilled(t *testing.T) {
 	p.wantUsage(t, acct, 10_000, used, 0)
 	p.wantUsage(t, silent, 1000, 0, 0)
 	// The first call of the new life is for an account that the old one leased from.
-	r.want(t, acct, 10_000-used+1, quota.Exceeds)
+	r.awaitExceeds(t, acct, 10_000-used+1)
 	r.j.use(r.mustReserve(t, acct, 10_000-used), 1)
 	r.close(t)
 	p.wantUsage(t, acct, 10_000, used+1, 0)
@@ -261,5 +261,5 @@ func TestRestartAfterForgetting(t *testing.T) {
 	r.untilOpen(t, 2)
 	r.flush(t)
 	p.wantUsage(t, acct, 1000, 100, 0)
-	r.want(t, acct, 901, quota.Exceeds)
+	r.awaitExceeds(t, acct, 901)
 }
