@@ -219,10 +219,11 @@ func (w *realWorld) do(before, after *state, a action) error {
 		l.Release(Hold{replayed.Customer, replayed.Period.ID, int64(a.a)})
 	case doComplete:
 		r.append(a.a, a.b)
+		if !w.m.lazy {
+			return r.read()
+		}
 	case doRead:
-		l.reading.Lock()
-		defer l.reading.Unlock()
-		return l.readOn()
+		return r.read()
 	case doLaunch:
 		w.launch(r, a, after.r[a.r].call.state == callNone)
 	case doDeliver:
@@ -313,6 +314,11 @@ func (w *realWorld) restart(r *realReplica, before *replicaState, used int8) err
 		used /= 3
 	}
 	w.start(r)
+	return r.read()
+}
+
+// read has r's ledger read r's journal.
+func (r *realReplica) read() error {
 	r.leases.reading.Lock()
 	defer r.leases.reading.Unlock()
 	return r.leases.readOn()
