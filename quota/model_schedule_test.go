@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
@@ -30,17 +33,14 @@ func TestCodeFollowsTheModel(t *testing.T) {
 	counts := map[string]int{}
 	for range schedules {
 		m := schedulable(rng)
-		w := newRealWorld(t, m, g, client, plain)
-		s, trace, err := m.walk(rng, w, 80)
-		for _, a := range trace {
+		p := newPair(t, m, g, client, plain)
+		err := p.walk(rng, 80)
+		for _, a := range p.trace {
 			counts[name(a)]++
 		}
-		if err == nil {
-			err = w.compare(s)
-		}
-		w.close()
+		p.w.close()
 		if err != nil {
-			t.Fatalf("%s\n%s\n%v", m.name, (&explored{trace: trace}).list(), err)
+			t.Fatalf("%s\n%s\n%v", m.name, (&explored{trace: p.trace}).list(), err)
 		}
 	}
 	t.Logf("steps: %v", counts)
@@ -52,6 +52,32 @@ func TestCodeFollowsTheModel(t *testing.T) {
 			t.Errorf("no schedule had the step %q", name(action{kind: k}))
 		}
 	}
+}
+
+// The real code does what the model does also where it would go wrong with a flaw.
+func TestCodeWithstandsSchedulesOfFlaws(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	client, plain := server.Client(), server.Client()
+	g := &gate{}
+	client.AddHook(g)
+	for f := flawNone + 1; f < flaws; f++ {
+		m := flawed(f)
+		found := m.explore(flawBound, 16)
+		m = flawed(f)
+		m.flaw = flawNone
+		p := newPair(t, m, g, client, plain)
+		err := p.follow(append(found.trace, found.settling...))
+		p.w.close()
+		if err != nil {
+			t.Errorf("%v\n%s\n%v", f, (&explored{trace: p.trace}).list(), err)
+		}
+	}
+}
+
+func newPair(t *testing.T, m *model, g *gate, client, plain *redis.Client) *pair {
+	t.Helper()
+	return &pair{m: m, s: m.initial(), w: newRealWorld(t, m, g, client, plain)}
 }
 
 // schedulable is a configuration without anything that the real code cannot be made to do
@@ -84,41 +110,61 @@ func name(a action) string {
 	return strings.TrimRight(text, " -0123456789")
 }
 
-// walk takes n random steps in the model and in the real code, and then lets both come to
-// rest.
-func (m *model) walk(rng *rand.Rand, w *realWorld, n int) (*state, []action, error) {
-	s := m.initial()
-	var trace []action
-	do := func(a action) error {
-		trace = append(trace, a)
-		before := *s
-		if err := m.do(s, a); err != nil {
-			return fmt.Errorf("the model alone: %w", err)
-		}
-		if err := m.check(s); err != nil {
-			return fmt.Errorf("the model alone: %w", err)
-		}
-		if err := w.do(&before, s, a); err != nil {
-			return err
-		}
-		return w.compare(s)
+// pair is the model and the real code, taking the same steps.
+type pair struct {
+	m     *model
+	s     *state
+	w     *realWorld
+	trace []action
+}
+
+// do takes a step, and compares.
+func (p *pair) do(a action) error {
+	p.trace = append(p.trace, a)
+	before := *p.s
+	if err := p.m.do(p.s, a); err != nil {
+		return fmt.Errorf("the model alone: %w", err)
 	}
+	if err := p.m.check(p.s); err != nil {
+		return fmt.Errorf("the model alone: %w", err)
+	}
+	if err := p.w.do(&before, p.s, a); err != nil {
+		return err
+	}
+	if err := p.w.compare(p.s); err != nil {
+		return err
+	}
+	if a.kind == doForget && a.a == 0 {
+		return p.do(action{doForget, a.r, 1, 0}) // Forgettable does both at once
+	}
+	return nil
+}
+
+// walk takes n random steps, and then lets both come to rest.
+func (p *pair) walk(rng *rand.Rand, n int) error {
 	var buf []action
 	for range n {
-		if buf = m.actions(s, buf[:0]); len(buf) == 0 {
+		if buf = p.m.actions(p.s, buf[:0]); len(buf) == 0 {
 			break // all that it has is used up
 		}
-		a := pick(rng, buf)
-		if err := do(a); err != nil {
-			return s, trace, err
-		}
-		if a.kind == doForget {
-			if err := do(action{doForget, a.r, 1, 0}); err != nil {
-				return s, trace, err
-			}
+		if err := p.do(pick(rng, buf)); err != nil {
+			return err
 		}
 	}
-	return s, trace, m.settleWith(s, do)
+	return p.m.settleWith(p.s, p.do)
+}
+
+// follow takes those of the steps that can be taken, and then lets both come to rest.
+func (p *pair) follow(steps []action) error {
+	for _, a := range steps {
+		if !slices.Contains(p.m.actions(p.s, nil), a) {
+			continue
+		}
+		if err := p.do(a); err != nil {
+			return err
+		}
+	}
+	return p.m.settleWith(p.s, p.do)
 }
 
 // pick chooses a kind of step first, so that rare kinds are not rare; and mostly one that
@@ -173,10 +219,11 @@ func (w *realWorld) do(before, after *state, a action) error {
 		l.Release(Hold{replayed.Customer, replayed.Period.ID, int64(a.a)})
 	case doComplete:
 		r.append(a.a, a.b)
+		if !w.m.lazy {
+			return r.read()
+		}
 	case doRead:
-		l.reading.Lock()
-		defer l.reading.Unlock()
-		return l.readOn()
+		return r.read()
 	case doLaunch:
 		w.launch(r, a, after.r[a.r].call.state == callNone)
 	case doDeliver:
@@ -267,6 +314,11 @@ func (w *realWorld) restart(r *realReplica, before *replicaState, used int8) err
 		used /= 3
 	}
 	w.start(r)
+	return r.read()
+}
+
+// read has r's ledger read r's journal.
+func (r *realReplica) read() error {
 	r.leases.reading.Lock()
 	defer r.leases.reading.Unlock()
 	return r.leases.readOn()

@@ -16,6 +16,9 @@ func epochs() *model {
 	}
 }
 
+// flawBound is more states than have to be visited to find any flaw.
+const flawBound = 500_000
+
 // flawed is a small configuration in which a flaw does harm.
 func flawed(f flaw) *model {
 	// Calls alone; one epoch.
@@ -70,7 +73,7 @@ func TestModelFindsFlaws(t *testing.T) {
 	for f := flawNone + 1; f < flaws; f++ {
 		t.Run(f.String(), func(t *testing.T) {
 			m := flawed(f)
-			out := m.explore(1_000_000, 16)
+			out := m.explore(flawBound, 16)
 			t.Log(out.String())
 			if out.violation == nil {
 				t.Fatal("the model does not notice")
