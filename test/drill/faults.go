@@ -237,8 +237,8 @@ func (in *injector) killAtPoint(ctx context.Context, p *program, f fault) error 
 	return nil
 }
 
-// lose takes a proxy's machine away for good, and Redis' data at the same moment. Then
-// what its journal held may be lost, and no more than that.
+// lose takes a proxy's machine away for good, and Redis' data at the same moment or not.
+// Then what its journal held may be lost, and no more than that.
 func (in *injector) lose(ctx context.Context, p *program, f fault) error {
 	defer in.turn(p.name)()
 	defer in.turn("redis")()
@@ -248,9 +248,14 @@ func (in *injector) lose(ctx context.Context, p *program, f fault) error {
 	stated := in.stated(p)
 	in.noteKill(f.kind, "", f.target)
 	p.running().kill()
-	in.watch.lossOfRedis()
-	flushed := in.sys.redis.flush()
-	in.count(f.kind.String())
+	name := f.kind.String()
+	var flushed error
+	if f.share == 1 {
+		in.watch.lossOfRedis()
+		flushed = in.sys.redis.flush()
+		name += " and Redis"
+	}
+	in.count(name)
 	held, err := journal.Salvage(filepath.Join(p.journal, "journal"))
 	if err != nil {
 		return err
@@ -260,7 +265,7 @@ func (in *injector) lose(ctx context.Context, p *program, f fault) error {
 		in.lost[e.RequestID] = true
 		in.lost[modelKey(e.CustomerID, e.ModelAsked)] = true
 	}
-	in.bounds = append(in.bounds, fmt.Sprintf("%s: its metrics stated %s; its journal held %d events and %d open requests", p.name, stated, len(held.Events), len(held.Open)))
+	in.bounds = append(in.bounds, fmt.Sprintf("%s (%s): its metrics stated %s; its journal held %d events and %d open requests", p.name, name, stated, len(held.Events), len(held.Open)))
 	in.mu.Unlock()
 	in.watch.shutOut(held.Replica)
 	if err := errors.Join(flushed, os.RemoveAll(p.journal)); err != nil {

@@ -65,7 +65,7 @@ type facts struct {
 	entries     []kimisim.Entry // of the simulator
 	rows        []row
 	books       []books         // by customer's number
-	lost        map[string]bool // request ids that stood in a journal that was lost together with Redis
+	lost        map[string]bool // request ids, and modelKeys, that stood in a journal that was lost
 	deadLetters []string
 	crashes     []string // processes that ended by themselves, files that were set aside as damaged
 	late        []string // what was not over within its bound

@@ -38,7 +38,7 @@ const (
 
 func (k faultKind) String() string {
 	return [...]string{
-		"kill proxy", "kill proxy at a point", "lose proxy and Redis", "kill worker", "kill worker at a point",
+		"kill proxy", "kill proxy at a point", "lose proxy", "kill worker", "kill worker at a point",
 		"kill Redis", "Redis comes back empty", "Redis comes back old", "kill Postgres", "crash Postgres",
 		"drain proxy", "stop and continue proxy", "stop and continue worker", "stop and continue Redis", "stop and continue Postgres",
 		"FLUSHALL", "network", "duplicate deliveries", "abort storm", "move a limit",
@@ -75,7 +75,7 @@ type fault struct {
 	link    string        // which link
 	net     netFault
 	millis  int // of latency, or bytes of netTorn
-	share   int // percent of the clients, number of entries, or percent of the limit
+	share   int // percent of the clients, number of entries, percent of the limit, or 1 if Redis goes as well
 }
 
 func (f fault) String() string {
@@ -91,6 +91,8 @@ func (f fault) String() string {
 		return fmt.Sprintf("%s: %s, %s (%d) for %v", s, f.link, f.net, f.millis, f.lasts)
 	case duplicate, abortStorm, moveLimit:
 		return fmt.Sprintf("%s: %d, %d", s, f.target, f.share)
+	case loseProxy:
+		return fmt.Sprintf("%s: number %d for %v, with Redis' data: %v", s, f.target, f.lasts, f.share == 1)
 	case flushRedis:
 		return s
 	}
@@ -232,7 +234,7 @@ func (p *planner) aim(k faultKind, at time.Duration) (f fault, ok bool) {
 		p.aimAtPoint(&f, p.where.workerPoints)
 		keep("worker", p.where.workers, recoverPause+pointLimit)
 	case loseProxy:
-		f.lasts = p.between(500*time.Millisecond, 3*second, 0)
+		f.lasts, f.share = p.between(500*time.Millisecond, 3*second, 0), min(1, p.rng.IntN(3))
 		// Whatever else would happen to Redis just then would only blur the bound.
 		if p.busy["redis0"] > at || at < 15*second {
 			return f, false

@@ -27,7 +27,7 @@ func show(w io.Writer, f *facts, v *verdict, in *injector, samples int64) {
 	fmt.Fprintln(t, tableLine("total", "", &sum.line, &sum.books)+"\t")
 	_ = t.Flush()
 
-	fmt.Fprintf(w, "\nforwarded %s; rows %s; lost with a journal and Redis together %d; customers at their limit %d of %d; looks at the counters %d\n",
+	fmt.Fprintf(w, "\nforwarded %s; rows %s; lost with a journal %d; customers at their limit %d of %d; looks at the counters %d\n",
 		number(int64(sum.line.forwarded)), number(int64(sum.line.rows)), v.lost, atLimit(f), len(f.books), samples)
 	for _, b := range in.bounds {
 		fmt.Fprintln(w, "  lost machine:", b)
