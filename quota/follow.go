@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 )
 
 // States of an epoch.
@@ -140,7 +141,9 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 		})
 		if left == 0 {
 			timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+			faultpoint.At("lease.declare.before")
 			err := l.client.HSet(timed, contract.QuotaEpochKey, "d:"+l.journal.Replica(), epoch).Err()
+			faultpoint.At("lease.declare.after")
 			cancel()
 			if err == nil {
 				return

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 )
 
 // flight is a call on its way.
@@ -52,7 +53,9 @@ func (l *Leases) launch(a *account, surrender bool) *flight {
 func (l *Leases) fly(f *flight) {
 	ctx, cancel := l.timed(f.call.epoch)
 	defer cancel()
+	faultpoint.At("lease.call.before")
 	values, err := l.sync.Run(ctx, l.guarded, f.keys(), f.call.args(l.journal.Replica())...).Slice()
+	faultpoint.At("lease.call.after")
 	l.land(f, values, err)
 }
 
@@ -71,6 +74,7 @@ func (l *Leases) flyAll(epoch int64, flights []*flight) bool {
 	ctx, cancel := l.timed(epoch)
 	defer cancel()
 	calls := make([]*redis.Cmd, len(flights))
+	faultpoint.At("lease.settle.before")
 	// Its own error is that of its first failed call.
 	_, _ = l.guarded.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, f := range flights {
@@ -78,6 +82,7 @@ func (l *Leases) flyAll(epoch int64, flights []*flight) bool {
 		}
 		return nil
 	})
+	faultpoint.At("lease.settle.after")
 	answered := false
 	for i, f := range flights {
 		values, err := calls[i].Slice()

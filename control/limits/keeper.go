@@ -15,6 +15,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
@@ -273,10 +274,12 @@ func unfit(known control.QuotaEpoch, have quota.Epoch, nodes []string) string {
 func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, nodes []string, reason string) error {
 	start := time.Now()
 	k.metrics.open.Set(0)
+	faultpoint.At("epoch.take.before")
 	epoch, err := l.TakeEpoch(ctx, have, reason)
 	if err != nil {
 		return err
 	}
+	faultpoint.At("epoch.take.after")
 	k.metrics.begun.Inc()
 	k.begunAt = start
 	k.log.Warn("a new epoch of the limits begins", "epoch", epoch, "reason", reason)
@@ -287,6 +290,7 @@ func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, nodes [
 	if err := k.quota.Begin(ctx, epoch, nodes); err != nil {
 		return err
 	}
+	faultpoint.At("epoch.begin.after")
 	if err := k.step("begun"); err != nil {
 		return err
 	}
@@ -294,6 +298,7 @@ func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, nodes [
 	if err != nil {
 		return err
 	}
+	faultpoint.At("epoch.bases.after")
 	if err := k.step("based"); err != nil {
 		return err
 	}
@@ -328,9 +333,11 @@ func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, nodes [
 			lost = append(lost, m.ID)
 		}
 	}
+	faultpoint.At("epoch.declare.before")
 	if err := k.quota.Declare(ctx, epoch, bases, lost); err != nil {
 		return err
 	}
+	faultpoint.At("epoch.declare.after")
 	k.log.Info("all records of the limits are made", "epoch", epoch, "records", records, "replicas", len(bases),
 		"took", time.Since(start).Round(time.Millisecond).String())
 	return k.step("declared")
@@ -349,9 +356,11 @@ func (k *Keeper) putPage(ctx context.Context, epoch int64, page []control.QuotaR
 	if err := k.step("marked"); err != nil {
 		return err
 	}
+	faultpoint.At("epoch.record.before")
 	if _, err := k.quota.Put(ctx, epoch, quotaRecords(page)); err != nil {
 		return err
 	}
+	faultpoint.At("epoch.record.after")
 	return k.step("put")
 }
 

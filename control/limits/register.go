@@ -10,6 +10,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
@@ -108,6 +109,7 @@ func (r *register) retire(ctx context.Context, m control.Member) error {
 	if err != nil {
 		return err
 	}
+	faultpoint.At("epoch.retire.after")
 	if err := r.step("retired"); err != nil {
 		return err
 	}
@@ -251,9 +253,11 @@ func (r *register) open(ctx context.Context) (bool, error) {
 	}
 	r.metrics.undeclared.Set(float64(len(waiting)))
 	if len(waiting) == 0 {
+		faultpoint.At("epoch.open.before")
 		if err := r.quota.Open(ctx, r.epoch.Number); err != nil {
 			return false, err
 		}
+		faultpoint.At("epoch.open.after")
 		if err := r.step("opened"); err != nil {
 			return false, err
 		}
