@@ -85,6 +85,7 @@ type Keeper struct {
 	opts    Options
 	log     *slog.Logger
 	metrics *metrics
+	leftIt  *redis.Script
 
 	mu   sync.Mutex
 	note string // what operators should know; "" for nothing
@@ -113,7 +114,7 @@ func NewKeeper(st *store.Store, client redis.UniversalClient, o Options) (*Keepe
 	if err != nil {
 		return nil, fmt.Errorf("new keeper of limits: %w", err)
 	}
-	return &Keeper{Records: NewRecords(st, client, o.Timeout), opts: o, log: o.Logger, metrics: m}, nil
+	return &Keeper{Records: NewRecords(st, client, o.Timeout), opts: o, log: o.Logger, metrics: m, leftIt: redis.NewScript(leftScript)}, nil
 }
 
 // errKilled is what a test's step returned.
