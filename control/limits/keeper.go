@@ -195,11 +195,14 @@ func (k *Keeper) lead(ctx context.Context, l *store.Leader) error {
 			k.log.Info("the limits in Redis can be kept again", "last_error", failed)
 			failed = ""
 		}
-		wait := k.opts.Every
-		if err == nil && !open {
-			wait = min(wait, declaring)
+		switch wait := k.opts.Every; {
+		case err != nil:
+			pause(ctx, 2*wait) // each try may begin an epoch
+		case !open:
+			pause(ctx, min(wait, declaring))
+		default:
+			pause(ctx, wait)
 		}
-		pause(ctx, wait)
 	}
 }
 
