@@ -79,7 +79,7 @@ func TestReadinessTellsOfAbsentReplicas(t *testing.T) {
 	w := startWorker(t, world.env)
 	ctx, client := context.Background(), world.redis.Client()
 	await(t, "the epoch", func() bool { return client.HGet(ctx, contract.QuotaEpochKey, "state").Val() == "open" }, w.said)
-	client.HSet(ctx, contract.QuotaBeatsKey, "r9", "1|1|0|live")
+	client.HSet(ctx, contract.QuotaBeatsKey, "r9", "1|1|0|0|live")
 	await(t, "the register", func() bool { return client.HExists(ctx, contract.QuotaEpochKey, "m:r9").Val() }, w.said)
 	world.redis.FlushAll()
 	await(t, "the note", func() bool {

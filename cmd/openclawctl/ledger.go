@@ -238,6 +238,9 @@ func (a *app) declareLost(ctx context.Context, cmd *cobra.Command, s *session, r
 	}
 	books := s.books()
 	books.Leases = lostLeases{s.limits, grace}
+	if a.output == "table" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "openclawctl: this may take a little more than %s, until nothing that the proxy leased can be in use\n", grace)
+	}
 	lost, err := books.DeclareLost(ctx, a.actor, replica, reason)
 	if err != nil {
 		return err

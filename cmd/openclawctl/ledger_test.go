@@ -252,7 +252,7 @@ func TestLedgerDeclareLost(t *testing.T) {
 	e.ok(&bob, "customer", "create", "--name", "Bob")
 	e.keep()
 	ctx, client := context.Background(), e.redis.Client()
-	beat := func(n int) { client.HSet(ctx, contract.QuotaBeatsKey, "r1", fmt.Sprintf("%d|1|2|live", n)) }
+	beat := func(n int) { client.HSet(ctx, contract.QuotaBeatsKey, "r1", fmt.Sprintf("%d|1|2|0|live", n)) }
 	e.await("the epoch", func() bool { return client.HGet(ctx, contract.QuotaEpochKey, "state").Val() == "open" })
 	beat(1)
 	e.await("the register", func() bool { return client.HGet(ctx, contract.QuotaEpochKey, "m:r1").Val() == "0" })

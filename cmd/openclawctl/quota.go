@@ -28,7 +28,7 @@ type livePeriod struct {
 type liveUsage struct {
 	Limit   int64 `json:"limit_tokens"`
 	Settled int64 `json:"settled_tokens"`
-	Held    int64 `json:"held_tokens"` // by requests in flight
+	Held    int64 `json:"held_tokens"` // leased by proxies: in flight, not yet settled, or spare
 }
 
 // live asks Redis. Without an answer the command goes on with what Postgres knows.
@@ -96,7 +96,8 @@ func (a *app) quotaShowCommand() *cobra.Command {
 		Use:   "show --customer ID",
 		Short: "Show the limit of the present period and what is used of it",
 		Long: `show prints the limit of the present period, what is charged to it according to
-Postgres (SETTLED) and to Redis (REDIS), and what requests in flight hold (HELD).`,
+Postgres (SETTLED) and to Redis (REDIS), and what proxies lease of it for requests in
+flight and those to come (HELD).`,
 		Example: `  openclawctl quota show --customer c4mzq7n2k5w3xj6ha`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -86,6 +86,7 @@ type Keeper struct {
 	opts    Options
 	log     *slog.Logger
 	metrics *metrics
+	leftIt  *redis.Script
 
 	mu   sync.Mutex
 	note string // what operators should know; "" for nothing
@@ -114,7 +115,7 @@ func NewKeeper(st *store.Store, client redis.UniversalClient, o Options) (*Keepe
 	if err != nil {
 		return nil, fmt.Errorf("new keeper of limits: %w", err)
 	}
-	return &Keeper{Records: NewRecords(st, client, o.Timeout), opts: o, log: o.Logger, metrics: m}, nil
+	return &Keeper{Records: NewRecords(st, client, o.Timeout), opts: o, log: o.Logger, metrics: m, leftIt: redis.NewScript(leftScript)}, nil
 }
 
 // errKilled is what a test's step returned.
@@ -195,11 +196,14 @@ func (k *Keeper) lead(ctx context.Context, l *store.Leader) error {
 			k.log.Info("the limits in Redis can be kept again", "last_error", failed)
 			failed = ""
 		}
-		wait := k.opts.Every
-		if err == nil && !open {
-			wait = min(wait, declaring)
+		switch wait := k.opts.Every; {
+		case err != nil:
+			pause(ctx, 2*wait) // each try may begin an epoch
+		case !open:
+			pause(ctx, min(wait, declaring))
+		default:
+			pause(ctx, wait)
 		}
-		pause(ctx, wait)
 	}
 }
 

@@ -88,9 +88,9 @@ func (r *Records) GiveUp(ctx context.Context, replica string, grace time.Duratio
 			return nil, fmt.Errorf("give up replica %s: %w", replica, err)
 		}
 	}
-	for {
+	for deadline := time.Now().Add(releaseWithin); ; {
 		freed, err := r.release(ctx, replica)
-		if !errors.Is(err, errNoEpoch) || ctx.Err() != nil {
+		if !errors.Is(err, errNoEpoch) || ctx.Err() != nil || time.Now().After(deadline) {
 			return freed, err
 		}
 		pause(ctx, 100*time.Millisecond)
@@ -128,7 +128,10 @@ func (r *Records) shutOut(ctx context.Context, replica string, grace time.Durati
 }
 
 // errNoEpoch says that records are being made just now.
-var errNoEpoch = errors.New("the limits in Redis are being made anew")
+var errNoEpoch = errors.New("the limits in Redis have to be made anew first, by a billing-worker")
+
+// releaseWithin is how long GiveUp waits for records that are being made.
+const releaseWithin = 30 * time.Second
 
 type owed struct {
 	lease, mark int64

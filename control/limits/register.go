@@ -10,6 +10,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
@@ -62,6 +63,8 @@ func (r *register) member(ctx context.Context, m control.Member) error {
 	switch {
 	case m.Lost:
 		return r.lost(ctx, m, joined)
+	case beats && beat.Retired && beat.Epoch != r.epoch.Number:
+		return nil // in an older epoch, or in an older copy of Redis' data: it says so again if it lives
 	case beats && beat.Retired && m.Acked < beat.Last:
 		// Should Redis lose its data now, only its journal has what Postgres lacks.
 		if r.say("retiring " + m.ID) {
@@ -70,20 +73,51 @@ func (r *register) member(ctx context.Context, m control.Member) error {
 		return nil
 	case beats && beat.Retired:
 		return r.retire(ctx, m)
-	case m.Retiring && !beats && !joined:
-		// It was taken off in Redis, and nobody lived to note it here. Whether it had
-		// declared its leases in this epoch is not known any more.
-		return r.leader.Retired(ctx, r.epoch.Number, m.ID, false)
+	case m.Retiring && !beats && !joined && m.InEpoch:
+		// It was taken off in Redis, and nobody lived to note it here.
+		return r.leader.Retired(ctx, r.epoch.Number, m.ID, true)
 	case m.Retiring:
 		// It has come back.
 		if err := r.leader.SetRetiring(ctx, m.ID, false); err != nil {
 			return err
 		}
+	case !beats && joined && r.epoch.IsOpen() && !r.epoch.Declared[m.ID]:
+		return r.left(ctx, m)
 	}
 	if joined || !m.InEpoch {
 		return nil
 	}
 	return r.join(ctx, m.ID, m.Base)
+}
+
+// leftScript takes a replica off the register that has never entered the epoch, and has
+// taken back its sign of life, as one does that ends before it has served anybody.
+//
+//	KEYS[1] QuotaEpochKey, KEYS[2] QuotaBeatsKey
+//	ARGV: epoch, replica
+const leftScript = `
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] or redis.call('HEXISTS', KEYS[1], 'd:' .. ARGV[2]) == 1
+  or redis.call('HEXISTS', KEYS[2], ARGV[2]) == 1 then return 0 end
+return redis.call('HDEL', KEYS[1], 'm:' .. ARGV[2])
+`
+
+// left takes a replica off the register that joined an open epoch and left without having
+// entered it: no lease of it is in the records. It may have entered without having said
+// so; then it lives, and beats.
+func (r *register) left(ctx context.Context, m control.Member) error {
+	if h := r.heard[m.ID]; h == nil || time.Since(h.at) < beatsEvery {
+		return nil
+	}
+	n, err := r.leftIt.Run(ctx, r.client, []string{contract.QuotaEpochKey, contract.QuotaBeatsKey}, r.epoch.Number, m.ID).Int()
+	if err != nil {
+		return fmt.Errorf("take replica %s off the register: %w: %w", m.ID, quota.ErrUnavailable, err)
+	}
+	if n == 0 {
+		return nil
+	}
+	delete(r.epoch.Members, m.ID)
+	r.log.Info("replica has left without having leased anything", "replica", m.ID)
+	return r.leader.Retired(ctx, r.epoch.Number, m.ID, false)
 }
 
 func (r *register) join(ctx context.Context, id string, base int64) error {
@@ -118,7 +152,7 @@ func (r *register) retire(ctx context.Context, m control.Member) error {
 	}
 	delete(r.epoch.Members, m.ID)
 	r.log.Info("replica has retired", "replica", m.ID)
-	return r.leader.Retired(ctx, r.epoch.Number, m.ID, r.epoch.Declared[m.ID])
+	return r.leader.Retired(ctx, r.epoch.Number, m.ID, true)
 }
 
 // lost sees to it that a lost replica knows, if it lives, and frees what it leased if
@@ -140,7 +174,10 @@ func (r *register) lost(ctx context.Context, m control.Member, joined bool) erro
 
 // stranger looks after a replica that is not on the register and beats, or once did.
 func (r *register) stranger(ctx context.Context, id string) error {
-	if r.beats[id].Retired {
+	if b := r.beats[id]; b.Retired {
+		if b.Epoch != r.epoch.Number {
+			return nil
+		}
 		_, err := r.quota.Retire(ctx, id) // forgets the beat
 		return err
 	}
@@ -178,10 +215,18 @@ func (r *register) hear(ctx context.Context) error {
 			h.beat, h.at, h.moved = b, now, true
 		}
 	}
-	maps.DeleteFunc(r.heard, func(id string, _ *heard) bool { _, ok := r.beats[id]; return !ok })
+	maps.DeleteFunc(r.heard, func(id string, _ *heard) bool {
+		_, beats := r.beats[id]
+		return !beats && !slices.ContainsFunc(r.members, func(m control.Member) bool { return m.ID == id })
+	})
 	silent := 0
 	for _, m := range r.members {
-		if h := r.heard[m.ID]; !m.Lost && (h == nil || now.Sub(h.at) > silentAfter) {
+		h := r.heard[m.ID]
+		if h == nil {
+			h = &heard{at: now}
+			r.heard[m.ID] = h
+		}
+		if !m.Lost && now.Sub(h.at) > silentAfter {
 			silent++
 			if r.say("silent " + m.ID) {
 				r.log.Error("ALERT: a registered replica is silent; what it leases stays held. If its journal will not come back: openclawctl ledger declare-lost", "replica", m.ID)

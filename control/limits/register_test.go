@@ -215,6 +215,69 @@ func TestReplicaThatFitsIntoNoRecord(t *testing.T) {
 	e.awaitAgreement(a)
 }
 
+// A replica is killed and started again within an epoch in which its journal has
+// forgotten some of what it settled, and not yet settled other events.
+func TestReplicaIsKilledAndComesBack(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(10_000)
+	e.keep(e.options())
+	first := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 5, 10)
+	until(t, "the journal has forgotten them", func() error {
+		if n := r.Forgotten(); n != 5 {
+			return fmt.Errorf("%d are forgotten", n)
+		}
+		return nil
+	})
+	hold := r.reserve(a, 10)
+	_ = r.guarded.Close() // it can settle nothing from now on
+	r.spend(hold, 10)
+	until(t, "Postgres has it", func() error {
+		if n := e.settled(a); n != 60 {
+			return fmt.Errorf("settled %d", n)
+		}
+		return nil
+	})
+	r.kill()
+	r = e.replica(r.journal)
+	r.use(a, 1, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	e.awaitAgreement(a)
+	if epoch := e.awaitOpen(1); epoch.Number != first.Number {
+		t.Errorf("epoch %d", epoch.Number)
+	}
+	if n := e.settled(a); n != 70 {
+		t.Errorf("settled %d", n)
+	}
+}
+
+// A replica is told to stop before it has noticed that it is registered: it takes its
+// sign of life back, and no epoch waits for it.
+func TestReplicaLeavesBeforeItServes(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(10_000)
+	e.keep(e.options())
+	first := e.awaitOpen(1)
+	e.client.HSet(t.Context(), contract.QuotaBeatsKey, "brief", "1|1|0|0|live")
+	until(t, "it is registered", func() error {
+		if _, there := e.awaitOpen(1).Members["brief"]; !there {
+			return errors.New(e.log.String())
+		}
+		return nil
+	})
+	e.client.HDel(t.Context(), contract.QuotaBeatsKey, "brief")
+	e.awaitOff("brief")
+	e.redis.FlushAll()
+	e.awaitOpen(first.Number + 1)
+	e.awaitUsage(a, 10_000, 0, 0)
+	// An event that it had after all is in the records sooner or later.
+	e.record(event("brief", 1, a, 5))
+	e.awaitUsage(a, 10_000, 5, 0)
+}
+
 // Names that no replica has do no harm.
 func TestStrangeNames(t *testing.T) {
 	t.Parallel()
@@ -223,7 +286,7 @@ func TestStrangeNames(t *testing.T) {
 	e.keep(e.options())
 	e.awaitOpen(1)
 	for _, name := range []string{"", "\xff", "a\x00b", strings.Repeat("x", 150), strings.Repeat("x", 5000), "m:x"} {
-		e.client.HSet(t.Context(), contract.QuotaBeatsKey, name, "1|1|0|live")
+		e.client.HSet(t.Context(), contract.QuotaBeatsKey, name, "1|1|0|0|live")
 		e.client.SAdd(t.Context(), contract.QuotaMissingKey, name+" "+name)
 	}
 	r := e.replica(nil)

@@ -10,5 +10,6 @@
 // Lock order, kept by every transaction: customers (FOR NO KEY UPDATE, so that
 // events of the customer are still inserted meanwhile), usage_events in order of
 // (replica, seq), usage_periods in order of (customer, period), dead_letters,
-// replicas in order of their ids, the rest.
+// replicas in order of their ids, the rest. A Leader works on a connection of its own,
+// outside of the pool.
 package store

@@ -17,3 +17,21 @@ func ExplainDueForRenewal(ctx context.Context, s *Store, at time.Time, after Due
 	}
 	return strings.Join(lines, "\n")
 }
+
+// ExplainAboveBases returns the plan by which EachRecord finds what replicas settle
+// themselves.
+func ExplainAboveBases(ctx context.Context, s *Store, epoch int64) (plan string) {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, byNumbers, false); err != nil {
+			return err
+		}
+		rows, _ := tx.Query(ctx, "EXPLAIN "+aboveBases, epoch)
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		plan = strings.Join(lines, "\n")
+		return err
+	})
+	if err != nil {
+		return err.Error()
+	}
+	return plan
+}

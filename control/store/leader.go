@@ -127,9 +127,13 @@ func (l *Leader) SetBases(ctx context.Context, epoch int64) (map[string]int64, e
 	return bases, explain(fmt.Sprintf("set bases of epoch %d", epoch), err)
 }
 
-// Opened notes that leases may grow in an epoch.
+// Opened notes that leases may grow in an epoch, and forgets which records were made in
+// epochs long before.
 func (l *Leader) Opened(ctx context.Context, epoch int64) error {
 	_, err := l.conn.Exec(ctx, `UPDATE quota_epochs SET opened_at = clock_timestamp() WHERE number = $1`, epoch)
+	if err == nil {
+		_, err = l.conn.Exec(ctx, fmt.Sprintf(`DELETE FROM quota_records WHERE epoch < $1 - %d`, keptBases), epoch)
+	}
 	return explain("note that an epoch is open", err)
 }
 

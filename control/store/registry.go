@@ -86,17 +86,17 @@ func (l *Leader) SetRetiring(ctx context.Context, replica string, retiring bool)
 	return explain("retire replica "+replica, err)
 }
 
-// Retired takes a replica off the register that has settled all its events and leases
-// nothing. Unless it did so in this epoch, as declared says, the epoch's records may
-// lack events of it that come later: see Orphans.
-func (l *Leader) Retired(ctx context.Context, epoch int64, replica string, declared bool) error {
+// Retired takes a replica off the register that leases nothing in an epoch. Unless it has
+// settled all its events in the epoch, the epoch's records lack those of them that come
+// to Postgres later: see Repair.
+func (l *Leader) Retired(ctx context.Context, epoch int64, replica string, settled bool) error {
 	err := pgx.BeginFunc(ctx, l.conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `
 			UPDATE replicas SET registered_at = NULL, retiring = false, retired_at = now()
 			WHERE id = $1 AND registered_at IS NOT NULL AND status = 'live'`, replica); err != nil {
 			return err
 		}
-		if !declared {
+		if !settled {
 			if _, err := tx.Exec(ctx, `
 				UPDATE quota_bases SET member = false, counted = int8multirange(int8range(0, base, '[]'))
 				WHERE epoch = $1 AND replica = $2 AND member`, epoch, replica); err != nil {
