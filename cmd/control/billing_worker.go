@@ -66,6 +66,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.replicaGrace, "replica-grace", 10*time.Second, "the longest grace of any token-proxy: how long one that hears nothing from Redis goes on")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
+	f.DurationVar(&s.ledger.Gather, "ledger-gather", 100*time.Millisecond, "how long stream entries gather for the next transaction")
 	f.DurationVar(&s.ledger.ClaimIdle, "ledger-claim-idle", 30*time.Second, "how long an entry may be pending before it is taken from a worker that seems dead")
 	f.DurationVar(&s.ledger.CommitTimeout, "ledger-commit-timeout", 15*time.Second, "bound of one attempt to write one transaction")
 	f.DurationVar(&s.ledger.FinishWithin, "ledger-finish-within", 10*time.Second, "how long the batch in hand may take after SIGTERM")
@@ -82,7 +83,7 @@ func (s *workerSettings) validate() error {
 		checkDatabaseURL(s.database), redisErr,
 		positive("publish-every", s.publishEvery), positive("renew-every", s.renewEvery),
 		positive("keep-published-changes", s.keepChanges),
-		positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
+		positive("ledger-gather", s.ledger.Gather), positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
 		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
 		positive("ledger-acked-every", s.ledger.AckedEvery),
 		positive("replica-grace", s.replicaGrace),

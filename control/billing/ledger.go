@@ -34,6 +34,10 @@ type Options struct {
 	// TxEvents is about how many events are written in one transaction; an entry is
 	// never divided. Default 1,000.
 	TxEvents int
+	// Gather is how long entries gather, after a read that found fewer than ReadEntries,
+	// before the next read. With it the number of commands and transactions depends on
+	// time, not on how many entries come. Default 100 ms.
+	Gather time.Duration
 	// Block is how long Redis keeps a read waiting for the first entry. It delays
 	// nothing but the end of Run. Default 500 ms.
 	Block time.Duration
@@ -83,7 +87,7 @@ func (o *Options) setDefaults() error {
 		value *time.Duration
 		def   time.Duration
 	}{
-		{"Block", &o.Block, 500 * time.Millisecond}, {"ClaimIdle", &o.ClaimIdle, 30 * time.Second},
+		{"Gather", &o.Gather, 100 * time.Millisecond}, {"Block", &o.Block, 500 * time.Millisecond}, {"ClaimIdle", &o.ClaimIdle, 30 * time.Second},
 		{"CommitTimeout", &o.CommitTimeout, 15 * time.Second}, {"FinishWithin", &o.FinishWithin, 10 * time.Second},
 		{"AckedEvery", &o.AckedEvery, 3 * time.Second},
 		{"RetryMin", &o.RetryMin, 50 * time.Millisecond}, {"RetryMax", &o.RetryMax, 2 * time.Second},
@@ -216,6 +220,9 @@ func (l *Ledger) session(ctx, work context.Context, wait *backoff) error {
 		wait.reset()
 		if err := l.write(ctx, work, entries); err != nil {
 			return err
+		}
+		if 0 < len(entries) && len(entries) < l.opts.ReadEntries {
+			sleep(ctx, l.opts.Gather)
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ import (
 // Options of a Meter. Zero values mean the default in parentheses.
 type Options struct {
 	MaxBatch int           // events in one stream entry (500)
-	Linger   time.Duration // how long the first event of a batch waits for company (5 ms)
+	Linger   time.Duration // how long the first event of a batch waits for company (20 ms)
 	Timeout  time.Duration // of one Redis command (1 s)
 	AckEvery time.Duration // how often acknowledgements are read (250 ms)
 	Resend   time.Duration // without an acknowledgement for so long, events are sent again (15 s)
@@ -43,7 +43,7 @@ func (o *Options) setDefaults() {
 	if o.MaxBatch <= 0 {
 		o.MaxBatch = 500
 	}
-	def(&o.Linger, 5*time.Millisecond)
+	def(&o.Linger, 20*time.Millisecond)
 	def(&o.Timeout, time.Second)
 	def(&o.AckEvery, 250*time.Millisecond)
 	def(&o.Resend, 15*time.Second)
@@ -135,7 +135,7 @@ func (m *Meter) ship(ctx context.Context) {
 		if !m.await(ctx, after) {
 			return
 		}
-		if !pause(ctx, m.opts.Linger) {
+		if m.Queued() < m.opts.MaxBatch && !pause(ctx, m.opts.Linger) {
 			return
 		}
 		err := m.send(ctx, after)

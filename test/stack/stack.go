@@ -23,6 +23,9 @@ import (
 // UpstreamKey is the key that the proxies hold and the simulator accepts.
 const UpstreamKey = "sk-fake-upstream-key"
 
+// Pepper is what the system hashes tokens with.
+const Pepper = "a pepper for tests only"
+
 // Models that the proxies serve; each is the simulator's model of the same name.
 var models = []string{"kimi-k2.5", "kimi-k2.6", "kimi-for-coding", "kimi-k3"}
 
@@ -79,7 +82,7 @@ func New(t testing.TB, o Options) *Stack {
 	}
 	t.Cleanup(func() { s.Sim.Close() })
 	pepper := filepath.Join(s.dir, "pepper")
-	if err := os.WriteFile(pepper, []byte("a pepper for tests only"), 0o600); err != nil {
+	if err := os.WriteFile(pepper, []byte(Pepper), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.env = append(os.Environ(), "DATABASE_URL="+s.Postgres.URL, "REDIS_URL="+s.Redis.RedisURL(), "OPENCLAW_TOKEN_PEPPER_FILE="+pepper, "OPENCLAW_ACTOR=test")
