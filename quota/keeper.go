@@ -170,52 +170,46 @@ type Record struct {
 	Settled int64 // without the events above their replica's base
 }
 
+// Build makes records of an epoch that has begun and waits for no declarations yet, where
+// there are none, and tells those that are there of a newer limit. Only who called Begin
+// may call it, and must not call Declare after an error: the epoch is never to be opened.
+func (k *Keeper) Build(ctx context.Context, epoch int64, records []Record) error {
+	_, err := k.write(ctx, epoch, records, false)
+	return err
+}
+
 // Put makes records of an epoch where there are none, and tells those that are there of a
 // newer limit. It answers for each whether it was made. A record that this epoch had
 // before, and that is missing again, must not be made again: what replicas lease of it is
 // not known any more. Redis has lost data then, and a new epoch must begin.
 //
-// Once the epoch is open, leases grow as soon as there is a record. If Redis lost all its
+// Leases grow as soon as there is a record and the epoch is open. If Redis lost all its
 // data just before, though, replicas may believe for a moment that the epoch still holds.
-// So records are made sealed then, and opened when the epoch was found to hold after that.
+// So records are made sealed, and opened when the epoch was found to hold after that.
 func (k *Keeper) Put(ctx context.Context, epoch int64, records []Record) ([]bool, error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
-	state, err := k.expect(ctx, epoch)
-	if err != nil {
+	if err := k.expect(ctx, epoch); err != nil {
 		return nil, fmt.Errorf("put quota records: %w", err)
 	}
-	sealed := 0
-	if state == stateOpen {
-		sealed = 1
-	}
-	answers, err := k.each(ctx, k.put, records, func(r *Record) []any {
-		limit, version := knownLimit(r.Account)
-		end := max(time.Now().UnixMilli(), periodEnd(r.Account)) + recordKept.Milliseconds()
-		return []any{epoch, limit, version, min(max(r.Settled, 0), maxTokens), end, sealed}
-	})
+	made, err := k.write(ctx, epoch, records, true)
 	if err != nil {
 		return nil, err
 	}
-	made := make([]bool, len(records))
 	var opening []Record
-	for i, n := range answers {
-		if n < 0 {
-			return nil, fmt.Errorf("put quota record of %s: %w: a newer epoch has begun", records[i].Customer, ErrUnavailable)
-		}
-		made[i] = n == 1
-		if made[i] && sealed == 1 {
+	for i := range records {
+		if made[i] {
 			opening = append(opening, records[i])
 		}
 	}
 	if len(opening) == 0 {
 		return made, nil
 	}
-	if _, err := k.expect(ctx, epoch); err != nil {
+	if err := k.expect(ctx, epoch); err != nil {
 		return nil, fmt.Errorf("open quota records: %w", err)
 	}
-	answers, err = k.each(ctx, k.open, opening, func(*Record) []any { return []any{epoch} })
+	answers, err := k.each(ctx, k.open, opening, func(*Record) []any { return []any{epoch} })
 	if err != nil {
 		return nil, err
 	}
@@ -227,19 +221,41 @@ func (k *Keeper) Put(ctx context.Context, epoch int64, records []Record) ([]bool
 	return made, nil
 }
 
-// expect returns the state of an epoch, and fails if it is not the one that holds.
-func (k *Keeper) expect(ctx context.Context, epoch int64) (state string, err error) {
+func (k *Keeper) write(ctx context.Context, epoch int64, records []Record, sealed bool) (made []bool, err error) {
+	seal := 0
+	if sealed {
+		seal = 1
+	}
+	answers, err := k.each(ctx, k.put, records, func(r *Record) []any {
+		limit, version := knownLimit(r.Account)
+		end := max(time.Now().UnixMilli(), periodEnd(r.Account)) + recordKept.Milliseconds()
+		return []any{epoch, limit, version, min(max(r.Settled, 0), maxTokens), end, seal}
+	})
+	if err != nil {
+		return nil, err
+	}
+	made = make([]bool, len(records))
+	for i, n := range answers {
+		if n < 0 {
+			return nil, fmt.Errorf("put quota record of %s: %w: a newer epoch has begun", records[i].Customer, ErrUnavailable)
+		}
+		made[i] = n == 1
+	}
+	return made, nil
+}
+
+// expect fails if an epoch is not the one that holds.
+func (k *Keeper) expect(ctx context.Context, epoch int64) error {
 	timed, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	values, err := k.client.HMGet(timed, contract.QuotaEpochKey, "epoch", "state").Result()
-	if err != nil {
-		return "", unavailable("read epoch", ctx, err)
+	have, err := k.client.HGet(timed, contract.QuotaEpochKey, "epoch").Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return unavailable("read epoch", ctx, err)
 	}
-	if values[0] != strconv.FormatInt(epoch, 10) {
-		return "", fmt.Errorf("%w: the epoch is not %d any more", ErrUnavailable, epoch)
+	if have != strconv.FormatInt(epoch, 10) {
+		return fmt.Errorf("%w: the epoch is not %d any more", ErrUnavailable, epoch)
 	}
-	state, _ = values[1].(string)
-	return state, nil
+	return nil
 }
 
 // each runs a script for the key of each record.

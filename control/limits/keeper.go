@@ -240,6 +240,9 @@ func (k *Keeper) look(ctx context.Context, l *store.Leader) (open bool, err erro
 			return false, err
 		}
 	}
+	if reason == "" {
+		reason = r.entered()
+	}
 	if reason != "" {
 		return false, k.begin(ctx, l, have.Number, nodes, reason)
 	}
@@ -361,7 +364,7 @@ func (k *Keeper) putPage(ctx context.Context, epoch int64, page []control.QuotaR
 		return err
 	}
 	faultpoint.At("epoch.record.before")
-	if _, err := k.quota.Put(ctx, epoch, quotaRecords(page)); err != nil {
+	if err := k.quota.Build(ctx, epoch, quotaRecords(page)); err != nil {
 		return err
 	}
 	faultpoint.At("epoch.record.after")
