@@ -77,7 +77,7 @@ func TestCodeWithstandsSchedulesOfFlaws(t *testing.T) {
 
 func newPair(t *testing.T, m *model, g *gate, client, plain *redis.Client) *pair {
 	t.Helper()
-	return &pair{m: m, s: m.initial(), w: newRealWorld(t, m, g, client, plain)}
+	return &pair{m: m, s: m.beginning(), w: newRealWorld(t, m, g, client, plain)}
 }
 
 // schedulable is a configuration without anything that the real code cannot be made to do

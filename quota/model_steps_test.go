@@ -154,7 +154,8 @@ type model struct {
 	losable       bool // the first replica may be declared lost
 	retiring      bool
 
-	flaw flaw
+	flaw  flaw
+	first []action // these are taken first of all
 
 	account account
 	pending [modelEvents + 1]spend
@@ -164,8 +165,18 @@ type model struct {
 	call    call
 }
 
-// initial is the state from which all begins: an open epoch.
+// initial is the state from which all begins: an open epoch, and what m.first makes of it.
 func (m *model) initial() *state {
+	s := m.beginning()
+	for _, a := range m.first {
+		if err := m.do(s, a); err != nil {
+			panic(fmt.Sprintf("BUG: %v: %v", a, err))
+		}
+	}
+	return s
+}
+
+func (m *model) beginning() *state {
 	s := &state{}
 	s.epoch, s.opened, s.based, s.marked, s.made = 1, 1, 1, 1, 1
 	s.limit = m.limits[0]
