@@ -179,9 +179,36 @@ func TestRecall(t *testing.T) {
 	a.j.use(a.await(t, acct, 100), 100)
 	for _, r := range []*replica{a, b, c} {
 		r.flush(t)
-		r.want(t, acct, 1, quota.Exceeds)
+		r.awaitExceeds(t, acct, 1)
 	}
 	p.wantUsage(t, acct, 1000, 1000, 0)
+}
+
+// While others wait for tokens, a replica takes what its requests need and nothing spare.
+func TestShyWhileOthersWait(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 100_000)
+	p.add(t, acct)
+	o := quick()
+	o.ReturnAfter = time.Hour
+	r := start(t, server, newDisk("a"), o)
+	for range 5 {
+		r.mustReserve(t, acct, 1000)
+	}
+	if rec, err := readRecord(p, acct); err != nil || rec.leases["a"] <= 5000 {
+		t.Fatalf("nothing is spare: %+v, %v", rec, err)
+	}
+	until(t, "only what is held is leased", func() error {
+		quota.Surrender(r.Leases, acct.Customer, acct.Period.ID)
+		h := r.mustReserve(t, acct, 1000)
+		rec, err := readRecord(p, acct)
+		r.Release(h)
+		if err == nil && rec.leases["a"] != 6000 {
+			err = fmt.Errorf("%+v", rec) // the call before may have been under way
+		}
+		return err
+	})
 }
 
 // await reserves as the proxy does, but with more patience.

@@ -37,14 +37,14 @@ func TestLimitChanges(t *testing.T) {
 	a.want(t, acct, 101, quota.Exceeds)
 	a.j.use(held, 150)
 	a.flush(t)
-	b.want(t, acct, 1, quota.Exceeds) // 450 settled: what was held when it was lowered stays promised
+	b.awaitExceeds(t, acct, 1) // 450 settled: what was held when it was lowered stays promised
 	p.wantUsage(t, acct, 400, 450, 0)
 
 	// Raised by a grant that comes before the control plane's word, and is believed.
 	raised := acct
 	raised.Limit, raised.LimitVersion = 700, 3
 	h := a.mustReserve(t, raised, 250)
-	b.want(t, acct, 251, quota.Exceeds) // with a grant of the first version
+	b.awaitExceeds(t, acct, 251) // with a grant of the first version
 	a.Release(h)
 
 	// Lowered by a grant, with tokens idle here: they are not given out.
@@ -150,13 +150,29 @@ func TestLimitIsUsedUp(t *testing.T) {
 	}
 	// The rest can be had to the last token, on any replica, and no token more.
 	left := limit - used.Load()
-	rs[0].want(t, acct, left+1, quota.Exceeds)
+	rs[0].awaitExceeds(t, acct, left+1)
 	rs[1].Release(rs[1].await(t, acct, left))
 	rs[2].j.use(rs[2].await(t, acct, left), left)
 	rs[2].flush(t)
-	rs[1].want(t, acct, 1, quota.Exceeds)
+	rs[1].awaitExceeds(t, acct, 1)
 	p.wantUsage(t, acct, limit, limit, 0)
 	stop()
+}
+
+// awaitExceeds reserves until the answer is Exceeds. Before, it may be Held, as of an answer
+// that is some milliseconds old.
+func (r *replica) awaitExceeds(t testing.TB, a quota.Account, tokens int64) {
+	t.Helper()
+	until(t, "the limit is known to be reached", func() error {
+		out, err := r.reserve(a, tokens)
+		switch {
+		case err == nil && out.Verdict == quota.Granted:
+			t.Fatalf("%d granted: %+v", tokens, out)
+		case err == nil && out.Verdict == quota.Held:
+			return fmt.Errorf("%+v", out)
+		}
+		return err
+	})
 }
 
 // A large request is served although small ones come all the time on all replicas, each of

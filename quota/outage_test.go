@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,6 +140,48 @@ func TestCommandsDoNotGrowWithRequests(t *testing.T) {
 	if most := 15 * (1 / o.SettleEvery.Seconds()); many > most {
 		t.Errorf("%.1f commands/s, want at most %.1f", many, most)
 	}
+}
+
+// Those who wait for tokens that others hold do not ask Redis more often the more they are.
+func TestWaitingIsCheap(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 1000)
+	p.add(t, acct)
+	a, b := start(t, server, newDisk("a"), quick()), start(t, server, newDisk("b"), quick())
+	h := a.mustReserve(t, acct, 990)
+	run := func(waiters int) float64 {
+		var polls atomic.Int64
+		before := commands(t, p.client)["evalsha"]
+		began := time.Now()
+		stop := workers(waiters, func(w int, done <-chan struct{}) {
+			time.Sleep(time.Duration(w) * 50 * time.Millisecond / time.Duration(waiters))
+			for {
+				if out, err := b.Reserve(context.Background(), acct, 500); err != nil || out.Verdict != quota.Held {
+					t.Errorf("%+v, %v", out, err)
+				}
+				polls.Add(1)
+				select {
+				case <-done:
+					return
+				case <-b.Changed(acct.Customer):
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+		})
+		sleepUntil(began.Add(2 * time.Second))
+		calls, d := commands(t, p.client)["evalsha"]-before, time.Since(began).Seconds()
+		stop()
+		t.Logf("%d waiters: %.0f calls/s, %.0f polls/s", waiters, float64(calls)/d, float64(polls.Load())/d)
+		return float64(calls) / d
+	}
+	run(8)
+	// They come in heaps, and an answer counts for all who come just after it.
+	if n := run(256); n > 100 {
+		t.Errorf("%.0f calls/s", n)
+	}
+	a.Release(h)
+	b.await(t, acct, 1000)
 }
 
 // Nothing is left of many replicas, customers and reservations, some of which gave up.

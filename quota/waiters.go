@@ -2,13 +2,15 @@ package quota
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // waiters holds one channel per customer that somebody waits for. The zero value is
 // ready; safe for concurrent use.
 type waiters struct {
-	mu      sync.Mutex
+	count   atomic.Int64 // of by, to be read without mu
+	mu      sync.Mutex   // guards the following
 	by      map[string]waiter
 	sweepAt time.Time
 }
@@ -43,14 +45,20 @@ func (w *waiters) wait(customer string) <-chan struct{} {
 		found = waiter{changed: make(chan struct{}), since: now}
 		w.by[customer] = found
 	}
+	w.count.Store(int64(len(w.by)))
 	return found.changed
 }
 
 func (w *waiters) wake(customer string) {
+	// Who waits from here on looks at the account after this, and finds the change.
+	if w.count.Load() == 0 {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if found, ok := w.by[customer]; ok {
 		close(found.changed)
 		delete(w.by, customer)
+		w.count.Store(int64(len(w.by)))
 	}
 }

@@ -188,6 +188,18 @@ func TestWeigh(t *testing.T) {
 	}
 }
 
+func TestQuotaKeyIsReadBack(t *testing.T) {
+	key := contract.QuotaKey("cus", "2026-11")
+	if c, p, ok := contract.ParseQuotaKey(key); key != "oc:quota:{cus}:2026-11" || c != "cus" || p != "2026-11" || !ok {
+		t.Errorf("%s is of %q and %q, %v", key, c, p, ok)
+	}
+	for _, other := range []string{contract.RateKey("c"), contract.QuotaEpochKey, "oc:quota:{c}", "oc:quota:c:p"} {
+		if c, p, ok := contract.ParseQuotaKey(other); ok {
+			t.Errorf("%s is of %q and %q", other, c, p)
+		}
+	}
+}
+
 // Keys that one script touches must share a hash tag, or Redis Cluster refuses it.
 func TestKeysShareTheirSlot(t *testing.T) {
 	tag := func(key string) string {

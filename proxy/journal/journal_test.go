@@ -12,7 +12,11 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/quota"
 )
+
+// The limit is charged from the journal.
+var _ quota.Journal = (*Journal)(nil)
 
 func newScript(t testing.TB, slots int, logBytes int64) *script {
 	return &script{t: t, j: mustAttach(t, inMemory(slots, logBytes)), o: newOracle()}
