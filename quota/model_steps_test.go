@@ -101,6 +101,7 @@ const (
 	doSetLimit
 	doFlush
 	doDropRecord
+	doDropEpoch
 	doSnapshot
 	doRestartRedis
 	kinds
@@ -111,7 +112,7 @@ func (a action) String() string {
 		"reserve", "release", "complete", "read", "call", "deliver", "answer", "abandon call", "deliver late call", "crash", "restart", "hear",
 		"follow", "declare", "forget", "ship", "learn limit", "expire", "close", "declare lost", "shut", "free", "retire", "join",
 		"new epoch number", "keeper's next step", "keeper's next step, late", "deliver late step", "keeper dies", "open", "maker's next step", "restore record",
-		"change limit", "set limit", "Redis loses all", "Redis loses the record", "Redis is copied", "Redis restarts",
+		"change limit", "set limit", "Redis loses all", "Redis loses the record", "Redis loses the epoch", "Redis is copied", "Redis restarts",
 	}[a.kind]
 	switch {
 	case a.kind == doLaunch:
@@ -139,8 +140,8 @@ type model struct {
 	crashes  int8
 	epochs   int8 // the newest
 	losses   int8 // of data, the copy included
-	drop     bool // the loss of the record alone, too
-	copies   bool // Redis may come back with old data
+	drop     bool // the record and the epoch are on different servers, and may be lost alone
+	copies   bool // Redis may be started again, also with old data
 
 	keeperCrashes int8 // late commands included
 	lateKeeper    bool
@@ -226,9 +227,14 @@ func (m *model) actions(s *state, out []action) []action {
 	lose := s.losses < m.losses
 	add(lose && (s.redis.epoch != 0 || s.redis.number != 0), doFlush, 0)
 	add(lose && m.drop && s.redis.epoch != 0, doDropRecord, 0)
+	add(lose && m.drop && s.redis.number != 0, doDropEpoch, 0)
 	add(lose && m.copies && !s.snapped, doSnapshot, 0)
-	add(lose && m.copies, doRestartRedis, 0)
-	add(lose && s.snapped, doRestartRedis, 1)
+	for _, which := range []int8{startBoth, startRecord, startEpoch} {
+		if which == startBoth || m.drop {
+			add(lose && m.copies, doRestartRedis, which<<1)
+			add(lose && s.snapped, doRestartRedis, which<<1|1)
+		}
+	}
 	return out
 }
 
@@ -443,10 +449,13 @@ func (m *model) stepOthers(s *state, a action) {
 	case doDropRecord:
 		s.losses++
 		m.dropRecord(s)
+	case doDropEpoch:
+		s.losses++
+		m.dropEpoch(s)
 	case doSnapshot:
 		m.snapshot(s)
 	case doRestartRedis:
 		s.losses++
-		m.restartRedis(s, a.a == 1)
+		m.restartRedis(s, a.a>>1, a.a&1 != 0)
 	}
 }

@@ -102,9 +102,13 @@ func configurations() []*model {
 		loss(m)
 		m.copies = true
 	})
-	add("loss of a record alone", func(m *model) {
+	add("two losses of the record or the epoch alone", func(m *model) {
 		loss(m)
 		m.epochs, m.losses, m.drop, m.forgets = 3, 2, true, false
+	})
+	add("old data of the record or the epoch alone", func(m *model) {
+		loss(m)
+		m.drop, m.copies = true, true
 	})
 
 	// The control plane.
