@@ -15,7 +15,8 @@ import "math/bits"
 //   - A replica joins with its base of the epoch, not with what was acknowledged since.
 //   - Redis' servers are trusted that were there before the epoch began.
 //   - A replica retires when Postgres has all of its events, and the records as well, since it
-//     has settled all and returned all in this epoch.
+//     has settled all and returned all in this epoch. The server that says so must be trusted
+//     in that very step: an old copy could say so as well.
 //   - An epoch whose member is lost before it has declared is followed by another one.
 //   - What a lost replica leases is given out again only when it cannot serve any more: the
 //     grace after it could last read that it is registered.
@@ -350,6 +351,7 @@ func (m *model) retire(s *state, r *replicaState) {
 func (m *model) retirable(s *state, r *replicaState) bool {
 	return m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && r.status == replicaLive && r.redis.beat == beatGone &&
 		(r.acked() >= r.redis.beatLast || m.flaw == flawRetireUnacked) &&
+		(s.redis.nodes.epoch == s.starts.epoch || m.flaw == flawRetireAnywhere) &&
 		(r.redis.beatEpoch == s.epoch || m.flaw == flawRetireAcked)
 }
 

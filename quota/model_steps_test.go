@@ -32,6 +32,7 @@ const (
 	flawOpenWithoutLost // of which a call may come
 	flawRetireUnacked
 	flawRetireAcked
+	flawRetireAnywhere // also on a server with old data
 	flawGuardAnyEpoch
 	flawDeclareEarly
 	flawCloseDirty
@@ -50,6 +51,7 @@ func (f flaw) String() string {
 		"making a record is repeated later", "a lost replica's lease is freed while it serves",
 		"an epoch is opened without a lost replica that has entered it",
 		"a replica retires before Postgres has its events", "a replica retires from an epoch that it has not entered",
+		"a replica retires by an old beat",
 		"connections are checked for any epoch", "a replica declares while a call of its is under way",
 		"a replica retires while a call of its is under way",
 	}[f]

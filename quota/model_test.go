@@ -18,10 +18,10 @@ import (
 //	model_schedule_test.go  the real code does what the model does; model_replay_test.go
 
 // How many states of each configuration are visited: in -short or with the race detector,
-// and otherwise, which takes about half a minute. Many have no more than that.
+// and otherwise: that is all of them, more than ten million, and takes about half a minute.
 const (
 	exploreStatesShort = 20_000
-	exploreStates      = 600_000
+	exploreStates      = 2_000_000
 )
 
 // one is a configuration in which everything is as small as can be: one request of one
@@ -129,6 +129,11 @@ func configurations() []*model {
 		loss(m)
 		m.retiring, m.forgets, m.crashes = true, false, 1
 	})
+	add("replicas retire and old data comes back", func(m *model) {
+		loss(m)
+		m.retiring, m.copies, m.forgets = true, true, false
+		m.first = []action{{kind: doClose}, {kind: doSnapshot}, {kind: doRestart}}
+	})
 	add("replicas retire with calls on the way", func(m *model) {
 		late(m)
 		loss(m)
@@ -143,13 +148,14 @@ func TestModel(t *testing.T) {
 	t.Parallel()
 	for _, m := range configurations() {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
 			most := exploreStates
 			if testing.Short() || raceEnabled {
 				most = exploreStatesShort
 			}
 			out := m.explore(most, 64)
 			t.Log(out.String())
-			if out.violation != nil {
+			if out.violation != nil || most == exploreStates && !out.complete {
 				t.Fail()
 			}
 		})
@@ -201,6 +207,9 @@ func flawed(f flaw) *model {
 		m.first = slices.Concat([]action{{doLaunch, 0, 2, 0}, {kind: doDeliver}, {kind: doAnswer}, {kind: doFlush}}, nextEpoch)
 	case flawRetireUnacked, flawRetireAcked:
 		m.retiring = true
+	case flawRetireAnywhere:
+		m.retiring, m.copies = true, true
+		m.first = []action{{kind: doClose}, {kind: doRestart}, {kind: doSnapshot}}
 	case flawCloseDirty:
 		m.retiring, m.timeouts, m.late = true, 1, 1
 	case flawDeclareEarly:
