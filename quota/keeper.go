@@ -147,14 +147,23 @@ type Record struct {
 	Settled int64 // without the events above their replica's base
 }
 
+// Build makes records of an epoch that has begun and waits for no declarations yet, where
+// there are none, and tells those that are there of a newer limit. Only who called Begin
+// may call it, and must not call Declare after an error: the epoch is never to be opened.
+func (k *Keeper) Build(ctx context.Context, epoch int64, records []Record) error {
+	_, errs := k.write(ctx, epoch, records, false)
+	return errors.Join(errs...)
+}
+
 // Put makes records of an epoch where there are none, and tells those that are there of a
 // newer limit. It answers for each whether it was made. A record that this epoch had
 // before, and that is missing again, must not be made again: what replicas lease of it is
 // not known any more. Redis has lost data then, and a new epoch must begin.
 //
-// Once the epoch is open, leases grow as soon as there is a record. If Redis lost all its
+// Leases grow as soon as there is a record and the epoch is open. If Redis lost all its
 // data just before, though, replicas may believe for a moment that the epoch still holds.
-// So records are made sealed then, and opened when the epoch was found to hold after that.
+// So records are made sealed, and opened when the epoch was found to hold after that, on
+// the server that has the record too.
 func (k *Keeper) Put(ctx context.Context, epoch int64, records []Record) ([]bool, error) {
 	made, errs := k.PutEach(ctx, epoch, records)
 	if err := errors.Join(errs...); err != nil {
@@ -163,56 +172,103 @@ func (k *Keeper) Put(ctx context.Context, epoch int64, records []Record) ([]bool
 	return made, nil
 }
 
-// PutEach is Put for records of which some may be out of reach: it answers, and says what
-// went wrong, for each of them.
+// PutEach is Put for records of which, in a Redis Cluster, some may be out of reach: it
+// answers, or says what went wrong, for each.
 func (k *Keeper) PutEach(ctx context.Context, epoch int64, records []Record) (made []bool, errs []error) {
 	made, errs = make([]bool, len(records)), make([]error, len(records))
 	if len(records) == 0 {
 		return made, errs
 	}
-	state, err := k.expect(ctx, epoch)
-	if err != nil {
+	if err := k.expect(ctx, epoch); err != nil {
 		return made, repeat(fmt.Errorf("put quota records: %w", err), errs)
 	}
-	sealed := 0
-	if state == stateOpen {
-		sealed = 1
-	}
-	var opening []int
-	for i, n := range k.each(ctx, k.put, records, errs, func(r *Record) []any {
-		limit, version := knownLimit(r.Account)
-		end := max(time.Now().UnixMilli(), periodEnd(r.Account)) + recordKept.Milliseconds()
-		return []any{epoch, limit, version, min(max(r.Settled, 0), maxTokens), end, sealed}
-	}) {
-		switch {
-		case errs[i] != nil:
-		case n < 0:
-			errs[i] = fmt.Errorf("put quota record of %s: %w: a newer epoch has begun", records[i].Customer, ErrUnavailable)
-		case n == 1:
-			made[i] = true
-			opening = append(opening, i)
+	made, errs = k.write(ctx, epoch, records, true)
+	var which []int
+	var opening []Record
+	for i := range records {
+		if made[i] {
+			which, opening = append(which, i), append(opening, records[i])
 		}
 	}
-	if sealed == 0 || len(opening) == 0 {
+	if len(opening) == 0 {
 		return made, errs
 	}
-	some, someErrs := make([]Record, len(opening)), make([]error, len(opening))
-	for n, i := range opening {
-		some[n] = records[i]
-	}
-	var answers []int
-	if _, err := k.expect(ctx, epoch); err != nil {
-		repeat(fmt.Errorf("open quota records: %w", err), someErrs)
-	} else {
-		answers = k.each(ctx, k.open, some, someErrs, func(*Record) []any { return []any{epoch} })
-	}
-	for n, i := range opening {
-		errs[i] = someErrs[n]
-		if errs[i] == nil && answers[n] != 1 {
+	held := k.holds(ctx, epoch, opening)
+	answers, failed := k.each(ctx, k.open, opening, held, func(*Record) []any { return []any{epoch} })
+	for n, i := range which {
+		if errs[i] = failed[n]; errs[i] == nil && answers[n] != 1 {
 			errs[i] = fmt.Errorf("open quota record of %s: %w: it is gone", records[i].Customer, ErrUnavailable)
 		}
+		made[i] = errs[i] == nil
 	}
 	return made, errs
+}
+
+// write makes records, sealed or not.
+func (k *Keeper) write(ctx context.Context, epoch int64, records []Record, sealed bool) (made []bool, errs []error) {
+	seal := 0
+	if sealed {
+		seal = 1
+	}
+	answers, errs := k.each(ctx, k.put, records, make([]error, len(records)), func(r *Record) []any {
+		limit, version := knownLimit(r.Account)
+		end := max(time.Now().UnixMilli(), periodEnd(r.Account)) + recordKept.Milliseconds()
+		return []any{epoch, limit, version, min(max(r.Settled, 0), maxTokens), end, seal}
+	})
+	made = make([]bool, len(records))
+	for i, n := range answers {
+		if errs[i] == nil && n < 0 {
+			errs[i] = fmt.Errorf("put quota record of %s: %w: a newer epoch has begun", records[i].Customer, ErrUnavailable)
+		}
+		made[i] = errs[i] == nil && n == 1
+	}
+	return made, errs
+}
+
+// holds answers for each record whether the epoch is still the one that holds, and the
+// server of the record has lost nothing since it began.
+func (k *Keeper) holds(ctx context.Context, epoch int64, records []Record) []error {
+	errs := make([]error, len(records))
+	e, err := k.Epoch(ctx)
+	if err == nil && e.Number != epoch {
+		err = notHeld(epoch)
+	}
+	if err != nil {
+		return repeat(fmt.Errorf("open quota records: %w", err), errs)
+	}
+	cluster, ok := k.client.(*redis.ClusterClient)
+	if !ok {
+		return errs
+	}
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	marks := k.readMarks(timed, &e)
+	for i, r := range records {
+		master, err := cluster.MasterForKey(timed, contract.QuotaKey(r.Customer, r.Period.ID))
+		if err != nil || marks[master] != markThere {
+			errs[i] = fmt.Errorf("open quota record of %s: %w: its Redis may have lost data", r.Customer, errors.Join(ErrUnavailable, err))
+		}
+	}
+	return errs
+}
+
+// expect fails if an epoch is not the one that holds.
+func (k *Keeper) expect(ctx context.Context, epoch int64) error {
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	have, err := k.client.HGet(timed, contract.QuotaEpochKey, "epoch").Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return unavailable("read epoch", ctx, err)
+	}
+	if have != strconv.FormatInt(epoch, 10) {
+		return notHeld(epoch)
+	}
+	return nil
+}
+
+// notHeld is the error for what was to be done in an epoch.
+func notHeld(epoch int64) error {
+	return fmt.Errorf("%w: the epoch is not %d any more", ErrUnavailable, epoch)
 }
 
 // repeat sets all of errs to err, and returns them.
@@ -223,39 +279,28 @@ func repeat(err error, errs []error) []error {
 	return errs
 }
 
-// expect returns the state of an epoch, and fails if it is not the one that holds.
-func (k *Keeper) expect(ctx context.Context, epoch int64) (state string, err error) {
+// each runs a script for the key of each record that has no error in before. It returns
+// the answers, and before with what has failed besides.
+func (k *Keeper) each(ctx context.Context, script *redis.Script, records []Record, before []error, args func(*Record) []any) ([]int, []error) {
 	timed, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	values, err := k.client.HMGet(timed, contract.QuotaEpochKey, "epoch", "state").Result()
-	if err != nil {
-		return "", unavailable("read epoch", ctx, err)
-	}
-	if values[0] != strconv.FormatInt(epoch, 10) {
-		return "", fmt.Errorf("%w: the epoch is not %d any more", ErrUnavailable, epoch)
-	}
-	state, _ = values[1].(string)
-	return state, nil
-}
-
-// each runs a script for the key of each record. It sets errs where that failed.
-func (k *Keeper) each(ctx context.Context, script *redis.Script, records []Record, errs []error, args func(*Record) []any) []int {
-	timed, cancel := context.WithTimeout(ctx, k.timeout)
-	defer cancel()
-	keys, lists := make([]string, len(records)), make([][]any, len(records))
+	var which []int
+	var keys []string
+	var lists [][]any
 	for i := range records {
-		r := &records[i]
-		keys[i], lists[i] = contract.QuotaKey(r.Customer, r.Period.ID), args(r)
+		if r := &records[i]; before[i] == nil {
+			which, keys, lists = append(which, i), append(keys, contract.QuotaKey(r.Customer, r.Period.ID)), append(lists, args(r))
+		}
 	}
 	answers := make([]int, len(records))
-	for i, call := range runAll(timed, k.client, script, keys, lists) {
-		n, err := call.Int()
-		if err != nil {
-			errs[i] = unavailable("write quota record of "+records[i].Customer, ctx, err)
+	for n, call := range runAll(timed, k.client, script, keys, lists) {
+		i := which[n]
+		var err error
+		if answers[i], err = call.Int(); err != nil {
+			before[i] = unavailable("write quota record of "+records[i].Customer, ctx, err)
 		}
-		answers[i] = n
 	}
-	return answers
+	return answers, before
 }
 
 // Declare ends the making of records: replicas may declare. bases are the registered

@@ -25,13 +25,16 @@ type Servers struct {
 	// Emptied are the addresses of those that have lost data without having been started:
 	// somebody has removed it, as FLUSHALL does.
 	Emptied []string
+	// Unmarked are the addresses of those of which that would not show: their slots have
+	// been moved since the epoch began.
+	Unmarked []string
 }
 
 // Servers looks at them.
 //
 // The masters of a Cluster lose their data one by one, and the epoch is written on one of
 // them only. So each has a mark of its own: a key in one of its slots, set when the epoch
-// began. A mark moves with its slot; a master that has none is given one.
+// began, and never later. A mark moves with its slot.
 func (k *Keeper) Servers(ctx context.Context, e *Epoch) (Servers, error) {
 	masters, err := k.masters(ctx)
 	if err != nil {
@@ -44,33 +47,32 @@ func (k *Keeper) Servers(ctx context.Context, e *Epoch) (Servers, error) {
 	for i, m := range masters {
 		asked.Go(func() { ids[i], _ = identify(timed, m) }) // who does not answer is away, why ever
 	}
-	var gone map[*redis.Client]bool
-	asked.Go(func() { gone = k.readMarks(timed, e) })
+	var marks map[*redis.Client]markState
+	asked.Go(func() { marks = k.readMarks(timed, e) })
 	asked.Wait()
 	if ctx.Err() != nil {
 		return Servers{}, fmt.Errorf("look at Redis servers: %w", ctx.Err())
 	}
 	var s Servers
-	var bare []*redis.Client
+	_, isCluster := k.client.(*redis.ClusterClient)
 	for i, m := range masters {
+		addr := m.Options().Addr
 		if ids[i] == "" {
-			s.Away = append(s.Away, m.Options().Addr)
+			s.Away = append(s.Away, addr)
 			continue
 		}
 		s.IDs = append(s.IDs, ids[i])
-		if emptied, marked := gone[m]; emptied {
-			s.Emptied = append(s.Emptied, m.Options().Addr)
-		} else if !marked && e.Nodes[ids[i]] && !e.Building() {
-			bare = append(bare, m)
+		switch mark, ok := marks[m]; {
+		case mark == markGone:
+			s.Emptied = append(s.Emptied, addr)
+		case isCluster && !ok: // elsewhere the epoch itself is the mark
+			s.Unmarked = append(s.Unmarked, addr)
 		}
 	}
-	slices.Sort(s.IDs)
-	slices.Sort(s.Away)
-	slices.Sort(s.Emptied)
-	if _, ok := k.client.(*redis.ClusterClient); !ok {
-		return s, nil // the epoch itself is the mark
+	for _, list := range [][]string{s.IDs, s.Away, s.Emptied, s.Unmarked} {
+		slices.Sort(list)
 	}
-	return s, k.addMarks(ctx, e, bare)
+	return s, nil
 }
 
 // AwayErr is an error that names the servers that are away; nil if there are none.
@@ -120,9 +122,17 @@ if tonumber(redis.call('GET', KEYS[1]) or 0) <= tonumber(ARGV[1]) then redis.cal
 return 1
 `
 
-// readMarks says, for each server that has marks of the epoch, whether any of them is gone. Of
-// one that does not answer nothing is known, and so none is.
-func (k *Keeper) readMarks(ctx context.Context, e *Epoch) map[*redis.Client]bool {
+// markState says what is known of the marks of one server.
+type markState int
+
+const (
+	markUnknown markState = iota // it does not answer
+	markThere                    // one is there, and none is gone
+	markGone
+)
+
+// readMarks reads the marks of the epoch, for each server that has any.
+func (k *Keeper) readMarks(ctx context.Context, e *Epoch) map[*redis.Client]markState {
 	cluster, ok := k.client.(*redis.ClusterClient)
 	if !ok {
 		return nil
@@ -135,70 +145,51 @@ func (k *Keeper) readMarks(ctx context.Context, e *Epoch) map[*redis.Client]bool
 		values[i] = c.Get(ctx, keys[i])
 		return values[i]
 	})
-	out := map[*redis.Client]bool{}
+	out := map[*redis.Client]markState{}
 	for i, v := range values {
 		master, err := cluster.MasterForKey(ctx, keys[i])
 		if err != nil {
 			continue
 		}
-		known := v.Err() == nil || errors.Is(v.Err(), redis.Nil)
-		out[master] = out[master] || known && v.Val() != strconv.FormatInt(e.Number, 10)
+		state := markUnknown
+		switch {
+		case v.Err() == nil && v.Val() == strconv.FormatInt(e.Number, 10):
+			state = markThere
+		case v.Err() == nil || errors.Is(v.Err(), redis.Nil):
+			state = markGone
+		}
+		out[master] = max(out[master], state)
 	}
 	return out
 }
 
-// maxMark bounds the search for a mark in one of a server's slots.
-const maxMark = 1 << 17
+// maxMark bounds the search for marks. Each slot has some of the numbers up to here.
+const maxMark = 1 << 18
 
-// marksOf returns the number of a mark for each of some masters, 0 for one where none is found.
-func (k *Keeper) marksOf(ctx context.Context, masters []*redis.Client) []int {
-	found := make([]int, len(masters))
+// newMarks returns the number of a mark for each master of a Cluster.
+func (k *Keeper) newMarks(ctx context.Context) ([]int, error) {
 	cluster, ok := k.client.(*redis.ClusterClient)
 	if !ok {
-		return found
-	}
-	left := len(masters)
-	for n := 1; n <= maxMark && left > 0; n++ {
-		master, err := cluster.MasterForKey(ctx, contract.QuotaMarkKey(n))
-		if err != nil {
-			break
-		}
-		if i := slices.Index(masters, master); i >= 0 && found[i] == 0 {
-			found[i] = n
-			left--
-		}
-	}
-	return found
-}
-
-// newMarks returns the numbers of marks for all masters of a Cluster.
-func (k *Keeper) newMarks(ctx context.Context) ([]int, error) {
-	if _, ok := k.client.(*redis.ClusterClient); !ok {
 		return nil, nil
 	}
 	masters, err := k.masters(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(k.marksOf(ctx, masters), func(n int) bool { return n == 0 }), nil
-}
-
-// addMarks gives masters marks that have none: slots were moved since the epoch began.
-func (k *Keeper) addMarks(ctx context.Context, e *Epoch, bare []*redis.Client) error {
-	for _, n := range k.marksOf(ctx, bare) {
-		if n == 0 || slices.Contains(e.Marks, n) {
-			continue
+	var marks []int
+	for n := 1; len(masters) > 0; n++ {
+		if n > maxMark {
+			return nil, fmt.Errorf("BUG: no mark falls to Redis at %s", masters[0].Options().Addr)
 		}
-		// In this order: a mark that the epoch knows of and that is not there means a loss.
-		if err := k.setMarks(ctx, e.Number, []int{n}); err != nil {
-			return unavailable("mark a Redis server", ctx, err)
+		master, err := cluster.MasterForKey(ctx, contract.QuotaMarkKey(n))
+		if err != nil {
+			return nil, err
 		}
-		if err := k.setEpoch(ctx, e.Number, markField+strconv.Itoa(n), e.Number); err != nil {
-			return err
+		if i := slices.Index(masters, master); i >= 0 {
+			masters, marks = slices.Delete(masters, i, i+1), append(marks, n)
 		}
-		e.Marks = append(e.Marks, n)
 	}
-	return nil
+	return marks, nil
 }
 
 func (k *Keeper) setMarks(ctx context.Context, epoch int64, marks []int) error {

@@ -32,8 +32,8 @@ func (m *model) check(s *state) error {
 	if bound > s.limit {
 		return fmt.Errorf("%d tokens are used, in flight or idle, the limit is %d", bound, s.limit)
 	}
-	if s.redis.epoch != s.epoch || s.stale {
-		return nil // nothing is read of it
+	if s.redis.epoch != s.epoch || s.stale || s.redis.number != s.epoch && s.opened != s.epoch || !m.reached(s) {
+		return nil // no lease grows by it
 	}
 	if s.redis.settled+leased-excess > s.limit && s.opened == s.epoch {
 		return fmt.Errorf("%d tokens are settled and %d leased, the limit is %d", s.redis.settled, leased, s.limit)
@@ -46,6 +46,16 @@ func (m *model) check(s *state) error {
 		}
 	}
 	return nil
+}
+
+// reached reports whether some replica may have a connection to Redis.
+func (m *model) reached(s *state) bool {
+	for i := range m.replicas {
+		if s.r[i].conn {
+			return true
+		}
+	}
+	return s.redis.node == s.start
 }
 
 // checkReplica compares a replica with the record of the newest epoch.
@@ -138,6 +148,11 @@ func (m *model) settleWith(s *state, do func(action) error) error {
 				return err
 			}
 		}
+		if s.redis.epoch != 0 && s.version > s.redis.version {
+			if err := do(action{kind: doSetLimit}); err != nil {
+				return err
+			}
+		}
 		if m.openable(s) {
 			if err := do(action{kind: doOpen}); err != nil {
 				return err
@@ -212,6 +227,9 @@ func (m *model) checkRest(s *state) error {
 			continue
 		}
 		used += r.sum(0, r.last)
+		if r.up && (!r.open || !r.usable() || r.epoch != s.epoch) {
+			return fmt.Errorf("at rest, r%d does not serve in epoch %d", i, s.epoch)
+		}
 		if r.rows != upTo(r.last) || r.redis.counted != upTo(r.last) || r.redis.lease > 0 {
 			return fmt.Errorf("at rest, r%d has %d events, Postgres %b, the record %b, and leases %d", i, r.last, r.rows, r.redis.counted, r.redis.lease)
 		}
@@ -219,6 +237,8 @@ func (m *model) checkRest(s *state) error {
 	switch {
 	case s.redis.phase != epochOpen || s.redis.epoch != s.epoch || s.stale || s.redis.node != s.start:
 		return fmt.Errorf("epoch %d does not open", s.epoch)
+	case s.redis.version != s.version:
+		return fmt.Errorf("the record has version %d of the limit, not %d", s.redis.version, s.version)
 	case s.redis.leased != 0:
 		return fmt.Errorf("at rest, %d tokens are leased", s.redis.leased)
 	case s.redis.settled != used:

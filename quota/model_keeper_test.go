@@ -10,10 +10,13 @@ import "math/bits"
 //     command was not answered, begins with a new number.
 //   - That a record is made is noted before. One that is noted for the epoch and missing was
 //     lost: a new epoch.
+//   - Who makes a record outside of the beginning of an epoch makes it sealed, and opens it when
+//     the epoch is found to hold after that.
 //   - A replica joins with its base of the epoch, not with what was acknowledged since.
 //   - Redis' servers are trusted that were there before the epoch began.
 //   - A replica retires when Postgres has all of its events, and the records as well, since it
 //     has settled all and returned all in this epoch.
+//   - An epoch whose member is lost before it has declared is followed by another one.
 //   - What a lost replica leases is given out again only when it cannot serve any more: the
 //     grace after it could last read that it is registered.
 
@@ -29,6 +32,11 @@ const (
 
 // sound reports whether the keeper sees no reason for a new epoch.
 func (m *model) sound(s *state) bool {
+	for i := range m.replicas {
+		if r := &s.r[i]; s.redis.phase == epochDeclaring && r.status == replicaLost && r.member && !r.redis.declared && m.flaw != flawOpenWithoutLost {
+			return false // it could still call in this epoch
+		}
+	}
 	return s.redis.number == s.epoch && s.redis.node == s.start && s.redis.phase >= epochDeclaring &&
 		(s.redis.epoch == s.epoch || s.made != s.epoch)
 }
@@ -100,7 +108,7 @@ func (m *model) keep(s *state) {
 		s.keeper.step = keeperPut
 		return
 	case keeperPut:
-		s.marked, s.made = s.epoch, s.epoch
+		s.mark()
 		if s.redis.number != s.epoch {
 			s.keeper = keeperState{}
 			return
@@ -120,10 +128,18 @@ func (m *model) keep(s *state) {
 	}
 }
 
+// mark notes that the record is part of the epoch's beginning, unless somebody else has
+// noted it for the epoch.
+func (s *state) mark() {
+	if s.marked < s.epoch {
+		s.marked, s.made = s.epoch, s.epoch
+	}
+}
+
 // delay lets the keeper's next command be late; the keeper does not wait.
 func (m *model) delay(s *state) {
 	if s.keeper.step == keeperPut {
-		s.marked, s.made = s.epoch, s.epoch
+		s.mark()
 	}
 	s.late = m.command(s)
 	s.keeper = keeperState{}
@@ -154,6 +170,7 @@ func (m *model) execute(s *state, c *lateKeeper) {
 		s.redis.phase = epochDeclaring
 		for i := range m.replicas {
 			r := &s.r[i]
+			r.member = r.status == replicaLive
 			switch r.status {
 			case replicaLive:
 				r.redis.member = r.lateBase
@@ -214,7 +231,7 @@ func (m *model) make(s *state, maker int8) {
 		m.note(s)
 		*k = makerState{step: makerExpect, epoch: s.epoch}
 	case makerExpect:
-		k.step, k.sealed = makerPut, s.redis.phase == epochOpen && m.flaw != flawNoSeal
+		k.step, k.sealed = makerPut, m.flaw != flawNoSeal && (m.flaw != flawSealWhenOpen || s.redis.phase == epochOpen)
 		if !holds {
 			*k = makerState{}
 		}
@@ -288,7 +305,7 @@ func (m *model) openable(s *state) bool {
 			return false
 		}
 	}
-	return true
+	return m.sound(s)
 }
 
 func (m *model) openEpoch(s *state) {

@@ -250,9 +250,13 @@ func (w *realWorld) putBack() error {
 
 // compare reports where the real code and s are not of one mind.
 func (w *realWorld) compare(s *state) error {
+	var used int8 // by all
+	for i := range w.m.replicas {
+		used += s.r[i].sum(0, s.r[i].last)
+	}
 	for i := range w.m.replicas {
 		if r := &s.r[i]; r.up {
-			if err := w.r[i].compare(r); err != nil {
+			if err := w.r[i].compare(r, int64(used)); err != nil {
 				return fmt.Errorf("r%d: %w", i, err)
 			}
 		} else if w.r[i].leases != nil {
@@ -307,10 +311,14 @@ func (w *realWorld) compare(s *state) error {
 	return nil
 }
 
-// compare reports where the real replica and r are not of one mind.
-func (real *realReplica) compare(r *replicaState) error {
+// compare reports where the real replica and r are not of one mind. All replicas used so
+// many tokens.
+func (real *realReplica) compare(r *replicaState, used int64) error {
 	l, a := real.leases, real.account()
 	defer a.mu.Unlock()
+	if a.settled+a.unsettled > used {
+		return fmt.Errorf("it would refuse what fits: it takes %d tokens for settled and %d more for used, of %d", a.settled, a.unsettled, used)
+	}
 	var pending, wantPending strings.Builder
 	for _, s := range a.pending {
 		fmt.Fprint(&pending, s.seq, ":", s.tokens, " ")

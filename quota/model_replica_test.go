@@ -174,6 +174,9 @@ func (m *model) answer(r *replicaState) error {
 	case c.status == syncMissing && r.declared == c.epoch:
 		r.open = false // until the epoch is known to hold
 		return nil
+	case c.status == syncStale:
+		r.calls = max(r.calls, c.mark) // which is the number of the newest, here
+		return nil
 	case c.status != syncOK:
 		return nil
 	}
@@ -207,7 +210,7 @@ func (r *replicaState) crash(slots int8) {
 	}
 	*r = replicaState{
 		calls: r.calls, late: r.late, last: r.last, forgotten: r.forgotten, used: r.used, open1: r.open1, open2: r.open2,
-		rows: r.rows, status: r.status, pgBase: r.pgBase, retired: r.retired, lateBase: r.lateBase, redis: r.redis, snap: r.snap,
+		rows: r.rows, status: r.status, pgBase: r.pgBase, member: r.member, retired: r.retired, lateBase: r.lateBase, redis: r.redis, snap: r.snap,
 	}
 }
 

@@ -413,9 +413,9 @@ func (w *realWorld) make(s *state, maker int8) error {
 	k := s.makers[maker]
 	switch k.step {
 	case makerExpect, makerExpectAgain:
-		state, err := w.keeper.expect(context.Background(), int64(k.epoch))
-		if holds := s.redis.number == k.epoch; holds != (err == nil) || holds && (state == stateOpen) != (s.redis.phase == epochOpen) {
-			return fmt.Errorf("the epoch is %q: %w", state, err)
+		err := w.keeper.expect(context.Background(), int64(k.epoch))
+		if holds := s.redis.number == k.epoch; holds != (err == nil) {
+			return fmt.Errorf("epoch %d is expected while %d holds: %w", k.epoch, s.redis.number, err)
 		}
 	case makerPut:
 		if s.based != k.epoch {

@@ -110,6 +110,7 @@ type replicaState struct {
 	rows    uint8 // in Postgres
 	status  int8  // in Postgres
 	pgBase  int8  // in Postgres, of its epoch
+	member  bool  // in Postgres: it may enter the epoch
 	retired bool  // its process ended in order
 
 	lateBase int8 // of the keeper's late command

@@ -25,9 +25,11 @@ const (
 	flawOpenEarly
 	flawRemake   // a lost record is made again in its epoch
 	flawNoteLate // that a record was made is noted after it was
-	flawNoSeal   // records of an open epoch are made as those of others
+	flawNoSeal   // records are made within an epoch as at its beginning
+	flawSealWhenOpen
 	flawPutTwice
 	flawFreeEarly
+	flawOpenWithoutLost // of which a call may come
 	flawRetireUnacked
 	flawRetireAcked
 	flawGuardAnyEpoch
@@ -44,8 +46,9 @@ func (f flaw) String() string {
 		"journal forgets whatever the epoch is", "the ledger's number is read after the epoch", "bases are read before the epoch begins",
 		"a half made epoch is resumed", "records contain events above the base",
 		"a base is the highest number", "an epoch is opened before all have declared",
-		"a lost record is made again", "a record is noted when it is made", "records are not sealed",
+		"a lost record is made again", "a record is noted when it is made", "records are not sealed", "records are sealed in open epochs only",
 		"making a record is repeated later", "a lost replica's lease is freed while it serves",
+		"an epoch is opened without a lost replica that has entered it",
 		"a replica retires before Postgres has its events", "a replica retires from an epoch that it has not entered",
 		"connections are checked for any epoch", "a replica declares while a call of its is under way",
 		"a replica retires while a call of its is under way",
@@ -174,7 +177,7 @@ func (m *model) initial() *state {
 		r := &s.r[i]
 		r.status = replicaLive
 		r.redis.lease, r.redis.mark = never, never
-		r.redis.declared = true
+		r.redis.declared, r.member = true, true
 		r.up, r.confirmed, r.open, r.conn = true, true, true, true
 		r.epoch, r.declared = 1, 0
 		if m.retiring {
@@ -340,6 +343,9 @@ func (m *model) step(s *state, r *replicaState, a action) error {
 		r.call.state = callAnswered
 		r.call.status, r.call.lease, r.call.mark, r.call.limit = int8(out.status), int8(out.lease), int8(out.mark), int8(out.version)
 		r.call.free = int8(out.limit - out.settled - out.others - out.lease)
+		if out.status == syncStale {
+			r.call.mark = int8(out.number)
+		}
 		return err
 	case doAnswer:
 		return m.answer(r)

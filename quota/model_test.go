@@ -2,29 +2,153 @@ package quota
 
 import "testing"
 
-func calls() *model {
+// model*_test.go hold a model of the protocol between replicas, Redis and the control
+// plane, with a real account's arithmetic and the scripts in Go:
+//
+//	model_state_test.go     what there is
+//	model_steps_test.go     what may happen, and when
+//	model_replica_test.go   … at a replica
+//	model_keeper_test.go    … at the control plane, and to Redis; the rules for its author
+//	model_scripts_test.go   … in a script; model_lua_test.go compares with Redis
+//	model_check_test.go     what must never be, and how all comes to rest
+//	model_explore_test.go   visits all states
+//	model_schedule_test.go  the real code does what the model does; model_replay_test.go
+
+// exploreStates is how many states of each configuration are visited, in -short and
+// otherwise. Most have fewer.
+const (
+	exploreStatesShort = 20_000
+	exploreStates      = 900_000
+)
+
+// one is a configuration in which everything is as small as can be: one request of one
+// token, of which one replica has to have all that there is; one call each on the way.
+func one() *model {
 	return &model{
-		name: "calls", replicas: 2, limits: []int8{3}, events: 1, sizes: []int8{2}, used: [3][]int8{1: {0, 1}, 2: {1}},
-		spares: []int8{0}, late: 1, timeouts: 1, crashes: 1, epochs: 1,
+		replicas: 2, limits: []int8{1}, events: 1, sizes: []int8{1}, used: [3][]int8{1: {1}, 2: {1}}, spares: []int8{0}, epochs: 1,
 	}
 }
 
-func epochs() *model {
-	return &model{
-		name: "epochs", replicas: 2, limits: []int8{3}, events: 1, sizes: []int8{2}, used: [3][]int8{2: {1}},
-		spares: []int8{0}, late: 0, timeouts: 0, crashes: 0, epochs: 2, losses: 1, forgets: false,
+// configurations are what is explored: each is large in one direction.
+func configurations() []*model {
+	var all []*model
+	add := func(name string, change func(*model)) {
+		m := one()
+		change(m)
+		m.name = name
+		all = append(all, m)
 	}
+	late := func(m *model) { m.timeouts, m.late = 1, 1 }
+	loss := func(m *model) { m.epochs, m.losses, m.forgets = 2, 1, true }
+
+	// One epoch.
+	add("requests of different sizes", func(m *model) {
+		late(m)
+		m.limits, m.sizes, m.used[1], m.crashes = []int8{3}, []int8{1, 2}, []int8{0, 1}, 1
+	})
+	add("several requests and late calls", func(m *model) {
+		m.limits, m.events, m.sizes, m.timeouts, m.late, m.crashes, m.spares = []int8{3}, 3, []int8{2}, 2, 2, 1, []int8{0, 1}
+	})
+	add("three replicas", func(m *model) {
+		late(m)
+		m.replicas, m.limits, m.crashes = 3, []int8{2}, 1
+	})
+	add("a limit is lowered", func(m *model) {
+		late(m)
+		m.limits, m.sizes, m.crashes, m.grants = []int8{3, 1}, []int8{2}, 1, true
+	})
+	add("a limit is lowered and raised", func(m *model) {
+		m.limits, m.sizes, m.grants, m.spares = []int8{3, 1, 4}, []int8{2}, true, []int8{0, 1}
+	})
+
+	// Redis loses its data.
+	add("loss, crash and late calls", func(m *model) {
+		late(m)
+		loss(m)
+		m.crashes = 1
+	})
+	add("loss and larger requests", func(m *model) {
+		loss(m)
+		m.limits, m.sizes = []int8{3}, []int8{2}
+	})
+	add("loss and several requests", func(m *model) {
+		loss(m)
+		m.limits, m.events = []int8{2}, 2
+	})
+	add("loss with three replicas", func(m *model) {
+		loss(m)
+		m.replicas, m.forgets = 3, false
+	})
+	add("loss while what was heard is not acted on", func(m *model) {
+		loss(m)
+		m.lazy, m.slow = true, true
+	})
+	add("loss while a limit is lowered", func(m *model) {
+		loss(m)
+		m.limits, m.forgets = []int8{2, 1}, false
+	})
+	add("two losses", func(m *model) {
+		loss(m)
+		m.epochs, m.losses = 3, 2
+	})
+	add("old data", func(m *model) {
+		loss(m)
+		m.copies = true
+	})
+	add("loss of a record alone", func(m *model) {
+		loss(m)
+		m.epochs, m.losses, m.drop, m.forgets = 3, 2, true, false
+	})
+
+	// The control plane.
+	add("epochs without a reason", func(m *model) { m.epochs, m.spurious, m.forgets = 3, true, true })
+	add("a keeper dies, its commands are late", func(m *model) {
+		loss(m)
+		m.epochs, m.keeperCrashes, m.lateKeeper, m.forgets = 3, 1, true, false
+	})
+	add("records are made late", func(m *model) {
+		loss(m)
+		m.missing, m.noteLate, m.forgets = true, true, false
+	})
+	add("a replica is lost", func(m *model) {
+		loss(m)
+		m.losable, m.forgets = true, false
+	})
+	add("replicas retire and come back, with a loss", func(m *model) {
+		loss(m)
+		m.retiring, m.forgets, m.crashes = true, false, 1
+	})
+	add("replicas retire with calls on the way", func(m *model) {
+		late(m)
+		loss(m)
+		m.retiring, m.forgets = true, false
+	})
+	return all
 }
 
-// flawBound is more states than have to be visited to find any flaw.
-const flawBound = 500_000
+// In every state that can be reached, whatever happens in whatever order, nobody uses more
+// than the limit, no event is lost or counted twice, and everything can come to rest.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	for _, m := range configurations() {
+		t.Run(m.name, func(t *testing.T) {
+			most := exploreStates
+			if testing.Short() {
+				most = exploreStatesShort
+			}
+			out := m.explore(most, 64)
+			t.Log(out.String())
+			if out.violation != nil {
+				t.Fail()
+			}
+		})
+	}
+}
 
 // flawed is a small configuration in which a flaw does harm.
 func flawed(f flaw) *model {
-	// Calls alone; one epoch.
-	m := &model{
-		replicas: 2, limits: []int8{3}, events: 1, sizes: []int8{2}, used: [3][]int8{1: {0, 1}, 2: {1}}, spares: []int8{0}, epochs: 1,
-	}
+	m := one()
+	m.limits, m.sizes, m.used[1] = []int8{3}, []int8{2}, []int8{0, 1}
 	switch f {
 	case flawNoMark:
 		m.timeouts = 1
@@ -36,7 +160,6 @@ func flawed(f flaw) *model {
 	default:
 		m.epochs, m.losses = 2, 1
 	}
-	// An epoch follows.
 	switch f {
 	case flawNoGuard, flawGuardAnyEpoch:
 		m.copies = true
@@ -54,22 +177,29 @@ func flawed(f flaw) *model {
 		m.drop, m.missing, m.keeperCrashes = true, true, 1
 	case flawNoSeal:
 		m.missing, m.noteLate = true, true
+	case flawSealWhenOpen:
+		m.missing, m.sizes, m.limits, m.used = true, []int8{1}, []int8{1}, [3][]int8{} // nothing is ever used
 	case flawPutTwice:
 		m.spurious = true
-	case flawFreeEarly:
+	case flawFreeEarly, flawOpenWithoutLost:
 		m.losable = true
 	case flawRetireUnacked, flawRetireAcked:
 		m.retiring = true
 	case flawCloseDirty:
 		m.retiring, m.timeouts, m.late = true, 1, 1
 	case flawDeclareEarly:
-		m.timeouts, m.late, m.losses, m.spurious, m.used = 1, 1, 0, true, [3][]int8{} // nothing is ever used
+		m.timeouts, m.late, m.losses, m.spurious, m.used = 1, 1, 0, true, [3][]int8{}
 	}
 	m.flaw = f
 	return m
 }
 
+// flawBound is more states than have to be visited to find any flaw.
+const flawBound = 500_000
+
+// The model can fail: it finds each flaw, and nothing where there is none.
 func TestModelFindsFlaws(t *testing.T) {
+	t.Parallel()
 	for f := flawNone + 1; f < flaws; f++ {
 		t.Run(f.String(), func(t *testing.T) {
 			m := flawed(f)

@@ -239,6 +239,9 @@ func (k *Keeper) look(ctx context.Context, l *store.Leader) (open bool, err erro
 			return false, err
 		}
 	}
+	if reason == "" {
+		reason = r.entered()
+	}
 	away := servers.AwayErr()
 	if away != nil {
 		k.setNote(away.Error())
@@ -281,6 +284,9 @@ func unfit(known control.QuotaEpoch, have quota.Epoch, servers quota.Servers) st
 		if !have.Nodes[id] {
 			return "a Redis was started, or has taken over, since the last one began"
 		}
+	}
+	if len(servers.Unmarked) > 0 {
+		return "slots of Redis at " + list(servers.Unmarked) + " were moved"
 	}
 	return ""
 }
@@ -373,7 +379,7 @@ func (k *Keeper) putPage(ctx context.Context, epoch int64, page []control.QuotaR
 		return err
 	}
 	faultpoint.At("epoch.record.before")
-	if _, err := k.quota.Put(ctx, epoch, quotaRecords(page)); err != nil {
+	if err := k.quota.Build(ctx, epoch, quotaRecords(page)); err != nil {
 		return err
 	}
 	faultpoint.At("epoch.record.after")

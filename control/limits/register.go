@@ -333,4 +333,20 @@ func (r *register) open(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
+// entered returns a reason to begin another epoch while this one is not open: a replica
+// that was declared lost may have entered it. No record of it knows the replica, so none
+// would refuse what it still calls for, should it live in spite of all. In the next
+// epoch it has no part.
+func (r *register) entered() string {
+	if r.epoch.IsOpen() {
+		return ""
+	}
+	for _, m := range r.members {
+		if m.Lost && m.InEpoch && !r.epoch.Declared[m.ID] {
+			return "replica " + m.ID + " was declared lost before it had declared what it leases"
+		}
+	}
+	return ""
+}
+
 func (r *register) retired(id string) bool { return r.beats[id].Retired }

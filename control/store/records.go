@@ -46,7 +46,7 @@ func (s *Store) MarkRecords(ctx context.Context, epoch int64, keys []control.Quo
 		SELECT DISTINCT customer_id, period_id, $3::bigint, $4::boolean FROM unnest($1::text[], $2::text[]) AS k (customer_id, period_id)
 		ORDER BY customer_id, period_id
 		ON CONFLICT (customer_id, period_id) DO UPDATE SET epoch = excluded.epoch, made = excluded.made, made_at = now()
-			WHERE r.epoch < excluded.epoch
+			WHERE r.epoch < excluded.epoch OR r.epoch = excluded.epoch AND excluded.made AND NOT r.made
 		RETURNING customer_id, period_id`, customers, periods, epoch, made)
 	fresh, err := collectKeys(rows)
 	return fresh, explain("note records of the quota", err)

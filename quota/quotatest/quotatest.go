@@ -244,7 +244,7 @@ func (p *Plane) look(ctx context.Context) error {
 		return err
 	}
 	trusted := !slices.ContainsFunc(servers.IDs, func(id string) bool { return !e.Nodes[id] })
-	fit := e.Number == p.epoch && p.epoch != 0 && trusted && len(servers.Emptied) == 0 && !e.Building()
+	fit := e.Number == p.epoch && p.epoch != 0 && trusted && len(servers.Emptied)+len(servers.Unmarked) == 0 && !e.Building()
 	if !fit && len(servers.Away) > 0 {
 		return servers.AwayErr() // not all records could be made
 	}

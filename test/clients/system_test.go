@@ -76,7 +76,7 @@ func newSystem(t *testing.T) *system {
 		g.RequestsPerSecond, g.Burst, g.Concurrent = 1000, 1000, 1000
 	})
 	s.changeGrant(s.slow, func(g *contract.Grant) { g.RequestsPerSecond, g.Burst = 1.5, 1 })
-	s.changeGrant(s.suspended, func(g *contract.Grant) { g.Status = contract.StatusSuspended })
+	s.Ctl(nil, "customer", "suspend", s.suspended.Customer)
 	s.Ctl(nil, "quota", "set", "--customer", s.exhausted.Customer, "--limit", "0")
 	s.Ctl(nil, "token", "revoke", s.revoked.ID)
 	return s
