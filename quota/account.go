@@ -142,11 +142,15 @@ func (a *account) exceeds(tokens int64) bool {
 	if tokens > maxTokens {
 		return true
 	}
-	limit := a.limit
-	if !a.current() {
-		limit = a.grantLimit
+	return a.answeredAt != 0 && tokens > max(a.newest()-a.settled-a.unsettled, 0)
+}
+
+// newest is the newest limit that is known.
+func (a *account) newest() int64 {
+	if a.current() {
+		return a.limit
 	}
-	return a.answeredAt != 0 && tokens > max(limit-a.settled-a.unsettled, 0)
+	return a.grantLimit
 }
 
 // build makes the next call. With open false it asks for nothing more than there is. With
@@ -245,7 +249,7 @@ func (a *account) impatient() bool {
 
 // answer says what is known, with the given verdict.
 func (a *account) answer(v Verdict, tokens int64) Answer {
-	out := Answer{Verdict: v, Limit: a.limit, Settled: a.settled + a.unsettled, Held: a.held}
+	out := Answer{Verdict: v, Limit: a.newest(), Settled: a.settled + a.unsettled, Held: a.held}
 	if v == Granted {
 		out.Hold = Hold{Customer: a.key.customer, PeriodID: a.key.period, Tokens: tokens}
 	}

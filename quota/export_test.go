@@ -79,3 +79,9 @@ func Take(l *Leases, h Hold, used int64) {
 	l.take(&e)
 	l.at.Store(e.Seq)
 }
+
+// Waiting returns how many reservations wait for an answer of Redis.
+func Waiting(l *Leases) (n int) {
+	l.each(func(a *account) { n += len(a.waiting) })
+	return n
+}

@@ -223,6 +223,10 @@ func (l *Leases) Forgettable(ctx context.Context) (int64, error) {
 	return l.settledUpTo(), nil
 }
 
+// Epoch returns the number of the epoch in which this replica leases; 0 before the first.
+// When it changes, Redis may have lost what it had.
+func (l *Leases) Epoch() int64 { return max(l.epoch.Load(), 0) }
+
 // Stats is the state of a replica's leases, for metrics.
 type Stats struct {
 	Epoch     int64

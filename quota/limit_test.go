@@ -57,6 +57,57 @@ func TestLimitChanges(t *testing.T) {
 	p.wantUsage(t, acct, 500, 500, 0)
 }
 
+// A grant lowers the limit while a call is under way that knows of a higher one. Who is
+// told that this exceeds it is told by which limit.
+func TestLimitLoweredDuringACall(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 1000)
+	p.add(t, acct)
+	o := quick()
+	o.Timeout = patience
+	r := start(t, server, newDisk("a"), o)
+	r.Release(r.mustReserve(t, acct, 10))
+	until(t, "nothing is idle", func() error {
+		if s := r.Stats(); s.Leased > 0 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	waiting := func(n int) {
+		until(t, "reservations wait", func() error {
+			if got := quota.Waiting(r.Leases); got != n {
+				return fmt.Errorf("%d", got)
+			}
+			return nil
+		})
+	}
+	for range 10 { // who comes first after the answer is chance
+		lowered := acct
+		lowered.Limit, lowered.LimitVersion = acct.Limit-10, acct.LimitVersion+1
+		server.Pause()
+		answers := make(chan quota.Answer, 2)
+		ask := func(a quota.Account) {
+			out, err := r.Reserve(context.Background(), a, lowered.Limit+5)
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- out
+		}
+		go ask(acct)
+		waiting(1)
+		go ask(lowered)
+		waiting(2)
+		server.Resume()
+		for range 2 {
+			if out := <-answers; out.Verdict != quota.Exceeds || out.Limit != lowered.Limit || out.Left() != lowered.Limit {
+				t.Errorf("%+v, of which %d are left", out, out.Left())
+			}
+		}
+		acct = lowered
+	}
+}
+
 // Versions beyond what Lua's numbers tell apart.
 func TestLimitVersions(t *testing.T) {
 	t.Parallel()

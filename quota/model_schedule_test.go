@@ -77,7 +77,7 @@ func TestCodeWithstandsSchedulesOfFlaws(t *testing.T) {
 
 func newPair(t *testing.T, m *model, g *gate, client, plain *redis.Client) *pair {
 	t.Helper()
-	return &pair{m: m, s: m.initial(), w: newRealWorld(t, m, g, client, plain)}
+	return &pair{m: m, s: m.beginning(), w: newRealWorld(t, m, g, client, plain)}
 }
 
 // schedulable is a configuration without anything that the real code cannot be made to do
@@ -340,7 +340,7 @@ func (w *realWorld) doOthers(before, after *state, a action) error {
 	switch a.kind {
 	case doKeep:
 		return w.keep(before, &lateKeeper{
-			step: before.keeper.step, epoch: before.epoch, node: before.keeper.node, version: before.version, settled: w.m.sumOfBases(before),
+			step: before.keeper.step, epoch: before.epoch, nodes: before.keeper.nodes, version: before.version, settled: w.m.sumOfBases(before),
 		}, func(r *replicaState) int8 { return r.pgBase })
 	case doLateKeeper:
 		return w.keep(before, &before.late, func(r *replicaState) int8 { return r.lateBase })
@@ -360,21 +360,35 @@ func (w *realWorld) doOthers(before, after *state, a action) error {
 		return w.plain.FlushAll(ctx).Err()
 	case doDropRecord:
 		return w.plain.Del(ctx, w.keys()...).Err()
+	case doDropEpoch:
+		return w.plain.Del(ctx, contract.QuotaEpochKey, contract.QuotaBeatsKey).Err()
 	case doSnapshot:
 		return w.copyRedis()
 	case doRestartRedis:
+		return w.restartRedis(a.a>>1, a.a&1 != 0)
+	}
+	return nil
+}
+
+// restartRedis does what ending the process of a server would do, and what was copied.
+func (w *realWorld) restartRedis(which int8, old bool) error {
+	var keys []string
+	if which != startEpoch {
+		keys = w.keys()
 		for i := range w.m.replicas {
 			if r := w.r[i]; r.flight != nil {
 				r.leases.land(r.flight, nil, errors.New("connection lost"))
 				r.flight = nil
 			}
 		}
-		if err := w.plain.FlushAll(ctx).Err(); err != nil || a.a == 0 {
-			return err
-		}
-		return w.putBack()
 	}
-	return nil
+	if which != startRecord {
+		keys = append(keys, contract.QuotaEpochKey, contract.QuotaBeatsKey)
+	}
+	if err := w.plain.Del(context.Background(), keys...).Err(); err != nil || !old {
+		return err
+	}
+	return w.putBack(keys)
 }
 
 // keep does a step of the keeper.
@@ -382,7 +396,7 @@ func (w *realWorld) keep(s *state, c *lateKeeper, base func(*replicaState) int8)
 	ctx := context.Background()
 	switch c.step {
 	case keeperBegin:
-		return w.keeper.Begin(ctx, int64(c.epoch), []string{fmt.Sprint(c.node)})
+		return w.keeper.Begin(ctx, int64(c.epoch), []string{fmt.Sprint(c.nodes.record), fmt.Sprint(c.nodes.epoch)})
 	case keeperPut:
 		if s.redis.number != c.epoch && c != &s.late {
 			return nil // Put looks first

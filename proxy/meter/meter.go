@@ -4,9 +4,9 @@
 // forgets them. (That the limit is charged is the work of quota.Leases, which reads the
 // journal by itself.)
 //
-// Everything here may be repeated: an event counts once per number. So after a crash, and
-// whenever acknowledgements stay away (Redis lost the stream, a batch fell between two
-// workers), all that is not acknowledged is sent anew.
+// Everything here may be repeated: an event counts once per number. So after a crash, when
+// Redis has lost its data, and whenever acknowledgements stay away (a batch fell between
+// two workers), all that is not acknowledged is sent anew.
 package meter
 
 import (
@@ -54,6 +54,8 @@ type Limit interface {
 	// Forgettable returns the number up to which the journal may forget events that were
 	// acknowledged before the call.
 	Forgettable(ctx context.Context) (int64, error)
+	// Epoch changes when Redis may have lost what it had.
+	Epoch() int64
 }
 
 // Meter is safe for concurrent use. Create it with New, end it with Close.
@@ -68,6 +70,7 @@ type Meter struct {
 	moved   chan struct{} // closed, and replaced, when sent grows
 	acked   int64         // number up to which Postgres has them all
 	ackedAt time.Time     // when that last grew, or when the events above it were sent
+	epoch   int64         // in which they were sent
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -230,6 +233,7 @@ func (m *Meter) followAcks(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		m.followEpoch()
 		if m.log.Forgotten() == m.log.Last() {
 			continue
 		}
@@ -287,10 +291,29 @@ func (m *Meter) forget(ctx context.Context) error {
 	return nil
 }
 
+// followEpoch goes back to the last acknowledged event when Redis may have lost what was
+// sent.
+func (m *Meter) followEpoch() {
+	epoch := m.limit.Epoch()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if epoch != 0 && epoch != m.epoch {
+		m.epoch = epoch
+		m.resend()
+	}
+}
+
 // resendLate goes back to the last acknowledged event when nothing was acknowledged for
 // long although something was sent. m.mu is held.
 func (m *Meter) resendLate() {
-	if m.sent <= m.acked || time.Since(m.ackedAt) < m.opts.Resend {
+	if time.Since(m.ackedAt) >= m.opts.Resend {
+		m.resend()
+	}
+}
+
+// resend goes back to the last acknowledged event. m.mu is held.
+func (m *Meter) resend() {
+	if m.sent <= m.acked {
 		return
 	}
 	m.opts.Logger.Info("sending unacknowledged usage events again", "from", m.acked+1, "to", m.sent)

@@ -33,8 +33,15 @@ type limit struct {
 	mu      sync.Mutex
 	settled int64
 	err     error
+	epoch   int64
 	asked   int
 	onAsk   func()
+}
+
+func (l *limit) Epoch() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch
 }
 
 func (l *limit) Forgettable(context.Context) (int64, error) {
@@ -394,6 +401,42 @@ func TestAcknowledgementsAreReadFirst(t *testing.T) {
 	eventually(t, "the later acknowledgement is known", func() bool { return m.Unacknowledged() == 1 })
 	if m.journal.Forgotten() != 4 {
 		t.Errorf("forgotten up to %d", m.journal.Forgotten())
+	}
+}
+
+// Redis loses its data, and a new epoch begins: what was not acknowledged comes again at
+// once, and with each epoch once.
+func TestANewEpochSendsAgain(t *testing.T) {
+	t.Parallel()
+	srv := testenv.Redis(t)
+	rdb := srv.Client()
+	m := newMeter(t, rdb, meter.Options{AckEvery: 5 * time.Millisecond, Resend: time.Hour})
+	m.limit.mu.Lock()
+	m.limit.epoch = 1
+	m.limit.mu.Unlock()
+	for i := range 10 {
+		m.Record(i + 1)
+	}
+	flush(t, m)
+	acknowledge(t, rdb, m, 4)
+	eventually(t, "four are forgotten", func() bool { return m.journal.Forgotten() == 4 })
+	for epoch := int64(2); epoch < 4; epoch++ {
+		srv.FlushAll()
+		m.limit.mu.Lock()
+		m.limit.epoch = epoch
+		m.limit.mu.Unlock()
+		eventually(t, "the other six are there again", func() bool {
+			seen := 0
+			for _, b := range batches(t, rdb) {
+				for _, e := range b {
+					if e.Seq <= 4 {
+						t.Errorf("event %d is sent again", e.Seq)
+					}
+					seen++
+				}
+			}
+			return seen == 6
+		})
 	}
 }
 

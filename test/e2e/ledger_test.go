@@ -205,7 +205,8 @@ func compareTotals(t *testing.T, s *stack.Stack, tokens []stack.Token, rows []ro
 	}
 }
 
-// counters adds up what Redis knows of a customer, over its periods.
+// counters adds up what Redis knows of a customer, over its periods: what is settled, and
+// what replicas hold beside it.
 func counters(t *testing.T, s *stack.Stack, customer string) (settled, held int64) {
 	t.Helper()
 	ctx, rdb := context.Background(), s.Redis.UniversalClient()
@@ -214,7 +215,7 @@ func counters(t *testing.T, s *stack.Stack, customer string) (settled, held int6
 		if err != nil {
 			t.Fatal(err)
 		}
-		for field, sum := range map[string]*int64{"settled": &settled, "held": &held} {
+		for field, sum := range map[string]*int64{"settled": &settled, "leased": &held} {
 			n, _ := strconv.ParseInt(h[field], 10, 64) // absent is 0
 			*sum += n
 		}
