@@ -228,7 +228,7 @@ func (w *realWorld) do(before, after *state, a action) error {
 		w.launch(r, a, after.r[a.r].call.state == callNone)
 	case doDeliver:
 		var err error
-		r.answer, err = l.sync.Run(ctx, w.plain, r.flight.keys(), r.args...).Slice()
+		r.answer, err = l.sync.Run(ctx, w.plain, []string{r.flight.record}, r.args...).Slice()
 		return err
 	case doAnswer:
 		l.land(r.flight, r.answer, nil)
