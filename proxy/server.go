@@ -167,12 +167,15 @@ const pooledBodyBytes = 64 << 10
 
 // Listen opens the public listener.
 func (s *Server) Listen() error {
-	ln, err := listen(s.cfg.Listen, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.trusted)
+	ln, err := listen(s.cfg.Listen, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.trusted, s.log)
 	if err != nil {
 		return err
 	}
 	ln.uploads = &s.uploads
 	s.ln = ln
+	if may, need := fileLimit(), filesNeeded(&s.cfg); may < need {
+		s.log.Warn("the system allows fewer open files than limits.connections may need: raise RLIMIT_NOFILE", "allowed", may, "needed", need)
+	}
 	return nil
 }
 
