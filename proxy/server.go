@@ -39,6 +39,8 @@ type Grants interface {
 	Lookup(ctx context.Context, d contract.Digest) (*contract.Grant, error)
 	// Cached answers from memory alone; ok is false where Lookup would ask Redis.
 	Cached(d contract.Digest) (g *contract.Grant, ok bool)
+	// Known tells a token that exists, or did, from a guess; from memory alone.
+	Known(d contract.Digest) bool
 	// OnChange registers what is called, in the feed's order, for each new version of a grant.
 	OnChange(func(d contract.Digest, g *contract.Grant))
 	// OnReload registers what is called when changes may have been missed.

@@ -291,6 +291,27 @@ func TestLookUpsOfStrangersAreBounded(t *testing.T) {
 	r.served(faces[0], known) // who is known does not wait for strangers
 }
 
+// Strangers cost no customer an upload whose grant has just changed.
+func TestStrangersHinderNoKnownToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stranger, _ := w.token(nil) // whose grant the feed does not announce any more
+	r := w.replica()
+	known, g := w.token(nil)
+	r.served(faces[0], known)
+	r.RefuseStrangers()
+	g.Version, g.LimitVersion, g.MonthlyLimit = 2, 2, 2*g.MonthlyLimit
+	w.put(known, g)
+	eventually(t, "the change has come", func() bool { _, ok := r.cache.Cached(w.hasher.Digest([]byte(known))); return !ok })
+	for _, f := range faces {
+		large := chat(false, strings.Repeat("x", 100_000))
+		refusal{status: 503, typ: "overloaded_error", retry: "2"}.check(t, f, r.post(f, stranger, large))
+		if a := r.post(f, known, large); a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", f.name, a.status, a.body)
+		}
+	}
+}
+
 // An open stream has no use for the body that asked for it, which no budget counts any more.
 func TestStreamsDoNotKeepBodies(t *testing.T) {
 	const streams, size = 16, 4 << 20
