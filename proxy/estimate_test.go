@@ -2,12 +2,14 @@ package proxy_test
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/proxy"
 )
 
 // exactPrompt is the bound of the prompt that a proxy learns near the limit: on the OpenAI
@@ -105,5 +107,26 @@ func TestLongPromptsFitByTheirTokens(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An estimate that we stop waiting for says nothing about the upstream's completions.
+func TestStalledEstimateLeavesTheBreakerClosed(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	hung := make(chan struct{})
+	o.next(func(c net.Conn) {
+		_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"))
+		_, _ = c.Read(make([]byte, 1)) // until the proxy hangs up
+		close(hung)
+	})
+	w := newWorld(t)
+	r := w.replica(patientUpstream, o.upstreams, func(c *proxy.Config) { c.Upstreams[0].BreakerFailures = 1 })
+	tok, _ := w.token(func(g *contract.Grant) { g.MonthlyLimit = 150 })
+	a := r.post(faces[0], tok, chat(false, strings.Repeat("hello ", 10)))
+	refusal{status: 429, typ: "monthly_limit_exceeded", retry: a.header.Get("Retry-After"), noRetry: true}.check(t, faces[0], a)
+	<-hung
+	if n := r.metric(`token_proxy_upstream_breaker_open{upstream="kimi"}`); n != "0" {
+		t.Errorf("the breaker's gauge is %s", n)
 	}
 }

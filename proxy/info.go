@@ -226,8 +226,9 @@ func (s *Server) estimate(c *call, ask func(model string) []byte, cancel *upstre
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp, maxErrorBody))
 	resp.Close(true)
-	// What an estimate is refused for says little about completions: only an outage counts.
-	t.Release(upstream.Result{Failed: err != nil || status >= 500})
+	// What an estimate is refused for says little about completions: only an outage counts,
+	// and not that we did not wait for the end.
+	t.Release(upstream.Result{Failed: cancel.Cause() == nil && (err != nil || status >= 500)})
 	switch {
 	case status < 200 || status > 299:
 		return 0, &estimateRefused{upstream: cfg.Name, key: key, status: status, body: answer, retryAfter: retryAfter}
