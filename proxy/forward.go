@@ -257,6 +257,10 @@ func classify(status int, e kimi.ErrorFields, parsed bool, retryAfter time.Durat
 			return refuseUpstreamFunds, upstream.Result{Cooldown: longCooldown, KeyRefused: true}
 		}
 		return refuseUpstreamKey, upstream.Result{KeyRefused: true}
+	case status == 429 && retryAfter == 0 && bytes.Contains([]byte(e.Message), []byte("overloaded")):
+		// Kimi Code says the same to clients whose User-Agent it does not like, always
+		// without a time to wait, and that must not take the key from everybody else.
+		return refuseNone, upstream.Result{}
 	case status == 429:
 		return refuseNone, upstream.Result{Cooldown: max(retryAfter, shortCooldown)}
 	case status == 504 || status == 408:
