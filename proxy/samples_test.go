@@ -306,3 +306,22 @@ func TestLoweredCapsAreSpliced(t *testing.T) {
 		})
 	}
 }
+
+// What goes upstream is the client's bytes themselves: a copy of a large body would be
+// memory that no budget counts.
+func TestBodiesAreNotCopied(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica()
+	for i, f := range []kimi.Face{kimi.OpenAI, kimi.Anthropic} {
+		body := []byte(strings.Replace(chat(true, strings.Repeat("hello ", 1000)+"end"), model, "alias/k2p5", 1))
+		pieces, err := r.Sent(f, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(body[bytes.Index(body, []byte("end")):], "END")
+		if got, want := string(bytes.Join(pieces, nil)), strings.Replace(string(body), "alias/k2p5", model, 1); got != want {
+			t.Errorf("%s: sent %.100s…, want %.100s…", faces[i].name, got, want)
+		}
+	}
+}

@@ -366,6 +366,12 @@ func decodeTree(t testing.TB, body []byte) map[string]any {
 	return tree
 }
 
+// applied returns the edited body in one piece.
+func applied(r *kimi.Request, body []byte, e kimi.Edits) []byte {
+	segs, _ := r.Apply(nil, nil, body, e)
+	return bytes.Join(segs, nil)
+}
+
 // checkApply compares Apply with the same edits made on the decoded tree.
 func checkApply(t testing.TB, body []byte, face kimi.Face, e kimi.Edits) {
 	t.Helper()
@@ -373,15 +379,11 @@ func checkApply(t testing.TB, body []byte, face kimi.Face, e kimi.Edits) {
 	if err != nil {
 		t.Fatalf("%v in %q", err, body)
 	}
-	got := r.Apply([]byte("kept"), body, e)
-	if !bytes.HasPrefix(got, []byte("kept")) {
-		t.Fatalf("Apply touched dst: %q", got)
+	segs, scratch := r.Apply([][]byte{[]byte("first")}, []byte("kept"), body, e)
+	if !bytes.HasPrefix(scratch, []byte("kept")) || string(segs[0]) != "first" {
+		t.Fatalf("Apply touched what was there: %q, %q", scratch, segs[0])
 	}
-	got = got[len("kept"):]
-	segs, _ := r.ApplySegments(nil, nil, body, e)
-	if joined := bytes.Join(segs, nil); !bytes.Equal(joined, got) {
-		t.Errorf("segments %q, copy %q", joined, got)
-	}
+	got := bytes.Join(segs[1:], nil)
 	want := decodeTree(t, body)
 	if e.Model != "" {
 		want["model"] = strings.ToValidUTF8(e.Model, "\ufffd")
@@ -480,7 +482,7 @@ func TestCapFieldIsSentBesideTheOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		e := kimi.Edits{OutputCap: r.OutputCap(9), CapField: c.field}
-		if got := string(r.Apply(nil, body, e)); got != c.want {
+		if got := string(applied(&r, body, e)); got != c.want {
 			t.Errorf("cap_field %q: %s gave %s, want %s", c.field, body, got, c.want)
 		}
 	}
@@ -488,7 +490,6 @@ func TestCapFieldIsSentBesideTheOther(t *testing.T) {
 
 func TestScanAndApplyAllocateNothing(t *testing.T) {
 	body := agentBodies()["escapes"]
-	dst := make([]byte, 0, 2*len(body))
 	segs, scratch := make([][]byte, 0, 20), make([]byte, 0, 1024)
 	e := kimi.Edits{Model: "kimi-k2.6", OutputCap: 10, IncludeUsage: true, ThinkingBudget: 5}
 	for _, b := range [][]byte{body, sample(t, "01b_request_openai_image.json"), []byte(`{"mod\u0065l":"m","messages":[{"content":[{"type":"im\u0061ge_url"}]}]}`)} {
@@ -497,8 +498,7 @@ func TestScanAndApplyAllocateNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dst = r.Apply(dst[:0], b, e)
-			segs, scratch = r.ApplySegments(segs[:0], scratch[:0], b, e)
+			segs, scratch = r.Apply(segs[:0], scratch[:0], b, e)
 		}); n != 0 {
 			t.Errorf("%v allocations for %.60s", n, b)
 		}
