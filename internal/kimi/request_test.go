@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -75,6 +76,15 @@ func TestScanRequestAccepts(t *testing.T) {
 			return !r.Stream && r.MaxTokens.Null && r.MaxTokens.Present() && r.N == 1 && r.OutputCap(9) == 9
 		}},
 		{"larger cap wins", req(`,"max_tokens":5,"max_completion_tokens":7`), func(r kimi.Request) bool { return r.OutputCap(9) == 7 }},
+		{"whole numbers as fractions and powers", req(`,"max_tokens":64.0,"max_completion_tokens":1.2E+2,"n":10e-1,"thinking":{"budget_tokens":0.300e1}`), func(r kimi.Request) bool {
+			return r.MaxTokens.Value == 64 && r.MaxCompletionTokens.Value == 120 && r.N == 1 && r.ThinkingBudget.Value == 3
+		}},
+		{"the largest number", req(`,"max_tokens":922337203685477580.7e1,"max_completion_tokens":9.223372036854775807000e18`), func(r kimi.Request) bool {
+			return r.MaxTokens.Value == math.MaxInt64 && r.MaxCompletionTokens.Value == math.MaxInt64
+		}},
+		{"zero in other words", req(`,"max_tokens":0e5,"max_completion_tokens":0.00`), func(r kimi.Request) bool {
+			return r.MaxTokens.Value == 0 && r.MaxTokens.Present() && r.OutputCap(9) == 9
+		}},
 		{"zero is no cap", req(`,"max_tokens":0`), func(r kimi.Request) bool { return r.OutputCap(9) == 9 }},
 		{"cap beyond belief", req(`,"max_tokens":9223372036854775807`), func(r kimi.Request) bool { return r.OutputCap(9) == kimi.MaxCount }},
 		{"n", req(`,"n":3`), func(r kimi.Request) bool { return r.N == 3 }},
@@ -153,7 +163,13 @@ func TestScanRequestRefusesFields(t *testing.T) {
 		{"max_tokens", req(`,"max_tokens":-1`)},
 		{"max_tokens", req(`,"max_tokens":-0`)},
 		{"max_tokens", req(`,"max_tokens":1.5`)},
-		{"max_tokens", req(`,"max_tokens":1e3`)},
+		{"max_tokens", req(`,"max_tokens":15e-1`)},
+		{"max_tokens", req(`,"max_tokens":1e-1`)},
+		{"max_tokens", req(`,"max_tokens":1.05e1`)},
+		{"max_tokens", req(`,"max_tokens":1e19`)},
+		{"max_tokens", req(`,"max_tokens":9223372036854775808.0`)},
+		{"max_tokens", req(`,"max_tokens":1e999999999999999999999`)},
+		{"max_tokens", req(`,"max_tokens":-1.0`)},
 		{"max_tokens", req(`,"max_tokens":"1"`)},
 		{"max_tokens", req(`,"max_tokens":true`)},
 		{"max_tokens", req(`,"max_tokens":{}`)},
