@@ -172,7 +172,7 @@ func (s *Server) upstreamRequest(c *call, t *upstream.Target, in *fasthttp.Reque
 	c.edits.IncludeUsage = c.face == kimi.OpenAI && c.req.Stream && cfg.NeedsIncludeUsage && !c.req.IncludeUsage
 	h := &in.Header
 	req := upstream.Request{
-		Body:        [][]byte{c.req.Apply(nil, in.Body(), c.edits)},
+		Body:        edited(&c.req, in.Body(), c.edits),
 		ContentType: []byte("application/json"),
 		Accept:      h.Peek("Accept"),
 		UserAgent:   h.UserAgent(),
@@ -182,6 +182,13 @@ func (s *Server) upstreamRequest(c *call, t *upstream.Target, in *fasthttp.Reque
 		req.AnthropicVersion, req.AnthropicBeta = h.Peek("Anthropic-Version"), h.Peek("Anthropic-Beta")
 	}
 	return req
+}
+
+// edited returns body with e spliced in, in pieces that alias it: of a large body no second
+// copy is made, which no budget would count.
+func edited(r *kimi.Request, body []byte, e kimi.Edits) [][]byte {
+	pieces, _ := r.Apply(make([][]byte, 0, 8), nil, body, e)
+	return pieces
 }
 
 // passed are the upstream's headers that a client may see. Those that identify the
@@ -257,6 +264,10 @@ func classify(status int, e kimi.ErrorFields, parsed bool, retryAfter time.Durat
 			return refuseUpstreamFunds, upstream.Result{Cooldown: longCooldown, KeyRefused: true}
 		}
 		return refuseUpstreamKey, upstream.Result{KeyRefused: true}
+	case status == 429 && retryAfter == 0 && bytes.Contains([]byte(e.Message), []byte("overloaded")):
+		// Kimi Code says the same to clients whose User-Agent it does not like, always
+		// without a time to wait, and that must not take the key from everybody else.
+		return refuseNone, upstream.Result{}
 	case status == 429:
 		return refuseNone, upstream.Result{Cooldown: max(retryAfter, shortCooldown)}
 	case status == 504 || status == 408:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -75,6 +76,15 @@ func TestScanRequestAccepts(t *testing.T) {
 			return !r.Stream && r.MaxTokens.Null && r.MaxTokens.Present() && r.N == 1 && r.OutputCap(9) == 9
 		}},
 		{"larger cap wins", req(`,"max_tokens":5,"max_completion_tokens":7`), func(r kimi.Request) bool { return r.OutputCap(9) == 7 }},
+		{"whole numbers as fractions and powers", req(`,"max_tokens":64.0,"max_completion_tokens":1.2E+2,"n":10e-1,"thinking":{"budget_tokens":0.300e1}`), func(r kimi.Request) bool {
+			return r.MaxTokens.Value == 64 && r.MaxCompletionTokens.Value == 120 && r.N == 1 && r.ThinkingBudget.Value == 3
+		}},
+		{"the largest number", req(`,"max_tokens":922337203685477580.7e1,"max_completion_tokens":9.223372036854775807000e18`), func(r kimi.Request) bool {
+			return r.MaxTokens.Value == math.MaxInt64 && r.MaxCompletionTokens.Value == math.MaxInt64
+		}},
+		{"zero in other words", req(`,"max_tokens":0e5,"max_completion_tokens":0.00`), func(r kimi.Request) bool {
+			return r.MaxTokens.Value == 0 && r.MaxTokens.Present() && r.OutputCap(9) == 9
+		}},
 		{"zero is no cap", req(`,"max_tokens":0`), func(r kimi.Request) bool { return r.OutputCap(9) == 9 }},
 		{"cap beyond belief", req(`,"max_tokens":9223372036854775807`), func(r kimi.Request) bool { return r.OutputCap(9) == kimi.MaxCount }},
 		{"n", req(`,"n":3`), func(r kimi.Request) bool { return r.N == 3 }},
@@ -153,7 +163,13 @@ func TestScanRequestRefusesFields(t *testing.T) {
 		{"max_tokens", req(`,"max_tokens":-1`)},
 		{"max_tokens", req(`,"max_tokens":-0`)},
 		{"max_tokens", req(`,"max_tokens":1.5`)},
-		{"max_tokens", req(`,"max_tokens":1e3`)},
+		{"max_tokens", req(`,"max_tokens":15e-1`)},
+		{"max_tokens", req(`,"max_tokens":1e-1`)},
+		{"max_tokens", req(`,"max_tokens":1.05e1`)},
+		{"max_tokens", req(`,"max_tokens":1e19`)},
+		{"max_tokens", req(`,"max_tokens":9223372036854775808.0`)},
+		{"max_tokens", req(`,"max_tokens":1e999999999999999999999`)},
+		{"max_tokens", req(`,"max_tokens":-1.0`)},
 		{"max_tokens", req(`,"max_tokens":"1"`)},
 		{"max_tokens", req(`,"max_tokens":true`)},
 		{"max_tokens", req(`,"max_tokens":{}`)},
@@ -366,6 +382,12 @@ func decodeTree(t testing.TB, body []byte) map[string]any {
 	return tree
 }
 
+// applied returns the edited body in one piece.
+func applied(r *kimi.Request, body []byte, e kimi.Edits) []byte {
+	segs, _ := r.Apply(nil, nil, body, e)
+	return bytes.Join(segs, nil)
+}
+
 // checkApply compares Apply with the same edits made on the decoded tree.
 func checkApply(t testing.TB, body []byte, face kimi.Face, e kimi.Edits) {
 	t.Helper()
@@ -373,15 +395,11 @@ func checkApply(t testing.TB, body []byte, face kimi.Face, e kimi.Edits) {
 	if err != nil {
 		t.Fatalf("%v in %q", err, body)
 	}
-	got := r.Apply([]byte("kept"), body, e)
-	if !bytes.HasPrefix(got, []byte("kept")) {
-		t.Fatalf("Apply touched dst: %q", got)
+	segs, scratch := r.Apply([][]byte{[]byte("first")}, []byte("kept"), body, e)
+	if !bytes.HasPrefix(scratch, []byte("kept")) || string(segs[0]) != "first" {
+		t.Fatalf("Apply touched what was there: %q, %q", scratch, segs[0])
 	}
-	got = got[len("kept"):]
-	segs, _ := r.ApplySegments(nil, nil, body, e)
-	if joined := bytes.Join(segs, nil); !bytes.Equal(joined, got) {
-		t.Errorf("segments %q, copy %q", joined, got)
-	}
+	got := bytes.Join(segs[1:], nil)
 	want := decodeTree(t, body)
 	if e.Model != "" {
 		want["model"] = strings.ToValidUTF8(e.Model, "\ufffd")
@@ -480,7 +498,7 @@ func TestCapFieldIsSentBesideTheOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		e := kimi.Edits{OutputCap: r.OutputCap(9), CapField: c.field}
-		if got := string(r.Apply(nil, body, e)); got != c.want {
+		if got := string(applied(&r, body, e)); got != c.want {
 			t.Errorf("cap_field %q: %s gave %s, want %s", c.field, body, got, c.want)
 		}
 	}
@@ -488,7 +506,6 @@ func TestCapFieldIsSentBesideTheOther(t *testing.T) {
 
 func TestScanAndApplyAllocateNothing(t *testing.T) {
 	body := agentBodies()["escapes"]
-	dst := make([]byte, 0, 2*len(body))
 	segs, scratch := make([][]byte, 0, 20), make([]byte, 0, 1024)
 	e := kimi.Edits{Model: "kimi-k2.6", OutputCap: 10, IncludeUsage: true, ThinkingBudget: 5}
 	for _, b := range [][]byte{body, sample(t, "01b_request_openai_image.json"), []byte(`{"mod\u0065l":"m","messages":[{"content":[{"type":"im\u0061ge_url"}]}]}`)} {
@@ -497,8 +514,7 @@ func TestScanAndApplyAllocateNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dst = r.Apply(dst[:0], b, e)
-			segs, scratch = r.ApplySegments(segs[:0], scratch[:0], b, e)
+			segs, scratch = r.Apply(segs[:0], scratch[:0], b, e)
 		}); n != 0 {
 			t.Errorf("%v allocations for %.60s", n, b)
 		}

@@ -40,8 +40,7 @@ func (t *Target) DoPath(method, path string, req *Request, c *Canceler) (*Respon
 
 func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Response, error) {
 	e := t.key.ep
-	begin := e.now()
-	total := begin + e.cfg.TotalTimeout.Std()
+	total := e.now() + e.cfg.TotalTimeout.Std()
 
 	n := req.bodyLen()
 	size := 1 << 10
@@ -83,7 +82,6 @@ func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Resp
 		resp, retry, failed := t.attempt(cn, wb.b, body, method == http.MethodGet, c, total)
 		if failed == nil {
 			t.gotHead = true
-			resp.TTFB = e.now() - begin
 			return resp, nil
 		}
 		c.release()
@@ -122,7 +120,7 @@ func (t *Target) attempt(cn *conn, head []byte, body [][]byte, idempotent bool, 
 		err = rd.read(timeout, total)
 	}
 	if err == nil {
-		resp = newResponse(cn, c, &rd, total, reused)
+		resp = newResponse(cn, c, &rd, total)
 		if werr != nil {
 			resp.reusable = false // half of the request is missing
 		}

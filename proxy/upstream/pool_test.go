@@ -442,7 +442,7 @@ func TestConfigJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.IdleTimeout.Std() != 90*time.Second || c.BaseURL != "https://api.moonshot.ai/v1" || c.Keys[0].Weight != 1 || c.MaxConns != 7 ||
-		c.CapField != "max_tokens" || c.ModelsPath != "/models" || c.Keys[0].Secret.Reveal() != "sk-fake-secret" {
+		c.CapField != "max_tokens" || c.Keys[0].Secret.Reveal() != "sk-fake-secret" {
 		t.Errorf("%+v", c)
 	}
 	var plain Config
@@ -484,7 +484,6 @@ func TestValidate(t *testing.T) {
 		"key_header":         func(c *Config) { c.KeyHeader = "cookie" },
 		"cap_field":          func(c *Config) { c.CapField = "n" },
 		"estimate_path":      func(c *Config) { c.EstimatePath = "no slash" },
-		"models_path":        func(c *Config) { c.ModelsPath = "/a b" },
 		"default_user_agent": func(c *Config) { c.DefaultUserAgent = "a\r\nb" },
 		"models":             func(c *Config) { c.Models = nil },
 		"both names":         func(c *Config) { c.Models = map[string]string{"a": ""} },
