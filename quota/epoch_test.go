@@ -466,11 +466,11 @@ func TestRetirementOnAnUntrustedServer(t *testing.T) {
 	if gone, err := k.Retire(ctx, "a"); err != nil || gone {
 		t.Errorf("taken off: %v, %v", gone, err)
 	}
-	nodes, err := k.Nodes(ctx)
+	servers, err := k.Servers(ctx, &quota.Epoch{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin(2, nodes)
+	begin(2, servers.IDs)
 	if gone, err := k.Retire(ctx, "a"); err != nil || !gone {
 		t.Errorf("taken off: %v, %v", gone, err)
 	}
