@@ -47,8 +47,8 @@ type head struct {
 }
 
 // accept checks the request line and the raw header block and finds the route. It is
-// stricter than fasthttp, whose leniencies (HAZARDS: obs-fold, odd versions, userinfo,
-// TE beside CL, names that imitate framing headers) would otherwise be ours.
+// stricter than fasthttp, whose leniencies (obs-fold, odd versions, userinfo, TE beside
+// CL, names that imitate framing headers) would otherwise be ours.
 func (s *Server) accept(ctx *fasthttp.RequestCtx) (h head, r refusal, d detail) {
 	h.remote = s.remoteAddr(ctx)
 	hdr := &ctx.Request.Header

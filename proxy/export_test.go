@@ -14,6 +14,12 @@ func (m *Metrics) BreakUpstreamErrors() { m.upstreamErrors = nil }
 // BreakTTFB makes it panic at the end of a forwarded call, when that is settled.
 func (m *Metrics) BreakTTFB() { m.ttfb = nil }
 
+// RefuseStrangers makes the proxy look up no large upload's token that it does not know.
+func (s *Server) RefuseStrangers() {
+	s.strangers.SetLimit(0)
+	s.strangers.SetBurst(0)
+}
+
 // Hot takes one call through what costs every request something, as far as it needs no
 // socket and no journal: authentication, rate, reservation, settling.
 type Hot struct {

@@ -28,7 +28,8 @@ func (s *Server) forward(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 	}
 	if enc := c.resp.Head.Get("Content-Encoding"); len(enc) > 0 && !bytes.EqualFold(enc, []byte("identity")) {
 		c.release(upstream.Result{Failed: true})
-		return c.settleRefused(contract.OutcomeUpstreamError, refuseUpstreamCut, detail{message: "the model provider compressed its answer although it was asked not to"})
+		// Not upstream_error: something was produced, and the upstream counts it.
+		return c.settleRefused(contract.OutcomeUpstreamCut, refuseUpstreamCut, detail{message: "the model provider compressed its answer although it was asked not to"})
 	}
 	return refuseNone, detail{}
 }

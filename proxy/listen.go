@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -15,14 +17,15 @@ import (
 )
 
 // listener accepts client connections, at most limit and at most perAddress of one
-// address, set so that a peer that vanished is noticed within a minute. Its connections keep their file descriptor reachable, which fasthttp's own
-// limit per address would hide.
+// address, set so that a peer that vanished is noticed within a minute. Its connections
+// keep their file descriptor reachable, which fasthttp's own limit per address would hide.
 type listener struct {
 	net.Listener
 	limit      int
 	perAddress int
 	exempt     func(netip.Addr) bool // proxies before us speak for many clients
 	uploads    *uploads              // gets back what connections claimed
+	log        *slog.Logger
 
 	mu      sync.Mutex
 	total   int
@@ -37,9 +40,20 @@ const (
 	overflowConns = 1024
 	// overflowTime is how long such a client may take to ask.
 	overflowTime = 5 * time.Second
+	// acceptPause is the longest pause after an accept that failed.
+	acceptPause = 500 * time.Millisecond
+	// otherFiles are files and connections besides those of requests: Redis, admin, journal.
+	otherFiles = 256
 )
 
-func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool) (*listener, error) {
+// filesNeeded is how many file descriptors a process needs that serves all that cfg allows:
+// one per client, and one per call of an upstream.
+func filesNeeded(cfg *Config) uint64 {
+	l := &cfg.Limits
+	return uint64(l.Connections) + overflowConns + uint64(min(l.Connections, l.JournalSlots)) + otherFiles
+}
+
+func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool, log *slog.Logger) (*listener, error) {
 	lc := net.ListenConfig{
 		KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: vanishedAfter / 3, Interval: vanishedAfter / 9, Count: 6,
@@ -50,16 +64,25 @@ func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool) (*
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, open: map[netip.Addr]int{}}, nil
+	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, log: log, open: map[netip.Addr]int{}}, nil
 }
 
 // Accept returns the next connection whose address has not too many. Those over the
-// limit overflow: their first request is refused, as far as overflowConns reaches.
+// limit overflow: their first request is refused, as far as overflowConns reaches. It fails
+// only when the listener is closed: fasthttp stops serving at the first error, and what
+// accept meets, such as too many open files, passes.
 func (l *listener) Accept() (net.Conn, error) {
+	pause := acceptPause / 64
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return nil, err
+		}
+		if err != nil {
+			l.log.Error("a connection cannot be accepted; will retry", "error", err, "pause", pause.String())
+			time.Sleep(pause)
+			pause = min(2*pause, acceptPause)
+			continue
 		}
 		tc, ok := c.(*net.TCPConn)
 		if !ok {

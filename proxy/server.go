@@ -39,6 +39,8 @@ type Grants interface {
 	Lookup(ctx context.Context, d contract.Digest) (*contract.Grant, error)
 	// Cached answers from memory alone; ok is false where Lookup would ask Redis.
 	Cached(d contract.Digest) (g *contract.Grant, ok bool)
+	// Known tells a token that exists, or did, from a guess; from memory alone.
+	Known(d contract.Digest) bool
 	// OnChange registers what is called, in the feed's order, for each new version of a grant.
 	OnChange(func(d contract.Digest, g *contract.Grant))
 	// OnReload registers what is called when changes may have been missed.
@@ -167,12 +169,15 @@ const pooledBodyBytes = 64 << 10
 
 // Listen opens the public listener.
 func (s *Server) Listen() error {
-	ln, err := listen(s.cfg.Listen, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.trusted)
+	ln, err := listen(s.cfg.Listen, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.trusted, s.log)
 	if err != nil {
 		return err
 	}
 	ln.uploads = &s.uploads
 	s.ln = ln
+	if may, need := fileLimit(), filesNeeded(&s.cfg); may < need {
+		s.log.Warn("the system allows fewer open files than limits.connections may need: raise RLIMIT_NOFILE", "allowed", may, "needed", need)
+	}
 	return nil
 }
 

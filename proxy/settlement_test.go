@@ -53,6 +53,32 @@ func TestEarlyUsageOfACutStreamIsNotFinal(t *testing.T) {
 	}
 }
 
+// A compressed answer cannot be read, so what it cost is not known: nothing is charged, and
+// nobody pretends that the upstream said so.
+func TestCompressedAnswerIsNotCounted(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			o := newOrigin(t)
+			o.next(func(c net.Conn) {
+				_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"))
+			})
+			w := newWorld(t)
+			r := w.replica(o.upstreams)
+			tok, g := w.token(nil)
+			refusal{status: 502, typ: "upstream_error", retry: "1", says: "compressed"}.check(t, f, r.post(f, tok, chat(false, "hello")))
+			e := w.events(1)[0]
+			if e.Basis != contract.BasisEstimated || e.Outcome != contract.OutcomeUpstreamCut || e.Settled != 0 || e.Status != 502 {
+				t.Errorf("%+v", e)
+			}
+			if n := r.nothingHeld(g); n != 0 {
+				t.Errorf("%d tokens are settled", n)
+			}
+		})
+	}
+}
+
 // A blank answer to say 429 is an error like any other.
 func TestBlank429(t *testing.T) {
 	t.Parallel()

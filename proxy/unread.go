@@ -51,7 +51,7 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) (limit int, known bool) {
 	if n := h.ContentLength(); n < 0 || n > small {
 		d := s.hasher.Digest(cred)
 		if _, ok := s.grants.Cached(d); !ok {
-			if !s.strangers.Allow() {
+			if !s.grants.Known(d) && !s.strangers.Allow() {
 				return 0, false
 			}
 			if _, err := s.grants.Lookup(s.life, d); errors.Is(err, grants.ErrUnknownToken) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 )
 
@@ -288,4 +289,52 @@ func TestLookUpsOfStrangersAreBounded(t *testing.T) {
 		t.Errorf("answered %v, want at most %d times 401 and else 503", statuses, most)
 	}
 	r.served(faces[0], known) // who is known does not wait for strangers
+}
+
+// Strangers cost no customer an upload whose grant has just changed.
+func TestStrangersHinderNoKnownToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stranger, _ := w.token(nil) // whose grant the feed does not announce any more
+	r := w.replica()
+	known, g := w.token(nil)
+	r.served(faces[0], known)
+	r.RefuseStrangers()
+	g.Version, g.LimitVersion, g.MonthlyLimit = 2, 2, 2*g.MonthlyLimit
+	w.put(known, g)
+	eventually(t, "the change has come", func() bool { _, ok := r.cache.Cached(w.hasher.Digest([]byte(known))); return !ok })
+	for _, f := range faces {
+		large := chat(false, strings.Repeat("x", 100_000))
+		refusal{status: 503, typ: "overloaded_error", retry: "2"}.check(t, f, r.post(f, stranger, large))
+		if a := r.post(f, known, large); a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", f.name, a.status, a.body)
+		}
+	}
+}
+
+// An open stream has no use for the body that asked for it, which no budget counts any more.
+func TestStreamsDoNotKeepBodies(t *testing.T) {
+	const streams, size = 16, 4 << 20
+	for _, f := range faces {
+		w := newWorld(t)
+		r := w.replica(patientUpstream)
+		tok, _ := w.token(nil)
+		open := func(size int) {
+			body := chat(true, sim(kimisim.Behavior{StallAfterEvents: 2}), `"user":"`+strings.Repeat("x", size)+`"`)
+			u := r.upload(strings.ReplaceAll(sent(f, body), "<token>", tok))
+			if l, err := u.br.ReadString('\n'); err != nil || l != "HTTP/1.1 200 OK\r\n" {
+				t.Fatalf("%q, %v", l, err)
+			}
+		}
+		open(100)
+		before := heap()
+		for range streams {
+			open(size)
+		}
+		if n := r.heldBytes(); n != 0 {
+			t.Errorf("%s: %d bytes are counted", f.name, n)
+		}
+		// The simulator, which runs in this process, keeps each body once.
+		eventually(t, f.name+": the bodies are gone", func() bool { return heap() < before+streams*size*3/2 })
+	}
 }

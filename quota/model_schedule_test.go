@@ -45,8 +45,8 @@ func TestCodeFollowsTheModel(t *testing.T) {
 	}
 	t.Logf("steps: %v", counts)
 	for k := range kinds {
-		if k == doFollow {
-			continue // is part of what is heard
+		if k == doFollow || testing.Short() {
+			continue // the former is part of what is heard
 		}
 		if counts[name(action{kind: k})] == 0 {
 			t.Errorf("no schedule had the step %q", name(action{kind: k}))
@@ -228,7 +228,7 @@ func (w *realWorld) do(before, after *state, a action) error {
 		w.launch(r, a, after.r[a.r].call.state == callNone)
 	case doDeliver:
 		var err error
-		r.answer, err = l.sync.Run(ctx, w.plain, r.flight.keys(), r.args...).Slice()
+		r.answer, err = l.sync.Run(ctx, w.plain, []string{r.flight.record}, r.args...).Slice()
 		return err
 	case doAnswer:
 		l.land(r.flight, r.answer, nil)

@@ -136,6 +136,9 @@ type requestScanner struct {
 	r       Request
 	seen    uint32      // bit per field, to tell repeated keys
 	refusal *FieldError // with faultRefused
+
+	collect bool   // where inline media are, into inline
+	inline  []Span // in no order
 }
 
 // refuse stops at JSON that is valid as far as it was read.

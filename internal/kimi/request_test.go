@@ -308,10 +308,12 @@ func TestScanRequestParts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r, err := kimi.ScanRequest([]byte(`{"messages":[{"role":"user","content":`+c.content+`}],"model":"m"}`), c.face)
+			body := []byte(`{"messages":[{"role":"user","content":` + c.content + `}],"model":"m"}`)
+			r, err := kimi.ScanRequest(body, c.face)
 			if err != nil {
 				t.Fatal(err)
 			}
+			checkAsText(t, r, body, []byte(strings.NewReplacer("QUJDRA==", "", "QUJD", "").Replace(string(body))), c.imageBytes+c.videoBytes)
 			if r.Images != c.images || r.ImageBytes != c.imageBytes || r.Videos != c.videos || r.VideoBytes != c.videoBytes {
 				t.Errorf("images %d (%d bytes), videos %d (%d bytes)", r.Images, r.ImageBytes, r.Videos, r.VideoBytes)
 			}

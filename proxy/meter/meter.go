@@ -30,7 +30,7 @@ type Options struct {
 	Linger   time.Duration // how long the first event of a batch waits for company (20 ms)
 	Timeout  time.Duration // of one Redis command (1 s)
 	AckEvery time.Duration // how often acknowledgements are read (250 ms)
-	Resend   time.Duration // without an acknowledgement for so long, events are sent again (15 s)
+	Resend   time.Duration // without an acknowledgement for so long, events are sent again, next after twice as long (15 s)
 	Logger   *slog.Logger  // required
 }
 
@@ -70,7 +70,9 @@ type Meter struct {
 	moved   chan struct{} // closed, and replaced, when sent grows
 	acked   int64         // number up to which Postgres has them all
 	ackedAt time.Time     // when that last grew, or when the events above it were sent
+	wait    time.Duration // how long the next one may take
 	epoch   int64         // in which they were sent
+	wake    func()        // ends the wait for an event to send; nil before the first
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -83,7 +85,7 @@ func New(rdb redis.UniversalClient, j *journal.Journal, limit Limit, o Options) 
 	start := j.Forgotten()
 	m := &Meter{
 		rdb: rdb, log: j, limit: limit, opts: o,
-		sent: start, acked: start, ackedAt: time.Now(), moved: make(chan struct{}), stop: stop,
+		sent: start, acked: start, ackedAt: time.Now(), wait: o.Resend, moved: make(chan struct{}), stop: stop,
 	}
 	m.done.Go(func() { m.ship(ctx) })
 	m.done.Go(func() { m.followAcks(ctx) })
@@ -157,14 +159,20 @@ func (m *Meter) ship(ctx context.Context) {
 	}
 }
 
-// await waits for an event to send, and comes back at times without one, since events
-// that were sent may have to be sent again. It reports false when the Meter or the
-// journal was closed.
+// await waits for an event to send, or until resend says that events that were sent have
+// to be sent again. It reports false when the Meter or the journal was closed.
 func (m *Meter) await(ctx context.Context, after int64) bool {
-	timed, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	err := m.log.Wait(timed, after)
-	return err == nil || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+	waiting, wake := context.WithCancel(ctx)
+	defer wake()
+	m.mu.Lock()
+	m.wake = wake
+	moved := m.sent != after
+	m.mu.Unlock()
+	if moved {
+		return true
+	}
+	err := m.log.Wait(waiting, after)
+	return err == nil || ctx.Err() == nil && errors.Is(err, context.Canceled)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
@@ -265,7 +273,7 @@ func (m *Meter) readAck(ctx context.Context) error {
 		m.resendLate()
 		return nil
 	}
-	m.acked, m.ackedAt = n, time.Now()
+	m.acked, m.ackedAt, m.wait = n, time.Now(), m.opts.Resend
 	m.advance(n) // what was to be sent again may have arrived after all
 	return nil
 }
@@ -304,12 +312,17 @@ func (m *Meter) followEpoch() {
 }
 
 // resendLate goes back to the last acknowledged event when nothing was acknowledged for
-// long although something was sent. m.mu is held.
+// long although something was sent. While Postgres is away nothing is, and Redis has to
+// keep every copy: so each wait is twice as long as the one before. m.mu is held.
 func (m *Meter) resendLate() {
-	if time.Since(m.ackedAt) >= m.opts.Resend {
+	if m.sent > m.acked && time.Since(m.ackedAt) >= m.wait {
+		m.wait = min(2*m.wait, maxWait)
 		m.resend()
 	}
 }
+
+// maxWait bounds the doubling.
+const maxWait = time.Hour
 
 // resend goes back to the last acknowledged event. m.mu is held.
 func (m *Meter) resend() {
@@ -318,4 +331,7 @@ func (m *Meter) resend() {
 	}
 	m.opts.Logger.Info("sending unacknowledged usage events again", "from", m.acked+1, "to", m.sent)
 	m.sent, m.ackedAt = m.acked, time.Now()
+	if m.wake != nil {
+		m.wake()
+	}
 }

@@ -404,6 +404,40 @@ func TestAcknowledgementsAreReadFirst(t *testing.T) {
 	}
 }
 
+// As long as nothing is acknowledged, as while Postgres is away, events are sent again ever
+// more rarely.
+func TestSentAgainEverMoreRarely(t *testing.T) {
+	t.Parallel()
+	srv := testenv.Redis(t)
+	rdb := srv.Client()
+	const resend = 20 * time.Millisecond
+	m := newMeter(t, rdb, meter.Options{AckEvery: time.Millisecond, Linger: time.Millisecond, Resend: resend})
+	m.Record(1)
+	copies := func() []redis.XMessage {
+		entries, err := rdb.XRange(context.Background(), contract.UsageStreamKey, "-", "+").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entries
+	}
+	eventually(t, "it was sent again four times", func() bool { return len(copies()) >= 5 })
+	at := func(e redis.XMessage) (ms int64) {
+		if _, err := fmt.Sscanf(e.ID, "%d-", &ms); err != nil {
+			t.Fatal(err)
+		}
+		return ms
+	}
+	list := copies()
+	for i := 1; i < 5; i++ {
+		least := resend.Milliseconds() << (i - 1)
+		if took := at(list[i]) - at(list[i-1]); took < least*9/10 {
+			t.Errorf("copy %d came %d ms after the one before, want at least %d", i+1, took, least)
+		}
+	}
+	acknowledge(t, rdb, m, 1)
+	eventually(t, "it is forgotten", func() bool { return m.journal.Forgotten() == 1 })
+}
+
 // Redis loses its data, and a new epoch begins: what was not acknowledged comes again at
 // once, and with each epoch once.
 func TestANewEpochSendsAgain(t *testing.T) {
