@@ -37,11 +37,15 @@ func TestEpochBeginsWhileAReplicaRetires(t *testing.T) {
 		}
 		return err
 	})
-	nodes, err := p.Nodes(ctx)
+	e, err := p.Epoch(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Begin(ctx, 2, nodes); err != nil {
+	servers, err := p.Servers(ctx, &e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Begin(ctx, 2, servers.IDs); err != nil {
 		t.Fatal(err)
 	}
 	select {
