@@ -50,7 +50,7 @@ type Limits struct {
 	PerAddress       int   `json:"per_address"`        // open client connections per address (1,000)
 	HeaderBytes      int   `json:"header_bytes"`       // of a request's head (16 KiB)
 	BodyBytes        int   `json:"body_bytes"`         // of a request (8 MiB)
-	InFlightBytes    int64 `json:"in_flight_bytes"`    // of all request bodies that are arriving or being handled, at least body_bytes (1 GiB)
+	InFlightBytes    int64 `json:"in_flight_bytes"`    // of all request bodies that are arriving or being handled, at least body_bytes; a quarter for one token (1 GiB)
 	AnswerBytes      int   `json:"answer_bytes"`       // of an answer that is not streamed (32 MiB)
 	EventBytes       int   `json:"event_bytes"`        // of one event of a stream (1 MiB)
 	DefaultOutputCap int64 `json:"default_output_cap"` // tokens inserted as max_tokens when a request has none (32,768)

@@ -144,8 +144,8 @@ type clientConn struct {
 	ln     *listener
 	addr   netip.Addr
 	closed atomic.Bool
-	unread atomic.Bool  // a request was answered that is not read to its end
-	claim  atomic.Int64 // of the body that was told to come by 100 Continue
+	unread atomic.Bool           // a request was answered that is not read to its end
+	claim  atomic.Pointer[claim] // of the body that was told to come by 100 Continue
 
 	overflowUntil time.Time // not zero: one connection too many; fixed
 	inRequest     bool      // a request has begun to arrive and is not answered; of the goroutine that serves
@@ -189,7 +189,9 @@ func (c *clientConn) Close() error {
 			c.discard()
 		}
 		c.ln.give(c.addr)
-		c.ln.uploads.add(-c.claim.Swap(0))
+		if kept := c.claim.Swap(nil); kept != nil {
+			c.ln.uploads.release(*kept)
+		}
 	}
 	return c.TCPConn.Close()
 }
