@@ -215,6 +215,7 @@ func (s *Server) Ready() error {
 // handle serves one request: the thread of the story.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	c := &call{s: s, start: time.Now(), requestID: newRequestID(), conn: ctx.Conn(), bodyLen: len(ctx.Request.Body())}
+	answering(c.conn)
 	claim := s.takeUpload(ctx)
 	s.uploads.resize(&claim, int64(c.bodyLen))
 	defer func() {
