@@ -73,6 +73,9 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 		if !uerr.Sent {
 			c.slot.Abandon()
 		}
+		if errors.Is(err, upstream.ErrHeader) {
+			return c.settleRefused(contract.OutcomeUpstreamCut, refuseBadRequest, detail{message: badHeaders})
+		}
 		if !uerr.Sent && !canceled && !c.departure.going.Load() && attempt < attempts {
 			continue
 		}
@@ -80,6 +83,10 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 		return s.sendFailed(c, uerr)
 	}
 }
+
+// badHeaders says what an upstream.ErrHeader means: all that the client names in a request
+// upstream is in headers.
+const badHeaders = "the headers that go to the model provider are too large, or hold control characters"
 
 // intent is what the journal must know of the call if this process dies.
 func (c *call) intent() *journal.Intent {

@@ -186,6 +186,8 @@ func (s *Server) estimateFailed(c *call, err error) (refusal, detail) {
 			return refusePassed, detail{status: refused.status, body: passedError(c.face, refused.body, fields, c.requestID)}
 		}
 		return r, detail{retryAfter: refused.retryAfter}
+	case errors.Is(err, upstream.ErrHeader):
+		return refuseBadRequest, detail{message: badHeaders}
 	case errors.As(err, &busy):
 		return refuseUpstreamDown, detail{retryAfter: busy.RetryAfter, message: uncounted}
 	case errors.As(err, &uerr) && uerr.Timeout:

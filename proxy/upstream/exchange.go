@@ -67,7 +67,7 @@ func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Resp
 		cn, err := e.get(c, retried, total)
 		if err != nil {
 			var busy *UnavailableError
-			t.local = errors.As(err, &busy) || errors.Is(err, ErrClosed)
+			t.local = errors.As(err, &busy) || errors.Is(err, ErrClosed) || noDescriptors(err)
 			return nil, err
 		}
 		if f := e.opts.Observe.Conn; f != nil {
