@@ -331,8 +331,11 @@ func retryAfterOf(h *upstream.Head) time.Duration {
 // release gives the connection and the key back. Idempotent.
 func (c *call) release(r upstream.Result) {
 	if c.resp != nil {
+		given := c.resp.Status >= 200 && c.resp.Status <= 299 && c.resp.Unfinished()
 		c.resp.Close(!r.Failed)
 		c.resp = nil
+		// That we do not take an answer that goes on (too large, compressed) is no outage.
+		r.Failed = r.Failed && !given
 	}
 	if c.target != nil {
 		c.target.Release(r)

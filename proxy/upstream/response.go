@@ -193,6 +193,10 @@ func closedOrReset(err error) bool {
 // Complete reports whether the body was read to the end of its framing.
 func (r *Response) Complete() bool { return r.end == io.EOF } //nolint:errorlint // set by us
 
+// Unfinished reports whether Read may still return something: neither the body's end nor
+// a failure was met, and Close was not called.
+func (r *Response) Unfinished() bool { return r.end == nil }
+
 // Close ends the exchange. The connection goes back to the pool when the body is
 // complete; with drain also when it completes within 50 ms. Otherwise it is closed,
 // which tells the upstream to stop. Afterwards the Canceler no longer reaches it.
