@@ -65,16 +65,25 @@ func (r *Records) Ensure(ctx context.Context, customer, period string) error {
 	return err
 }
 
-// put makes records that are marked, and notes that they are made.
+// put makes records that are marked, each once in an epoch, whoever tries. So they are
+// noted as made before they are: if whoever did that dies, or Redis does not answer, that
+// costs another epoch.
 func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey) error {
 	records, err := r.store.QuotaRecords(ctx, epoch, keys)
 	if err != nil {
 		return err
 	}
-	if _, err := r.quota.Put(ctx, epoch, quotaRecords(records)); err != nil {
+	// Mostly, Redis would not take them because it is away, or about to lose its epoch.
+	if have, err := r.quota.Epoch(ctx); err != nil {
+		return err
+	} else if have.Number != epoch {
+		return fmt.Errorf("make records: %w: the epoch in Redis is %d, not %d", quota.ErrUnavailable, have.Number, epoch)
+	}
+	if keys, err = r.store.RecordsMade(ctx, epoch, keys); err != nil || len(keys) == 0 {
 		return err
 	}
-	if err := r.store.RecordsMade(ctx, epoch, keys); err != nil {
+	records = slices.DeleteFunc(records, func(n control.QuotaRecord) bool { return !slices.Contains(keys, n.Key()) })
+	if _, err := r.quota.Put(ctx, epoch, quotaRecords(records)); err != nil {
 		return err
 	}
 	// A limit that was set between our look and the record found no record to tell.
@@ -131,6 +140,10 @@ func (r *Records) absent(ctx context.Context, epoch int64, keys []control.QuotaK
 	return out, nil
 }
 
+// putWithin is how long a record that is noted as made may be under way to Redis, rather
+// than lost there. Later it makes another epoch begin, which is harmless.
+const putWithin = 2 * time.Second
+
 // restore makes the records of keys that are missing. A record that had been made in this
 // epoch is not made again: it is returned as lost.
 func (r *Records) restore(ctx context.Context, epoch int64, keys []control.QuotaKey) (lost []control.QuotaKey, err error) {
@@ -143,17 +156,17 @@ func (r *Records) restore(ctx context.Context, epoch int64, keys []control.Quota
 	}
 	// Some may be there without anybody having lived to note it.
 	there := slices.DeleteFunc(slices.Clone(keys), func(k control.QuotaKey) bool { return slices.Contains(absent, k) })
-	if err := r.store.RecordsMade(ctx, epoch, there); err != nil || len(absent) == 0 {
+	if _, err := r.store.RecordsMade(ctx, epoch, there); err != nil || len(absent) == 0 {
 		return nil, err
 	}
 	if _, err := r.store.MarkRecords(ctx, epoch, absent, false); err != nil {
 		return nil, err
 	}
-	if lost, err = r.store.MadeRecords(ctx, epoch, absent); err != nil {
+	if lost, err = r.store.MadeRecords(ctx, epoch, absent, putWithin); err != nil {
 		return nil, err
 	}
 	if len(lost) > 0 {
-		// Looked for once more: someone may have made it after the first look.
+		// Looked for once more: it may have come after the first look.
 		if lost, err = r.absent(ctx, epoch, lost); err != nil || len(lost) > 0 {
 			return lost, err
 		}
