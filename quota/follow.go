@@ -19,8 +19,11 @@ const (
 	stateOpen      = "open"      // leases may grow
 )
 
-// memberLost stands in place of a number for a replica that was declared lost.
-const memberLost = "lost"
+// What stands in place of a base on the register.
+const (
+	memberLost   = "lost" // it was declared lost
+	memberComing = "-"    // it gets a base once the records of the epoch are made
+)
 
 // States in a beat.
 const (
@@ -89,6 +92,13 @@ func (l *Leases) followOnce(ctx context.Context) error {
 		l.open.Store(false)
 	}
 	if member == "" || epoch < max(mine, 1) {
+		return nil
+	}
+	if member == memberComing {
+		if state == stateBuilding && mine > 0 {
+			// The epoch will not be opened before this replica has declared what it leases.
+			l.confirmed.Store(max(int64(asked), 1))
+		}
 		return nil
 	}
 	base, err := strconv.ParseInt(member, 10, 64)

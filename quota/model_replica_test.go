@@ -210,7 +210,7 @@ func (r *replicaState) crash(slots int8) {
 	}
 	*r = replicaState{
 		calls: r.calls, late: r.late, last: r.last, forgotten: r.forgotten, used: r.used, open1: r.open1, open2: r.open2,
-		rows: r.rows, status: r.status, pgBase: r.pgBase, member: r.member, retired: r.retired, lateBase: r.lateBase, redis: r.redis, snap: r.snap,
+		rows: r.rows, status: r.status, pgBase: r.pgBase, member: r.member, retired: r.retired, lateBase: r.lateBase, lateMember: r.lateMember, redis: r.redis, snap: r.snap,
 	}
 }
 
@@ -258,6 +258,10 @@ func (m *model) follow(r *replicaState) error {
 		r.open = false
 	}
 	if member == memberNone || epoch < max(r.epoch, 1) {
+		return nil
+	}
+	if member == memberToCome {
+		r.confirmed = r.confirmed || phase == epochBuilding && r.epoch > 0
 		return nil
 	}
 	r.confirmed = true

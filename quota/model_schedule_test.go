@@ -341,9 +341,9 @@ func (w *realWorld) doOthers(before, after *state, a action) error {
 	case doKeep:
 		return w.keep(before, &lateKeeper{
 			step: before.keeper.step, epoch: before.epoch, nodes: before.keeper.nodes, version: before.version, settled: w.m.sumOfBases(before),
-		}, func(r *replicaState) int8 { return r.pgBase })
+		}, func(r *replicaState) int8 { return r.pgBase }, (*replicaState).toCome)
 	case doLateKeeper:
-		return w.keep(before, &before.late, func(r *replicaState) int8 { return r.lateBase })
+		return w.keep(before, &before.late, func(r *replicaState) int8 { return r.lateBase }, func(r *replicaState) int8 { return r.lateMember })
 	case doMake:
 		return w.make(before, a.a)
 	case doOpen:
@@ -392,11 +392,20 @@ func (w *realWorld) restartRedis(which int8, old bool) error {
 }
 
 // keep does a step of the keeper.
-func (w *realWorld) keep(s *state, c *lateKeeper, base func(*replicaState) int8) error {
+func (w *realWorld) keep(s *state, c *lateKeeper, base, member func(*replicaState) int8) error {
 	ctx := context.Background()
 	switch c.step {
 	case keeperBegin:
-		return w.keeper.Begin(ctx, int64(c.epoch), []string{fmt.Sprint(c.nodes.record), fmt.Sprint(c.nodes.epoch)})
+		var members, lost []string
+		for i := range w.m.replicas {
+			switch member(&s.r[i]) {
+			case memberToCome:
+				members = append(members, w.r[i].name)
+			case memberGone:
+				lost = append(lost, w.r[i].name)
+			}
+		}
+		return w.keeper.Begin(ctx, int64(c.epoch), []string{fmt.Sprint(c.nodes.record), fmt.Sprint(c.nodes.epoch)}, members, lost)
 	case keeperPut:
 		if s.redis.number != c.epoch && c != &s.late {
 			return nil // Put looks first

@@ -45,7 +45,7 @@ func TestEpochBeginsWhileAReplicaRetires(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Begin(ctx, 2, servers.IDs); err != nil {
+	if err := p.Begin(ctx, 2, servers.IDs, []string{"a"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -299,10 +299,10 @@ func (l *Leases) callServer(s *server, accounts []*account) {
 	}
 }
 
-// answering reports whether Redis has answered lately. While it does not, what is idle is
-// not returned: it is all that customers can be served from.
+// answering reports whether Redis has answered lately, and leases. While it does not, what
+// is idle is not returned: it is all that customers can be served from.
 func (l *Leases) answering(now time.Duration) bool {
-	return now-time.Duration(l.confirmed.Load()) < 4*l.opts.FollowEvery || l.hurry.Load()
+	return now-time.Duration(l.confirmed.Load()) < 4*l.opts.FollowEvery && l.open.Load() || l.hurry.Load()
 }
 
 // returning is answering for what one server has to be told.
