@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,25 +40,26 @@ func newCluster(t testing.TB, customers int, limit int64) *cluster {
 // begin begins a life of a replica.
 func (c *cluster) begin(t testing.TB, d *disk, o quota.Options) *replica {
 	t.Helper()
-	plain := c.Client()
 	with := *c.Client().Options()
-	with.OnConnect, with.ClusterStateReloadInterval = quota.NewGuard(plain).Check, 200*time.Millisecond
-	guarded := redis.NewClusterClient(&with)
-	t.Cleanup(func() { guarded.Close() })
-	return startWith(t, plain, guarded, d, o)
+	with.ClusterStateReloadInterval = 200 * time.Millisecond
+	open := func(with redis.ClusterOptions) *redis.ClusterClient {
+		client := redis.NewClusterClient(&with)
+		t.Cleanup(func() { client.Close() })
+		return client
+	}
+	plain := open(with)
+	with.OnConnect = quota.NewGuard(plain).Check
+	return startWith(t, plain, open(with), d, o)
 }
 
 // ofEpoch returns the master that has the epoch.
 func (c *cluster) ofEpoch() *testenv.RedisServer { return c.Of(contract.QuotaEpochKey) }
 
 // other returns a master that has not.
-func (c *cluster) other() *testenv.RedisServer {
-	for _, m := range c.Masters {
-		if m != c.ofEpoch() {
-			return m
-		}
-	}
-	panic("BUG: there are three")
+func (c *cluster) other() *testenv.RedisServer { return c.without(c.ofEpoch())[0] }
+
+func (c *cluster) without(master *testenv.RedisServer) []*testenv.RedisServer {
+	return slices.DeleteFunc(slices.Clone(c.Masters), func(m *testenv.RedisServer) bool { return m == master })
 }
 
 // divide returns the accounts whose records a master has, and the others.
@@ -252,11 +254,9 @@ func TestClusterEpochHangs(t *testing.T) {
 	away := c.ofEpoch()
 	_, there := c.divide(away)
 	away.Pause()
-	for _, m := range c.Masters {
-		if m != away {
-			if n, err := m.Client().ClientKillByFilter(context.Background(), "TYPE", "normal", "SKIPME", "yes").Result(); err != nil || n == 0 {
-				t.Fatalf("%d connections are cut, %v", n, err)
-			}
+	for _, m := range c.without(away) {
+		if n, err := m.Client().ClientKillByFilter(context.Background(), "TYPE", "normal", "SKIPME", "yes").Result(); err != nil || n == 0 {
+			t.Fatalf("%d connections are cut, %v", n, err)
 		}
 	}
 	for _, acct := range there {
