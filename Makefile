@@ -45,6 +45,7 @@ clean: ## stop it and remove its data, and bin/
 test: deps ## run all tests
 	go vet ./...
 	go test $(TESTFLAGS) $$(go list ./... | grep -v /test/)
+	go test -run '^TestModel$$' -timeout 20m ./quota # all states, of which the race detector sees few
 	go test -count=1 $(TESTFLAGS) ./test/... # they run built programs, which go test knows nothing of
 	cd test/drill && go test -count=1 -timeout 5m
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by

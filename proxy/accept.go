@@ -47,8 +47,8 @@ type head struct {
 }
 
 // accept checks the request line and the raw header block and finds the route. It is
-// stricter than fasthttp, whose leniencies (HAZARDS: obs-fold, odd versions, userinfo,
-// TE beside CL, names that imitate framing headers) would otherwise be ours.
+// stricter than fasthttp, whose leniencies (obs-fold, odd versions, userinfo, TE beside
+// CL, names that imitate framing headers) would otherwise be ours.
 func (s *Server) accept(ctx *fasthttp.RequestCtx) (h head, r refusal, d detail) {
 	h.remote = s.remoteAddr(ctx)
 	hdr := &ctx.Request.Header
@@ -328,6 +328,8 @@ func (s *Server) hostAllowed(host []byte) bool {
 	name := string(host)
 	if h, _, err := net.SplitHostPort(name); err == nil {
 		name = h
+	} else if n := len(name); n > 2 && name[0] == '[' && name[n-1] == ']' { // IPv6 without a port
+		name = name[1 : n-1]
 	}
 	return s.hosts[strings.ToLower(name)]
 }

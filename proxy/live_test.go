@@ -45,7 +45,7 @@ func TestLimitLoweredBelowUse(t *testing.T) {
 				if !strings.Contains(a.body, "monthly_limit_exceeded") || !strings.Contains(a.body, "lowered") {
 					t.Errorf("the client was told %q", a.body)
 				}
-				eventually(t, "the upstream's call is closed", func() bool { return w.sim.InFlight() == 0 })
+				w.upstreamClosed(time.Now())
 				e := w.events(2)[1]
 				if e.Outcome != contract.OutcomeLimitCut || e.Basis != contract.BasisEstimated {
 					t.Errorf("%+v", e)

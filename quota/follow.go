@@ -2,11 +2,8 @@ package quota
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -186,7 +183,7 @@ func (l *Leases) leave(ctx context.Context) error {
 }
 
 // retire tells the control plane that nothing of an epoch is left here, and waits a while
-// for its answer.
+// for its answer. It fails with errEpoch once another epoch has been entered.
 func (l *Leases) retire(ctx context.Context, epoch int64) error {
 	l.beating.Lock()
 	l.retiring = true
@@ -204,16 +201,26 @@ func (l *Leases) retire(ctx context.Context, epoch int64) error {
 	if err := tell(); err != nil || epoch == 0 {
 		return unavailable("retire", ctx, err)
 	}
-	waiting, cancel := context.WithTimeout(ctx, retireWait)
-	defer cancel()
-	for told := l.now(); pause(waiting, 5*time.Millisecond); {
-		fields, err := l.client.HMGet(waiting, contract.QuotaEpochKey, "epoch", "m:"+me).Result()
+	told := l.now()
+	for end := told + retireWait; l.now() < end && pause(ctx, 5*time.Millisecond); {
 		switch {
-		case err == nil && fields[0] != nil && fields[1] == nil:
-			return nil
 		case l.epoch.Load() != epoch:
 			return errEpoch
-		case l.now()-told > l.opts.FollowEvery:
+		case l.lost.Load():
+			return fmt.Errorf("retire: %w", ErrLost)
+		}
+		switch there, off := l.register(ctx); {
+		case there == epoch && off:
+			return nil
+		case there > epoch:
+			// It is entered as soon as its records are made, and all is settled and returned
+			// in it; if this replica is not on its register, the end was heard before.
+			if off {
+				return nil
+			}
+			end = l.now() + retireWait
+		}
+		if l.now()-told > l.opts.FollowEvery {
 			told = l.now()
 			_ = tell() // a beat that was late may have replaced it
 		}
@@ -222,72 +229,23 @@ func (l *Leases) retire(ctx context.Context, epoch int64) error {
 	return nil
 }
 
+// register reads which epoch there is, 0 if that is not known, and whether this replica is
+// off its register for sure: not while that is still to be written.
+func (l *Leases) register(ctx context.Context) (epoch int64, off bool) {
+	timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+	defer cancel()
+	fields, err := l.client.HMGet(timed, contract.QuotaEpochKey, "epoch", "state", "m:"+l.journal.Replica()).Result()
+	if err != nil {
+		return 0, false
+	}
+	text, _ := fields[0].(string)
+	epoch, _ = strconv.ParseInt(text, 10, 64) // 0 if there is none
+	return epoch, fields[1] != stateBuilding && fields[2] == nil
+}
+
 // loseAll ends all service: what this replica leased was given to others.
 func (l *Leases) loseAll() {
 	if !l.lost.Swap(true) {
 		l.opts.Logger.Error("ALERT: this replica was declared lost; it serves nothing until it is started with a new journal")
 	}
-}
-
-// Guard checks that a connection leads to a Redis whose data the epoch trusts: one that
-// was restarted, failed over or put back may have lost some. Give Check to the guarded
-// client as its OnConnect. Safe for concurrent use.
-//
-// What is trusted is trusted in the epoch of the call for which the connection is made, and
-// in later ones, never in an earlier one: the control plane trusts a Redis that was put
-// back as soon as a new epoch begins, while its old records are still there and some
-// replicas still make calls of the old epoch.
-type Guard struct {
-	client redis.UniversalClient
-	newest atomic.Int64 // epoch of a call for which a connection was made
-}
-
-// NewGuard returns a Guard that reads the epoch through client, which must not be the
-// guarded one.
-func NewGuard(client redis.UniversalClient) *Guard {
-	return &Guard{client: client}
-}
-
-// ErrUntrusted says that a Redis was restarted or has taken over since the epoch began.
-var ErrUntrusted = errors.New("this Redis was started after the quota's epoch began: waiting for the control plane to rebuild the limits")
-
-type epochOfCall struct{}
-
-// inEpoch tells Check the epoch of the call that ctx is for.
-func inEpoch(ctx context.Context, epoch int64) context.Context {
-	return context.WithValue(ctx, epochOfCall{}, epoch)
-}
-
-// Check reports ErrUntrusted unless conn leads to a trusted Redis.
-func (g *Guard) Check(ctx context.Context, conn *redis.Conn) error {
-	epoch, ok := ctx.Value(epochOfCall{}).(int64)
-	if !ok {
-		// A client that looks after its connections by itself.
-		epoch = g.newest.Load()
-	}
-	for n := g.newest.Load(); epoch > n && !g.newest.CompareAndSwap(n, epoch); n = g.newest.Load() {
-	}
-	info, err := conn.Info(ctx, "server").Result()
-	if err != nil {
-		return fmt.Errorf("check Redis: %w", err)
-	}
-	id := runID(info)
-	values, err := g.client.HMGet(ctx, contract.QuotaEpochKey, "epoch", "node:"+id).Result()
-	if err != nil {
-		return fmt.Errorf("check Redis: %w", err)
-	}
-	want := strconv.FormatInt(epoch, 10)
-	if id == "" || epoch <= 0 || values[0] != want || values[1] != want {
-		return ErrUntrusted
-	}
-	return nil
-}
-
-func runID(info string) string {
-	for line := range strings.Lines(info) {
-		if id, ok := strings.CutPrefix(line, "run_id:"); ok {
-			return strings.TrimSpace(id)
-		}
-	}
-	return ""
 }

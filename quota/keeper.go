@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -39,6 +38,7 @@ type Keeper struct {
 	lose    *redis.Script
 	retire  *redis.Script
 	join    *redis.Script
+	mark    *redis.Script
 }
 
 // NewKeeper returns a Keeper. Each of its commands may take timeout; 0 means 2 s.
@@ -48,7 +48,8 @@ func NewKeeper(client redis.UniversalClient, timeout time.Duration) *Keeper {
 	}
 	return &Keeper{
 		client: client, timeout: timeout,
-		put: redis.NewScript(putScript), open: redis.NewScript(openScript), limit: redis.NewScript(limitScript), lose: redis.NewScript(loseScript), retire: redis.NewScript(retireScript), join: redis.NewScript(joinScript),
+		put: redis.NewScript(putScript), open: redis.NewScript(openScript), limit: redis.NewScript(limitScript), lose: redis.NewScript(loseScript),
+		retire: redis.NewScript(retireScript), join: redis.NewScript(joinScript), mark: redis.NewScript(markScript),
 	}
 }
 
@@ -58,7 +59,8 @@ type Epoch struct {
 	State    string
 	Members  map[string]int64 // registered replicas → base; lost ones are not among them
 	Declared map[string]bool  // replicas that have declared in this epoch
-	Nodes    map[string]bool  // run ids of the Redis servers that are trusted
+	Nodes    map[string]bool  // ids of the Redis servers that are trusted
+	Marks    []int            // numbers of the marks that were set; see Servers
 }
 
 // Building reports whether records are still being made.
@@ -99,65 +101,40 @@ func (k *Keeper) Epoch(ctx context.Context) (Epoch, error) {
 			e.Declared[id] = value == fields["epoch"]
 		case "node":
 			e.Nodes[id] = value == fields["epoch"]
+		case "mark":
+			if n, err := strconv.Atoi(id); err == nil && value == fields["epoch"] {
+				e.Marks = append(e.Marks, n)
+			}
 		}
 	}
+	slices.Sort(e.Marks)
 	return e, nil
 }
 
-// Nodes returns the run ids of the Redis servers that hold records: one, or all masters of
-// a cluster. A server gets another one whenever it starts.
-func (k *Keeper) Nodes(ctx context.Context) ([]string, error) {
-	timed, cancel := context.WithTimeout(ctx, k.timeout)
-	defer cancel()
-	var mu sync.Mutex
-	var ids []string
-	ask := func(ctx context.Context, c *redis.Client) error {
-		info, err := c.Info(ctx, "server").Result()
-		if err != nil {
-			return err
-		}
-		id := runID(info)
-		if id == "" {
-			return errors.New("INFO has no run_id")
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		ids = append(ids, id)
-		return nil
-	}
-	if err := eachMaster(timed, k.client, ask); err != nil {
-		return nil, unavailable("identify Redis", ctx, err)
-	}
-	slices.Sort(ids)
-	return ids, nil
-}
-
-// eachMaster calls do for every Redis server that takes writes, at the same time.
-func eachMaster(ctx context.Context, client redis.UniversalClient, do func(context.Context, *redis.Client) error) error {
-	switch c := client.(type) {
-	case *redis.ClusterClient:
-		return c.ForEachMaster(ctx, do)
-	case *redis.Client:
-		return do(ctx, c)
-	default:
-		return fmt.Errorf("unknown kind of client %T", c)
-	}
-}
-
-// Begin makes epoch the one that is being built, on Redis servers with the given run ids.
+// Begin makes epoch the one that is being built, on Redis servers with the given ids.
 // From its return on, replicas forget no events that were acknowledged later.
-func (k *Keeper) Begin(ctx context.Context, epoch int64, nodes []string) error {
+func (k *Keeper) Begin(ctx context.Context, epoch int64, servers []string) error {
 	values := []any{"epoch", epoch, "state", stateBuilding}
-	for _, id := range nodes {
+	for _, id := range servers {
 		values = append(values, "node:"+id, epoch)
 	}
+	marks, err := k.newMarks(ctx)
+	if err != nil {
+		return unavailable("begin epoch", ctx, err)
+	}
+	for _, m := range marks {
+		values = append(values, markField+strconv.Itoa(m), epoch)
+	}
 	timed, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	_, err := k.client.TxPipelined(timed, func(p redis.Pipeliner) error {
+	_, err = k.client.TxPipelined(timed, func(p redis.Pipeliner) error {
 		p.Del(timed, contract.QuotaEpochKey)
 		p.HSet(timed, contract.QuotaEpochKey, values...)
 		return nil
 	})
+	if err == nil {
+		err = k.setMarks(ctx, epoch, marks)
+	}
 	if err != nil {
 		return unavailable("begin epoch", ctx, err)
 	}
@@ -174,8 +151,8 @@ type Record struct {
 // there are none, and tells those that are there of a newer limit. Only who called Begin
 // may call it, and must not call Declare after an error: the epoch is never to be opened.
 func (k *Keeper) Build(ctx context.Context, epoch int64, records []Record) error {
-	_, err := k.write(ctx, epoch, records, false)
-	return err
+	_, errs := k.write(ctx, epoch, records, false)
+	return errors.Join(errs...)
 }
 
 // Put makes records of an epoch where there are none, and tells those that are there of a
@@ -185,63 +162,94 @@ func (k *Keeper) Build(ctx context.Context, epoch int64, records []Record) error
 //
 // Leases grow as soon as there is a record and the epoch is open. If Redis lost all its
 // data just before, though, replicas may believe for a moment that the epoch still holds.
-// So records are made sealed, and opened when the epoch was found to hold after that.
+// So records are made sealed, and opened when the epoch was found to hold after that, on
+// the server that has the record too.
 func (k *Keeper) Put(ctx context.Context, epoch int64, records []Record) ([]bool, error) {
-	if len(records) == 0 {
-		return nil, nil
-	}
-	if err := k.expect(ctx, epoch); err != nil {
-		return nil, fmt.Errorf("put quota records: %w", err)
-	}
-	made, err := k.write(ctx, epoch, records, true)
-	if err != nil {
+	made, errs := k.PutEach(ctx, epoch, records)
+	if err := errors.Join(errs...); err != nil {
 		return nil, err
-	}
-	var opening []Record
-	for i := range records {
-		if made[i] {
-			opening = append(opening, records[i])
-		}
-	}
-	if len(opening) == 0 {
-		return made, nil
-	}
-	if err := k.expect(ctx, epoch); err != nil {
-		return nil, fmt.Errorf("open quota records: %w", err)
-	}
-	answers, err := k.each(ctx, k.open, opening, func(*Record) []any { return []any{epoch} })
-	if err != nil {
-		return nil, err
-	}
-	for i, n := range answers {
-		if n != 1 {
-			return nil, fmt.Errorf("open quota record of %s: %w: it is gone", opening[i].Customer, ErrUnavailable)
-		}
 	}
 	return made, nil
 }
 
-func (k *Keeper) write(ctx context.Context, epoch int64, records []Record, sealed bool) (made []bool, err error) {
+// PutEach is Put for records of which, in a Redis Cluster, some may be out of reach: it
+// answers, or says what went wrong, for each.
+func (k *Keeper) PutEach(ctx context.Context, epoch int64, records []Record) (made []bool, errs []error) {
+	made, errs = make([]bool, len(records)), make([]error, len(records))
+	if len(records) == 0 {
+		return made, errs
+	}
+	if err := k.expect(ctx, epoch); err != nil {
+		return made, repeat(fmt.Errorf("put quota records: %w", err), errs)
+	}
+	made, errs = k.write(ctx, epoch, records, true)
+	var which []int
+	var opening []Record
+	for i := range records {
+		if made[i] {
+			which, opening = append(which, i), append(opening, records[i])
+		}
+	}
+	if len(opening) == 0 {
+		return made, errs
+	}
+	held := k.holds(ctx, epoch, opening)
+	answers, failed := k.each(ctx, k.open, opening, held, func(*Record) []any { return []any{epoch} })
+	for n, i := range which {
+		if errs[i] = failed[n]; errs[i] == nil && answers[n] != 1 {
+			errs[i] = fmt.Errorf("open quota record of %s: %w: it is gone", records[i].Customer, ErrUnavailable)
+		}
+		made[i] = errs[i] == nil
+	}
+	return made, errs
+}
+
+// write makes records, sealed or not.
+func (k *Keeper) write(ctx context.Context, epoch int64, records []Record, sealed bool) (made []bool, errs []error) {
 	seal := 0
 	if sealed {
 		seal = 1
 	}
-	answers, err := k.each(ctx, k.put, records, func(r *Record) []any {
+	answers, errs := k.each(ctx, k.put, records, make([]error, len(records)), func(r *Record) []any {
 		limit, version := knownLimit(r.Account)
 		end := max(time.Now().UnixMilli(), periodEnd(r.Account)) + recordKept.Milliseconds()
 		return []any{epoch, limit, version, min(max(r.Settled, 0), maxTokens), end, seal}
 	})
-	if err != nil {
-		return nil, err
-	}
 	made = make([]bool, len(records))
 	for i, n := range answers {
-		if n < 0 {
-			return nil, fmt.Errorf("put quota record of %s: %w: a newer epoch has begun", records[i].Customer, ErrUnavailable)
+		if errs[i] == nil && n < 0 {
+			errs[i] = fmt.Errorf("put quota record of %s: %w: a newer epoch has begun", records[i].Customer, ErrUnavailable)
 		}
-		made[i] = n == 1
+		made[i] = errs[i] == nil && n == 1
 	}
-	return made, nil
+	return made, errs
+}
+
+// holds answers for each record whether the epoch is still the one that holds, and the
+// server of the record has lost nothing since it began.
+func (k *Keeper) holds(ctx context.Context, epoch int64, records []Record) []error {
+	errs := make([]error, len(records))
+	e, err := k.Epoch(ctx)
+	if err == nil && e.Number != epoch {
+		err = notHeld(epoch)
+	}
+	if err != nil {
+		return repeat(fmt.Errorf("open quota records: %w", err), errs)
+	}
+	cluster, ok := k.client.(*redis.ClusterClient)
+	if !ok {
+		return errs
+	}
+	timed, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	marks := k.readMarks(timed, &e)
+	for i, r := range records {
+		master, err := cluster.MasterForKey(timed, contract.QuotaKey(r.Customer, r.Period.ID))
+		if err != nil || marks[master] != markThere {
+			errs[i] = fmt.Errorf("open quota record of %s: %w: its Redis may have lost data", r.Customer, errors.Join(ErrUnavailable, err))
+		}
+	}
+	return errs
 }
 
 // expect fails if an epoch is not the one that holds.
@@ -253,36 +261,46 @@ func (k *Keeper) expect(ctx context.Context, epoch int64) error {
 		return unavailable("read epoch", ctx, err)
 	}
 	if have != strconv.FormatInt(epoch, 10) {
-		return fmt.Errorf("%w: the epoch is not %d any more", ErrUnavailable, epoch)
+		return notHeld(epoch)
 	}
 	return nil
 }
 
-// each runs a script for the key of each record.
-func (k *Keeper) each(ctx context.Context, script *redis.Script, records []Record, args func(*Record) []any) ([]int, error) {
+// notHeld is the error for what was to be done in an epoch.
+func notHeld(epoch int64) error {
+	return fmt.Errorf("%w: the epoch is not %d any more", ErrUnavailable, epoch)
+}
+
+// repeat sets all of errs to err, and returns them.
+func repeat(err error, errs []error) []error {
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// each runs a script for the key of each record that has no error in before. It returns
+// the answers, and before with what has failed besides.
+func (k *Keeper) each(ctx context.Context, script *redis.Script, records []Record, before []error, args func(*Record) []any) ([]int, []error) {
 	timed, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	keys := func(r *Record) []string { return []string{contract.QuotaKey(r.Customer, r.Period.ID)} }
-	calls := make([]*redis.Cmd, len(records))
-	// Its own error is that of its first failed call.
-	_, _ = k.client.Pipelined(timed, func(p redis.Pipeliner) error {
-		for i := range records {
-			calls[i] = script.EvalSha(timed, p, keys(&records[i]), args(&records[i])...)
+	var which []int
+	var keys []string
+	var lists [][]any
+	for i := range records {
+		if r := &records[i]; before[i] == nil {
+			which, keys, lists = append(which, i), append(keys, contract.QuotaKey(r.Customer, r.Period.ID)), append(lists, args(r))
 		}
-		return nil
-	})
-	answers := make([]int, len(records))
-	for i, call := range calls {
-		n, err := call.Int()
-		if redis.HasErrorPrefix(err, "NOSCRIPT") {
-			n, err = script.Run(timed, k.client, keys(&records[i]), args(&records[i])...).Int()
-		}
-		if err != nil {
-			return nil, unavailable("write quota record of "+records[i].Customer, ctx, err)
-		}
-		answers[i] = n
 	}
-	return answers, nil
+	answers := make([]int, len(records))
+	for n, call := range runAll(timed, k.client, script, keys, lists) {
+		i := which[n]
+		var err error
+		if answers[i], err = call.Int(); err != nil {
+			before[i] = unavailable("write quota record of "+records[i].Customer, ctx, err)
+		}
+	}
+	return answers, before
 }
 
 // Declare ends the making of records: replicas may declare. bases are the registered

@@ -65,7 +65,7 @@ type Leases struct {
 	shards    [accountShards]shard
 	callsGone atomic.Int64 // highest number of a call for an account that was forgotten
 	waiters   waiters
-	outage    outage
+	servers   servers
 	missing   missing
 	recalls   recallFilter
 

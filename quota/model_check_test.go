@@ -55,7 +55,7 @@ func (m *model) reached(s *state) bool {
 			return true
 		}
 	}
-	return s.redis.node == s.start
+	return s.redis.nodes.record == s.starts.record
 }
 
 // checkReplica compares a replica with the record of the newest epoch.
@@ -235,7 +235,7 @@ func (m *model) checkRest(s *state) error {
 		}
 	}
 	switch {
-	case s.redis.phase != epochOpen || s.redis.epoch != s.epoch || s.stale || s.redis.node != s.start:
+	case s.redis.phase != epochOpen || s.redis.epoch != s.epoch || s.stale || s.redis.nodes != s.starts:
 		return fmt.Errorf("epoch %d does not open", s.epoch)
 	case s.redis.version != s.version:
 		return fmt.Errorf("the record has version %d of the limit, not %d", s.redis.version, s.version)

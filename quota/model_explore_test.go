@@ -21,7 +21,8 @@ type explored struct {
 // brought to rest.
 func (m *model) explore(most, settleEvery int) explored {
 	e := &explorer{m: m, seed: maphash.MakeSeed(), seen: newHashSet()}
-	level := []visit{{*m.initial(), e.visit(m.initial(), -1, action{})}}
+	first := m.initial()
+	level := []visit{{*first, e.visit(first, -1, action{})}}
 	var next []visit
 	var buf []action
 	out := explored{complete: true}
@@ -95,7 +96,7 @@ func (e *explorer) path(id int32) (path []action) {
 		path = append(path, e.by[id])
 	}
 	slices.Reverse(path)
-	return path
+	return append(slices.Clone(e.m.first), path...)
 }
 
 func (e *explored) String() string {

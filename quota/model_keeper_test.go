@@ -15,7 +15,8 @@ import "math/bits"
 //   - A replica joins with its base of the epoch, not with what was acknowledged since.
 //   - Redis' servers are trusted that were there before the epoch began.
 //   - A replica retires when Postgres has all of its events, and the records as well, since it
-//     has settled all and returned all in this epoch.
+//     has settled all and returned all in this epoch. The server that says so must be trusted
+//     in that very step: an old copy could say so as well.
 //   - An epoch whose member is lost before it has declared is followed by another one.
 //   - What a lost replica leases is given out again only when it cannot serve any more: the
 //     grace after it could last read that it is registered.
@@ -33,11 +34,11 @@ const (
 // sound reports whether the keeper sees no reason for a new epoch.
 func (m *model) sound(s *state) bool {
 	for i := range m.replicas {
-		if r := &s.r[i]; s.redis.phase == epochDeclaring && r.status == replicaLost && r.member && !r.redis.declared && m.flaw != flawOpenWithoutLost {
-			return false // it could still call in this epoch
+		if s.redis.phase == epochDeclaring && m.lostEarly(&s.r[i]) {
+			return false
 		}
 	}
-	return s.redis.number == s.epoch && s.redis.node == s.start && s.redis.phase >= epochDeclaring &&
+	return s.redis.number == s.epoch && s.redis.nodes == s.starts && s.redis.phase >= epochDeclaring &&
 		(s.redis.epoch == s.epoch || s.made != s.epoch)
 }
 
@@ -49,11 +50,11 @@ func (m *model) leaderIdle(s *state) bool {
 // number takes a new number. What the keeper knows of Redis' start is from before.
 func (m *model) number(s *state) {
 	if m.flaw == flawResume && s.redis.number == s.epoch && s.redis.phase == epochBuilding {
-		s.keeper = keeperState{keeperBases, s.start}
+		s.keeper = keeperState{keeperBases, s.starts}
 		return
 	}
 	s.epoch++
-	s.keeper = keeperState{keeperBegin, s.start}
+	s.keeper = keeperState{keeperBegin, s.starts}
 	if m.flaw == flawBasesEarly {
 		m.bases(s)
 	}
@@ -71,7 +72,7 @@ func (m *model) bases(s *state) {
 
 // command is what the keeper's next step sends to Redis.
 func (m *model) command(s *state) lateKeeper {
-	c := lateKeeper{step: s.keeper.step, epoch: s.epoch, node: s.keeper.node, version: s.version, settled: m.sumOfBases(s)}
+	c := lateKeeper{step: s.keeper.step, epoch: s.epoch, nodes: s.keeper.nodes, version: s.version, settled: m.sumOfBases(s)}
 	for i := range m.replicas {
 		r := &s.r[i]
 		r.lateBase = r.pgBase
@@ -157,7 +158,7 @@ func (m *model) forgetLate(s *state) {
 func (m *model) execute(s *state, c *lateKeeper) {
 	switch c.step {
 	case keeperBegin:
-		s.redis.number, s.redis.phase, s.redis.node = c.epoch, epochBuilding, c.node
+		s.redis.number, s.redis.phase, s.redis.nodes = c.epoch, epochBuilding, c.nodes
 		for i := range m.replicas {
 			s.r[i].redis.member, s.r[i].redis.declared = memberNone, false
 		}
@@ -291,6 +292,11 @@ func (m *model) restore(s *state) {
 	s.makers[1] = makerState{step: makerExpect, epoch: s.epoch}
 }
 
+// lostEarly reports whether r was lost before it declared: it could still call in this epoch.
+func (m *model) lostEarly(r *replicaState) bool {
+	return r.status == replicaLost && r.member && !r.redis.declared && m.flaw != flawOpenWithoutLost
+}
+
 // openable reports whether the keeper finds that leases may grow again.
 func (m *model) openable(s *state) bool {
 	if !m.leaderIdle(s) || s.redis.number != s.epoch || s.redis.phase != epochDeclaring {
@@ -301,17 +307,17 @@ func (m *model) openable(s *state) bool {
 		switch {
 		case r.redis.member >= 0 && !r.redis.declared && m.flaw != flawOpenEarly:
 			return false
-		case r.status == replicaLost && r.usable() && m.flaw != flawFreeEarly:
+		case r.status == replicaLost && r.usable() && m.flaw != flawFreeEarly, m.lostEarly(r):
 			return false
 		}
 	}
-	return m.sound(s)
+	return true // as it looked a moment ago: a server may have been started since
 }
 
 func (m *model) openEpoch(s *state) {
 	s.redis.phase = epochOpen
 	s.opened = max(s.opened, s.epoch)
-	if s.redis.epoch == s.epoch && !s.stale && s.redis.node == s.start {
+	if s.redis.epoch == s.epoch && !s.stale && s.redis.nodes.record == s.starts.record {
 		s.relimit(m.limitOf(s.redis.version), int64(s.redis.settled+s.redis.leased))
 	}
 }
@@ -345,6 +351,7 @@ func (m *model) retire(s *state, r *replicaState) {
 func (m *model) retirable(s *state, r *replicaState) bool {
 	return m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && r.status == replicaLive && r.redis.beat == beatGone &&
 		(r.acked() >= r.redis.beatLast || m.flaw == flawRetireUnacked) &&
+		(s.redis.nodes.epoch == s.starts.epoch || m.flaw == flawRetireAnywhere) &&
 		(r.redis.beatEpoch == s.epoch || m.flaw == flawRetireAcked)
 }
 
@@ -355,21 +362,43 @@ func (m *model) join(s *state, r *replicaState) {
 
 // flush is the loss of all data of a Redis that goes on.
 func (m *model) flush(s *state) {
-	s.redis = redisState{}
-	s.stale = false
-	for i := range m.replicas {
-		s.r[i].redis = inRedis{lease: never, mark: never, member: memberNone}
-	}
+	m.dropRecord(s)
+	m.dropEpoch(s)
 }
 
 // dropRecord loses the record only: as if it was on another server of a cluster.
 func (m *model) dropRecord(s *state) {
-	s.redis.epoch, s.redis.version, s.redis.settled, s.redis.leased = 0, 0, 0, 0
+	s.redis.record(redisState{})
 	s.stale = false
 	for i := range m.replicas {
 		r := &s.r[i].redis
-		r.lease, r.call, r.mark, r.shut, r.excess, r.counted = never, 0, never, false, false, 0
+		r.record(inRedis{lease: never, mark: never})
 	}
+}
+
+// dropEpoch loses the rest only.
+func (m *model) dropEpoch(s *state) {
+	s.redis.rest(redisState{})
+	for i := range m.replicas {
+		s.r[i].redis.rest(inRedis{member: memberNone})
+	}
+}
+
+// record takes over from what belongs to the record, and rest what does not.
+func (s *redisState) record(from redisState) {
+	s.epoch, s.version, s.settled, s.leased = from.epoch, from.version, from.settled, from.leased
+}
+
+func (s *redisState) rest(from redisState) {
+	s.number, s.phase, s.nodes = from.number, from.phase, from.nodes
+}
+
+func (r *inRedis) record(from inRedis) {
+	r.lease, r.call, r.mark, r.shut, r.counted, r.excess = from.lease, from.call, from.mark, from.shut, from.counted, from.excess
+}
+
+func (r *inRedis) rest(from inRedis) {
+	r.member, r.declared, r.beat, r.beatLast, r.beatEpoch = from.member, from.declared, from.beat, from.beatLast, from.beatEpoch
 }
 
 // snapshot keeps a copy of what Redis has.
@@ -380,19 +409,40 @@ func (m *model) snapshot(s *state) {
 	}
 }
 
-// restart ends Redis' process, and with it all connections; the next has older data.
-func (m *model) restartRedis(s *state, old bool) {
-	m.flush(s)
-	if old {
-		s.redis, s.stale = s.snap, true
+// Which servers start again: one with everything, or one of two.
+const (
+	startBoth = iota
+	startRecord
+	startEpoch
+)
+
+// restartRedis ends a server's process, and with it all connections; the next has older
+// data, or none.
+func (m *model) restartRedis(s *state, which int8, old bool) {
+	if which != startEpoch {
+		s.starts.record++
+		m.dropRecord(s)
 		for i := range m.replicas {
-			s.r[i].redis = s.r[i].snap
+			r := &s.r[i]
+			r.conn, r.call, r.late = false, modelCall{}, [modelLate]modelCall{}
+			if old {
+				r.redis.record(r.snap)
+			}
+		}
+		if old {
+			s.redis.record(s.snap)
+			s.stale = true
+		}
+		m.forgetLate(s)
+	}
+	if which != startRecord {
+		s.starts.epoch++
+		m.dropEpoch(s)
+		if old {
+			s.redis.rest(s.snap)
+			for i := range m.replicas {
+				s.r[i].redis.rest(s.r[i].snap)
+			}
 		}
 	}
-	s.start++
-	for i := range m.replicas {
-		r := &s.r[i]
-		r.conn, r.call, r.late = false, modelCall{}, [modelLate]modelCall{}
-	}
-	m.forgetLate(s)
 }

@@ -236,11 +236,10 @@ func (w *realWorld) copyRedis() error {
 	return nil
 }
 
-func (w *realWorld) putBack() error {
-	ctx := context.Background()
-	for key, fields := range *w.copied {
-		if len(fields) > 0 {
-			if err := w.plain.HSet(ctx, key, fields).Err(); err != nil {
+func (w *realWorld) putBack(keys []string) error {
+	for _, key := range keys {
+		if fields := (*w.copied)[key]; len(fields) > 0 {
+			if err := w.plain.HSet(context.Background(), key, fields).Err(); err != nil {
 				return err
 			}
 		}

@@ -109,7 +109,7 @@ func (m *model) launch(s *state, r *replicaState, waiting, spare int8, surrender
 	}
 	r.calls = int8(a.calls)
 	r.dirty = true // until there is an answer
-	trusted := s.redis.node == s.start && s.redis.number > 0 && (s.redis.number == r.epoch || m.flaw == flawGuardAnyEpoch)
+	trusted := s.redis.nodes.record == s.starts.record && s.redis.number > 0 && (s.redis.number == r.epoch || m.flaw == flawGuardAnyEpoch)
 	r.conn = r.conn || trusted || m.flaw == flawNoGuard
 	if r.conn {
 		r.call = modelCall{

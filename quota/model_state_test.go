@@ -69,11 +69,15 @@ const (
 	beatGone
 )
 
+// starts says which start it is of the server with the record, and of the one with the
+// epoch, which may be the same.
+type starts struct{ record, epoch int8 }
+
 // redisState is the rest of what Redis has.
 type redisState struct {
-	epoch, version, settled, leased int8 // the record; limit by version, epoch less than 0 while sealed
-	number, phase                   int8 // the epoch's key
-	node                            int8 // start of Redis that the epoch trusts
+	epoch, version, settled, leased int8   // the record; limit by version, epoch less than 0 while sealed
+	number, phase                   int8   // the epoch's key
+	nodes                           starts // that the epoch trusts
 }
 
 // Registered states of a replica in Postgres.
@@ -120,8 +124,8 @@ type replicaState struct {
 
 // keeperState is the control plane's memory.
 type keeperState struct {
-	step int8 // 0 nothing under way; see keeper
-	node int8 // start of Redis that it saw
+	step  int8   // 0 nothing under way; see keeper
+	nodes starts // that it saw
 }
 
 // makerState is who makes the record within an epoch: another process of the control plane,
@@ -134,7 +138,8 @@ type makerState struct {
 
 // lateKeeper is a command of the keeper that nobody waits for any more.
 type lateKeeper struct {
-	step, epoch, node, version, settled int8
+	step, epoch, version, settled int8
+	nodes                         starts
 }
 
 type state struct {
@@ -146,12 +151,12 @@ type state struct {
 type world struct {
 	redis, snap redisState
 	snapped     bool
-	start       int8 // which start of Redis
-	epoch       int8 // in Postgres
-	based       int8 // in Postgres: the newest epoch whose bases are set
-	marked      int8 // in Postgres: the newest epoch in which the record was to be made
-	made        int8 // in Postgres: the newest epoch in which it is known to have been there
-	version     int8 // in Postgres: of the limit
+	starts      starts // which are these
+	epoch       int8   // in Postgres
+	based       int8   // in Postgres: the newest epoch whose bases are set
+	marked      int8   // in Postgres: the newest epoch in which the record was to be made
+	made        int8   // in Postgres: the newest epoch in which it is known to have been there
+	version     int8   // in Postgres: of the limit
 	keeper      keeperState
 	makers      [2]makerState // of another process, of the keeper
 	late        lateKeeper

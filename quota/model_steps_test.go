@@ -32,6 +32,7 @@ const (
 	flawOpenWithoutLost // of which a call may come
 	flawRetireUnacked
 	flawRetireAcked
+	flawRetireAnywhere // also on a server with old data
 	flawGuardAnyEpoch
 	flawDeclareEarly
 	flawCloseDirty
@@ -50,6 +51,7 @@ func (f flaw) String() string {
 		"making a record is repeated later", "a lost replica's lease is freed while it serves",
 		"an epoch is opened without a lost replica that has entered it",
 		"a replica retires before Postgres has its events", "a replica retires from an epoch that it has not entered",
+		"a replica retires by an old beat",
 		"connections are checked for any epoch", "a replica declares while a call of its is under way",
 		"a replica retires while a call of its is under way",
 	}[f]
@@ -101,6 +103,7 @@ const (
 	doSetLimit
 	doFlush
 	doDropRecord
+	doDropEpoch
 	doSnapshot
 	doRestartRedis
 	kinds
@@ -111,7 +114,7 @@ func (a action) String() string {
 		"reserve", "release", "complete", "read", "call", "deliver", "answer", "abandon call", "deliver late call", "crash", "restart", "hear",
 		"follow", "declare", "forget", "ship", "learn limit", "expire", "close", "declare lost", "shut", "free", "retire", "join",
 		"new epoch number", "keeper's next step", "keeper's next step, late", "deliver late step", "keeper dies", "open", "maker's next step", "restore record",
-		"change limit", "set limit", "Redis loses all", "Redis loses the record", "Redis is copied", "Redis restarts",
+		"change limit", "set limit", "Redis loses all", "Redis loses the record", "Redis loses the epoch", "Redis is copied", "Redis restarts",
 	}[a.kind]
 	switch {
 	case a.kind == doLaunch:
@@ -139,8 +142,8 @@ type model struct {
 	crashes  int8
 	epochs   int8 // the newest
 	losses   int8 // of data, the copy included
-	drop     bool // the loss of the record alone, too
-	copies   bool // Redis may come back with old data
+	drop     bool // the record and the epoch are on different servers, and may be lost alone
+	copies   bool // Redis may be started again, also with old data
 
 	keeperCrashes int8 // late commands included
 	lateKeeper    bool
@@ -154,7 +157,8 @@ type model struct {
 	losable       bool // the first replica may be declared lost
 	retiring      bool
 
-	flaw flaw
+	flaw  flaw
+	first []action // these are taken first of all
 
 	account account
 	pending [modelEvents + 1]spend
@@ -164,8 +168,18 @@ type model struct {
 	call    call
 }
 
-// initial is the state from which all begins: an open epoch.
+// initial is the state from which all begins: an open epoch, and what m.first makes of it.
 func (m *model) initial() *state {
+	s := m.beginning()
+	for _, a := range m.first {
+		if err := m.do(s, a); err != nil {
+			panic(fmt.Sprintf("BUG: %v: %v", a, err))
+		}
+	}
+	return s
+}
+
+func (m *model) beginning() *state {
 	s := &state{}
 	s.epoch, s.opened, s.based, s.marked, s.made = 1, 1, 1, 1, 1
 	s.limit = m.limits[0]
@@ -215,9 +229,14 @@ func (m *model) actions(s *state, out []action) []action {
 	lose := s.losses < m.losses
 	add(lose && (s.redis.epoch != 0 || s.redis.number != 0), doFlush, 0)
 	add(lose && m.drop && s.redis.epoch != 0, doDropRecord, 0)
+	add(lose && m.drop && s.redis.number != 0, doDropEpoch, 0)
 	add(lose && m.copies && !s.snapped, doSnapshot, 0)
-	add(lose && m.copies, doRestartRedis, 0)
-	add(lose && s.snapped, doRestartRedis, 1)
+	for _, which := range []int8{startBoth, startRecord, startEpoch} {
+		if which == startBoth || m.drop {
+			add(lose && m.copies, doRestartRedis, which<<1)
+			add(lose && s.snapped, doRestartRedis, which<<1|1)
+		}
+	}
 	return out
 }
 
@@ -432,10 +451,13 @@ func (m *model) stepOthers(s *state, a action) {
 	case doDropRecord:
 		s.losses++
 		m.dropRecord(s)
+	case doDropEpoch:
+		s.losses++
+		m.dropEpoch(s)
 	case doSnapshot:
 		m.snapshot(s)
 	case doRestartRedis:
 		s.losses++
-		m.restartRedis(s, a.a == 1)
+		m.restartRedis(s, a.a>>1, a.a&1 != 0)
 	}
 }

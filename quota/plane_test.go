@@ -188,13 +188,17 @@ func (p *plane) round() error {
 	if err != nil {
 		return err
 	}
-	nodes, err := p.Nodes(ctx)
+	servers, err := p.Servers(ctx, &e)
 	if err != nil {
 		return err
 	}
-	trusted := !slices.ContainsFunc(nodes, func(id string) bool { return !e.Nodes[id] })
-	if p.epoch == 0 || e.Number != p.epoch || !trusted || e.Building() {
-		return p.begin(ctx, nodes)
+	trusted := !slices.ContainsFunc(servers.IDs, func(id string) bool { return !e.Nodes[id] })
+	fit := e.Number == p.epoch && p.epoch != 0 && trusted && len(servers.Emptied)+len(servers.Unmarked) == 0 && !e.Building()
+	if !fit && len(servers.Away) > 0 {
+		return servers.AwayErr() // not all records could be made
+	}
+	if !fit {
+		return p.begin(ctx, servers.IDs)
 	}
 	beats, err := p.Beats(ctx)
 	if err != nil {
@@ -228,9 +232,9 @@ func (p *plane) round() error {
 }
 
 // begin rebuilds everything in a new epoch.
-func (p *plane) begin(ctx context.Context, nodes []string) error {
+func (p *plane) begin(ctx context.Context, servers []string) error {
 	p.epoch++
-	if err := p.Begin(ctx, p.epoch, nodes); err != nil {
+	if err := p.Begin(ctx, p.epoch, servers); err != nil {
 		return err
 	}
 	bases := map[string]int64{}

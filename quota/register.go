@@ -2,9 +2,14 @@ package quota
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
@@ -57,13 +62,17 @@ func (k *Keeper) Retire(ctx context.Context, replica string) (bool, error) {
 }
 
 // retireScript forgets a replica that has retired in this epoch. A life that begins beats
-// before it reads the register.
+// before it reads the register. A server that the epoch does not trust is not believed: it
+// may have come back with an older beat, and the replica with a new life since.
 //
 //	KEYS[1] QuotaEpochKey, KEYS[2] QuotaBeatsKey
 //	ARGV: replica, how a beat says so
 const retireScript = `
 local beat, epoch = redis.call('HGET', KEYS[2], ARGV[1]), redis.call('HGET', KEYS[1], 'epoch')
 if not beat or not epoch then return 0 end
+local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') .. '/' ..
+  string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+if redis.call('HGET', KEYS[1], 'node:' .. server) ~= epoch then return 0 end
 local says = '|' .. epoch .. '|' .. ARGV[2]
 if string.sub(beat, -#says) ~= says then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
@@ -77,19 +86,99 @@ func (k *Keeper) Shut(ctx context.Context, epoch int64, replica string) error {
 }
 
 // Release frees what a lost replica leases of the accounts, and shuts it out of their
-// records. It returns how many tokens that were. A replica that still lives, but did not
-// hear Shut, gives them out as well until its grace is over (Options.Grace, 10 s): unless it
-// is known to be dead, wait for that long after Shut.
+// records. It returns how many tokens that were, also if some records are out of reach. A
+// replica that still lives, but did not hear Shut, gives them out as well until its grace is
+// over (Options.Grace, 10 s): unless it is known to be dead, wait for that long after Shut.
 func (k *Keeper) Release(ctx context.Context, replica string, accounts []Account) (int64, error) {
 	var sum int64
-	for _, a := range accounts {
+	var errs []error
+	for some := range slices.Chunk(accounts, readAtOnce) {
 		timed, cancel := context.WithTimeout(ctx, k.timeout)
-		n, err := k.lose.Run(timed, k.client, []string{contract.QuotaKey(a.Customer, a.Period.ID)}, replica).Int64()
-		cancel()
-		if err != nil {
-			return sum, unavailable("free leases of replica "+replica, ctx, err)
+		args := make([][]any, len(some))
+		for i := range args {
+			args[i] = []any{replica}
 		}
-		sum += n
+		for _, call := range runAll(timed, k.client, k.lose, recordKeys(some), args) {
+			n, err := call.Int64()
+			sum, errs = sum+n, append(errs, unavailable("free leases of replica "+replica, ctx, err))
+		}
+		cancel()
 	}
-	return sum, nil
+	return sum, errors.Join(errs...)
+}
+
+// readAtOnce is how many records are asked for at once.
+const readAtOnce = 500
+
+func recordKeys(accounts []Account) []string {
+	keys := make([]string, len(accounts))
+	for i, a := range accounts {
+		keys[i] = contract.QuotaKey(a.Customer, a.Period.ID)
+	}
+	return keys
+}
+
+// read reads the same fields of the record of each account: nil for a field that is not there.
+func (k *Keeper) read(ctx context.Context, accounts []Account, fields ...string) (values [][]any, errs []error) {
+	values, errs = make([][]any, len(accounts)), make([]error, len(accounts))
+	for from := 0; from < len(accounts); from += readAtOnce {
+		keys := recordKeys(accounts[from:min(from+readAtOnce, len(accounts))])
+		timed, cancel := context.WithTimeout(ctx, k.timeout)
+		replies := make([]*redis.SliceCmd, len(keys))
+		perServer(timed, k.client, keys, func(c redis.Cmdable, i int) redis.Cmder {
+			replies[i] = c.HMGet(timed, keys[i], fields...)
+			return replies[i]
+		})
+		cancel()
+		for i, r := range replies {
+			values[from+i], errs[from+i] = r.Val(), unavailable("read quota record of "+accounts[from+i].Customer, ctx, r.Err())
+		}
+	}
+	return values, errs
+}
+
+// Has answers for each account whether it has a record of an epoch, or of a later one. What
+// is out of reach has an error.
+func (k *Keeper) Has(ctx context.Context, epoch int64, accounts []Account) (has []bool, errs []error) {
+	values, errs := k.read(ctx, accounts, "epoch")
+	has = make([]bool, len(accounts))
+	for i := range has {
+		if errs[i] == nil {
+			n, ok := number(values[i][0])
+			has[i] = ok && n >= epoch
+		}
+	}
+	return has, errs
+}
+
+// Lease is what a record knows of a replica.
+type Lease struct {
+	Tokens int64 // that are leased
+	Mark   int64 // number of the last event that is settled; -1 if none is
+	Called bool  // whether the replica ever called for the account
+}
+
+// Leased reads what a replica leases of the accounts. What is out of reach has an error.
+func (k *Keeper) Leased(ctx context.Context, replica string, accounts []Account) (leases []Lease, errs []error) {
+	values, errs := k.read(ctx, accounts, "l:"+replica, "w:"+replica)
+	leases = make([]Lease, len(accounts))
+	for i := range leases {
+		if errs[i] != nil {
+			continue
+		}
+		tokens, leased := number(values[i][0])
+		mark, marked := number(values[i][1])
+		if !marked {
+			mark = -1
+		}
+		leases[i] = Lease{Tokens: tokens, Mark: mark, Called: leased || marked}
+	}
+	return leases, errs
+}
+
+// number reads a field of a record.
+func number(field any) (n int64, ok bool) {
+	s, _ := field.(string)
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
 }

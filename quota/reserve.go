@@ -81,7 +81,7 @@ func (l *Leases) await(ctx context.Context, a *account, w *wait) (Answer, error)
 		}
 		f, launched := a.flight, false
 		if f == nil {
-			if !l.open.Load() || l.epoch.Load() <= 0 || !l.outage.allow(time.Now()) {
+			if !l.open.Load() || l.epoch.Load() <= 0 || !l.serverOf(a).allow(time.Now()) {
 				return Answer{}, fmt.Errorf("%w: Redis failed a moment ago, or lost its data", ErrUnavailable)
 			}
 			// What is idle is kept at first, so that others are served meanwhile.

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 )
@@ -17,6 +15,8 @@ import (
 // flight is a call on its way.
 type flight struct {
 	account *account
+	record  string // its key
+	server  *server
 	call    call
 	order   int64         // account.calls of the call
 	done    chan struct{} // closed when it landed
@@ -39,7 +39,9 @@ func (l *Leases) launch(a *account, surrender bool) *flight {
 	surrender = surrender || a.recalled && len(a.waiting) == 0
 	a.dirty, a.recalled = false, false
 	a.plan(l.now(), l.opts.Grace)
-	f := &flight{account: a, call: a.build(epoch, l.journal.Life(), l.open.Load(), surrender), done: make(chan struct{})}
+	record := contract.QuotaKey(a.key.customer, a.key.period)
+	f := &flight{account: a, record: record, server: l.servers.of(l.client, record), done: make(chan struct{})}
+	f.call = a.build(epoch, l.journal.Life(), l.open.Load(), surrender)
 	f.call.base = base
 	if l.now() < a.shyUntil {
 		f.call.spare = 0
@@ -54,13 +56,9 @@ func (l *Leases) fly(f *flight) {
 	ctx, cancel := l.timed(f.call.epoch)
 	defer cancel()
 	faultpoint.At("lease.call.before")
-	values, err := l.sync.Run(ctx, l.guarded, f.keys(), f.call.args(l.journal.Replica())...).Slice()
+	values, err := l.sync.Run(ctx, l.guarded, []string{f.record}, f.call.args(l.journal.Replica())...).Slice()
 	faultpoint.At("lease.call.after")
 	l.land(f, values, err)
-}
-
-func (f *flight) keys() []string {
-	return []string{contract.QuotaKey(f.account.key.customer, f.account.key.period)}
 }
 
 // timed returns the context of a call: it outlives whoever waits for the answer.
@@ -68,29 +66,21 @@ func (l *Leases) timed(epoch int64) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(inEpoch(context.Background(), epoch), l.opts.Timeout)
 }
 
-// flyAll makes many calls of one epoch in as few trips as there are Redis servers. It
+// flyAll makes many calls of one epoch, to one server as far as is known, in one trip. It
 // reports whether any was answered.
 func (l *Leases) flyAll(epoch int64, flights []*flight) bool {
 	ctx, cancel := l.timed(epoch)
 	defer cancel()
-	calls := make([]*redis.Cmd, len(flights))
+	records, args := make([]string, len(flights)), make([][]any, len(flights))
+	for i, f := range flights {
+		records[i], args[i] = f.record, f.call.args(l.journal.Replica())
+	}
 	faultpoint.At("lease.settle.before")
-	// Its own error is that of its first failed call.
-	_, _ = l.guarded.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, f := range flights {
-			calls[i] = l.sync.EvalSha(ctx, p, f.keys(), f.call.args(l.journal.Replica())...)
-		}
-		return nil
-	})
+	calls := runAll(ctx, l.guarded, l.sync, records, args)
 	faultpoint.At("lease.settle.after")
 	answered := false
 	for i, f := range flights {
 		values, err := calls[i].Slice()
-		if redis.HasErrorPrefix(err, "NOSCRIPT") {
-			answered = true
-			l.fly(f)
-			continue
-		}
 		answered = answered || err == nil
 		l.land(f, values, err)
 	}
@@ -101,10 +91,10 @@ func (l *Leases) flyAll(epoch int64, flights []*flight) bool {
 func (l *Leases) land(f *flight, values []any, err error) {
 	var r reply
 	if err == nil {
-		l.outage.worked()
+		f.server.worked()
 		r, err = parseReply(values)
 	} else if !errors.Is(err, errClosed) {
-		l.outage.failed(time.Now())
+		f.server.failed(time.Now())
 	}
 	a, now := f.account, l.now()
 	a.mu.Lock()
@@ -257,26 +247,49 @@ func (l *Leases) tickNow() {
 	}
 }
 
-// callDirty calls once for every account that wants it, and waits for the answers.
+// due reports whether a tick should call for a, whose lock is held.
+func (a *account) due(now time.Duration) bool {
+	return a.dirty && a.flight == nil && now >= a.retryAt && !a.gone
+}
+
+// callDirty calls once for every account that wants it. It does not wait for the answers: a
+// server that is silent must not hold up what others are told.
 func (l *Leases) callDirty() {
 	now := l.now()
-	due := func(a *account) bool { return a.dirty && a.flight == nil && now >= a.retryAt && !a.gone }
-	var dirty []*account
+	dirty := map[*server][]*account{}
 	l.each(func(a *account) {
-		if due(a) {
-			dirty = append(dirty, a)
+		if a.due(now) {
+			s := l.serverOf(a)
+			dirty[s] = append(dirty[s], a)
 		}
 	})
-	for some := range slices.Chunk(dirty, maxFlights) {
-		epoch := l.epoch.Load()
+	for s, accounts := range dirty {
+		if s.busy.Swap(true) {
+			s.more.Store(true)
+			continue
+		}
+		l.done.Go(func() { // the caller is among them, so nobody has waited yet
+			l.callServer(s, accounts)
+			s.busy.Store(false)
+			if s.more.Swap(false) {
+				l.tickNow()
+			}
+		})
+	}
+}
+
+// callServer calls for accounts whose records one server has, and waits for the answers.
+func (l *Leases) callServer(s *server, accounts []*account) {
+	for some := range slices.Chunk(accounts, maxFlights) {
+		epoch, now := l.epoch.Load(), l.now()
 		if epoch <= 0 {
 			return
 		}
 		flights := make([]*flight, 0, len(some))
 		for _, a := range some {
 			a.mu.Lock()
-			if due(a) {
-				flights = append(flights, l.launch(a, len(a.waiting) == 0 && now-a.usedAt > l.opts.ReturnAfter && l.answering(now)))
+			if a.due(now) {
+				flights = append(flights, l.launch(a, len(a.waiting) == 0 && now-a.usedAt > l.opts.ReturnAfter && l.returning(s, now)))
 			}
 			a.mu.Unlock()
 		}
@@ -290,6 +303,11 @@ func (l *Leases) callDirty() {
 // not returned: it is all that customers can be served from.
 func (l *Leases) answering(now time.Duration) bool {
 	return now-time.Duration(l.confirmed.Load()) < 4*l.opts.FollowEvery || l.hurry.Load()
+}
+
+// returning is answering for what one server has to be told.
+func (l *Leases) returning(s *server, now time.Duration) bool {
+	return l.answering(now) && (!s.failing() || l.hurry.Load())
 }
 
 // sweep marks accounts that hold tokens idle for long, and forgets those that hold nothing.

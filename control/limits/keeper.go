@@ -219,21 +219,20 @@ func (k *Keeper) look(ctx context.Context, l *store.Leader) (open bool, err erro
 	if err != nil {
 		return false, err
 	}
-	nodes, err := k.quota.Nodes(timed)
+	servers, err := k.quota.Servers(timed, &have)
 	if err != nil {
 		return false, err
 	}
-	if reason := unfit(known, have, nodes); reason != "" {
-		return false, k.begin(ctx, l, have.Number, nodes, reason)
-	}
-	k.metrics.epoch.Set(float64(have.Number))
 	r := &register{Keeper: k, leader: l, epoch: have}
-	if err := r.keep(timed); err != nil {
-		return false, err
-	}
-	reason, err := k.missing(timed, have.Number)
-	if err != nil {
-		return false, err
+	reason := unfit(known, have, servers)
+	if reason == "" {
+		k.metrics.epoch.Set(float64(have.Number))
+		if err := r.keep(timed); err != nil {
+			return false, err
+		}
+		if reason, err = k.missing(timed, have.Number); err != nil {
+			return false, err
+		}
 	}
 	if reason == "" {
 		if reason, err = r.repair(timed); err != nil {
@@ -243,21 +242,32 @@ func (k *Keeper) look(ctx context.Context, l *store.Leader) (open bool, err erro
 	if reason == "" {
 		reason = r.entered()
 	}
-	if reason != "" {
-		return false, k.begin(ctx, l, have.Number, nodes, reason)
+	away := servers.AwayErr()
+	if away != nil {
+		k.setNote(away.Error())
+	} else if have.IsOpen() {
+		k.setNote("")
 	}
-	if have.IsOpen() {
+	switch {
+	case reason != "" && away != nil:
+		// Not all records could be made, and until they are no lease could grow, of those
+		// customers either whose records are fine.
+		return false, fmt.Errorf("a new epoch has to wait (%s): %w", reason, away)
+	case reason != "":
+		return false, k.begin(ctx, l, have.Number, servers.IDs, reason)
+	case have.IsOpen():
 		k.metrics.open.Set(1)
 		k.metrics.undeclared.Set(0)
 		k.waitsFrom = time.Time{}
-		return true, nil
+		return true, away
 	}
 	k.metrics.open.Set(0)
-	return r.open(timed)
+	open, err = r.open(timed)
+	return open, errors.Join(err, away)
 }
 
 // unfit returns why the epoch in Redis is none to go on with; "" if it is one.
-func unfit(known control.QuotaEpoch, have quota.Epoch, nodes []string) string {
+func unfit(known control.QuotaEpoch, have quota.Epoch, servers quota.Servers) string {
 	switch {
 	case known.Number == 0:
 		return "there was none before"
@@ -267,18 +277,23 @@ func unfit(known control.QuotaEpoch, have quota.Epoch, nodes []string) string {
 		return fmt.Sprintf("Redis is at epoch %d, Postgres at %d", have.Number, known.Number)
 	case have.Building() || !known.Based:
 		return "the last one was not finished"
+	case len(servers.Emptied) > 0:
+		return "somebody has removed the data of Redis at " + list(servers.Emptied)
 	}
-	for _, id := range nodes {
+	for _, id := range servers.IDs {
 		if !have.Nodes[id] {
 			return "a Redis was started, or has taken over, since the last one began"
 		}
+	}
+	if len(servers.Unmarked) > 0 {
+		return "slots of Redis at " + list(servers.Unmarked) + " were moved"
 	}
 	return ""
 }
 
 // begin makes all records anew. Whoever dies in the middle leaves an epoch that is being
 // built, or one that Redis and Postgres do not agree on: the next look begins another.
-func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, nodes []string, reason string) error {
+func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, servers []string, reason string) error {
 	start := time.Now()
 	k.metrics.open.Set(0)
 	faultpoint.At("epoch.take.before")
@@ -294,7 +309,7 @@ func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, nodes [
 		return err
 	}
 	// Replicas forget nothing from here on that the bases could miss.
-	if err := k.quota.Begin(ctx, epoch, nodes); err != nil {
+	if err := k.quota.Begin(ctx, epoch, servers); err != nil {
 		return err
 	}
 	faultpoint.At("epoch.begin.after")
@@ -372,7 +387,8 @@ func (k *Keeper) putPage(ctx context.Context, epoch int64, page []control.QuotaR
 }
 
 // missing makes records that replicas miss, and those that someone did not live to make.
-// It returns a reason to begin another epoch if Redis has lost some.
+// It returns a reason to begin another epoch if Redis has lost some. Where some are out of
+// reach, it makes the others, and they stay missed.
 func (k *Keeper) missing(ctx context.Context, epoch int64) (reason string, err error) {
 	names, err := k.quota.Missing(ctx)
 	if err != nil {
@@ -382,27 +398,42 @@ func (k *Keeper) missing(ctx context.Context, epoch int64) (reason string, err e
 	if err != nil {
 		return "", err
 	}
+	var missed []control.QuotaKey
 	for _, n := range names {
 		if validText(n[0]) && validText(n[1]) {
-			keys = append(keys, control.QuotaKey{CustomerID: n[0], PeriodID: n[1]})
+			missed = append(missed, control.QuotaKey{CustomerID: n[0], PeriodID: n[1]})
 		}
 	}
+	keys = append(keys, missed...)
 	slices.SortFunc(keys, func(a, b control.QuotaKey) int {
 		return slices.Compare([]string{a.CustomerID, a.PeriodID}, []string{b.CustomerID, b.PeriodID})
 	})
+	var away error
 	for page := range slices.Chunk(slices.Compact(keys), recordPage) {
 		lost, err := k.restore(ctx, epoch, page)
-		if err != nil {
-			return "", err
-		}
 		if len(lost) > 0 {
 			return fmt.Sprintf("Redis has lost the record of customer %s, period %s, and whatever else", lost[0].CustomerID, lost[0].PeriodID), nil
+		}
+		if errors.Is(err, quota.ErrUnavailable) {
+			away = err
+		} else if err != nil {
+			return "", err
 		}
 		if err := k.step("restored"); err != nil {
 			return "", err
 		}
 	}
+	still := map[[2]string]bool{}
+	if away != nil {
+		there, _, _ := k.absent(ctx, epoch, missed)
+		for _, key := range missed {
+			still[[2]string{key.CustomerID, key.PeriodID}] = !slices.Contains(there, key)
+		}
+	}
 	for _, n := range names {
+		if still[n] {
+			continue
+		}
 		if err := k.quota.Found(ctx, n[0], n[1]); err != nil {
 			return "", err
 		}

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
@@ -178,7 +175,7 @@ func (r *Records) release(ctx context.Context, replica string) ([]control.Releas
 const maxSeq = 1<<63 - 1
 
 func (r *Records) releaseMember(ctx context.Context, epoch int64, m control.Member) ([]control.Released, error) {
-	accounts, err := r.leasedBy(ctx, epoch, m)
+	accounts, away, err := r.leasedBy(ctx, epoch, m)
 	if err != nil {
 		return nil, err
 	}
@@ -205,11 +202,15 @@ func (r *Records) releaseMember(ctx context.Context, epoch int64, m control.Memb
 			return nil, err
 		}
 		if o.touched {
-			free = append(free, quota.Account{Customer: k.CustomerID, Period: contract.Period{ID: k.PeriodID}})
+			free = append(free, quotaAccount(k))
 		}
 	}
 	if _, err := r.quota.Release(ctx, m.ID, free); err != nil {
 		return nil, err
+	}
+	if away != nil {
+		// It stays on the register until they are there: this is repeated then.
+		return nil, fmt.Errorf("release replica %s: some records are out of reach: %w", m.ID, away)
 	}
 	if err := r.store.Released(ctx, epoch, m.ID, left); err != nil {
 		return nil, err
@@ -217,43 +218,32 @@ func (r *Records) releaseMember(ctx context.Context, epoch int64, m control.Memb
 	return r.store.Releases(ctx, m.ID)
 }
 
-// leasedBy reads what a replica has to do with each record of an epoch.
-func (r *Records) leasedBy(ctx context.Context, epoch int64, m control.Member) (map[control.QuotaKey]*owed, error) {
-	out := map[control.QuotaKey]*owed{}
+// leasedBy reads what a replica has to do with each record of an epoch. Those that are out
+// of reach are not among them; away is the reason of one.
+func (r *Records) leasedBy(ctx context.Context, epoch int64, m control.Member) (out map[control.QuotaKey]*owed, away, err error) {
+	out = map[control.QuotaKey]*owed{}
 	for after := (control.QuotaKey{}); ; {
 		keys, err := r.store.RecordKeys(ctx, epoch, after, recordPage)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		replies := make([]*redis.SliceCmd, len(keys))
-		_, err = r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for i, k := range keys {
-				replies[i] = p.HMGet(ctx, contract.QuotaKey(k.CustomerID, k.PeriodID), "l:"+m.ID, "w:"+m.ID)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read leases: %w: %w", quota.ErrUnavailable, err)
-		}
+		leases, errs := r.quota.Leased(ctx, m.ID, quotaAccounts(keys))
 		for i, k := range keys {
-			lease, touched := number(replies[i].Val()[0])
-			mark, marked := number(replies[i].Val()[1])
-			if !marked {
-				mark = m.Base
+			if errs[i] != nil {
+				away = errs[i]
+				continue
 			}
-			out[k] = &owed{lease: lease, mark: mark, touched: touched || marked}
+			l := leases[i]
+			if l.Mark < 0 {
+				l.Mark = m.Base
+			}
+			out[k] = &owed{lease: l.Tokens, mark: l.Mark, touched: l.Called}
 		}
 		if len(keys) < recordPage {
-			return out, nil
+			return out, away, nil
 		}
 		after = keys[len(keys)-1]
 	}
-}
-
-func number(field any) (int64, bool) {
-	s, _ := field.(string)
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil
 }
 
 // settleFor settles for a lost replica what o says.

@@ -3,9 +3,7 @@ package limits
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -65,15 +63,21 @@ func (r *Records) Ensure(ctx context.Context, customer, period string) error {
 	return err
 }
 
-// put makes records that are marked, and notes that they are made.
+// put makes records that are marked, and notes that they are made. Some may be out of
+// reach: it makes the others all the same, and says so.
 func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey) error {
 	records, err := r.store.QuotaRecords(ctx, epoch, keys)
 	if err != nil {
 		return err
 	}
-	if _, err := r.quota.Put(ctx, epoch, quotaRecords(records)); err != nil {
-		return err
+	_, errs := r.quota.PutEach(ctx, epoch, quotaRecords(records))
+	away := map[control.QuotaKey]bool{}
+	for i, err := range errs {
+		if err != nil {
+			away[records[i].Key()] = true
+		}
 	}
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k control.QuotaKey) bool { return away[k] })
 	if err := r.store.RecordsMade(ctx, epoch, keys); err != nil {
 		return err
 	}
@@ -86,7 +90,8 @@ func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey)
 	for i := range records {
 		known[records[i].Key()] = records[i].LimitVersion
 	}
-	return r.setLimits(ctx, slices.DeleteFunc(now, func(n control.QuotaRecord) bool { return n.LimitVersion <= known[n.Key()] }))
+	err = r.setLimits(ctx, slices.DeleteFunc(now, func(n control.QuotaRecord) bool { return n.LimitVersion <= known[n.Key()] }))
+	return errors.Join(append(errs, err)...)
 }
 
 func (r *Records) setLimits(ctx context.Context, limits []control.QuotaRecord) error {
@@ -110,41 +115,46 @@ func quotaRecords(records []control.QuotaRecord) []quota.Record {
 	return out
 }
 
-// absent returns those of keys that have no record of an epoch in Redis.
-func (r *Records) absent(ctx context.Context, epoch int64, keys []control.QuotaKey) ([]control.QuotaKey, error) {
-	replies := make([]*redis.StringCmd, len(keys))
-	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, k := range keys {
-			replies[i] = p.HGet(ctx, contract.QuotaKey(k.CustomerID, k.PeriodID), "epoch")
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("look for records: %w: %w", quota.ErrUnavailable, err)
+func quotaAccount(k control.QuotaKey) quota.Account {
+	return quota.Account{Customer: k.CustomerID, Period: contract.Period{ID: k.PeriodID}}
+}
+
+func quotaAccounts(keys []control.QuotaKey) []quota.Account {
+	out := make([]quota.Account, len(keys))
+	for i, k := range keys {
+		out[i] = quotaAccount(k)
 	}
-	var out []control.QuotaKey
-	for i, reply := range replies {
-		if n, err := strconv.ParseInt(reply.Val(), 10, 64); err != nil || n < epoch {
-			out = append(out, keys[i])
+	return out
+}
+
+// absent divides keys into those that have a record of an epoch in Redis and those that have
+// none. Those that are out of reach are in neither; away is the reason of one.
+func (r *Records) absent(ctx context.Context, epoch int64, keys []control.QuotaKey) (there, absent []control.QuotaKey, away error) {
+	has, errs := r.quota.Has(ctx, epoch, quotaAccounts(keys))
+	for i, k := range keys {
+		switch {
+		case errs[i] != nil:
+			away = errs[i]
+		case has[i]:
+			there = append(there, k)
+		default:
+			absent = append(absent, k)
 		}
 	}
-	return out, nil
+	return there, absent, away
 }
 
 // restore makes the records of keys that are missing. A record that had been made in this
-// epoch is not made again: it is returned as lost.
+// epoch is not made again: it is returned as lost. Some may be out of reach: it makes the
+// others all the same, and says so.
 func (r *Records) restore(ctx context.Context, epoch int64, keys []control.QuotaKey) (lost []control.QuotaKey, err error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	absent, err := r.absent(ctx, epoch, keys)
-	if err != nil {
-		return nil, err
-	}
 	// Some may be there without anybody having lived to note it.
-	there := slices.DeleteFunc(slices.Clone(keys), func(k control.QuotaKey) bool { return slices.Contains(absent, k) })
+	there, absent, away := r.absent(ctx, epoch, keys)
 	if err := r.store.RecordsMade(ctx, epoch, there); err != nil || len(absent) == 0 {
-		return nil, err
+		return nil, errors.Join(err, away)
 	}
 	if _, err := r.store.MarkRecords(ctx, epoch, absent, false); err != nil {
 		return nil, err
@@ -154,11 +164,15 @@ func (r *Records) restore(ctx context.Context, epoch int64, keys []control.Quota
 	}
 	if len(lost) > 0 {
 		// Looked for once more: someone may have made it after the first look.
-		if lost, err = r.absent(ctx, epoch, lost); err != nil || len(lost) > 0 {
-			return lost, err
+		_, lost, gone := r.absent(ctx, epoch, lost)
+		if len(lost) > 0 {
+			return lost, nil
+		}
+		if gone != nil {
+			return nil, gone
 		}
 	}
-	return nil, r.put(ctx, epoch, absent)
+	return nil, errors.Join(r.put(ctx, epoch, absent), away)
 }
 
 // validText reports whether Postgres takes a name that came through Redis.

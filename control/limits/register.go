@@ -166,6 +166,13 @@ func (r *register) lost(ctx context.Context, m control.Member, joined bool) erro
 		return nil
 	}
 	_, err := r.release(ctx, m.ID)
+	if errors.Is(err, quota.ErrUnavailable) && ctx.Err() == nil {
+		// A part of Redis is away. Nobody else has to wait for that.
+		if r.say("release " + m.ID) {
+			r.log.Warn("cannot free the leases of a lost replica; will retry", "replica", m.ID, "error", err)
+		}
+		return nil
+	}
 	if err == nil {
 		r.log.Warn("the leases of a lost replica are free; whoever declared it lost did not live to free them", "replica", m.ID)
 	}

@@ -1,6 +1,9 @@
 package contract
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // Redis keys. Keys that one script touches share a hash tag ({…}), so that Redis
 // Cluster keeps them in one slot: quota and rate keys by customer, the usage stream in one
@@ -26,6 +29,10 @@ func QuotaKey(customer, period string) string { return "oc:quota:{" + customer +
 
 // QuotaPattern matches the keys that QuotaKey makes, in Redis' SCAN.
 const QuotaPattern = "oc:quota:{*}:*"
+
+// QuotaMarkKey holds the epoch in which it was set. It is missing, or older, if the master of
+// a Redis Cluster that has it lost data. Each n has a slot of its own.
+func QuotaMarkKey(n int) string { return "oc:quota:mark:{" + strconv.Itoa(n) + "}" }
 
 // ParseQuotaKey undoes QuotaKey.
 func ParseQuotaKey(key string) (customer, period string, ok bool) {
@@ -71,7 +78,8 @@ const (
 const (
 	// QuotaEpochKey says which epoch holds (hash: epoch, state, m:<replica> → number of the
 	// last event that the rebuilt records contain or "lost", d:<replica> → epoch in which it
-	// has declared its leases, node:<run id of a Redis> → epoch for which it is trusted).
+	// has declared its leases, node:<id of a Redis server> → epoch for which it is trusted,
+	// mark:<n> → epoch in which QuotaMarkKey(n) was set).
 	QuotaEpochKey = "oc:{quota}:epoch"
 	// QuotaBeatsKey shows which replicas live (hash: replica → "Unix ms|life|number of the
 	// newest event|epoch|state").

@@ -239,14 +239,18 @@ func (p *Plane) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	nodes, err := p.keeper.Nodes(ctx)
+	servers, err := p.keeper.Servers(ctx, &e)
 	if err != nil {
 		return err
 	}
-	trusted := !slices.ContainsFunc(nodes, func(id string) bool { return !e.Nodes[id] })
-	if p.epoch == 0 || e.Number != p.epoch || !trusted || e.Building() {
+	trusted := !slices.ContainsFunc(servers.IDs, func(id string) bool { return !e.Nodes[id] })
+	fit := e.Number == p.epoch && p.epoch != 0 && trusted && len(servers.Emptied)+len(servers.Unmarked) == 0 && !e.Building()
+	if !fit && len(servers.Away) > 0 {
+		return servers.AwayErr() // not all records could be made
+	}
+	if !fit {
 		p.epoch = max(p.epoch, e.Number) + 1
-		if err := p.begin(ctx, nodes); err != nil {
+		if err := p.begin(ctx, servers.IDs); err != nil {
 			return err
 		}
 		if e, err = p.keeper.Epoch(ctx); err != nil {
@@ -289,8 +293,8 @@ func (p *Plane) look(ctx context.Context) error {
 
 // begin starts the next epoch: records from the truth, and the replicas that are known.
 // p.mu is held.
-func (p *Plane) begin(ctx context.Context, nodes []string) error {
-	if err := p.keeper.Begin(ctx, p.epoch, nodes); err != nil {
+func (p *Plane) begin(ctx context.Context, servers []string) error {
+	if err := p.keeper.Begin(ctx, p.epoch, servers); err != nil {
 		return err
 	}
 	bases := map[string]int64{}
