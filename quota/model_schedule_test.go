@@ -269,6 +269,14 @@ func (w *realWorld) do(before, after *state, a action) error {
 		_, err := w.keeper.Release(ctx, r.name, []Account{replayed})
 		return err
 	case doRetire:
+		// The model says that the server is one that the epoch trusts.
+		id, err := identify(ctx, w.plain)
+		if err != nil {
+			return err
+		}
+		if err := w.plain.HSet(ctx, contract.QuotaEpochKey, "node:"+id, before.redis.number).Err(); err != nil {
+			return err
+		}
 		if ok, err := w.keeper.Retire(ctx, r.name); err != nil || !ok {
 			return fmt.Errorf("retire: %v, %w", ok, err)
 		}
