@@ -3,8 +3,11 @@ package proxy
 import (
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
@@ -57,4 +60,22 @@ func (h *Hot) Settle() int64 {
 	c.settle(contract.OutcomeOK)
 	h.s.ledger.Release(c.hold)
 	return c.charged
+}
+
+// Sent returns the body that goes upstream for a call with this one.
+// The pieces are as the upstream's client gets them.
+func (s *Server) Sent(face kimi.Face, body []byte) ([][]byte, error) {
+	c := &call{s: s, face: face}
+	if err := s.scan(c, body); err != nil {
+		return nil, err
+	}
+	t, err := s.pool.Pick(face, c.req.Model, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	defer t.Release(upstream.Result{})
+	c.served, c.edits.OutputCap = t.Served(), 64
+	var in fasthttp.Request
+	in.SetBodyRaw(body)
+	return s.upstreamRequest(c, t, &in).Body, nil
 }

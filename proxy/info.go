@@ -186,6 +186,8 @@ func (s *Server) estimateFailed(c *call, err error) (refusal, detail) {
 			return refusePassed, detail{status: refused.status, body: passedError(c.face, refused.body, fields, c.requestID)}
 		}
 		return r, detail{retryAfter: refused.retryAfter}
+	case errors.Is(err, upstream.ErrHeader):
+		return refuseBadRequest, detail{message: badHeaders}
 	case errors.As(err, &busy):
 		return refuseUpstreamDown, detail{retryAfter: busy.RetryAfter, message: uncounted}
 	case errors.As(err, &uerr) && uerr.Timeout:
@@ -196,22 +198,22 @@ func (s *Server) estimateFailed(c *call, err error) (refusal, detail) {
 }
 
 // asGiven returns what to ask an estimator for the prompt of body, of the OpenAI face.
-func (c *call) asGiven(body []byte) func(model string) []byte {
-	return func(model string) []byte { return c.req.Apply(nil, body, kimi.Edits{Model: model}) }
+func (c *call) asGiven(body []byte) func(model string) [][]byte {
+	return func(model string) [][]byte { return edited(&c.req, body, kimi.Edits{Model: model}) }
 }
 
 // estimate asks an upstream that has an estimate endpoint, and serves the call's model,
 // to count a prompt: that of the request that ask makes for the upstream's name of the
 // model. What a client may see of the answer's headers is written to passTo, unless that
 // is nil.
-func (s *Server) estimate(c *call, ask func(model string) []byte, cancel *upstream.Canceler, passTo *fasthttp.ResponseHeader) (n int64, err error) {
+func (s *Server) estimate(c *call, ask func(model string) [][]byte, cancel *upstream.Canceler, passTo *fasthttp.ResponseHeader) (n int64, err error) {
 	t, err := s.pool.PickEstimator(kimi.OpenAI, c.req.Model, time.Now())
 	if err != nil {
 		return 0, fmt.Errorf("estimate prompt: %w", err)
 	}
 	cfg := t.Config()
 	req := upstream.Request{
-		Body:        [][]byte{ask(t.Served())},
+		Body:        ask(t.Served()),
 		ContentType: []byte("application/json"),
 		UserAgent:   c.userAgent,
 	}
@@ -255,7 +257,7 @@ func (s *Server) estimate(c *call, ask func(model string) []byte, cancel *upstre
 func (s *Server) exactPrompt(c *call, body []byte) (int64, bool) {
 	ask, uncounted := c.asGiven(body), int64(len(body)-(c.req.Messages.End-c.req.Messages.Start))
 	if c.face == kimi.Anthropic {
-		ask = func(model string) []byte { return c.req.AppendAsText(nil, body, model) }
+		ask = func(model string) [][]byte { return [][]byte{c.req.AppendAsText(nil, body, model)} }
 		uncounted = quota.PromptBound(0, c.req.Images, 0, c.req.Videos, 0, s.cfg.Limits.ImageTokens, s.cfg.Limits.VideoTokens)
 	}
 	// A request must not wait for long for what only spares it a refusal.

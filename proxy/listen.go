@@ -31,6 +31,8 @@ type listener struct {
 	total   int
 	open    map[netip.Addr]int
 	refused atomic.Int64
+
+	answering atomic.Int64 // connections on which an answer is being made or written
 }
 
 const (
@@ -144,17 +146,39 @@ type clientConn struct {
 	ln     *listener
 	addr   netip.Addr
 	closed atomic.Bool
-	unread atomic.Bool  // a request was answered that is not read to its end
-	claim  atomic.Int64 // of the body that was told to come by 100 Continue
+	unread atomic.Bool           // a request was answered that is not read to its end
+	claim  atomic.Pointer[claim] // of the body that was told to come by 100 Continue
 
 	overflowUntil time.Time // not zero: one connection too many; fixed
-	inRequest     bool      // a request has begun to arrive and is not answered; of the goroutine that serves
+	answering     atomic.Bool
+	inRequest     bool // a request has begun to arrive and is not answered; of the goroutine that serves
 }
 
 // connState notes where requests begin and end.
 func connState(nc net.Conn, state fasthttp.ConnState) {
 	if cc, ok := nc.(*clientConn); ok && (state == fasthttp.StateActive || state == fasthttp.StateIdle) {
 		cc.inRequest = state == fasthttp.StateActive
+		if !cc.inRequest {
+			cc.answer(false)
+		}
+	}
+}
+
+// answering notes that an answer begins on nc. It ends when nc is idle or closed.
+func answering(nc net.Conn) {
+	if cc, ok := nc.(*clientConn); ok {
+		cc.answer(true)
+	}
+}
+
+// answer notes that an answer begins, or is written to its end.
+func (c *clientConn) answer(on bool) {
+	if c.answering.CompareAndSwap(!on, on) {
+		if on {
+			c.ln.answering.Add(1)
+		} else {
+			c.ln.answering.Add(-1)
+		}
 	}
 }
 
@@ -185,11 +209,14 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 // Close closes the connection and frees its place.
 func (c *clientConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
+		c.answer(false)
 		if c.unread.Load() {
 			c.discard()
 		}
 		c.ln.give(c.addr)
-		c.ln.uploads.add(-c.claim.Swap(0))
+		if kept := c.claim.Swap(nil); kept != nil {
+			c.ln.uploads.release(*kept)
+		}
 	}
 	return c.TCPConn.Close()
 }

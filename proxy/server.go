@@ -215,10 +215,11 @@ func (s *Server) Ready() error {
 // handle serves one request: the thread of the story.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	c := &call{s: s, start: time.Now(), requestID: newRequestID(), conn: ctx.Conn(), bodyLen: len(ctx.Request.Body())}
+	answering(c.conn)
 	claim := s.takeUpload(ctx)
-	s.uploads.add(int64(c.bodyLen) - max(claim, 0))
+	s.uploads.resize(&claim, int64(c.bodyLen))
 	defer func() {
-		s.uploads.add(-int64(c.bodyLen))
+		s.uploads.release(claim)
 		// fasthttp recovers nothing: one panic would end every stream of the process.
 		if p := recover(); p != nil {
 			s.panicked(c, p)
@@ -230,7 +231,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 	}()
 
-	if over := overflows(c.conn); over || claim == overBudget {
+	if over := overflows(c.conn); over || claim.refused {
 		c.face, c.remote = faceOf(ctx.Request.Header.RequestURI()), addrOf(ctx.RemoteAddr())
 		d := detail{}
 		if over {

@@ -79,6 +79,50 @@ func TestCompressedAnswerIsNotCounted(t *testing.T) {
 	}
 }
 
+// What is larger than we take, or compressed, ends the answer, but it is no outage: others
+// are not kept from the upstream.
+func TestOversizedAnswersLeaveTheBreakerClosed(t *testing.T) {
+	t.Parallel()
+	huge := strings.Repeat("x", 64<<10)
+	for name, c := range map[string]struct {
+		stream bool
+		answer string
+		broken bool
+	}{
+		"event":      {true, answerHead("text/event-stream", "X: y") + "data: " + huge, false},
+		"answer":     {false, answerHead("application/json", "Content-Length: 100000") + huge, false},
+		"compressed": {false, answerHead("application/json", "Content-Length: 100000\r\nContent-Encoding: gzip") + huge, false},
+		"cut event":  {true, answerHead("text/event-stream", "X: y") + "data: x", true},
+		"cut answer": {false, answerHead("application/json", "Content-Length: 100000") + "{", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOrigin(t)
+			o.next(func(conn net.Conn) {
+				_, _ = conn.Write([]byte(c.answer))
+				if !c.broken {
+					_, _ = conn.Read(make([]byte, 1)) // until the proxy has enough
+				}
+			})
+			w := newWorld(t)
+			r := w.replica(o.upstreams, func(c *proxy.Config) {
+				c.Limits.EventBytes, c.Limits.AnswerBytes = 10_000, 10_000
+				c.Upstreams[0].BreakerFailures = 1
+			})
+			tok, _ := w.token(nil)
+			r.post(faces[0], tok, chat(c.stream, "hello"))
+			if e := w.events(1)[0]; e.Outcome != contract.OutcomeUpstreamCut {
+				t.Errorf("%+v", e)
+			}
+			want := map[bool]string{false: "0", true: "1"}[c.broken]
+			eventually(t, "the call is over", func() bool { return r.inFlight() == "0" })
+			if n := r.metric(`token_proxy_upstream_breaker_open{upstream="kimi"}`); n != want {
+				t.Errorf("the breaker's gauge is %s, want %s", n, want)
+			}
+		})
+	}
+}
+
 // A blank answer to say 429 is an error like any other.
 func TestBlank429(t *testing.T) {
 	t.Parallel()

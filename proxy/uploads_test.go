@@ -134,6 +134,11 @@ func TestSlowUploadsAreBounded(t *testing.T) {
 	for _, f := range faces {
 		w := newWorld(t)
 		tok, _ := w.token(nil)
+		var others []string // each has its share
+		for range uploadsAllow {
+			other, _ := w.token(nil)
+			others = append(others, other)
+		}
 		for kind, head := range uploadHeads(f, tok) {
 			t.Run(f.name+" "+kind, func(t *testing.T) {
 				t.Parallel()
@@ -146,7 +151,7 @@ func TestSlowUploadsAreBounded(t *testing.T) {
 				}
 				var slow []*upload
 				for i := range uploadsAllow {
-					slow = append(slow, r.upload(start))
+					slow = append(slow, r.upload(strings.Replace(start, tok, others[i], 1)))
 					eventually(t, "the upload is counted", func() bool { return r.heldBytes() == (i+1)*uploadBytes })
 				}
 				for range 20 {
@@ -199,6 +204,59 @@ func TestSlowUploadsAreBounded(t *testing.T) {
 					t.Errorf("afterwards: %d", a.status)
 				}
 				eventually(t, "nothing is left", func() bool { return r.heldBytes() == 0 })
+			})
+		}
+	}
+}
+
+// However many connections one token opens, the others' bodies have room.
+func TestUploadsOfOneToken(t *testing.T) {
+	t.Parallel()
+	const all = 16 * uploadBytes
+	for _, f := range faces {
+		w := newWorld(t)
+		two, _ := w.token(func(g *contract.Grant) { g.Concurrent = 2 })
+		many, _ := w.token(nil)
+		good, _ := w.token(nil)
+		large := chat(false, "hello", `"user":"`+strings.Repeat("x", uploadBytes-200)+`"`)
+		for kind := range uploadHeads(f, "") {
+			t.Run(f.name+" "+kind, func(t *testing.T) {
+				t.Parallel()
+				r := w.replica(func(c *proxy.Config) { c.Limits.BodyBytes, c.Limits.InFlightBytes = uploadBytes, all })
+				held := 0
+				greedy := func(tok string, allowed int) (first *upload) {
+					head := uploadHeads(f, tok)[kind]
+					if kind == "chunks" {
+						head += "5\r\n{\"a\":\r\n"
+					}
+					first = r.upload(head)
+					for i := range allowed {
+						if i > 0 {
+							r.upload(head)
+						}
+						held += uploadBytes
+						eventually(t, "the upload is counted", func() bool { return r.heldBytes() == held })
+					}
+					for range 10 {
+						refusal{status: 503, typ: "overloaded_error", retry: "2"}.checkUnread(t, f, r.upload(head).answer())
+					}
+					return first
+				}
+				first := greedy(two, 2) // what it may have in flight
+				greedy(many, 4)         // a quarter
+				if a := r.post(f, good, large); a.status != http.StatusOK {
+					t.Errorf("another customer: %d %s", a.status, a.body)
+				}
+				// Small requests are nobody's share, and what was given back can be had again.
+				r.served(f, two)
+				_ = first.conn.Close()
+				eventually(t, "the room is given back", func() bool { return r.heldBytes() == held-uploadBytes })
+				for range 3 {
+					if a := r.post(f, two, large); a.status != http.StatusOK {
+						t.Errorf("with room in its share: %d %s", a.status, a.body)
+					}
+					eventually(t, "the room is given back", func() bool { return r.heldBytes() == held-uploadBytes })
+				}
 			})
 		}
 	}

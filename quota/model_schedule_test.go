@@ -284,7 +284,7 @@ func (w *realWorld) launch(r *realReplica, a action, failed bool) {
 	if a.a > 0 {
 		acc.waiting = append(acc.waiting, &wait{tokens: int64(a.a)})
 	}
-	acc.demand = demand{largest: int64(a.b >> 1)} // whatever history led to it
+	acc.demand = demand{largest: int64(a.b >> 1)} // whatever history led to so much to spare
 	acc.answeredAt = 0
 	f := r.leases.launch(acc, a.b&1 != 0)
 	acc.waiting = nil

@@ -38,12 +38,12 @@ type ledger struct {
 }
 
 func newPlane(t testing.TB, server *testenv.RedisServer) *plane {
-	return newPlaneOn(t, newClient(t, server))
+	return newPlaneOn(t, newClient(t, server), 5*time.Second)
 }
 
-func newPlaneOn(t testing.TB, client redis.UniversalClient) *plane {
+func newPlaneOn(t testing.TB, client redis.UniversalClient, timeout time.Duration) *plane {
 	p := &plane{
-		Keeper: quota.NewKeeper(client, 5*time.Second), client: client,
+		Keeper: quota.NewKeeper(client, timeout), client: client,
 		accounts: map[string]quota.Account{}, ledger: map[string]*ledger{}, lost: map[string]bool{},
 	}
 	stop := workers(1, func(_ int, done <-chan struct{}) {

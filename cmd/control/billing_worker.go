@@ -98,6 +98,11 @@ func (s *workerSettings) validate() error {
 	return errors.Join(errs...)
 }
 
+// sendOnce is for clients whose users have their own policy of repeating. A command that
+// makes or fills records of an epoch must not be sent again behind the keeper's back: by
+// then the epoch may be another one, or Redis one that has lost what the first call made.
+var sendOnce = redisclient.Options{MaxRetries: -1, DialerRetries: 1}
+
 func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	redis.SetLogger(redisLog{log})
 	table, err := tiers.Default()
@@ -119,7 +124,7 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	reader, client := target.Open(redisclient.Options{MaxRetries: -1, DialerRetries: 1}), target.Open(redisclient.Options{})
+	reader, client := target.Open(sendOnce), target.Open(sendOnce)
 	defer reader.Close()
 	defer client.Close()
 	if err := untilReached(ctx, log, "Redis", func() error { return durableredis.Check(ctx, client) }); err != nil {

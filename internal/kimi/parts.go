@@ -12,15 +12,26 @@ func (s *requestScanner) messages(i int) int {
 	}
 	i++
 	for first := true; ; first = false {
-		at, done := s.element(i, first)
+		at, done := s.object(i, first, "messages")
 		if done {
 			return at
 		}
-		if s.b[at] != '{' {
-			return s.wrong(at, "messages", "must hold objects only")
-		}
-		i = s.message(at + 1)
+		i = s.message(at)
 	}
+}
+
+// object moves on to the next element of field's array, which must be an object, and
+// returns the place behind its '{'. done says that there is none, or a fault; at is then
+// what the walk over the array returns.
+func (s *requestScanner) object(i int, first bool, field string) (at int, done bool) {
+	at, done = s.element(i, first)
+	switch {
+	case done:
+		return at, true
+	case s.b[at] != '{':
+		return s.wrong(at, field, "must hold objects only"), true
+	}
+	return at + 1, false
 }
 
 func (s *requestScanner) message(i int) int {
@@ -334,14 +345,11 @@ func (s *requestScanner) tools(i int) int {
 	}
 	i++
 	for first := true; ; first = false {
-		at, done := s.element(i, first)
+		at, done := s.object(i, first, "tools")
 		if done {
 			return at
 		}
-		if s.b[at] != '{' {
-			return s.wrong(at, "tools", "must hold objects only")
-		}
-		i = s.tool(at + 1)
+		i = s.tool(at)
 	}
 }
 

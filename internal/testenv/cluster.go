@@ -3,7 +3,6 @@ package testenv
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,55 +21,77 @@ const (
 )
 
 // ClusterServer is a private Redis Cluster: three masters, which share the keys, and no
-// replicas. Its methods are safe for concurrent use, and fail the test when they cannot
-// do what they say.
+// replicas unless they are added. Its methods fail the test when they cannot do what they
+// say. Those that say nothing else are safe for concurrent use.
 type ClusterServer struct {
 	URL     string // redis-cluster://127.0.0.1:PORT,127.0.0.1:PORT,…
 	Masters []*RedisServer
 
-	t   testing.TB
-	ids []string // of the masters
+	t    testing.TB
+	opts []RedisOption
+	all  []*clusterNode // masters first
+}
+
+// clusterNode is one server of a cluster.
+type clusterNode struct {
+	*RedisServer
+	bus int // port where servers talk to each other
+	id  string
 }
 
 // RedisCluster starts a cluster, empty and ready for commands. It ends with the test.
 // Redis 7 or newer is needed.
 func RedisCluster(t testing.TB, opts ...RedisOption) *ClusterServer {
 	t.Helper()
-	c := &ClusterServer{t: t}
-	var buses []int
+	c := &ClusterServer{t: t, opts: opts}
 	var addrs []string
 	for range clusterMasters {
-		bus := 0
-		s := newRedis(t, func(s *RedisServer, first bool) ([]string, error) {
-			if first {
-				// Where servers have it of their own accord, 10000 above the port, connections
-				// may have taken it.
-				bus = FreePort(t)
-			}
-			return append(localserver.RedisArgs(s.dir, s.Port, s.args...),
-				"--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", strconv.Itoa(bus)), nil
-		}, opts...)
-		c.Masters = append(c.Masters, s)
-		buses = append(buses, bus)
-		addrs = append(addrs, s.Addr)
+		n := c.start()
+		c.Masters = append(c.Masters, n.RedisServer)
+		addrs = append(addrs, n.Addr)
 	}
 	c.URL = "redis-cluster://" + strings.Join(addrs, ",")
-	ctx := context.Background()
 	for i, s := range c.Masters {
-		client := s.Client()
 		first, last := i*clusterSlots/clusterMasters, (i+1)*clusterSlots/clusterMasters-1
-		c.must("assign slots", client.ClusterAddSlotsRange(ctx, first, last).Err())
-		c.must("number a master", client.Do(ctx, "cluster", "set-config-epoch", i+1).Err())
-		id, err := client.ClusterMyID(ctx).Result()
-		c.must("read the id of a master", err)
-		c.ids = append(c.ids, id)
-		// All pairs, so that nobody has to wait for gossip.
-		for j := range i {
-			c.must("join masters", client.Do(ctx, "cluster", "meet", "127.0.0.1", c.Masters[j].Port, buses[j]).Err())
-		}
+		c.must("assign slots", s.Client().ClusterAddSlotsRange(context.Background(), first, last).Err())
+	}
+	for i := range c.all {
+		c.join(i)
 	}
 	c.awaitReady()
 	return c
+}
+
+// start starts a server that knows no other.
+func (c *ClusterServer) start() *clusterNode {
+	c.t.Helper()
+	n := &clusterNode{}
+	n.RedisServer = newRedis(c.t, func(s *RedisServer, first bool) ([]string, error) {
+		if first {
+			// Where servers have it of their own accord, 10000 above the port, connections
+			// may have taken it.
+			n.bus = FreePort(c.t)
+		}
+		return append(localserver.RedisArgs(s.dir, s.Port, s.args...),
+			"--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", strconv.Itoa(n.bus)), nil
+	}, c.opts...)
+	id, err := n.Client().ClusterMyID(context.Background()).Result()
+	c.must("read the id of a server", err)
+	n.id = id
+	c.all = append(c.all, n)
+	return n
+}
+
+// join makes a server known to those before it: all pairs, so that nobody has to wait for
+// gossip.
+func (c *ClusterServer) join(i int) {
+	c.t.Helper()
+	ctx := context.Background()
+	client := c.all[i].Client()
+	c.must("number a server", client.Do(ctx, "cluster", "set-config-epoch", i+1).Err())
+	for _, other := range c.all[:i] {
+		c.must("join servers", client.Do(ctx, "cluster", "meet", "127.0.0.1", other.Port, other.bus).Err())
+	}
 }
 
 func (c *ClusterServer) must(what string, err error) {
@@ -80,17 +101,17 @@ func (c *ClusterServer) must(what string, err error) {
 	}
 }
 
-// awaitReady waits until every master serves, and knows who has which slots.
+// awaitReady waits until every server serves, and knows who has which slots.
 func (c *ClusterServer) awaitReady() {
 	c.t.Helper()
 	deadline := time.Now().Add(clusterReady)
-	for _, s := range c.Masters {
+	for _, s := range c.all {
 		client := redis.NewClient(&redis.Options{Addr: s.Addr})
 		defer client.Close()
 		for {
 			info, err := client.ClusterInfo(context.Background()).Result()
 			if err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, fmt.Sprintf("cluster_slots_ok:%d\r\n", clusterSlots)) &&
-				strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r\n", clusterMasters)) {
+				strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r\n", len(c.all))) {
 				break
 			}
 			if time.Now().After(deadline) {
@@ -162,68 +183,39 @@ func (c *ClusterServer) Resume() {
 // Of returns the master that has key.
 func (c *ClusterServer) Of(key string) *RedisServer {
 	c.t.Helper()
-	_, i := c.find(key)
-	return c.Masters[i]
+	_, n := c.find(key)
+	return n.RedisServer
 }
 
-// find returns the slot of key and the number of the master that has it.
-func (c *ClusterServer) find(key string) (slot, master int) {
+// find returns the slot of key and the master that has it.
+func (c *ClusterServer) find(key string) (slot int, master *clusterNode) {
 	c.t.Helper()
 	ctx := context.Background()
-	client := redis.NewClient(&redis.Options{Addr: c.Masters[0].Addr})
-	defer client.Close()
-	n, err := client.ClusterKeySlot(ctx, key).Result()
-	c.must("find the slot of a key", err)
-	shards, err := client.ClusterShards(ctx).Result()
-	c.must("list slots", err)
-	for _, shard := range shards {
-		if slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool { return r.Start <= n && n <= r.End }) {
-			return int(n), slices.Index(c.ids, shard.Nodes[0].ID)
+	for _, asked := range c.all {
+		client := redis.NewClient(&redis.Options{Addr: asked.Addr, MaxRetries: -1, ReadTimeout: time.Second})
+		defer client.Close()
+		n, err := client.ClusterKeySlot(ctx, key).Result()
+		if err != nil {
+			continue // it is away
 		}
+		ranges, err := client.ClusterSlots(ctx).Result()
+		c.must("list slots", err)
+		for _, r := range ranges {
+			if r.Start <= int(n) && int(n) <= r.End {
+				return int(n), c.node(r.Nodes[0].ID)
+			}
+		}
+		c.t.Fatalf("testenv: Redis Cluster: nobody has slot %d", n)
 	}
-	c.t.Fatalf("testenv: Redis Cluster: nobody has slot %d", n)
-	return 0, 0
+	c.t.Fatal("testenv: Redis Cluster: nobody answers")
+	return 0, nil
 }
 
-// Move moves the slot of key, with all its keys, to another master, as an operator does
-// who adds a server. In the middle of it, when all keys are moved and the slot is not
-// (so that clients are sent to the other master one command at a time), it calls halfway.
-func (c *ClusterServer) Move(key string, halfway func()) {
+func (c *ClusterServer) node(id string) *clusterNode {
 	c.t.Helper()
-	ctx := context.Background()
-	slot, from := c.find(key)
-	to := (from + 1) % len(c.Masters)
-	open := func(i int) *redis.Client {
-		client := redis.NewClient(&redis.Options{Addr: c.Masters[i].Addr})
-		c.t.Cleanup(func() { _ = client.Close() })
-		return client
+	i := slices.IndexFunc(c.all, func(n *clusterNode) bool { return n.id == id })
+	if i < 0 {
+		c.t.Fatalf("testenv: Redis Cluster: no server has the id %s", id)
 	}
-	source, target := open(from), open(to)
-	setSlot := func(client *redis.Client, args ...any) {
-		c.t.Helper()
-		c.must("move a slot", client.Do(ctx, append([]any{"cluster", "setslot", slot}, args...)...).Err())
-	}
-	setSlot(target, "importing", c.ids[from])
-	setSlot(source, "migrating", c.ids[to])
-	host, port, err := net.SplitHostPort(c.Masters[to].Addr)
-	c.must("move a slot", err)
-	for {
-		keys, err := source.ClusterGetKeysInSlot(ctx, slot, 100).Result()
-		c.must("list the keys of a slot", err)
-		if len(keys) == 0 {
-			break
-		}
-		args := []any{"migrate", host, port, "", 0, 10_000, "keys"}
-		for _, k := range keys {
-			args = append(args, k)
-		}
-		c.must("move keys", source.Do(ctx, args...).Err())
-	}
-	if halfway != nil {
-		halfway()
-	}
-	setSlot(target, "node", c.ids[to])
-	for i := range c.Masters {
-		setSlot(open(i), "node", c.ids[to])
-	}
+	return c.all[i]
 }

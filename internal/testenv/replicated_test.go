@@ -73,6 +73,46 @@ func TestRedisClusterMovesSlots(t *testing.T) {
 	moved()
 }
 
+func TestRedisClusterChanges(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	r := testenv.RedisCluster(t)
+	c := r.Client()
+	for i := range 100 {
+		if err := c.Set(ctx, "k"+strconv.Itoa(i), i, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func() {
+		t.Helper()
+		if got, err := c.Get(ctx, "k7").Result(); err != nil || got != "7" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	added := r.AddMaster()
+	r.MoveTo("k7", added, there)
+	there()
+	if r.Of("k7") != added {
+		t.Error("the slot has not moved")
+	}
+
+	replica := r.AddReplica(added)
+	added.Stop()
+	r.TakeOver(replica, r.Masters[:3]...)
+	if r.Of("k7") != replica {
+		t.Error("the replica has not taken over")
+	}
+	c = r.Client()
+	there()
+	added.Start()
+	r.AwaitReplica(added)
+	r.TakeOver(added, r.Masters[:3]...)
+	r.AwaitReplica(replica)
+	if r.Of("k7") != added {
+		t.Error("the old master is not back")
+	}
+}
+
 func TestRedisSentinelFailsOver(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
