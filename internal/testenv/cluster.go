@@ -198,11 +198,16 @@ func (c *ClusterServer) find(key string) (slot int, master *clusterNode) {
 		if err != nil {
 			continue // it is away
 		}
-		ranges, err := client.ClusterSlots(ctx).Result()
+		shards, err := client.ClusterShards(ctx).Result()
 		c.must("list slots", err)
-		for _, r := range ranges {
-			if r.Start <= int(n) && int(n) <= r.End {
-				return int(n), c.node(r.Nodes[0].ID)
+		for _, shard := range shards {
+			if !slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool { return r.Start <= n && n <= r.End }) {
+				continue
+			}
+			for _, node := range shard.Nodes {
+				if node.Role == "master" {
+					return int(n), c.node(node.ID)
+				}
 			}
 		}
 		c.t.Fatalf("testenv: Redis Cluster: nobody has slot %d", n)
