@@ -328,6 +328,8 @@ func (s *Server) hostAllowed(host []byte) bool {
 	name := string(host)
 	if h, _, err := net.SplitHostPort(name); err == nil {
 		name = h
+	} else if n := len(name); n > 2 && name[0] == '[' && name[n-1] == ']' { // IPv6 without a port
+		name = name[1 : n-1]
 	}
 	return s.hosts[strings.ToLower(name)]
 }

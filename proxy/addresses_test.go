@@ -86,10 +86,10 @@ func TestAddressesBehindProxies(t *testing.T) {
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	r := w.replica(func(c *proxy.Config) { c.Hosts = []string{"Proxy.Test", "10.0.0.7"} })
+	r := w.replica(func(c *proxy.Config) { c.Hosts = []string{"Proxy.Test", "10.0.0.7", "fd00::7"} })
 	tok, _ := w.token(nil)
 	for host, want := range map[string]int{
-		"proxy.test": 200, "PROXY.test:8080": 200, "10.0.0.7": 200, "10.0.0.7:80": 200,
+		"proxy.test": 200, "PROXY.test:8080": 200, "10.0.0.7": 200, "10.0.0.7:80": 200, "[fd00::7]": 200, "[fd00::7]:80": 200,
 		"other.test": 400, "proxy.test.other.test": 400, "xproxy.test": 400, "127.0.0.1": 400, "proxy.test.": 400, "[::1]:80": 400,
 	} {
 		req, err := http.NewRequestWithContext(context.Background(), "GET", r.url+"/v1/models", nil)

@@ -96,6 +96,9 @@ func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 			c.hold, c.admitted = a.Hold, time.Now()
 			c.promptBound, c.outputBound = prompt, quota.Need(unit, 0, outputCap, n)
 			c.edits.OutputCap = outputCap
+			if a.Limit > c.grant.MonthlyLimit {
+				s.promise(c, a.Limit)
+			}
 			if c.req.ThinkingBudget.Present() && outputCap < asked {
 				// The budget counts into max_tokens and must stay below it.
 				c.edits.ThinkingBudget = max(outputCap-1, 1)

@@ -20,8 +20,9 @@ func (s *Server) authenticate(c *call, credential []byte) (refusal, detail) {
 	g, ok := s.grants.Cached(c.digest)
 	if !ok {
 		// An address that failed too often gets no look-ups; tokens known here still work,
-		// since customers may share an address with whoever is guessing.
-		if s.failures.blocked(c.remote, c.start) {
+		// also when their grants have just changed, since customers may share an address with
+		// whoever is guessing.
+		if s.failures.blocked(c.remote, c.start) && !s.grants.Known(c.digest) {
 			return refuseAuthFlood, detail{}
 		}
 		var err error

@@ -53,6 +53,7 @@ type call struct {
 	entered     bool         // counts as in flight for its customer
 	ratelimit   rateState
 	answer      quota.Answer
+	promised    atomic.Int64 // the limit under which its tokens are held, if that is above grant's
 	hold        quota.Hold
 	admitted    time.Time
 	promptBound int64 // prompt tokens that were reserved

@@ -40,7 +40,7 @@ type Config struct {
 	Timeouts Timeouts `json:"timeouts"`
 
 	TrustedProxies []string `json:"trusted_proxies"` // networks whose X-Forwarded-For is believed, e.g. "10.42.0.0/16"
-	Hosts          []string `json:"hosts"`           // Host names that are answered; empty answers every one
+	Hosts          []string `json:"hosts"`           // Host names that are answered, on any port; empty answers every one
 	LogLevel       string   `json:"log_level"`       // debug, info, warn or error ("info")
 }
 
@@ -50,7 +50,7 @@ type Limits struct {
 	PerAddress       int   `json:"per_address"`        // open client connections per address (1,000)
 	HeaderBytes      int   `json:"header_bytes"`       // of a request's head (16 KiB)
 	BodyBytes        int   `json:"body_bytes"`         // of a request (8 MiB)
-	InFlightBytes    int64 `json:"in_flight_bytes"`    // of all request bodies that are arriving or being handled, at least body_bytes (1 GiB)
+	InFlightBytes    int64 `json:"in_flight_bytes"`    // of all request bodies that are arriving or being handled, at least body_bytes; a quarter for one token (1 GiB)
 	AnswerBytes      int   `json:"answer_bytes"`       // of an answer that is not streamed (32 MiB)
 	EventBytes       int   `json:"event_bytes"`        // of one event of a stream (1 MiB)
 	DefaultOutputCap int64 `json:"default_output_cap"` // tokens inserted as max_tokens when a request has none (32,768)
@@ -151,6 +151,11 @@ func (c *Config) Validate() error {
 	if _, err := c.trustedProxies(); err != nil {
 		errs = append(errs, err)
 	}
+	for _, h := range c.Hosts {
+		if !plainHost(h) {
+			bad("hosts: %q is not a host name or address such as proxy.example.com: write it without scheme, port, path and brackets; any port is answered", h)
+		}
+	}
 	for _, v := range []struct {
 		name string
 		n    int64
@@ -204,6 +209,19 @@ func (c *Config) Validate() error {
 		bad("log_level is %q: use debug, info, warn or error", c.LogLevel)
 	}
 	return errors.Join(errs...)
+}
+
+// plainHost reports whether h is a name or an address as hostAllowed compares it.
+func plainHost(h string) bool {
+	if _, err := netip.ParseAddr(h); err == nil {
+		return true
+	}
+	for _, c := range h {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_' {
+			return false
+		}
+	}
+	return h != ""
 }
 
 func (c *Config) trustedProxies() ([]netip.Prefix, error) {

@@ -23,7 +23,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	if s.ln != nil {
 		_ = s.ln.Close() // Serve returns; what is in flight goes on
 	}
-	wait(ctx, time.Duration(t.Drain), func() bool { return s.calls.len() == 0 })
+	wait(ctx, time.Duration(t.Drain), s.idle)
 
 	s.state.Store(stateClosed)
 	if n := s.calls.len(); n > 0 {
@@ -31,7 +31,7 @@ func (s *Server) Drain(ctx context.Context) error {
 		s.calls.cut(errDrained, func(*call) bool { return true })
 	}
 	const cutTime = 5 * time.Second // for error events to be written to slow clients
-	wait(context.WithoutCancel(ctx), cutTime, func() bool { return s.calls.len() == 0 })
+	wait(context.WithoutCancel(ctx), cutTime, s.idle)
 
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(t.Flush))
 	defer cancel()
@@ -53,6 +53,12 @@ func (s *Server) Drain(ctx context.Context) error {
 		return fmt.Errorf("drain: %w", err)
 	}
 	return nil
+}
+
+// idle reports whether no call is in flight and no answer is being written: one that is not
+// a stream is written after its call has ended.
+func (s *Server) idle() bool {
+	return s.calls.len() == 0 && (s.ln == nil || s.ln.answering.Load() == 0)
 }
 
 // wait returns when done reports true, the time is over or ctx ends.

@@ -1,6 +1,11 @@
 package proxy_test
 
 import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +113,56 @@ func TestDrainWithoutRedis(t *testing.T) {
 			})
 			if a := r.post(f, tok, capped(chat(false, "hello"), 3000)); a.status != 200 {
 				t.Errorf("what is left is not served: %d %s", a.status, a.body)
+			}
+		})
+	}
+}
+
+// An answer that is not a stream is settled before it is written. A client that takes it
+// slowly gets all of it all the same: the process ends when Drain returns.
+func TestDrainWaitsForAnswers(t *testing.T) {
+	t.Parallel()
+	for i, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			o := newOrigin(t)
+			r := w.replica(o.upstreams, func(c *proxy.Config) { c.Timeouts.Drain = proxy.Duration(time.Minute) })
+			tok, _ := w.token(nil)
+			// More than the kernel buffers.
+			text := strings.Repeat("x", 16<<20)
+			answer := []string{
+				`{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"` + text + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":10,"completion_tokens":20,"total_tokens":30}}`,
+				`{"id":"x","type":"message","role":"assistant","content":[{"type":"text","text":"` + text + `"}],"stop_reason":"end_turn","usage":{"input_tokens":10,"output_tokens":20}}`,
+			}[i]
+			o.next(func(c net.Conn) {
+				fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(answer), answer)
+			})
+			conn := dialSmall(t, r)
+			_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+			if _, err := io.WriteString(conn, strings.ReplaceAll(sent(f, chat(false, "hello")), "<token>", tok)); err != nil {
+				t.Fatal(err)
+			}
+			if e := w.events(1)[0]; e.Outcome != contract.OutcomeOK {
+				t.Fatalf("outcome %s", e.Outcome)
+			}
+			drained := make(chan error, 1)
+			go func() { drained <- r.drain() }()
+			select {
+			case err := <-drained:
+				t.Fatalf("drained while an answer was being written: %v", err)
+			case <-time.After(4 * time.Second):
+			}
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			if err != nil || string(body) != answer {
+				t.Errorf("%d of %d bytes, %v", len(body), len(answer), err)
+			}
+			if err := <-drained; err != nil {
+				t.Error(err)
 			}
 		})
 	}

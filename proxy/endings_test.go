@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -59,7 +61,7 @@ func (r *replica) stream(f face, token, body string, leave int) (text string, er
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if leave < 0 {
-		time.AfterFunc(30*time.Millisecond, cancel)
+		body = r.w.onArrival(body, cancel)
 	}
 	resp, err := r.request(ctx, f, token, body)
 	if err != nil {
@@ -81,6 +83,36 @@ func (r *replica) stream(f face, token, body string, leave int) (text string, er
 		}
 	}
 	return b.String(), sc.Err()
+}
+
+// onArrival has do called once the simulator has read the request with this body, which
+// it returns marked.
+func (w *world) onArrival(body string, do func()) string {
+	mark := fmt.Sprintf("arrival-%d", w.marks.Add(1))
+	w.arrivals.Store(mark, do)
+	w.sim.Script(func(i *kimisim.RequestInfo) *kimisim.Behavior {
+		if words := strings.Fields(i.LastUser); len(words) > 1 {
+			if do, ok := w.arrivals.LoadAndDelete(words[1]); ok {
+				do.(func())()
+			}
+		}
+		return nil
+	})
+	return strings.Replace(body, "hello ", "hello "+mark+" ", 1) // see sim
+}
+
+// upstreamClosed waits until every call of the upstream is over, and wants each to be no
+// later than a second after the end that the client saw.
+func (w *world) upstreamClosed(end time.Time) {
+	w.t.Helper()
+	eventually(w.t, "the upstream's calls are over", func() bool {
+		return !slices.ContainsFunc(w.chats(), func(e kimisim.Entry) bool { return e.EndedAt.IsZero() })
+	})
+	for _, e := range w.chats() {
+		if late := e.EndedAt.Sub(end); late > time.Second {
+			w.t.Errorf("the upstream's call ended %v after the client's", late)
+		}
+	}
 }
 
 // Every way a stream can end, on both faces: one usage event with the right outcome and
@@ -107,14 +139,7 @@ func TestEndings(t *testing.T) {
 				if ev.Outcome != e.outcome || ev.Basis != e.basis {
 					t.Errorf("outcome %s, basis %s; want %s, %s", ev.Outcome, ev.Basis, e.outcome, e.basis)
 				}
-				var entry kimisim.Entry
-				eventually(t, "the upstream's call is over", func() bool {
-					entry = w.chats()[0]
-					return !entry.EndedAt.IsZero()
-				})
-				if e.leave != 0 && entry.EndedAt.Sub(left) > time.Second {
-					t.Errorf("upstream closed %v after the client left", entry.EndedAt.Sub(left))
-				}
+				w.upstreamClosed(left)
 				checkCounts(t, ev, received(text))
 				eventually(t, "nothing is held", func() bool {
 					u := w.usage(ev.CustomerID)
@@ -164,6 +189,7 @@ func TestEndingDrained(t *testing.T) {
 			}
 			evs := w.readEvents()
 			wg.Wait()
+			w.upstreamClosed(time.Now())
 			if len(evs) != streams {
 				t.Fatalf("%d events are in Redis when Drain returns, want %d", len(evs), streams)
 			}
@@ -204,6 +230,7 @@ func TestEndingRevoked(t *testing.T) {
 			if took := time.Since(start); took > time.Second {
 				t.Errorf("cut %v after the revocation", took)
 			}
+			w.upstreamClosed(start)
 			if !strings.Contains(text, "revoked") {
 				t.Errorf("the client was not told: %q", text)
 			}
@@ -222,13 +249,21 @@ func TestEndingRevoked(t *testing.T) {
 // After a thousand of each ending nothing stays behind: no goroutine, connection,
 // file descriptor, hold or memory.
 func TestEndingsLeaveNothing(t *testing.T) {
-	const each = 1000
+	const each, warm, atOnce = 1000, 20, 100
 	w := newWorldWith(t, kimisim.Config{MaxLedger: 100})
 	r := w.replica(impatient)
-	tok, g := w.token(nil)
+	// Whose streams end only because they are cut, the last ones by its own end.
+	cutting := w.replica(patientUpstream, func(c *proxy.Config) { c.Timeouts.Drain = proxy.Duration(100 * time.Millisecond) })
+	var customers []string
+	customer := func() (string, contract.Grant) {
+		tok, g := w.token(nil)
+		customers = append(customers, g.CustomerID)
+		return tok, g
+	}
+	tok, _ := customer()
 	run := func(e ending, n int) {
 		var wg sync.WaitGroup
-		gate := make(chan struct{}, 100)
+		gate := make(chan struct{}, atOnce)
 		for i := range n {
 			gate <- struct{}{}
 			wg.Go(func() {
@@ -244,11 +279,41 @@ func TestEndingsLeaveNothing(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	for _, e := range endings {
-		run(e, 20) // warm caches and pools
+	// running opens silent streams; what each was told at its end is told by the function.
+	running := func(token string, n int) (told func(what string)) {
+		var wg sync.WaitGroup
+		texts := make([]string, n)
+		for i := range n {
+			wg.Go(func() {
+				texts[i], _ = cutting.stream(faces[i%2], token, chat(true, sim(kimisim.Behavior{StallAfterEvents: 3})), 0)
+			})
+		}
+		eventually(t, "all streams run", func() bool { return cutting.metric("token_proxy_streams") == strconv.Itoa(n) })
+		return func(what string) {
+			wg.Wait()
+			for _, text := range texts {
+				if !strings.Contains(text, what) {
+					t.Fatalf("a client was not told %q: %q", what, text)
+				}
+			}
+		}
 	}
+	revoked := func(n int) {
+		tok, g := customer()
+		told := running(tok, n)
+		g.Version, g.Status = 2, contract.StatusRevoked
+		w.put(tok, g)
+		told("revoked")
+	}
+	for _, e := range endings { // fill caches and pools
+		run(e, warm)
+	}
+	revoked(atOnce)
 	settled := func() {
-		eventually(t, "all is settled", func() bool { return w.usage(g.CustomerID).Held == 0 && r.meter.Queued() == 0 })
+		eventually(t, "all is settled", func() bool {
+			return r.meter.Queued() == 0 && cutting.meter.Queued() == 0 &&
+				!slices.ContainsFunc(customers, func(c string) bool { return w.usage(c).Held != 0 })
+		})
 	}
 	settled()
 	before := heap()
@@ -257,9 +322,19 @@ func TestEndingsLeaveNothing(t *testing.T) {
 	for _, e := range endings {
 		run(e, each)
 	}
+	for range each / atOnce {
+		revoked(atOnce)
+	}
+	last, _ := customer()
+	told := running(last, each)
+	if err := cutting.drain(); err != nil {
+		t.Error(err)
+	}
+	told("shutting down")
 	settled()
-	if got, forwarded := len(w.readEvents()), w.sim.Totals()[upstreamKey].Requests; got != forwarded || got < len(endings)*each*9/10 {
-		t.Errorf("%d usage events for %d forwarded requests of %d", got, forwarded, len(endings)*each)
+	want := len(endings)*(each+warm) + atOnce + each + each
+	if got, forwarded := len(w.readEvents()), w.sim.Totals()[upstreamKey].Requests; got != want || forwarded != want {
+		t.Errorf("%d usage events for %d forwarded requests of %d", got, forwarded, want)
 	}
 	client.CloseIdleConnections()
 	time.Sleep(11 * time.Second) // fasthttp keeps idle workers for 10 s

@@ -3,8 +3,11 @@ package proxy
 import (
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
@@ -13,6 +16,12 @@ func (m *Metrics) BreakUpstreamErrors() { m.upstreamErrors = nil }
 
 // BreakTTFB makes it panic at the end of a forwarded call, when that is settled.
 func (m *Metrics) BreakTTFB() { m.ttfb = nil }
+
+// RefuseStrangers makes the proxy look up no large upload's token that it does not know.
+func (s *Server) RefuseStrangers() {
+	s.strangers.SetLimit(0)
+	s.strangers.SetBurst(0)
+}
 
 // Hot takes one call through what costs every request something, as far as it needs no
 // socket and no journal: authentication, rate, reservation, settling.
@@ -51,4 +60,22 @@ func (h *Hot) Settle() int64 {
 	c.settle(contract.OutcomeOK)
 	h.s.ledger.Release(c.hold)
 	return c.charged
+}
+
+// Sent returns the body that goes upstream for a call with this one.
+// The pieces are as the upstream's client gets them.
+func (s *Server) Sent(face kimi.Face, body []byte) ([][]byte, error) {
+	c := &call{s: s, face: face}
+	if err := s.scan(c, body); err != nil {
+		return nil, err
+	}
+	t, err := s.pool.Pick(face, c.req.Model, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	defer t.Release(upstream.Result{})
+	c.served, c.edits.OutputCap = t.Served(), 64
+	var in fasthttp.Request
+	in.SetBodyRaw(body)
+	return s.upstreamRequest(c, t, &in).Body, nil
 }

@@ -28,7 +28,8 @@ func (s *Server) forward(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 	}
 	if enc := c.resp.Head.Get("Content-Encoding"); len(enc) > 0 && !bytes.EqualFold(enc, []byte("identity")) {
 		c.release(upstream.Result{Failed: true})
-		return c.settleRefused(contract.OutcomeUpstreamError, refuseUpstreamCut, detail{message: "the model provider compressed its answer although it was asked not to"})
+		// Not upstream_error: something was produced, and the upstream counts it.
+		return c.settleRefused(contract.OutcomeUpstreamCut, refuseUpstreamCut, detail{message: "the model provider compressed its answer although it was asked not to"})
 	}
 	return refuseNone, detail{}
 }
@@ -72,6 +73,9 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 		if !uerr.Sent {
 			c.slot.Abandon()
 		}
+		if errors.Is(err, upstream.ErrHeader) {
+			return c.settleRefused(contract.OutcomeUpstreamCut, refuseBadRequest, detail{message: badHeaders})
+		}
 		if !uerr.Sent && !canceled && !c.departure.going.Load() && attempt < attempts {
 			continue
 		}
@@ -79,6 +83,10 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 		return s.sendFailed(c, uerr)
 	}
 }
+
+// badHeaders says what an upstream.ErrHeader means: all that the client names in a request
+// upstream is in headers.
+const badHeaders = "the headers that go to the model provider are too large, or hold control characters"
 
 // intent is what the journal must know of the call if this process dies.
 func (c *call) intent() *journal.Intent {
@@ -171,7 +179,7 @@ func (s *Server) upstreamRequest(c *call, t *upstream.Target, in *fasthttp.Reque
 	c.edits.IncludeUsage = c.face == kimi.OpenAI && c.req.Stream && cfg.NeedsIncludeUsage && !c.req.IncludeUsage
 	h := &in.Header
 	req := upstream.Request{
-		Body:        [][]byte{c.req.Apply(nil, in.Body(), c.edits)},
+		Body:        edited(&c.req, in.Body(), c.edits),
 		ContentType: []byte("application/json"),
 		Accept:      h.Peek("Accept"),
 		UserAgent:   h.UserAgent(),
@@ -181,6 +189,13 @@ func (s *Server) upstreamRequest(c *call, t *upstream.Target, in *fasthttp.Reque
 		req.AnthropicVersion, req.AnthropicBeta = h.Peek("Anthropic-Version"), h.Peek("Anthropic-Beta")
 	}
 	return req
+}
+
+// edited returns body with e spliced in, in pieces that alias it: of a large body no second
+// copy is made, which no budget would count.
+func edited(r *kimi.Request, body []byte, e kimi.Edits) [][]byte {
+	pieces, _ := r.Apply(make([][]byte, 0, 8), nil, body, e)
+	return pieces
 }
 
 // passed are the upstream's headers that a client may see. Those that identify the
@@ -256,6 +271,10 @@ func classify(status int, e kimi.ErrorFields, parsed bool, retryAfter time.Durat
 			return refuseUpstreamFunds, upstream.Result{Cooldown: longCooldown, KeyRefused: true}
 		}
 		return refuseUpstreamKey, upstream.Result{KeyRefused: true}
+	case status == 429 && retryAfter == 0 && bytes.Contains([]byte(e.Message), []byte("overloaded")):
+		// Kimi Code says the same to clients whose User-Agent it does not like, always
+		// without a time to wait, and that must not take the key from everybody else.
+		return refuseNone, upstream.Result{}
 	case status == 429:
 		return refuseNone, upstream.Result{Cooldown: max(retryAfter, shortCooldown)}
 	case status == 504 || status == 408:
@@ -312,8 +331,11 @@ func retryAfterOf(h *upstream.Head) time.Duration {
 // release gives the connection and the key back. Idempotent.
 func (c *call) release(r upstream.Result) {
 	if c.resp != nil {
+		given := c.resp.Status >= 200 && c.resp.Status <= 299 && c.resp.Unfinished()
 		c.resp.Close(!r.Failed)
 		c.resp = nil
+		// That we do not take an answer that goes on (too large, compressed) is no outage.
+		r.Failed = r.Failed && !given
 	}
 	if c.target != nil {
 		c.target.Release(r)

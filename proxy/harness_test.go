@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +52,9 @@ type world struct {
 	logs   *syncBuffer
 	quota  quota.Options // of replicas that are started from now on
 	n      int
+
+	marks    atomic.Int64
+	arrivals sync.Map // what to do when a marked request has reached the simulator
 }
 
 // syncBuffer collects log lines of several goroutines.

@@ -363,6 +363,34 @@ func TestEstimate(t *testing.T) {
 	}
 }
 
+// Headers that fit into what a client may send, but not into what goes upstream, are the
+// client's fault, not the upstream's.
+func TestForwardedHeadersTooLarge(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) {
+		c.Limits.HeaderBytes = 128 << 10
+		c.Upstreams[0].BreakerFailures, c.Upstreams[1].BreakerFailures = 1, 1
+	})
+	tok, g := w.token(func(g *contract.Grant) { g.Concurrent = 1 })
+	want := refusal{status: 400, typ: "invalid_request_error", says: "headers"}
+	for _, f := range faces {
+		for _, path := range []string{f.path, "/v1/tokenizers/estimate-token-count"} {
+			shape := f
+			if path != f.path {
+				shape = faces[0] // what it speaks
+			}
+			a := f.attempt(tok)
+			a.path = path
+			a.header.Set("User-Agent", strings.Repeat("x", 40<<10))
+			want.check(t, shape, r.send(a))
+		}
+		r.served(f, tok)
+	}
+	r.nothingHeld(g)
+	w.events(2)
+}
+
 // What would show the platform's own account does not exist here, whoever asks.
 func TestPlatformPathsNeverReachTheUpstream(t *testing.T) {
 	t.Parallel()

@@ -134,7 +134,7 @@ func (s *Server) serveEstimate(ctx *fasthttp.RequestCtx, c *call) {
 		c.refuse(&ctx.Response, r, d)
 		return
 	}
-	n, err := s.estimate(c, body, &c.cancel, &ctx.Response.Header)
+	n, err := s.estimate(c, c.asGiven(body), &c.cancel, &ctx.Response.Header)
 	if err != nil {
 		s.log.Info("estimate failed", "request_id", c.requestID, "error", err)
 		r, d := s.estimateFailed(c, err)
@@ -186,6 +186,8 @@ func (s *Server) estimateFailed(c *call, err error) (refusal, detail) {
 			return refusePassed, detail{status: refused.status, body: passedError(c.face, refused.body, fields, c.requestID)}
 		}
 		return r, detail{retryAfter: refused.retryAfter}
+	case errors.Is(err, upstream.ErrHeader):
+		return refuseBadRequest, detail{message: badHeaders}
 	case errors.As(err, &busy):
 		return refuseUpstreamDown, detail{retryAfter: busy.RetryAfter, message: uncounted}
 	case errors.As(err, &uerr) && uerr.Timeout:
@@ -195,16 +197,23 @@ func (s *Server) estimateFailed(c *call, err error) (refusal, detail) {
 	return refuseUpstreamDown, detail{message: uncounted}
 }
 
-// estimate asks an upstream that has an estimate endpoint to count the prompt of body.
-// What a client may see of the answer's headers is written to passTo, unless that is nil.
-func (s *Server) estimate(c *call, body []byte, cancel *upstream.Canceler, passTo *fasthttp.ResponseHeader) (n int64, err error) {
-	t, err := s.pool.PickEstimator(c.face, c.req.Model, time.Now())
+// asGiven returns what to ask an estimator for the prompt of body, of the OpenAI face.
+func (c *call) asGiven(body []byte) func(model string) [][]byte {
+	return func(model string) [][]byte { return edited(&c.req, body, kimi.Edits{Model: model}) }
+}
+
+// estimate asks an upstream that has an estimate endpoint, and serves the call's model,
+// to count a prompt: that of the request that ask makes for the upstream's name of the
+// model. What a client may see of the answer's headers is written to passTo, unless that
+// is nil.
+func (s *Server) estimate(c *call, ask func(model string) [][]byte, cancel *upstream.Canceler, passTo *fasthttp.ResponseHeader) (n int64, err error) {
+	t, err := s.pool.PickEstimator(kimi.OpenAI, c.req.Model, time.Now())
 	if err != nil {
 		return 0, fmt.Errorf("estimate prompt: %w", err)
 	}
 	cfg := t.Config()
 	req := upstream.Request{
-		Body:        [][]byte{c.req.Apply(nil, body, kimi.Edits{Model: t.Served()})},
+		Body:        ask(t.Served()),
 		ContentType: []byte("application/json"),
 		UserAgent:   c.userAgent,
 	}
@@ -219,8 +228,9 @@ func (s *Server) estimate(c *call, body []byte, cancel *upstream.Canceler, passT
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp, maxErrorBody))
 	resp.Close(true)
-	// What an estimate is refused for says little about completions: only an outage counts.
-	t.Release(upstream.Result{Failed: err != nil || status >= 500})
+	// What an estimate is refused for says little about completions: only an outage counts,
+	// and not that we did not wait for the end.
+	t.Release(upstream.Result{Failed: cancel.Cause() == nil && (err != nil || status >= 500)})
 	switch {
 	case status < 200 || status > 299:
 		return 0, &estimateRefused{upstream: cfg.Name, key: key, status: status, body: answer, retryAfter: retryAfter}
@@ -238,25 +248,30 @@ func (s *Server) estimate(c *call, body []byte, cancel *upstream.Canceler, passT
 	return *v.Data.TotalTokens, nil
 }
 
-// exactPrompt returns the size of the prompt by the upstream's own count, plus the bytes
-// of what its estimate does not cover (tools and the other fields), so that the sum
-// stays an upper bound.
+// exactPrompt returns the size of the prompt by an upstream's own count: an upper bound
+// still, but close to the truth. On the OpenAI face it counts the messages, and the bytes
+// of the other fields are added. The estimate endpoint knows no other face, so it is asked
+// about an Anthropic body as if that were somebody's text (AppendAsText), with what images
+// and videos cost at most added; JSON costs more than what it says, by a few tokens for
+// each part. It reports false when nobody can say within a short time.
 func (s *Server) exactPrompt(c *call, body []byte) (int64, bool) {
-	if c.face != kimi.OpenAI {
-		return 0, false // the estimate endpoint speaks the OpenAI face
+	ask, uncounted := c.asGiven(body), int64(len(body)-(c.req.Messages.End-c.req.Messages.Start))
+	if c.face == kimi.Anthropic {
+		ask = func(model string) [][]byte { return [][]byte{c.req.AppendAsText(nil, body, model)} }
+		uncounted = quota.PromptBound(0, c.req.Images, 0, c.req.Videos, 0, s.cfg.Limits.ImageTokens, s.cfg.Limits.VideoTokens)
 	}
 	// A request must not wait for long for what only spares it a refusal.
 	const patience = 2 * time.Second
 	var own upstream.Canceler
 	timer := time.AfterFunc(patience, func() { own.Cancel(os.ErrDeadlineExceeded) })
 	defer timer.Stop()
-	n, err := s.estimate(c, body, &own, nil)
+	n, err := s.estimate(c, ask, &own, nil)
 	if err != nil {
 		s.log.Debug("near the limit the prompt could not be counted", "request_id", c.requestID, "error", err)
 		return 0, false
 	}
-	uncovered := len(body) - (c.req.Messages.End - c.req.Messages.Start)
-	return n + int64(uncovered), true
+	total := n + uncounted
+	return total, total >= n
 }
 
 // Models returns the model names that this proxy serves, sorted.

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -15,19 +17,22 @@ import (
 )
 
 // listener accepts client connections, at most limit and at most perAddress of one
-// address, set so that a peer that vanished is noticed within a minute. Its connections keep their file descriptor reachable, which fasthttp's own
-// limit per address would hide.
+// address, set so that a peer that vanished is noticed within a minute. Its connections
+// keep their file descriptor reachable, which fasthttp's own limit per address would hide.
 type listener struct {
 	net.Listener
 	limit      int
 	perAddress int
 	exempt     func(netip.Addr) bool // proxies before us speak for many clients
 	uploads    *uploads              // gets back what connections claimed
+	log        *slog.Logger
 
 	mu      sync.Mutex
 	total   int
 	open    map[netip.Addr]int
 	refused atomic.Int64
+
+	answering atomic.Int64 // connections on which an answer is being made or written
 }
 
 const (
@@ -37,9 +42,20 @@ const (
 	overflowConns = 1024
 	// overflowTime is how long such a client may take to ask.
 	overflowTime = 5 * time.Second
+	// acceptPause is the longest pause after an accept that failed.
+	acceptPause = 500 * time.Millisecond
+	// otherFiles are files and connections besides those of requests: Redis, admin, journal.
+	otherFiles = 256
 )
 
-func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool) (*listener, error) {
+// filesNeeded is how many file descriptors a process needs that serves all that cfg allows:
+// one per client, and one per call of an upstream.
+func filesNeeded(cfg *Config) uint64 {
+	l := &cfg.Limits
+	return uint64(l.Connections) + overflowConns + uint64(min(l.Connections, l.JournalSlots)) + otherFiles
+}
+
+func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool, log *slog.Logger) (*listener, error) {
 	lc := net.ListenConfig{
 		KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: vanishedAfter / 3, Interval: vanishedAfter / 9, Count: 6,
@@ -50,16 +66,25 @@ func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool) (*
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, open: map[netip.Addr]int{}}, nil
+	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, log: log, open: map[netip.Addr]int{}}, nil
 }
 
 // Accept returns the next connection whose address has not too many. Those over the
-// limit overflow: their first request is refused, as far as overflowConns reaches.
+// limit overflow: their first request is refused, as far as overflowConns reaches. It fails
+// only when the listener is closed: fasthttp stops serving at the first error, and what
+// accept meets, such as too many open files, passes.
 func (l *listener) Accept() (net.Conn, error) {
+	pause := acceptPause / 64
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return nil, err
+		}
+		if err != nil {
+			l.log.Error("a connection cannot be accepted; will retry", "error", err, "pause", pause.String())
+			time.Sleep(pause)
+			pause = min(2*pause, acceptPause)
+			continue
 		}
 		tc, ok := c.(*net.TCPConn)
 		if !ok {
@@ -121,17 +146,39 @@ type clientConn struct {
 	ln     *listener
 	addr   netip.Addr
 	closed atomic.Bool
-	unread atomic.Bool  // a request was answered that is not read to its end
-	claim  atomic.Int64 // of the body that was told to come by 100 Continue
+	unread atomic.Bool           // a request was answered that is not read to its end
+	claim  atomic.Pointer[claim] // of the body that was told to come by 100 Continue
 
 	overflowUntil time.Time // not zero: one connection too many; fixed
-	inRequest     bool      // a request has begun to arrive and is not answered; of the goroutine that serves
+	answering     atomic.Bool
+	inRequest     bool // a request has begun to arrive and is not answered; of the goroutine that serves
 }
 
 // connState notes where requests begin and end.
 func connState(nc net.Conn, state fasthttp.ConnState) {
 	if cc, ok := nc.(*clientConn); ok && (state == fasthttp.StateActive || state == fasthttp.StateIdle) {
 		cc.inRequest = state == fasthttp.StateActive
+		if !cc.inRequest {
+			cc.answer(false)
+		}
+	}
+}
+
+// answering notes that an answer begins on nc. It ends when nc is idle or closed.
+func answering(nc net.Conn) {
+	if cc, ok := nc.(*clientConn); ok {
+		cc.answer(true)
+	}
+}
+
+// answer notes that an answer begins, or is written to its end.
+func (c *clientConn) answer(on bool) {
+	if c.answering.CompareAndSwap(!on, on) {
+		if on {
+			c.ln.answering.Add(1)
+		} else {
+			c.ln.answering.Add(-1)
+		}
 	}
 }
 
@@ -162,11 +209,14 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 // Close closes the connection and frees its place.
 func (c *clientConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
+		c.answer(false)
 		if c.unread.Load() {
 			c.discard()
 		}
 		c.ln.give(c.addr)
-		c.ln.uploads.add(-c.claim.Swap(0))
+		if kept := c.claim.Swap(nil); kept != nil {
+			c.ln.uploads.release(*kept)
+		}
 	}
 	return c.TCPConn.Close()
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"math"
 	"syscall"
 	"time"
 
@@ -23,4 +24,13 @@ func setVanished(rc syscall.RawConn, after time.Duration) error {
 		return fmt.Errorf("set TCP_USER_TIMEOUT: %w", err)
 	}
 	return nil
+}
+
+// fileLimit returns how many files this process may have open.
+func fileLimit() uint64 {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return math.MaxUint64 // only a warning depends on it
+	}
+	return l.Cur
 }

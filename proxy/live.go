@@ -53,7 +53,7 @@ func (s *Server) limitChanged(d contract.Digest, g *contract.Grant) {
 			return false
 		}
 		old := c.known.Load()
-		return old.Period.ID == g.Period.ID && old.LimitVersion < g.LimitVersion && old.MonthlyLimit > g.MonthlyLimit
+		return old.Period.ID == g.Period.ID && old.LimitVersion < g.LimitVersion && max(old.MonthlyLimit, c.promised.Load()) > g.MonthlyLimit
 	}
 	if !s.calls.any(lowered) {
 		return
@@ -70,6 +70,15 @@ func (s *Server) limitChanged(d contract.Digest, g *contract.Grant) {
 		}
 		return true
 	})
+}
+
+// promise notes that the call holds tokens under a limit that was raised and of which the
+// feed had not told yet. It may have told meanwhile of one that is lower again.
+func (s *Server) promise(c *call, limit int64) {
+	c.promised.Store(limit)
+	if g, ok := s.grants.Cached(c.digest); ok && g.Status == contract.StatusActive {
+		s.limitChanged(c.digest, g)
+	}
 }
 
 // insist calls try until it has succeeded, for a minute at most: it fails while Redis is away.

@@ -45,7 +45,7 @@ func TestLimitLoweredBelowUse(t *testing.T) {
 				if !strings.Contains(a.body, "monthly_limit_exceeded") || !strings.Contains(a.body, "lowered") {
 					t.Errorf("the client was told %q", a.body)
 				}
-				eventually(t, "the upstream's call is closed", func() bool { return w.sim.InFlight() == 0 })
+				w.upstreamClosed(time.Now())
 				e := w.events(2)[1]
 				if e.Outcome != contract.OutcomeLimitCut || e.Basis != contract.BasisEstimated {
 					t.Errorf("%+v", e)
@@ -62,6 +62,35 @@ func TestLimitLoweredBelowUse(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// As above, for a call that was admitted under a limit of which only Redis' record had told:
+// the grant that the replica knew had a lower one all the time.
+func TestLimitLoweredAfterAnUntoldRaise(t *testing.T) {
+	t.Parallel()
+	f := faces[0]
+	w := newWorld(t)
+	r := w.replica(patientUpstream)
+	tok, g := w.token(nil)
+	r.served(f, tok)
+	used := r.nothingHeld(g)
+	w.setLimit(tok, &g, used)
+	eventually(t, "the lower limit is known", func() bool {
+		return r.post(f, tok, chat(false, "hello")).status == http.StatusTooManyRequests
+	})
+	raised := g
+	raised.MonthlyLimit, raised.LimitVersion = 1_000_000_000, g.LimitVersion+1
+	w.plane.Put(account(raised))
+	done := make(chan answer, 1)
+	go func() {
+		done <- r.post(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 60, StallAfterEvents: 5})))
+	}()
+	eventually(t, "it is in flight", func() bool { return w.sim.InFlight() == 1 })
+	g.LimitVersion++
+	w.setLimit(tok, &g, used)
+	if a := <-done; !strings.Contains(a.body, "monthly_limit_exceeded") {
+		t.Errorf("the client was told %q", a.body)
 	}
 }
 

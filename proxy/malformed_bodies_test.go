@@ -118,7 +118,7 @@ func wrongFields() []string {
 	for _, v := range []string{`"true"`, "1", "0", "[]", "{}", `""`} {
 		replace(`"stream":false`, `"stream":`+v)
 	}
-	counts := []string{"-1", "1.5", "1e3", "1e999", `"64"`, "true", "[]", "{}", "99999999999999999999", "9223372036854775808", "-9223372036854775808", "1.0", "-0", strings.Repeat("9", 5000)}
+	counts := []string{"-1", "1.5", "15e-1", "1e999", `"64"`, "true", "[]", "{}", "99999999999999999999", "9223372036854775808", "-9223372036854775808", "1.01", "-0", strings.Repeat("9", 5000)}
 	for _, v := range counts {
 		replace(`"max_tokens":64`, `"max_tokens":`+v)
 		out = append(out, and(`"max_completion_tokens":`+v), and(`"thinking":{"type":"enabled","budget_tokens":`+v+`}`), and(`"n":`+v))

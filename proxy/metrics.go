@@ -41,7 +41,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "token_proxy_tokens_total", Help: "Tokens metered, by kind: prompt (cached included), cached, completion."},
+			Name: "token_proxy_tokens_total", Help: "Tokens metered, by kind: prompt, cached, completion. The cached tokens are part of prompt: leave them out of sums."},
 			[]string{"tier", "model", "kind"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "token_proxy_request_duration_seconds", Help: "From a request's arrival to the end of its answer.",

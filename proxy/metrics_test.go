@@ -126,6 +126,10 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Who adds up the kinds must know what is in them.
+	if !regexp.MustCompile(`# HELP token_proxy_tokens_total .*cached tokens are part of prompt`).Match(text) {
+		t.Error("nothing says that cached tokens are prompt tokens")
+	}
 	for _, name := range []string{g.CustomerID, g.TokenID, g.BoxID, tok} {
 		if regexp.MustCompile(`"[^"]*` + name + `\b[^"]*"`).Match(text) {
 			t.Errorf("%s is in a label", name)

@@ -329,9 +329,9 @@ func TestRefusedBeforeAdmission(t *testing.T) {
 func TestFailedAuthenticationsAreLimited(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	late, _ := w.token(nil) // whose grant the feed does not announce any more
 	r := w.replica(func(c *proxy.Config) { c.Limits.AuthFailures = 5 })
-	known, _ := w.token(nil)
-	late, _ := w.token(nil)
+	known, g := w.token(nil)
 	for _, f := range faces {
 		r.served(f, known)
 	}
@@ -346,5 +346,19 @@ func TestFailedAuthenticationsAreLimited(t *testing.T) {
 		flood.check(t, f, r.post(f, late, chat(false, "x"))) // would need a look-up
 		r.served(f, known)
 	}
-	w.events(4)
+	// Nor are they when their grants have changed, and are no longer in memory as they were.
+	g.Version, g.LimitVersion, g.MonthlyLimit = 2, 2, 2*g.MonthlyLimit
+	w.put(known, g)
+	fresh, _ := w.token(nil)
+	for _, tok := range []string{known, fresh} {
+		d := w.hasher.Digest([]byte(tok))
+		eventually(t, "the feed has announced the grant", func() bool { return r.cache.Known(d) })
+		eventually(t, "it must be looked up", func() bool { _, ok := r.cache.Cached(d); return !ok })
+	}
+	for _, f := range faces {
+		r.served(f, known)
+		r.served(f, fresh)
+		flood.check(t, f, r.post(f, late, chat(false, "x")))
+	}
+	w.events(8)
 }

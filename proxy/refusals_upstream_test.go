@@ -44,7 +44,7 @@ func upstreamErrors() map[string]upstreamError {
 		"403 permission":           key,
 		"403 user agent":           {status: 502, openai: "upstream_error", retry: "30", ours: true}, // the client's doing: others need the key
 		"Kimi Code anthropic face 403 usage limit": funds,
-		"Kimi Code anthropic face 429":             {status: 429, openai: "rate_limit_error", keyCools: true},
+		"Kimi Code anthropic face 429":             {status: 429, openai: "rate_limit_error"}, // so are User-Agents refused, too
 		"404 unknown model":                        {status: 404, openai: "resource_not_found_error", anthropic: "not_found_error"},
 		"400 temperature":                          badRequest,
 		"400 body size (Kimi Code)":                badRequest,
@@ -274,6 +274,38 @@ func TestKeysCoolDown(t *testing.T) {
 				t.Errorf("%d requests were sent, the last with %s", len(chats)-before, chats[len(chats)-1].Key)
 			}
 			w.events(before + 1) // none for those that were not sent
+		})
+	}
+}
+
+// Kimi Code refuses some User-Agents, in two ways. That one customer's client sends such a
+// one is nothing to the others.
+func TestUserAgentGateHurtsNobodyElse(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorldWith(t, kimisim.Config{RequireUserAgent: true})
+			r := w.replica(func(c *proxy.Config) {
+				for i := range c.Upstreams {
+					c.Upstreams[i].BaseURL = strings.TrimSuffix(strings.TrimSuffix(c.Upstreams[i].BaseURL, "/v1"), "/anthropic") + "/coding/v1"
+				}
+			})
+			gated, _ := w.token(nil)
+			other, _ := w.token(nil)
+			send := func(token, agent string) int {
+				a := f.attempt(token)
+				a.header.Set("User-Agent", agent)
+				return r.send(a).status
+			}
+			for agent, want := range map[string]int{"Anthropic/JS 0.60.0": 429, "curl/8.0": 502} {
+				if got := send(gated, agent); got != want {
+					t.Errorf("%s gets %d, want %d", agent, got, want)
+				}
+				if got := send(other, "claude-code/0.1.0"); got != 200 {
+					t.Errorf("after %s another customer gets %d", agent, got)
+				}
+			}
 		})
 	}
 }

@@ -226,6 +226,8 @@ func TestRequestBodiesPassByteForByte(t *testing.T) {
 		{"recorded, tools", read("01_request_openai_openclaw.json"), same, true, false},
 		{"recorded, image", read("01b_request_openai_image.json"), same, true, false},
 		{"recorded, Anthropic", read("09_request_anthropic_openclaw.json"), same, false, true},
+		{"whole numbers", `{"model":"` + model + `","max_tokens":64.0,"n":1.0,` + messages + `}`, same, true, true},
+		{"powers of ten", `{"model":"` + model + `","max_tokens":1.2e1,"n":10e-1,` + messages + `}`, same, true, true},
 		{"unknown fields", `{"model":"` + model + `","max_tokens":9,"x":{"y":[1,2.50,-0,1e+05,true,null]},` + messages + `,"store":false,"z":""}`, same, true, true},
 		{"odd white space", "\r\n\t {\n\"model\" \t:\r\n \"" + model + "\" ,\"max_tokens\" : 9 , " + messages + " \n} \r\n\t", same, true, true},
 		{"escapes in names of fields", `{"mod\u0065l":"` + model + `","max_tokens":9,"\u0078":1,` + messages + `}`, same, true, true},
@@ -304,5 +306,24 @@ func TestLoweredCapsAreSpliced(t *testing.T) {
 			}
 			w.events(1)
 		})
+	}
+}
+
+// What goes upstream is the client's bytes themselves: a copy of a large body would be
+// memory that no budget counts.
+func TestBodiesAreNotCopied(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica()
+	for i, f := range []kimi.Face{kimi.OpenAI, kimi.Anthropic} {
+		body := []byte(strings.Replace(chat(true, strings.Repeat("hello ", 1000)+"end"), model, "alias/k2p5", 1))
+		pieces, err := r.Sent(f, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(body[bytes.Index(body, []byte("end")):], "END")
+		if got, want := string(bytes.Join(pieces, nil)), strings.Replace(string(body), "alias/k2p5", model, 1); got != want {
+			t.Errorf("%s: sent %.100s…, want %.100s…", faces[i].name, got, want)
+		}
 	}
 }

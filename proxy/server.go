@@ -39,6 +39,8 @@ type Grants interface {
 	Lookup(ctx context.Context, d contract.Digest) (*contract.Grant, error)
 	// Cached answers from memory alone; ok is false where Lookup would ask Redis.
 	Cached(d contract.Digest) (g *contract.Grant, ok bool)
+	// Known tells a token that exists, or did, from a guess; from memory alone.
+	Known(d contract.Digest) bool
 	// OnChange registers what is called, in the feed's order, for each new version of a grant.
 	OnChange(func(d contract.Digest, g *contract.Grant))
 	// OnReload registers what is called when changes may have been missed.
@@ -167,12 +169,15 @@ const pooledBodyBytes = 64 << 10
 
 // Listen opens the public listener.
 func (s *Server) Listen() error {
-	ln, err := listen(s.cfg.Listen, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.trusted)
+	ln, err := listen(s.cfg.Listen, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.trusted, s.log)
 	if err != nil {
 		return err
 	}
 	ln.uploads = &s.uploads
 	s.ln = ln
+	if may, need := fileLimit(), filesNeeded(&s.cfg); may < need {
+		s.log.Warn("the system allows fewer open files than limits.connections may need: raise RLIMIT_NOFILE", "allowed", may, "needed", need)
+	}
 	return nil
 }
 
@@ -210,10 +215,11 @@ func (s *Server) Ready() error {
 // handle serves one request: the thread of the story.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	c := &call{s: s, start: time.Now(), requestID: newRequestID(), conn: ctx.Conn(), bodyLen: len(ctx.Request.Body())}
+	answering(c.conn)
 	claim := s.takeUpload(ctx)
-	s.uploads.add(int64(c.bodyLen) - max(claim, 0))
+	s.uploads.resize(&claim, int64(c.bodyLen))
 	defer func() {
-		s.uploads.add(-int64(c.bodyLen))
+		s.uploads.release(claim)
 		// fasthttp recovers nothing: one panic would end every stream of the process.
 		if p := recover(); p != nil {
 			s.panicked(c, p)
@@ -225,7 +231,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 	}()
 
-	if over := overflows(c.conn); over || claim == overBudget {
+	if over := overflows(c.conn); over || claim.refused {
 		c.face, c.remote = faceOf(ctx.Request.Header.RequestURI()), addrOf(ctx.RemoteAddr())
 		d := detail{}
 		if over {

@@ -53,6 +53,76 @@ func TestEarlyUsageOfACutStreamIsNotFinal(t *testing.T) {
 	}
 }
 
+// A compressed answer cannot be read, so what it cost is not known: nothing is charged, and
+// nobody pretends that the upstream said so.
+func TestCompressedAnswerIsNotCounted(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			o := newOrigin(t)
+			o.next(func(c net.Conn) {
+				_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"))
+			})
+			w := newWorld(t)
+			r := w.replica(o.upstreams)
+			tok, g := w.token(nil)
+			refusal{status: 502, typ: "upstream_error", retry: "1", says: "compressed"}.check(t, f, r.post(f, tok, chat(false, "hello")))
+			e := w.events(1)[0]
+			if e.Basis != contract.BasisEstimated || e.Outcome != contract.OutcomeUpstreamCut || e.Settled != 0 || e.Status != 502 {
+				t.Errorf("%+v", e)
+			}
+			if n := r.nothingHeld(g); n != 0 {
+				t.Errorf("%d tokens are settled", n)
+			}
+		})
+	}
+}
+
+// What is larger than we take, or compressed, ends the answer, but it is no outage: others
+// are not kept from the upstream.
+func TestOversizedAnswersLeaveTheBreakerClosed(t *testing.T) {
+	t.Parallel()
+	huge := strings.Repeat("x", 64<<10)
+	for name, c := range map[string]struct {
+		stream bool
+		answer string
+		broken bool
+	}{
+		"event":      {true, answerHead("text/event-stream", "X: y") + "data: " + huge, false},
+		"answer":     {false, answerHead("application/json", "Content-Length: 100000") + huge, false},
+		"compressed": {false, answerHead("application/json", "Content-Length: 100000\r\nContent-Encoding: gzip") + huge, false},
+		"cut event":  {true, answerHead("text/event-stream", "X: y") + "data: x", true},
+		"cut answer": {false, answerHead("application/json", "Content-Length: 100000") + "{", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOrigin(t)
+			o.next(func(conn net.Conn) {
+				_, _ = conn.Write([]byte(c.answer))
+				if !c.broken {
+					_, _ = conn.Read(make([]byte, 1)) // until the proxy has enough
+				}
+			})
+			w := newWorld(t)
+			r := w.replica(o.upstreams, func(c *proxy.Config) {
+				c.Limits.EventBytes, c.Limits.AnswerBytes = 10_000, 10_000
+				c.Upstreams[0].BreakerFailures = 1
+			})
+			tok, _ := w.token(nil)
+			r.post(faces[0], tok, chat(c.stream, "hello"))
+			if e := w.events(1)[0]; e.Outcome != contract.OutcomeUpstreamCut {
+				t.Errorf("%+v", e)
+			}
+			want := map[bool]string{false: "0", true: "1"}[c.broken]
+			eventually(t, "the call is over", func() bool { return r.inFlight() == "0" })
+			if n := r.metric(`token_proxy_upstream_breaker_open{upstream="kimi"}`); n != want {
+				t.Errorf("the breaker's gauge is %s, want %s", n, want)
+			}
+		})
+	}
+}
+
 // A blank answer to say 429 is an error like any other.
 func TestBlank429(t *testing.T) {
 	t.Parallel()

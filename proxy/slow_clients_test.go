@@ -278,3 +278,22 @@ func TestTooManyConnections(t *testing.T) {
 		return r.post(faces[0], tok, chat(false, "hello")).status == http.StatusOK
 	})
 }
+
+// Whoever allows more connections than the system does learns of it at the start.
+func TestTooFewFilesAreTold(t *testing.T) {
+	t.Parallel()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		connections int
+		told        bool
+	}{{1, limit.Cur < 1282}, {1 << 40, limit.Cur < 1<<40}} {
+		w := newWorld(t)
+		w.replica(func(cfg *proxy.Config) { cfg.Limits.Connections = c.connections })
+		if told := strings.Contains(w.logs.String(), "RLIMIT_NOFILE"); told != c.told {
+			t.Errorf("%d connections, %d files: told %v", c.connections, limit.Cur, told)
+		}
+	}
+}

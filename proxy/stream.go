@@ -32,9 +32,10 @@ func (s *Server) relay(ctx *fasthttp.RequestCtx, c *call) {
 		ctx.Response.Header.Set("Cache-Control", "no-cache")
 	}
 	ctx.Response.ImmediateHeaderFlush = true
-	// Nobody reads the request any more; fasthttp would keep it until the stream is over.
+	// Nobody reads the request any more; fasthttp would keep its buffer until the stream is
+	// over, and ResetBody would only empty it.
 	c.req, c.userAgent = kimi.Request{}, nil
-	ctx.Request.ResetBody()
+	ctx.Request.ReleaseBody(0)
 	ctx.Response.SetBodyStream(newStreamBody(c), -1)
 	s.metrics.streams.Inc()
 }

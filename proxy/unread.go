@@ -16,7 +16,7 @@ import (
 // make us read a large one, and nobody may add to what is held when it is too much.
 func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	const tiny = 1 // 0 would be the default
-	limit, known := s.bodyLimit(h)
+	limit, from, known := s.bodyLimit(h)
 	if !known {
 		s.uploads.refuse(h)
 		return fasthttp.RequestConfig{MaxRequestBodySize: tiny}
@@ -25,7 +25,7 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfi
 	if n == -1 { // chunked: it may become as large as allowed
 		n = limit
 	}
-	if n <= limit && !s.uploads.claim(h, int64(n)) {
+	if n <= limit && !s.uploads.claim(h, int64(n), from) {
 		limit = tiny
 	}
 	return fasthttp.RequestConfig{MaxRequestBodySize: limit}
@@ -36,9 +36,9 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfi
 // checksum of tokens is public.
 const strangersPerSecond = 2000
 
-// bodyLimit returns how large the body that follows h may be. known is false if that
-// cannot be told just now.
-func (s *Server) bodyLimit(h *fasthttp.RequestHeader) (limit int, known bool) {
+// bodyLimit returns how large the body that follows h may be, and who sends it if it is
+// large. known is false if that cannot be told just now.
+func (s *Server) bodyLimit(h *fasthttp.RequestHeader) (limit int, from sender, known bool) {
 	cred := h.Peek("X-Api-Key")
 	if a := h.Peek("Authorization"); len(a) > len("Bearer ") {
 		cred = a[len("Bearer "):]
@@ -46,27 +46,30 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) (limit int, known bool) {
 	// The checksum is public: only a token that exists may make us hold a large body.
 	small := min(64<<10, s.cfg.Limits.BodyBytes)
 	if !contract.PlausibleToken(cred) {
-		return small, true
+		return small, sender{}, true
 	}
 	if n := h.ContentLength(); n < 0 || n > small {
-		d := s.hasher.Digest(cred)
-		if _, ok := s.grants.Cached(d); !ok {
-			if !s.strangers.Allow() {
-				return 0, false
+		from.digest = s.hasher.Digest(cred)
+		g, ok := s.grants.Cached(from.digest)
+		if !ok {
+			if !s.grants.Known(from.digest) && !s.strangers.Allow() {
+				return 0, sender{}, false
 			}
-			if _, err := s.grants.Lookup(s.life, d); errors.Is(err, grants.ErrUnknownToken) {
-				return small, true
+			var err error
+			if g, err = s.grants.Lookup(s.life, from.digest); errors.Is(err, grants.ErrUnknownToken) {
+				return small, sender{}, true
 			}
 		}
+		from.share = s.uploadShare(g)
 	}
-	return s.cfg.Limits.BodyBytes, true
+	return s.cfg.Limits.BodyBytes, from, true
 }
 
 // expect answers "Expect: 100-continue"; what else is wrong is found by accept later.
 func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
 	claim := s.takeUpload(ctx)
 	switch {
-	case claim == overBudget:
+	case claim.refused:
 		s.refuseUnread(ctx, refuseOverloaded)
 		return fasthttp.StatusServiceUnavailable
 	case ctx.Request.Header.ContentLength() > s.cfg.Limits.BodyBytes:
@@ -74,9 +77,9 @@ func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
 		return fasthttp.StatusRequestEntityTooLarge
 	}
 	if cc, ok := ctx.Conn().(*clientConn); ok {
-		cc.claim.Store(claim) // nothing of ours is called if the 100 cannot be written
+		cc.claim.Store(&claim) // nothing of ours is called if the 100 cannot be written
 	} else {
-		s.uploads.add(-claim)
+		s.uploads.release(claim)
 	}
 	return fasthttp.StatusContinue
 }
@@ -86,13 +89,13 @@ func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
 func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	r := refuseBadRequest
 	claim := s.takeUpload(ctx)
-	s.uploads.add(-max(claim, 0))
+	s.uploads.release(claim)
 	var small *fasthttp.ErrSmallBuffer
 	var netErr net.Error
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		r = refuseTooLarge
-		if claim == overBudget {
+		if claim.refused {
 			r = refuseOverloaded
 		}
 	case errors.As(err, &small):

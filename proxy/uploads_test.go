@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 )
 
@@ -133,6 +134,11 @@ func TestSlowUploadsAreBounded(t *testing.T) {
 	for _, f := range faces {
 		w := newWorld(t)
 		tok, _ := w.token(nil)
+		var others []string // each has its share
+		for range uploadsAllow {
+			other, _ := w.token(nil)
+			others = append(others, other)
+		}
 		for kind, head := range uploadHeads(f, tok) {
 			t.Run(f.name+" "+kind, func(t *testing.T) {
 				t.Parallel()
@@ -145,7 +151,7 @@ func TestSlowUploadsAreBounded(t *testing.T) {
 				}
 				var slow []*upload
 				for i := range uploadsAllow {
-					slow = append(slow, r.upload(start))
+					slow = append(slow, r.upload(strings.Replace(start, tok, others[i], 1)))
 					eventually(t, "the upload is counted", func() bool { return r.heldBytes() == (i+1)*uploadBytes })
 				}
 				for range 20 {
@@ -198,6 +204,59 @@ func TestSlowUploadsAreBounded(t *testing.T) {
 					t.Errorf("afterwards: %d", a.status)
 				}
 				eventually(t, "nothing is left", func() bool { return r.heldBytes() == 0 })
+			})
+		}
+	}
+}
+
+// However many connections one token opens, the others' bodies have room.
+func TestUploadsOfOneToken(t *testing.T) {
+	t.Parallel()
+	const all = 16 * uploadBytes
+	for _, f := range faces {
+		w := newWorld(t)
+		two, _ := w.token(func(g *contract.Grant) { g.Concurrent = 2 })
+		many, _ := w.token(nil)
+		good, _ := w.token(nil)
+		large := chat(false, "hello", `"user":"`+strings.Repeat("x", uploadBytes-200)+`"`)
+		for kind := range uploadHeads(f, "") {
+			t.Run(f.name+" "+kind, func(t *testing.T) {
+				t.Parallel()
+				r := w.replica(func(c *proxy.Config) { c.Limits.BodyBytes, c.Limits.InFlightBytes = uploadBytes, all })
+				held := 0
+				greedy := func(tok string, allowed int) (first *upload) {
+					head := uploadHeads(f, tok)[kind]
+					if kind == "chunks" {
+						head += "5\r\n{\"a\":\r\n"
+					}
+					first = r.upload(head)
+					for i := range allowed {
+						if i > 0 {
+							r.upload(head)
+						}
+						held += uploadBytes
+						eventually(t, "the upload is counted", func() bool { return r.heldBytes() == held })
+					}
+					for range 10 {
+						refusal{status: 503, typ: "overloaded_error", retry: "2"}.checkUnread(t, f, r.upload(head).answer())
+					}
+					return first
+				}
+				first := greedy(two, 2) // what it may have in flight
+				greedy(many, 4)         // a quarter
+				if a := r.post(f, good, large); a.status != http.StatusOK {
+					t.Errorf("another customer: %d %s", a.status, a.body)
+				}
+				// Small requests are nobody's share, and what was given back can be had again.
+				r.served(f, two)
+				_ = first.conn.Close()
+				eventually(t, "the room is given back", func() bool { return r.heldBytes() == held-uploadBytes })
+				for range 3 {
+					if a := r.post(f, two, large); a.status != http.StatusOK {
+						t.Errorf("with room in its share: %d %s", a.status, a.body)
+					}
+					eventually(t, "the room is given back", func() bool { return r.heldBytes() == held-uploadBytes })
+				}
 			})
 		}
 	}
@@ -288,4 +347,52 @@ func TestLookUpsOfStrangersAreBounded(t *testing.T) {
 		t.Errorf("answered %v, want at most %d times 401 and else 503", statuses, most)
 	}
 	r.served(faces[0], known) // who is known does not wait for strangers
+}
+
+// Strangers cost no customer an upload whose grant has just changed.
+func TestStrangersHinderNoKnownToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stranger, _ := w.token(nil) // whose grant the feed does not announce any more
+	r := w.replica()
+	known, g := w.token(nil)
+	r.served(faces[0], known)
+	r.RefuseStrangers()
+	g.Version, g.LimitVersion, g.MonthlyLimit = 2, 2, 2*g.MonthlyLimit
+	w.put(known, g)
+	eventually(t, "the change has come", func() bool { _, ok := r.cache.Cached(w.hasher.Digest([]byte(known))); return !ok })
+	for _, f := range faces {
+		large := chat(false, strings.Repeat("x", 100_000))
+		refusal{status: 503, typ: "overloaded_error", retry: "2"}.check(t, f, r.post(f, stranger, large))
+		if a := r.post(f, known, large); a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", f.name, a.status, a.body)
+		}
+	}
+}
+
+// An open stream has no use for the body that asked for it, which no budget counts any more.
+func TestStreamsDoNotKeepBodies(t *testing.T) {
+	const streams, size = 16, 4 << 20
+	for _, f := range faces {
+		w := newWorld(t)
+		r := w.replica(patientUpstream)
+		tok, _ := w.token(nil)
+		open := func(size int) {
+			body := chat(true, sim(kimisim.Behavior{StallAfterEvents: 2}), `"user":"`+strings.Repeat("x", size)+`"`)
+			u := r.upload(strings.ReplaceAll(sent(f, body), "<token>", tok))
+			if l, err := u.br.ReadString('\n'); err != nil || l != "HTTP/1.1 200 OK\r\n" {
+				t.Fatalf("%q, %v", l, err)
+			}
+		}
+		open(100)
+		before := heap()
+		for range streams {
+			open(size)
+		}
+		if n := r.heldBytes(); n != 0 {
+			t.Errorf("%s: %d bytes are counted", f.name, n)
+		}
+		// The simulator, which runs in this process, keeps each body once.
+		eventually(t, f.name+": the bodies are gone", func() bool { return heap() < before+streams*size*3/2 })
+	}
 }

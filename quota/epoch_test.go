@@ -442,3 +442,36 @@ func TestAnswerOfAnOldEpoch(t *testing.T) {
 	other := start(t, server, newDisk("b"), quick())
 	other.await(t, acct, 900)
 }
+
+// A server that the epoch does not trust may have come back with an older beat: what it
+// says of a retirement is not believed.
+func TestRetirementOnAnUntrustedServer(t *testing.T) {
+	t.Parallel()
+	ctx, client := t.Context(), testenv.Redis(t).Client()
+	k := quota.NewKeeper(client, patience)
+	begin := func(epoch int64, nodes []string) {
+		t.Helper()
+		if err := k.Begin(ctx, epoch, nodes, []string{"a"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Declare(ctx, epoch, map[string]int64{"a": 0}, nil); err != nil {
+			t.Fatal(err)
+		}
+		beat := fmt.Sprintf("%d|1|0|%d|retired", time.Now().UnixMilli(), epoch)
+		if err := client.HSet(ctx, contract.QuotaBeatsKey, "a", beat).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin(1, []string{"of another server"})
+	if gone, err := k.Retire(ctx, "a"); err != nil || gone {
+		t.Errorf("taken off: %v, %v", gone, err)
+	}
+	servers, err := k.Servers(ctx, &quota.Epoch{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin(2, servers.IDs)
+	if gone, err := k.Retire(ctx, "a"); err != nil || !gone {
+		t.Errorf("taken off: %v, %v", gone, err)
+	}
+}

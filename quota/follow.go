@@ -19,8 +19,11 @@ const (
 	stateOpen      = "open"      // leases may grow
 )
 
-// memberLost stands in place of a number for a replica that was declared lost.
-const memberLost = "lost"
+// What stands in place of a base on the register.
+const (
+	memberLost   = "lost" // it was declared lost
+	memberComing = "-"    // it gets a base once the records of the epoch are made
+)
 
 // States in a beat.
 const (
@@ -91,6 +94,13 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	if member == "" || epoch < max(mine, 1) {
 		return nil
 	}
+	if member == memberComing {
+		if state == stateBuilding && mine > 0 {
+			// The epoch will not be opened before this replica has declared what it leases.
+			l.confirmed.Store(max(int64(asked), 1))
+		}
+		return nil
+	}
 	base, err := strconv.ParseInt(member, 10, 64)
 	if err != nil {
 		return fmt.Errorf("read epoch: register has %q: %w", member, err)
@@ -131,8 +141,13 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 	for l.epoch.Load() == epoch {
 		left := 0
 		l.each(func(a *account) {
-			if a.declared < epoch && (a.lease > 0 || len(a.pending) > 0) {
-				a.dirty = true
+			if a.declared == epoch {
+				return
+			}
+			a.dirty = a.dirty || a.lease > 0 || len(a.pending) > 0
+			// Without either it is dirty after a call that may still come, and lease what was
+			// released since.
+			if a.dirty || a.flight != nil && a.flight.call.epoch == epoch {
 				left++
 			}
 		})
@@ -183,7 +198,7 @@ func (l *Leases) leave(ctx context.Context) error {
 }
 
 // retire tells the control plane that nothing of an epoch is left here, and waits a while
-// for its answer.
+// for its answer. It fails with errEpoch once another epoch has been entered.
 func (l *Leases) retire(ctx context.Context, epoch int64) error {
 	l.beating.Lock()
 	l.retiring = true
@@ -201,22 +216,46 @@ func (l *Leases) retire(ctx context.Context, epoch int64) error {
 	if err := tell(); err != nil || epoch == 0 {
 		return unavailable("retire", ctx, err)
 	}
-	waiting, cancel := context.WithTimeout(ctx, retireWait)
-	defer cancel()
-	for told := l.now(); pause(waiting, 5*time.Millisecond); {
-		fields, err := l.client.HMGet(waiting, contract.QuotaEpochKey, "epoch", "m:"+me).Result()
+	told := l.now()
+	for end := told + retireWait; l.now() < end && pause(ctx, 5*time.Millisecond); {
 		switch {
-		case err == nil && fields[0] != nil && fields[1] == nil:
-			return nil
 		case l.epoch.Load() != epoch:
 			return errEpoch
-		case l.now()-told > l.opts.FollowEvery:
+		case l.lost.Load():
+			return fmt.Errorf("retire: %w", ErrLost)
+		}
+		switch there, off := l.register(ctx); {
+		case there == epoch && off:
+			return nil
+		case there > epoch:
+			// It is entered as soon as its records are made, and all is settled and returned
+			// in it; if this replica is not on its register, the end was heard before.
+			if off {
+				return nil
+			}
+			end = l.now() + retireWait
+		}
+		if l.now()-told > l.opts.FollowEvery {
 			told = l.now()
 			_ = tell() // a beat that was late may have replaced it
 		}
 	}
 	l.opts.Logger.Warn("nobody has taken this replica off the quota's register; it has retired, and waits for the control plane", "epoch", epoch)
 	return nil
+}
+
+// register reads which epoch there is, 0 if that is not known, and whether this replica is
+// off its register for sure: not while that is still to be written.
+func (l *Leases) register(ctx context.Context) (epoch int64, off bool) {
+	timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+	defer cancel()
+	fields, err := l.client.HMGet(timed, contract.QuotaEpochKey, "epoch", "state", "m:"+l.journal.Replica()).Result()
+	if err != nil {
+		return 0, false
+	}
+	text, _ := fields[0].(string)
+	epoch, _ = strconv.ParseInt(text, 10, 64) // 0 if there is none
+	return epoch, fields[1] != stateBuilding && fields[2] == nil
 }
 
 // loseAll ends all service: what this replica leased was given to others.

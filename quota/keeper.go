@@ -113,10 +113,20 @@ func (k *Keeper) Epoch(ctx context.Context) (Epoch, error) {
 
 // Begin makes epoch the one that is being built, on Redis servers with the given ids.
 // From its return on, replicas forget no events that were acknowledged later.
-func (k *Keeper) Begin(ctx context.Context, epoch int64, servers []string) error {
+//
+// Members are the registered replicas: for as long as the epoch is being built, they go on
+// with what they lease. Nothing of it may be given to others before each has declared it,
+// or was declared lost and told so later than by Begin. Lost ones are told that they are.
+func (k *Keeper) Begin(ctx context.Context, epoch int64, servers, members, lost []string) error {
 	values := []any{"epoch", epoch, "state", stateBuilding}
 	for _, id := range servers {
 		values = append(values, "node:"+id, epoch)
+	}
+	for _, id := range members {
+		values = append(values, "m:"+id, memberComing)
+	}
+	for _, id := range lost {
+		values = append(values, "m:"+id, memberLost)
 	}
 	marks, err := k.newMarks(ctx)
 	if err != nil {

@@ -75,9 +75,26 @@ func (m *model) command(s *state) lateKeeper {
 	c := lateKeeper{step: s.keeper.step, epoch: s.epoch, nodes: s.keeper.nodes, version: s.version, settled: m.sumOfBases(s)}
 	for i := range m.replicas {
 		r := &s.r[i]
-		r.lateBase = r.pgBase
+		r.lateBase, r.lateMember = r.pgBase, r.toCome()
 	}
 	return c
+}
+
+// toCome is what an epoch says of r that begins.
+func (r *replicaState) toCome() int8 {
+	switch r.status {
+	case replicaLive:
+		return memberToCome
+	case replicaLost:
+		return memberGone
+	}
+	return memberNone
+}
+
+// told reports whether r, which is lost, may still be told by the beginning of an epoch
+// that it is not: a command that is late is void long before a grace is over.
+func (m *model) told(s *state, r *replicaState) bool {
+	return s.late.step == keeperBegin && r.lateMember == memberToCome
 }
 
 // sumOfBases is what Postgres has settled, without the events above the bases.
@@ -150,7 +167,7 @@ func (m *model) delay(s *state) {
 func (m *model) forgetLate(s *state) {
 	s.late = lateKeeper{}
 	for i := range m.replicas {
-		s.r[i].lateBase = 0
+		s.r[i].lateBase, s.r[i].lateMember = 0, 0
 	}
 }
 
@@ -160,7 +177,7 @@ func (m *model) execute(s *state, c *lateKeeper) {
 	case keeperBegin:
 		s.redis.number, s.redis.phase, s.redis.nodes = c.epoch, epochBuilding, c.nodes
 		for i := range m.replicas {
-			s.r[i].redis.member, s.r[i].redis.declared = memberNone, false
+			s.r[i].redis.member, s.r[i].redis.declared = s.r[i].lateMember, false
 		}
 	case keeperPut:
 		m.put(s, c.epoch, c.version, c.settled, false, func(r *replicaState) int8 { return r.lateBase })
@@ -307,7 +324,7 @@ func (m *model) openable(s *state) bool {
 		switch {
 		case r.redis.member >= 0 && !r.redis.declared && m.flaw != flawOpenEarly:
 			return false
-		case r.status == replicaLost && r.usable() && m.flaw != flawFreeEarly, m.lostEarly(r):
+		case r.status == replicaLost && (r.usable() || m.told(s, r)) && m.flaw != flawFreeEarly, m.lostEarly(r):
 			return false
 		}
 	}

@@ -131,7 +131,7 @@ func newRealWorld(t *testing.T, m *model, g *gate, client, plain *redis.Client) 
 		}
 	}
 	fatal(plain.FlushAll(ctx).Err())
-	fatal(w.keeper.Begin(ctx, 1, []string{"0"}))
+	fatal(w.keeper.Begin(ctx, 1, []string{"0"}, nil, nil))
 	if !m.missing {
 		fatal(w.put(putScript, 1, m.limitOf(0), 0, 0, time.Now().Add(time.Hour).UnixMilli(), 0))
 	}
@@ -296,9 +296,12 @@ func (w *realWorld) compare(s *state) error {
 		add(field(record, "n:"+name, 0) > 0, r.call > 0)
 		add(record["x:"+name] != "", r.shut)
 		member := int64(memberNone)
-		if text, ok := epoch["m:"+name]; ok && text == memberLost {
+		switch text, ok := epoch["m:"+name]; {
+		case text == memberLost:
 			member = memberGone
-		} else if ok {
+		case text == memberComing:
+			member = memberToCome
+		case ok:
 			member = field(epoch, "m:"+name, memberNone)
 		}
 		add(member, int64(r.member))

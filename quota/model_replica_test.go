@@ -210,7 +210,7 @@ func (r *replicaState) crash(slots int8) {
 	}
 	*r = replicaState{
 		calls: r.calls, late: r.late, last: r.last, forgotten: r.forgotten, used: r.used, open1: r.open1, open2: r.open2,
-		rows: r.rows, status: r.status, pgBase: r.pgBase, member: r.member, retired: r.retired, lateBase: r.lateBase, redis: r.redis, snap: r.snap,
+		rows: r.rows, status: r.status, pgBase: r.pgBase, member: r.member, retired: r.retired, lateBase: r.lateBase, lateMember: r.lateMember, redis: r.redis, snap: r.snap,
 	}
 }
 
@@ -260,6 +260,10 @@ func (m *model) follow(r *replicaState) error {
 	if member == memberNone || epoch < max(r.epoch, 1) {
 		return nil
 	}
+	if member == memberToCome {
+		r.confirmed = r.confirmed || phase == epochBuilding && r.epoch > 0
+		return nil
+	}
 	r.confirmed = true
 	if epoch > r.epoch && phase != epochBuilding {
 		if err := m.enter(r, epoch, member); err != nil {
@@ -287,7 +291,8 @@ func (m *model) enter(r *replicaState, epoch, base int8) error {
 	for seq := r.settled; seq < r.read; seq++ {
 		a.recovered(int64(seq)+1, int64(r.used[seq]))
 	}
-	r.epoch, r.base, r.dirty = epoch, base, true
+	r.dirty = a.dirty || r.epoch == 0 // then an earlier life may lease more
+	r.epoch, r.base = epoch, base
 	return r.store(a)
 }
 

@@ -45,8 +45,9 @@ const (
 
 // Members of the register in Redis, when they are not bases.
 const (
-	memberNone = -1
-	memberGone = -2 // declared lost
+	memberNone   = -1
+	memberGone   = -2 // declared lost
+	memberToCome = -3 // it gets its base later
 )
 
 // inRedis is what Redis has of one replica.
@@ -117,7 +118,8 @@ type replicaState struct {
 	member  bool  // in Postgres: it may enter the epoch
 	retired bool  // its process ended in order
 
-	lateBase int8 // of the keeper's late command
+	lateBase   int8 // of the keeper's late command
+	lateMember int8 // likewise, as a member that begins
 
 	redis, snap inRedis
 }

@@ -257,7 +257,7 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 	if m.losable {
 		add(i == 0 && r.status == replicaLive && r.inFlight() == 0 && r.last == 0, doLose, 0, 0)
 		add(keeper && r.status == replicaLost && r.redis.member >= 0, doShut, 0, 0)
-		add(keeper && r.redis.member == memberGone && s.redis.epoch == s.epoch && !r.redis.shut && (!r.usable() || m.flaw == flawFreeEarly), doFree, 0, 0)
+		add(keeper && r.redis.member == memberGone && s.redis.epoch == s.epoch && !r.redis.shut && (!r.usable() && !m.told(s, r) || m.flaw == flawFreeEarly), doFree, 0, 0)
 		add(r.up && r.confirmed && r.status == replicaLost, doExpire, 0, 0)
 	}
 	if m.retiring {

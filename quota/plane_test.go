@@ -3,6 +3,7 @@ package quota_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -234,14 +235,15 @@ func (p *plane) round() error {
 // begin rebuilds everything in a new epoch.
 func (p *plane) begin(ctx context.Context, servers []string) error {
 	p.epoch++
-	if err := p.Begin(ctx, p.epoch, servers); err != nil {
-		return err
-	}
 	bases := map[string]int64{}
 	for replica, l := range p.ledger {
 		if l.registered {
 			bases[replica] = int64(len(l.events))
 		}
+	}
+	lost := slices.Collect(maps.Keys(p.lost))
+	if err := p.Begin(ctx, p.epoch, servers, slices.Collect(maps.Keys(bases)), lost); err != nil {
+		return err
 	}
 	var records []quota.Record
 	for _, a := range p.accounts {
@@ -249,10 +251,6 @@ func (p *plane) begin(ctx context.Context, servers []string) error {
 	}
 	if _, err := p.Put(ctx, p.epoch, records); err != nil {
 		return err
-	}
-	lost := []string{}
-	for replica := range p.lost {
-		lost = append(lost, replica)
 	}
 	return p.Declare(ctx, p.epoch, bases, lost)
 }

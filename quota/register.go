@@ -62,13 +62,17 @@ func (k *Keeper) Retire(ctx context.Context, replica string) (bool, error) {
 }
 
 // retireScript forgets a replica that has retired in this epoch. A life that begins beats
-// before it reads the register.
+// before it reads the register. A server that the epoch does not trust is not believed: it
+// may have come back with an older beat, and the replica with a new life since.
 //
 //	KEYS[1] QuotaEpochKey, KEYS[2] QuotaBeatsKey
 //	ARGV: replica, how a beat says so
 const retireScript = `
 local beat, epoch = redis.call('HGET', KEYS[2], ARGV[1]), redis.call('HGET', KEYS[1], 'epoch')
 if not beat or not epoch then return 0 end
+local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') .. '/' ..
+  string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+if redis.call('HGET', KEYS[1], 'node:' .. server) ~= epoch then return 0 end
 local says = '|' .. epoch .. '|' .. ARGV[2]
 if string.sub(beat, -#says) ~= says then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])

@@ -106,8 +106,8 @@ func (l *Leases) land(f *flight, values []any, err error) {
 	}
 	if err != nil {
 		f.err = fmt.Errorf("lease tokens: %w", err)
-		// Redis may have heard it, and lease what nobody knows of here.
-		a.dirty = true
+		// Redis may have heard it, and lease what nobody knows of here; not in an older epoch.
+		a.dirty = a.dirty || f.call.epoch == l.epoch.Load() || a.lease > 0 || len(a.pending) > 0
 	}
 	if errors.Is(err, errNoRecord) {
 		a.dirty = a.lease > 0 || len(a.pending) > 0
@@ -299,10 +299,10 @@ func (l *Leases) callServer(s *server, accounts []*account) {
 	}
 }
 
-// answering reports whether Redis has answered lately. While it does not, what is idle is
-// not returned: it is all that customers can be served from.
+// answering reports whether Redis has answered lately, and leases. While it does not, what
+// is idle is not returned: it is all that customers can be served from.
 func (l *Leases) answering(now time.Duration) bool {
-	return now-time.Duration(l.confirmed.Load()) < 4*l.opts.FollowEvery || l.hurry.Load()
+	return now-time.Duration(l.confirmed.Load()) < 4*l.opts.FollowEvery && l.open.Load() || l.hurry.Load()
 }
 
 // returning is answering for what one server has to be told.

@@ -313,7 +313,8 @@ func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, servers
 		return err
 	}
 	// Replicas forget nothing from here on that the bases could miss.
-	if err := k.quota.Begin(ctx, epoch, servers); err != nil {
+	going, err := k.found(ctx, l, epoch, servers)
+	if err != nil {
 		return err
 	}
 	faultpoint.At("epoch.begin.after")
@@ -348,22 +349,9 @@ func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, servers
 	if err := k.step("limits"); err != nil {
 		return err
 	}
-	members, err := l.Members(ctx, epoch)
-	if err != nil {
+	if err := k.declare(ctx, l, epoch, bases, going); err != nil {
 		return err
 	}
-	var lost []string
-	for _, m := range members {
-		if m.Lost {
-			delete(bases, m.ID)
-			lost = append(lost, m.ID)
-		}
-	}
-	faultpoint.At("epoch.declare.before")
-	if err := k.quota.Declare(ctx, epoch, bases, lost); err != nil {
-		return err
-	}
-	faultpoint.At("epoch.declare.after")
 	k.log.Info("all records of the limits are made", "epoch", epoch, "records", records, "replicas", len(bases),
 		"took", time.Since(start).Round(time.Millisecond).String())
 	return k.step("declared")

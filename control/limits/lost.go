@@ -72,25 +72,19 @@ func (r *Records) GiveUp(ctx context.Context, replica string, grace time.Duratio
 	if err := r.shutOut(ctx, replica, grace); err != nil {
 		return nil, err
 	}
-	for {
-		left, known, err := r.store.Usable(ctx, replica)
-		if err != nil {
-			return nil, err
-		}
-		if known && left == 0 {
-			break
-		}
-		pause(ctx, min(left+10*time.Millisecond, time.Second))
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("give up replica %s: %w", replica, err)
-		}
-	}
 	for deadline := time.Now().Add(releaseWithin); ; {
 		freed, err := r.release(ctx, replica)
-		if !errors.Is(err, errNoEpoch) || ctx.Err() != nil || time.Now().After(deadline) {
+		left, usable := time.Duration(0), errUsable{}
+		switch {
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("give up replica %s: %w", replica, ctx.Err())
+		case errors.As(err, &usable):
+			left = min(usable.left, time.Second)
+			deadline = time.Now().Add(releaseWithin)
+		case !errors.Is(err, errNoEpoch) || time.Now().After(deadline):
 			return freed, err
 		}
-		pause(ctx, 100*time.Millisecond)
+		pause(ctx, max(left, 100*time.Millisecond))
 	}
 }
 
@@ -127,6 +121,12 @@ func (r *Records) shutOut(ctx context.Context, replica string, grace time.Durati
 // errNoEpoch says that records are being made just now.
 var errNoEpoch = errors.New("the limits in Redis have to be made anew first, by a billing-worker")
 
+// errUsable says for how long what a replica leases may still be used; 0 if that is not
+// known yet.
+type errUsable struct{ left time.Duration }
+
+func (e errUsable) Error() string { return "what it leases may still be in use" }
+
 // releaseWithin is how long GiveUp waits for records that are being made.
 const releaseWithin = 30 * time.Second
 
@@ -152,6 +152,14 @@ func (r *Records) release(ctx context.Context, replica string) ([]control.Releas
 	if have.Number != known.Number || have.Number != 0 && have.Building() {
 		return nil, fmt.Errorf("release replica %s: %w: %w", replica, quota.ErrUnavailable, errNoEpoch)
 	}
+	// After the epoch: its beginning may have let the replica go on.
+	left, shut, err := r.store.Usable(ctx, replica)
+	if err != nil {
+		return nil, err
+	}
+	if !shut || left > 0 {
+		return nil, fmt.Errorf("release replica %s: %w", replica, errUsable{left})
+	}
 	members, err := r.store.Members(ctx, known.Number)
 	if err != nil {
 		return nil, err
@@ -162,11 +170,11 @@ func (r *Records) release(ctx context.Context, replica string) ([]control.Releas
 		}
 	}
 	// It has no part in this epoch.
-	left, err := r.store.LeftBehind(ctx, replica, maxSeq, func(control.QuotaKey, int64, int64) {})
+	events, err := r.store.LeftBehind(ctx, replica, maxSeq, func(control.QuotaKey, int64, int64) {})
 	if err != nil {
 		return nil, err
 	}
-	if err := r.store.Released(ctx, known.Number, replica, left); err != nil {
+	if err := r.store.Released(ctx, known.Number, replica, events); err != nil {
 		return nil, err
 	}
 	return r.store.Releases(ctx, replica)

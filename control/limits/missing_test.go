@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
@@ -98,7 +100,7 @@ func TestRecordThatWasNotMade(t *testing.T) {
 	}
 	e.awaitUsage(a, 10_000, 0, 0)
 	until(t, "that is noted", func() error {
-		made, err := e.store.MadeRecords(t.Context(), epoch.Number, keys)
+		made, err := e.store.MadeRecords(t.Context(), epoch.Number, keys, 0)
 		if err == nil && len(made) != 1 {
 			err = fmt.Errorf("made %v", made)
 		}
@@ -138,6 +140,70 @@ func TestRecordThatRedisLost(t *testing.T) {
 	r.use(a, 1, 100)
 	until(t, "all is settled", func() error { return flushed(r) })
 	e.awaitUsage(a, 1000, 1000, 0)
+}
+
+// Whoever makes a record dies when Redis has it, and Redis loses it: in the same epoch it is
+// not made again, since replicas may have leased of it.
+func TestRecordIsNotMadeTwice(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	_, stop := e.keep(e.options())
+	first := e.awaitOpen(1)
+	r1, r2 := e.replica(nil), e.replica(nil)
+	r1.use(e.customer(1000), 1, 10)
+	r2.use(e.customer(1000), 1, 10)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	a := e.customer(1000)
+	ctx, kill := context.WithCancel(t.Context())
+	client := e.redis.Client()
+	key := contract.QuotaKey(a.Customer, a.Period.ID)
+	client.AddHook(afterCommands(func() {
+		if n, _ := e.client.HGet(t.Context(), key, "epoch").Int64(); n == first.Number { // it is there, and not sealed
+			kill()
+		}
+	}))
+	// Whether it notices its death is not ours to say.
+	_ = limits.NewRecords(e.store, client, 5*time.Second).Ensure(ctx, a.Customer, a.Period.ID)
+	if ctx.Err() == nil {
+		t.Fatal("nothing was made")
+	}
+	r1.reserve(a, 700)
+	e.client.Del(t.Context(), key)
+	e.keep(e.options())
+	until(t, "it is known of the first 700", func() error {
+		answer, err := r2.Reserve(context.Background(), a, 700)
+		if err != nil {
+			return err
+		}
+		if answer.Verdict == quota.Granted {
+			t.Fatalf("both hold 700 of 1000\n%s", e.log)
+		}
+		return nil
+	})
+	if epoch := e.awaitOpen(first.Number + 1); epoch.Number != first.Number+1 {
+		t.Errorf("epoch %d\n%s", epoch.Number, e.log)
+	}
+}
+
+// afterCommands is called after each exchange with Redis.
+type afterCommands func()
+
+func (afterCommands) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (f afterCommands) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		defer f()
+		return next(ctx, cmd)
+	}
+}
+
+func (f afterCommands) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		defer f()
+		return next(ctx, cmds)
+	}
 }
 
 // The records of many customers are made page by page.

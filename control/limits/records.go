@@ -3,6 +3,7 @@ package limits
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -63,13 +64,25 @@ func (r *Records) Ensure(ctx context.Context, customer, period string) error {
 	return err
 }
 
-// put makes records that are marked, and notes that they are made. Some may be out of
-// reach: it makes the others all the same, and says so.
+// put makes records that are marked, each once in an epoch, whoever tries. So they are
+// noted as made before they are: if whoever did that dies, or Redis does not answer, that
+// costs another epoch. Some may be out of reach: it makes the others all the same, and
+// says so.
 func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey) error {
 	records, err := r.store.QuotaRecords(ctx, epoch, keys)
 	if err != nil {
 		return err
 	}
+	// Mostly, Redis would not take them because it is away, or about to lose its epoch.
+	if have, err := r.quota.Epoch(ctx); err != nil {
+		return err
+	} else if have.Number != epoch {
+		return fmt.Errorf("make records: %w: the epoch in Redis is %d, not %d", quota.ErrUnavailable, have.Number, epoch)
+	}
+	if keys, err = r.store.RecordsMade(ctx, epoch, keys); err != nil || len(keys) == 0 {
+		return err
+	}
+	records = slices.DeleteFunc(records, func(n control.QuotaRecord) bool { return !slices.Contains(keys, n.Key()) })
 	_, errs := r.quota.PutEach(ctx, epoch, quotaRecords(records))
 	away := map[control.QuotaKey]bool{}
 	for i, err := range errs {
@@ -78,7 +91,7 @@ func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey)
 		}
 	}
 	keys = slices.DeleteFunc(slices.Clone(keys), func(k control.QuotaKey) bool { return away[k] })
-	if err := r.store.RecordsMade(ctx, epoch, keys); err != nil {
+	if err = errors.Join(errs...); len(keys) == 0 {
 		return err
 	}
 	// A limit that was set between our look and the record found no record to tell.
@@ -144,6 +157,10 @@ func (r *Records) absent(ctx context.Context, epoch int64, keys []control.QuotaK
 	return there, absent, away
 }
 
+// putWithin is how long a record that is noted as made may be under way to Redis, rather
+// than lost there. Later it makes another epoch begin, which is harmless.
+const putWithin = 2 * time.Second
+
 // restore makes the records of keys that are missing. A record that had been made in this
 // epoch is not made again: it is returned as lost. Some may be out of reach: it makes the
 // others all the same, and says so.
@@ -153,17 +170,17 @@ func (r *Records) restore(ctx context.Context, epoch int64, keys []control.Quota
 	}
 	// Some may be there without anybody having lived to note it.
 	there, absent, away := r.absent(ctx, epoch, keys)
-	if err := r.store.RecordsMade(ctx, epoch, there); err != nil || len(absent) == 0 {
+	if _, err := r.store.RecordsMade(ctx, epoch, there); err != nil || len(absent) == 0 {
 		return nil, errors.Join(err, away)
 	}
 	if _, err := r.store.MarkRecords(ctx, epoch, absent, false); err != nil {
 		return nil, err
 	}
-	if lost, err = r.store.MadeRecords(ctx, epoch, absent); err != nil {
+	if lost, err = r.store.MadeRecords(ctx, epoch, absent, putWithin); err != nil {
 		return nil, err
 	}
 	if len(lost) > 0 {
-		// Looked for once more: someone may have made it after the first look.
+		// Looked for once more: it may have come after the first look.
 		_, lost, gone := r.absent(ctx, epoch, lost)
 		if len(lost) > 0 {
 			return lost, nil

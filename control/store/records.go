@@ -52,22 +52,30 @@ func (s *Store) MarkRecords(ctx context.Context, epoch int64, keys []control.Quo
 	return fresh, explain("note records of the quota", err)
 }
 
-// RecordsMade notes that records of an epoch are in Redis.
-func (s *Store) RecordsMade(ctx context.Context, epoch int64, keys []control.QuotaKey) error {
+// RecordsMade notes that records of an epoch, noted before, are in Redis, or are put there
+// next. It returns those that this was not known of, in no order: only these may be put
+// there, and only once, for nobody else will have them from here.
+func (s *Store) RecordsMade(ctx context.Context, epoch int64, keys []control.QuotaKey) ([]control.QuotaKey, error) {
 	customers, periods := splitKeys(keys)
-	_, err := s.pool.Exec(ctx, `
-		UPDATE quota_records r SET made = true FROM unnest($1::text[], $2::text[]) AS k (customer_id, period_id)
-		WHERE r.customer_id = k.customer_id AND r.period_id = k.period_id AND r.epoch = $3 AND NOT r.made`, customers, periods, epoch)
-	return explain("note that records of the quota are made", err)
+	rows, _ := s.pool.Query(ctx, `
+		UPDATE quota_records r SET made = true, made_at = now() FROM (
+			SELECT customer_id, period_id FROM quota_records JOIN unnest($1::text[], $2::text[]) AS k (customer_id, period_id) USING (customer_id, period_id)
+			WHERE epoch = $3 AND NOT made ORDER BY customer_id, period_id FOR UPDATE
+		) AS k
+		WHERE r.customer_id = k.customer_id AND r.period_id = k.period_id
+		RETURNING r.customer_id, r.period_id`, customers, periods, epoch)
+	fresh, err := collectKeys(rows)
+	return fresh, explain("note that records of the quota are made", err)
 }
 
-// MadeRecords returns those of keys that are known to have been in Redis in an epoch.
-func (s *Store) MadeRecords(ctx context.Context, epoch int64, keys []control.QuotaKey) ([]control.QuotaKey, error) {
+// MadeRecords returns those of keys that RecordsMade, or MarkRecords, was told of in an
+// epoch, some time ago at least.
+func (s *Store) MadeRecords(ctx context.Context, epoch int64, keys []control.QuotaKey, ago time.Duration) ([]control.QuotaKey, error) {
 	customers, periods := splitKeys(keys)
 	rows, _ := s.pool.Query(ctx, `
 		SELECT r.customer_id, r.period_id FROM quota_records r JOIN unnest($1::text[], $2::text[]) AS k (customer_id, period_id)
 			ON r.customer_id = k.customer_id AND r.period_id = k.period_id
-		WHERE r.epoch = $3 AND r.made`, customers, periods, epoch)
+		WHERE r.epoch = $3 AND r.made AND r.made_at <= now() - make_interval(secs => $4)`, customers, periods, epoch, ago.Seconds())
 	made, err := collectKeys(rows)
 	return made, explain("records of the quota that were made", err)
 }

@@ -109,6 +109,14 @@ func (l *Leader) Retired(ctx context.Context, epoch int64, replica string, settl
 	return explain("retire replica "+replica, err)
 }
 
+// Unshut notes of lost replicas that they may know of an epoch that has them: each has to
+// be shut, once more.
+func (l *Leader) Unshut(ctx context.Context, replicas []string) error {
+	_, err := l.conn.Exec(ctx, `
+		UPDATE replicas SET shut_at = NULL, free_at = NULL WHERE id = ANY ($1) AND status = 'lost' AND registered_at IS NOT NULL`, replicas)
+	return explain("note that lost replicas are to be shut", err)
+}
+
 // repair finds out what package limits calls a reason to repair.
 const repair = `
 SELECT reason FROM (

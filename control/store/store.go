@@ -27,6 +27,11 @@ type Store struct {
 // that gave up does not leave work and locks behind.
 const statementTimeout = "60000" // milliseconds
 
+// idleInTransaction bounds how long a transaction may wait for its client: a process that
+// was stopped, or whose host is gone, must not keep the rows that it locked from others. It
+// is less than the ledger's attempts may take, so that those outlast it.
+const idleInTransaction = "10000" // milliseconds
+
 // Open connects to the database at url (postgres://…) and checks that it answers.
 func Open(ctx context.Context, url string) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
@@ -40,6 +45,9 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	}
 	if params["statement_timeout"] == "" {
 		params["statement_timeout"] = statementTimeout
+	}
+	if params["idle_in_transaction_session_timeout"] == "" {
+		params["idle_in_transaction_session_timeout"] = idleInTransaction
 	}
 	params["timezone"] = "UTC"
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)

@@ -87,21 +87,12 @@ func BenchmarkApply(b *testing.B) {
 		b.Fatal(err)
 	}
 	e := kimi.Edits{Model: "kimi-k2.6", OutputCap: 1000, IncludeUsage: true}
-	b.Run("copy", func(b *testing.B) {
-		b.ReportAllocs()
-		var dst []byte
-		for b.Loop() {
-			dst = r.Apply(dst[:0], body, e)
-		}
-	})
-	b.Run("segments", func(b *testing.B) {
-		b.ReportAllocs()
-		var segs [][]byte
-		var scratch []byte
-		for b.Loop() {
-			segs, scratch = r.ApplySegments(segs[:0], scratch[:0], body, e)
-		}
-	})
+	b.ReportAllocs()
+	var segs [][]byte
+	var scratch []byte
+	for b.Loop() {
+		segs, scratch = r.Apply(segs[:0], scratch[:0], body, e)
+	}
 }
 
 func BenchmarkInspectEvent(b *testing.B) {

@@ -53,26 +53,11 @@ func (l *splices) number(at Span, v int64) {
 	l.add(splice{at: at.Start, end: at.End, value: v, hasValue: true})
 }
 
-// Apply appends body, with the edits spliced in, to dst and returns it. Every byte
-// outside the splices is as in body, which must be the body that was scanned and
-// must not overlap dst.
-func (r *Request) Apply(dst, body []byte, e Edits) []byte {
-	var l splices
-	r.plan(&l, &e)
-	from := 0
-	for i := range l.list[:l.n] {
-		s := &l.list[i]
-		dst = append(dst, body[from:s.at]...)
-		dst = s.append(dst)
-		from = s.end
-	}
-	return append(dst, body[from:]...)
-}
-
-// ApplySegments is Apply without copying the body: it appends to segs the pieces,
-// of body and of scratch, that make up the edited body when written one after the
-// other. It returns segs and the grown scratch; the pieces alias both.
-func (r *Request) ApplySegments(segs [][]byte, scratch, body []byte, e Edits) ([][]byte, []byte) {
+// Apply makes edits without copying the body: it appends to segs the pieces, of body and
+// of scratch, that make up the edited body when written one after the other. It returns
+// segs and the grown scratch; the pieces alias both. Every byte outside the splices is as
+// in body, which must be the body that was scanned.
+func (r *Request) Apply(segs [][]byte, scratch, body []byte, e Edits) ([][]byte, []byte) {
 	var l splices
 	r.plan(&l, &e)
 	// Growing scratch once keeps the pieces in one array.

@@ -56,9 +56,6 @@ func looseString(raw json.RawMessage) string {
 	return ""
 }
 
-// ParseErrorEvent is ParseError for the data of one server-sent event.
-func ParseErrorEvent(ev []byte) (ErrorFields, bool) { return ParseError(splitEvent(ev).data) }
-
 // Refusal is an error of ours for a client.
 type Refusal struct {
 	Type    string // such as "rate_limit_exceeded"

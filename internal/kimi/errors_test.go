@@ -1,6 +1,7 @@
 package kimi_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"strings"
@@ -76,9 +77,15 @@ func TestParseError(t *testing.T) {
 		}
 	}
 	list, _ := events(sample(t, "10_stream_anthropic_error_event.sse"))
-	if got, ok := kimi.ParseErrorEvent(list[len(list)-1]); !ok || got != (kimi.ErrorFields{Type: "overloaded_error", Message: "Overloaded"}) {
+	if got, ok := kimi.ParseError(dataOf(list[len(list)-1])); !ok || got != (kimi.ErrorFields{Type: "overloaded_error", Message: "Overloaded"}) {
 		t.Errorf("error event: %+v %v", got, ok)
 	}
+}
+
+// dataOf returns the data of an event that has it in one line, after its name if any.
+func dataOf(ev []byte) []byte {
+	_, data, _ := bytes.Cut(ev, []byte("data: "))
+	return bytes.TrimSpace(data)
 }
 
 func TestRedact(t *testing.T) {
@@ -145,7 +152,7 @@ func TestAppendError(t *testing.T) {
 		if info := kimi.InspectEvent(ev, c.face, &u); info.Kind != kimi.EventError {
 			t.Errorf("the event %q is of kind %v", ev, info.Kind)
 		}
-		if inEvent, ok := kimi.ParseErrorEvent(ev); !ok || !reflect.DeepEqual(inEvent, f) {
+		if inEvent, ok := kimi.ParseError(dataOf(ev)); !ok || !reflect.DeepEqual(inEvent, f) {
 			t.Errorf("the event %q reads as %+v", ev, inEvent)
 		}
 	}

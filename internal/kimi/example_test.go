@@ -1,6 +1,7 @@
 package kimi_test
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
@@ -14,7 +15,8 @@ func ExampleScanRequest() {
 		return
 	}
 	fmt.Printf("%s, stream %v, at most %d tokens\n", r.Model, r.Stream, r.OutputCap(4096)*r.N)
-	fmt.Printf("%s\n", r.Apply(nil, body, kimi.Edits{Model: "kimi-k2.6", OutputCap: 500, IncludeUsage: true}))
+	pieces, _ := r.Apply(nil, nil, body, kimi.Edits{Model: "kimi-k2.6", OutputCap: 500, IncludeUsage: true})
+	fmt.Printf("%s\n", bytes.Join(pieces, nil))
 	// Output:
 	// kimi, stream true, at most 32768 tokens
 	// {"stream_options":{"include_usage":true}, "model": "kimi-k2.6", "messages": [{"role":"user","content":"Hi"}], "stream": true, "max_tokens": 500 }

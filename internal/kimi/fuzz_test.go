@@ -76,6 +76,7 @@ func FuzzScanRequest(f *testing.F) {
 		if r.ImageBytes < 0 || r.VideoBytes < 0 || r.ImageBytes+r.VideoBytes > len(body) || r.N < 1 {
 			t.Fatalf("read %+v", r)
 		}
+		checkAsText(t, r, body, body, r.ImageBytes+r.VideoBytes)
 		for _, field := range []string{"", "max_tokens", "max_completion_tokens"} {
 			checkApply(t, body, face, kimi.Edits{Model: "other", OutputCap: limit, CapField: field, ThinkingBudget: limit, IncludeUsage: true})
 		}

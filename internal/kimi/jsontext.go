@@ -7,8 +7,12 @@ import (
 
 // appendString appends text as a JSON string. Invalid UTF-8 becomes U+FFFD.
 func appendString(dst []byte, text string) []byte {
+	return append(appendEscaped(append(dst, '"'), text), '"')
+}
+
+// appendEscaped appends text as it stands between the quotes of a JSON string.
+func appendEscaped[T string | []byte](dst []byte, text T) []byte {
 	const hex = "0123456789abcdef"
-	dst = append(dst, '"')
 	for i := 0; i < len(text); {
 		c := text[i]
 		switch {
@@ -21,14 +25,14 @@ func appendString(dst []byte, text string) []byte {
 		case c < utf8.RuneSelf:
 			dst = append(dst, c)
 		default:
-			r, n := utf8.DecodeRuneInString(text[i:])
+			r, n := utf8.DecodeRuneInString(string(text[i:min(i+utf8.UTFMax, len(text))]))
 			dst = utf8.AppendRune(dst, r)
 			i += n
 			continue
 		}
 		i++
 	}
-	return append(dst, '"')
+	return dst
 }
 
 func hex4(b []byte) (v uint32, ok bool) {

@@ -12,15 +12,26 @@ func (s *requestScanner) messages(i int) int {
 	}
 	i++
 	for first := true; ; first = false {
-		at, done := s.element(i, first)
+		at, done := s.object(i, first, "messages")
 		if done {
 			return at
 		}
-		if s.b[at] != '{' {
-			return s.wrong(at, "messages", "must hold objects only")
-		}
-		i = s.message(at + 1)
+		i = s.message(at)
 	}
+}
+
+// object moves on to the next element of field's array, which must be an object, and
+// returns the place behind its '{'. done says that there is none, or a fault; at is then
+// what the walk over the array returns.
+func (s *requestScanner) object(i int, first bool, field string) (at int, done bool) {
+	at, done = s.element(i, first)
+	switch {
+	case done:
+		return at, true
+	case s.b[at] != '{':
+		return s.wrong(at, field, "must hold objects only"), true
+	}
+	return at + 1, false
 }
 
 func (s *requestScanner) message(i int) int {
@@ -140,7 +151,7 @@ func (s *requestScanner) attribute(kind []byte, image, video, source *media) {
 	case "image_url":
 		if !anthropic {
 			s.r.Images++
-			s.r.ImageBytes += image.inline
+			s.r.ImageBytes += s.charge(image)
 			if image.other || image.video {
 				s.unbounded("image_url part that is not an image")
 			}
@@ -149,7 +160,7 @@ func (s *requestScanner) attribute(kind []byte, image, video, source *media) {
 	case "video_url":
 		if !anthropic {
 			s.r.Videos++
-			s.r.VideoBytes += video.inline
+			s.r.VideoBytes += s.charge(video)
 			if video.other || video.image {
 				s.unbounded("video_url part that is not a video")
 			}
@@ -158,7 +169,7 @@ func (s *requestScanner) attribute(kind []byte, image, video, source *media) {
 	case "image":
 		if anthropic {
 			s.r.Images++
-			s.r.ImageBytes += source.inline
+			s.r.ImageBytes += s.charge(source)
 			if source.other || source.video {
 				s.unbounded("image part that is not an image")
 			}
@@ -173,6 +184,12 @@ func (s *requestScanner) attribute(kind []byte, image, video, source *media) {
 		return
 	}
 	s.unboundedNamed(kind, " part")
+}
+
+// charge returns the bytes of m, which count as media and not as text.
+func (s *requestScanner) charge(m *media) int {
+	s.inline = append(s.inline, m.at...)
+	return m.inline
 }
 
 // unboundedNamed is unbounded for a name out of the body, cut to a sane length.
@@ -214,8 +231,17 @@ func (s *requestScanner) name(i, depth int, buf []byte) (name []byte, next int) 
 
 // media is what a picture or a video carries.
 type media struct {
-	inline              int  // bytes of data in the body
-	image, video, other bool // kinds of data seen
+	inline              int    // bytes of data in the body
+	at                  []Span // where they are, if the scanner collects that
+	image, video, other bool   // kinds of data seen
+}
+
+// data notes inline data from start to end of the body.
+func (s *requestScanner) data(m *media, start, end int) {
+	m.inline += end - start
+	if s.collect {
+		m.at = append(m.at, Span{start, end})
+	}
 }
 
 // note records the media type that begins b.
@@ -252,7 +278,7 @@ func (s *requestScanner) media(i, depth int, m *media) int {
 			i = s.mediaURL(at, m)
 		case string(key) == "data":
 			if i = s.str(at); i >= 0 {
-				m.inline += i - at - 2
+				s.data(m, at+1, i-1)
 			}
 		case string(key) == "media_type":
 			if i = s.str(at); i >= 0 {
@@ -284,7 +310,7 @@ func (s *requestScanner) mediaURL(i int, m *media) int {
 	raw = raw[5:]
 	m.note(raw)
 	if comma := bytes.IndexByte(raw[:min(len(raw), maxDataHead)], ','); comma >= 0 {
-		m.inline += len(raw) - comma - 1
+		s.data(m, j-len(raw)+comma, j-1)
 	}
 	return j
 }
@@ -319,14 +345,11 @@ func (s *requestScanner) tools(i int) int {
 	}
 	i++
 	for first := true; ; first = false {
-		at, done := s.element(i, first)
+		at, done := s.object(i, first, "tools")
 		if done {
 			return at
 		}
-		if s.b[at] != '{' {
-			return s.wrong(at, "tools", "must hold objects only")
-		}
-		i = s.tool(at + 1)
+		i = s.tool(at)
 	}
 }
 

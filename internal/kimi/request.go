@@ -3,7 +3,6 @@ package kimi
 import (
 	"bytes"
 	"fmt"
-	"math"
 )
 
 // Span is where a JSON value lies in a body, the quotes of a string included; End is
@@ -136,6 +135,9 @@ type requestScanner struct {
 	r       Request
 	seen    uint32      // bit per field, to tell repeated keys
 	refusal *FieldError // with faultRefused
+
+	collect bool   // where inline media are, into inline
+	inline  []Span // in no order
 }
 
 // refuse stops at JSON that is valid as far as it was read.
@@ -308,22 +310,6 @@ func (s *requestScanner) count(i int, field uint, name string, f *IntField) int 
 	}
 	f.Value = v
 	return j
-}
-
-// parseCount reads digits; it refuses signs, fractions, exponents, what is not a
-// number, and values above an int64.
-func parseCount(b []byte) (int64, bool) {
-	if len(b) == 0 || len(b) > 19 {
-		return 0, false
-	}
-	var v uint64
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		v = v*10 + uint64(c-'0')
-	}
-	return int64(v), v <= math.MaxInt64
 }
 
 func (s *requestScanner) choices(i int) int {

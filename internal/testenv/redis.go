@@ -113,6 +113,24 @@ func (s *RedisServer) Start() {
 	}
 }
 
+// StartEmpty is Start on a new disk: without data. The server must be stopped, and be no
+// part of a Cluster.
+func (s *RedisServer) StartEmpty() {
+	s.t.Helper()
+	s.mu.Lock()
+	running := s.process != nil
+	s.mu.Unlock()
+	if running {
+		s.t.Fatal("testenv: StartEmpty of a running Redis")
+	}
+	for _, name := range []string{"appendonlydir", "appendonly.aof", "dump.rdb"} {
+		if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil {
+			s.t.Fatalf("testenv: start Redis empty: %v", err)
+		}
+	}
+	s.Start()
+}
+
 // Pause freezes the server: connections stay open and nothing is answered.
 func (s *RedisServer) Pause() {
 	s.t.Helper()

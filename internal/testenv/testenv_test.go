@@ -46,6 +46,14 @@ func TestRedisKeepsDataThroughAKill(t *testing.T) {
 	if n := c.DBSize(ctx).Val(); n != 0 {
 		t.Fatalf("%d keys after FlushAll", n)
 	}
+	if err := c.Set(ctx, "k", "v", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.Stop()
+	s.StartEmpty()
+	if n := c.DBSize(ctx).Val(); n != 0 {
+		t.Fatalf("%d keys after StartEmpty", n)
+	}
 }
 
 func TestRedisPauseAnswersNothing(t *testing.T) {

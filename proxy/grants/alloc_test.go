@@ -31,6 +31,9 @@ func TestLookupAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(5000, func() { _, _ = r.Cached(d) }); n != 0 {
 			t.Errorf("%s, cached: %v allocations", name, n)
 		}
+		if n := testing.AllocsPerRun(5000, func() { _ = r.Known(d) }); n != 0 {
+			t.Errorf("%s, known: %v allocations", name, n)
+		}
 	}
 }
 

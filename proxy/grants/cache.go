@@ -305,6 +305,18 @@ func (c *Cache) Cached(digest contract.Digest) (*contract.Grant, bool) {
 	return nil, false
 }
 
+// Known reports whether a token with this digest is known to have existed: a grant was
+// read, however long ago, or the feed announced one, and it was not revoked. That does not
+// say what holds now, but nobody guessed the token, so it is worth a Lookup. It does no
+// I/O and allocates nothing.
+func (c *Cache) Known(digest contract.Digest) bool {
+	if g := c.floors.get(&digest); g != nil {
+		return g.Status != contract.StatusRevoked
+	}
+	e, ok := c.known.Get(binary.LittleEndian.Uint64(digest[:]))
+	return ok && e.digest == digest && e.grant.Status != contract.StatusRevoked
+}
+
 // Lookup returns the grant of a digest. Its status may be any: revoked and suspended
 // grants are returned, for the caller to refuse. The grant is shared and must not be
 // changed. A grant that is in memory is returned without waiting; otherwise Lookup

@@ -125,6 +125,45 @@ func TestCached(t *testing.T) {
 	}
 }
 
+// Known tells tokens that exist from guesses, also when what was read of them is void:
+// changed, expired or dropped.
+func TestKnown(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p := newPublisher(t, server)
+	d, other := newDigest(), newDigest()
+	p.store(d, grant(1, contract.StatusActive))
+	r := start(t, server, grants.Options{PositiveTTL: time.Millisecond, Grace: time.Second})
+	want := func(d contract.Digest, known bool, when string) {
+		t.Helper()
+		if r.Known(d) != known {
+			t.Errorf("%s: known is not %v", when, known)
+		}
+	}
+	applied := func(seq int64) {
+		t.Helper()
+		eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
+	}
+	want(d, false, "not read")
+	r.wantError(t, other, grants.ErrUnknownToken)
+	want(other, false, "a guess")
+	r.want(t, d, 1, contract.StatusActive)
+	want(d, true, "read")
+	eventually(t, "expired", func() bool { _, ok := r.Cached(d); return !ok })
+	want(d, true, "expired")
+	applied(p.announce(contract.Change{Kind: contract.ChangeReload}))
+	want(d, true, "dropped")
+	applied(p.put(d, grant(2, contract.StatusSuspended)))
+	want(d, true, "suspended")
+	applied(p.put(other, grant(1, contract.StatusActive)))
+	want(other, true, "announced")
+	applied(p.put(other, grant(2, contract.StatusRevoked)))
+	want(other, false, "revoked")
+	applied(p.announce(contract.Change{Kind: contract.ChangeReload}))
+	r.want(t, other, 2, contract.StatusRevoked)
+	want(other, false, "read as revoked")
+}
+
 // Whoever knows that a change was applied never sees anything older: many digests in a
 // cache too small for them, changed all the time, entries that expire at once, reloads,
 // and all that while others read.

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,12 +70,8 @@ func (w *Watcher) Close() error {
 // call the returned stop before c is closed; when stop returns fn is not running and
 // will not run. A connection without a file descriptor (TLS, a pipe) is not watched.
 func (w *Watcher) Watch(c net.Conn, fn func()) (stop func()) {
-	sc, ok := c.(syscall.Conn)
-	if !ok {
-		return func() {}
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
+	raw := rawConn(c)
+	if raw == nil {
 		return func() {}
 	}
 	var fd, gen = int32(-1), uint32(0)
@@ -108,13 +103,6 @@ func (w *Watcher) Watch(c net.Conn, fn func()) (stop func()) {
 		}
 		w.mu.Unlock()
 	}
-}
-
-// Watched returns how many sockets are watched.
-func (w *Watcher) Watched() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.watch)
 }
 
 func (w *Watcher) run() {

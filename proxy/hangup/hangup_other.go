@@ -47,12 +47,8 @@ func (w *Watcher) Close() error {
 // resets the connection. fn must not block. The caller must call the returned stop
 // before c is closed; when stop returns fn is not running and will not run.
 func (w *Watcher) Watch(c net.Conn, fn func()) (stop func()) {
-	sc, ok := c.(syscall.Conn)
-	if !ok {
-		return func() {}
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
+	raw := rawConn(c)
+	if raw == nil {
 		return func() {}
 	}
 	w.mu.Lock()
@@ -65,13 +61,6 @@ func (w *Watcher) Watch(c net.Conn, fn func()) (stop func()) {
 		delete(w.watch, id)
 		w.mu.Unlock()
 	}
-}
-
-// Watched returns how many sockets are watched.
-func (w *Watcher) Watched() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.watch)
 }
 
 func (w *Watcher) run() {

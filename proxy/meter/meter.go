@@ -5,8 +5,9 @@
 // journal by itself.)
 //
 // Everything here may be repeated: an event counts once per number. So after a crash, when
-// Redis has lost its data, and whenever acknowledgements stay away (a batch fell between
-// two workers), all that is not acknowledged is sent anew.
+// Redis has lost its data, and when acknowledgements stay away although the stream has
+// nothing of it any more (a batch fell between two workers), all that is not acknowledged
+// is sent anew. What the stream still has waits there, however long Postgres is away.
 package meter
 
 import (
@@ -30,7 +31,7 @@ type Options struct {
 	Linger   time.Duration // how long the first event of a batch waits for company (20 ms)
 	Timeout  time.Duration // of one Redis command (1 s)
 	AckEvery time.Duration // how often acknowledgements are read (250 ms)
-	Resend   time.Duration // without an acknowledgement for so long, events are sent again (15 s)
+	Resend   time.Duration // without an acknowledgement for so long, events that Redis has no more are sent again (15 s)
 	Logger   *slog.Logger  // required
 }
 
@@ -49,6 +50,18 @@ func (o *Options) setDefaults() {
 	def(&o.Resend, 15*time.Second)
 }
 
+// Events that Redis still has are sent again too, in case that no worker comes to see
+// them, but first after distrust × Resend, and then twice as late each time: copies of them
+// must not fill Redis while Postgres is away. The pause between two looks doubles too, up to
+// distrust × Resend, whenever what is gone was sent again in vain.
+const distrust = 20
+
+// entry is an entry of the stream, and the number of the newest event in it.
+type entry struct {
+	id   string
+	last int64
+}
+
 // Limit knows for which events the limit was charged. The implementation is quota.Leases.
 type Limit interface {
 	// Forgettable returns the number up to which the journal may forget events that were
@@ -65,12 +78,20 @@ type Meter struct {
 	limit Limit
 	opts  Options
 
-	mu      sync.Mutex
-	sent    int64         // number of the newest event that was sent
-	moved   chan struct{} // closed, and replaced, when sent grows
-	acked   int64         // number up to which Postgres has them all
-	ackedAt time.Time     // when that last grew, or when the events above it were sent
-	epoch   int64         // in which they were sent
+	mu     sync.Mutex
+	sent   int64         // number of the newest event that was sent
+	moved  chan struct{} // closed, and replaced, when sent grows
+	acked  int64         // number up to which Postgres has them all
+	epoch  int64         // in which those above were sent
+	newest entry         // the last one sent
+	// witness was the newest entry when the wait for its acknowledgement began. Once it is
+	// off the stream, those before it are too.
+	witness  entry
+	since    time.Time     // when acked last grew, or the events above it were sent (again)
+	lookAt   time.Time     // when to see whether the witness is still there
+	wait     time.Duration // between two looks
+	patience time.Duration // how long the stream is believed
+	wake     func()        // ends the wait for an event to send; nil before the first
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -83,8 +104,9 @@ func New(rdb redis.UniversalClient, j *journal.Journal, limit Limit, o Options) 
 	start := j.Forgotten()
 	m := &Meter{
 		rdb: rdb, log: j, limit: limit, opts: o,
-		sent: start, acked: start, ackedAt: time.Now(), moved: make(chan struct{}), stop: stop,
+		sent: start, acked: start, moved: make(chan struct{}), stop: stop,
 	}
+	m.trust()
 	m.done.Go(func() { m.ship(ctx) })
 	m.done.Go(func() { m.followAcks(ctx) })
 	return m
@@ -157,14 +179,20 @@ func (m *Meter) ship(ctx context.Context) {
 	}
 }
 
-// await waits for an event to send, and comes back at times without one, since events
-// that were sent may have to be sent again. It reports false when the Meter or the
-// journal was closed.
+// await waits for an event to send, or until resend says that events that were sent have
+// to be sent again. It reports false when the Meter or the journal was closed.
 func (m *Meter) await(ctx context.Context, after int64) bool {
-	timed, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	err := m.log.Wait(timed, after)
-	return err == nil || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+	waiting, wake := context.WithCancel(ctx)
+	defer wake()
+	m.mu.Lock()
+	m.wake = wake
+	moved := m.sent != after
+	m.mu.Unlock()
+	if moved {
+		return true
+	}
+	err := m.log.Wait(waiting, after)
+	return err == nil || ctx.Err() == nil && errors.Is(err, context.Canceled)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
@@ -194,7 +222,7 @@ func (m *Meter) send(ctx context.Context, after int64) error {
 	timed, cancel := context.WithTimeout(ctx, m.opts.Timeout)
 	defer cancel()
 	faultpoint.At("meter.add.before")
-	err = m.rdb.XAdd(timed, &redis.XAddArgs{Stream: contract.UsageStreamKey, Values: []any{contract.UsageField, b}}).Err()
+	id, err := m.rdb.XAdd(timed, &redis.XAddArgs{Stream: contract.UsageStreamKey, Values: []any{contract.UsageField, b}}).Result()
 	faultpoint.At("meter.add.after")
 	if err != nil {
 		return fmt.Errorf("append usage batch: %w", err)
@@ -205,9 +233,10 @@ func (m *Meter) send(ctx context.Context, after int64) error {
 		return nil // told to send again meanwhile
 	}
 	if m.sent == m.acked {
-		m.ackedAt = time.Now() // nothing was outstanding: the wait begins now
+		m.trust() // nothing was outstanding: the wait begins now
 	}
-	m.advance(events[len(events)-1].Seq)
+	m.newest = entry{id, events[len(events)-1].Seq}
+	m.advance(m.newest.last)
 	return nil
 }
 
@@ -252,6 +281,11 @@ func (m *Meter) followAcks(ctx context.Context) {
 func (m *Meter) readAck(ctx context.Context) error {
 	timed, cancel := context.WithTimeout(ctx, m.opts.Timeout)
 	defer cancel()
+	// Before the acknowledgement: it and the removal from the stream are one.
+	late, gone, err := m.look(timed)
+	if err != nil {
+		return err
+	}
 	n, err := m.rdb.HGet(timed, contract.UsageAckedKey, m.log.Replica()).Int64()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("read acknowledgement: %w", err)
@@ -262,12 +296,34 @@ func (m *Meter) readAck(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if n <= m.acked {
-		m.resendLate()
+		if late {
+			m.resendLate(gone)
+		}
 		return nil
 	}
-	m.acked, m.ackedAt = n, time.Now()
+	m.acked = n
+	m.trust()
 	m.advance(n) // what was to be sent again may have arrived after all
 	return nil
+}
+
+// look sees, when an acknowledgement is late, whether the stream still has what waits for it.
+func (m *Meter) look(ctx context.Context) (late, gone bool, err error) {
+	m.mu.Lock()
+	if m.witness.last <= m.acked {
+		m.witness = m.newest
+	}
+	witness := m.witness
+	late = m.sent > m.acked && witness.last > m.acked && !time.Now().Before(m.lookAt)
+	m.mu.Unlock()
+	if !late {
+		return false, false, nil
+	}
+	found, err := m.rdb.XRangeN(ctx, contract.UsageStreamKey, witness.id, witness.id, 1).Result()
+	if err != nil {
+		return false, false, fmt.Errorf("look for usage events that were sent: %w", err)
+	}
+	return true, len(found) == 0, nil
 }
 
 // forget lets the journal forget the events that Postgres has and that are settled in
@@ -303,12 +359,19 @@ func (m *Meter) followEpoch() {
 	}
 }
 
-// resendLate goes back to the last acknowledged event when nothing was acknowledged for
-// long although something was sent. m.mu is held.
-func (m *Meter) resendLate() {
-	if time.Since(m.ackedAt) >= m.opts.Resend {
+// resendLate goes back to the last acknowledged event if what was sent is gone, or has been
+// on the stream for too long. m.mu is held.
+func (m *Meter) resendLate(gone bool) {
+	now := time.Now()
+	switch {
+	case gone:
+		m.wait = min(2*m.wait, distrust*m.opts.Resend)
+		m.resend()
+	case now.Sub(m.since) >= m.patience:
+		m.patience *= 2
 		m.resend()
 	}
+	m.lookAt = now.Add(m.wait)
 }
 
 // resend goes back to the last acknowledged event. m.mu is held.
@@ -317,5 +380,17 @@ func (m *Meter) resend() {
 		return
 	}
 	m.opts.Logger.Info("sending unacknowledged usage events again", "from", m.acked+1, "to", m.sent)
-	m.sent, m.ackedAt = m.acked, time.Now()
+	m.sent, m.newest, m.witness = m.acked, entry{}, entry{}
+	m.since = time.Now()
+	m.lookAt = m.since.Add(m.wait)
+	if m.wake != nil {
+		m.wake()
+	}
+}
+
+// trust begins to wait for an acknowledgement. m.mu is held.
+func (m *Meter) trust() {
+	m.wait, m.patience = m.opts.Resend, distrust*m.opts.Resend
+	m.since = time.Now()
+	m.lookAt = m.since.Add(m.wait)
 }

@@ -404,68 +404,6 @@ func TestAcknowledgementsAreReadFirst(t *testing.T) {
 	}
 }
 
-// Redis loses its data, and a new epoch begins: what was not acknowledged comes again at
-// once, and with each epoch once.
-func TestANewEpochSendsAgain(t *testing.T) {
-	t.Parallel()
-	srv := testenv.Redis(t)
-	rdb := srv.Client()
-	m := newMeter(t, rdb, meter.Options{AckEvery: 5 * time.Millisecond, Resend: time.Hour})
-	m.limit.mu.Lock()
-	m.limit.epoch = 1
-	m.limit.mu.Unlock()
-	for i := range 10 {
-		m.Record(i + 1)
-	}
-	flush(t, m)
-	acknowledge(t, rdb, m, 4)
-	eventually(t, "four are forgotten", func() bool { return m.journal.Forgotten() == 4 })
-	for epoch := int64(2); epoch < 4; epoch++ {
-		srv.FlushAll()
-		m.limit.mu.Lock()
-		m.limit.epoch = epoch
-		m.limit.mu.Unlock()
-		eventually(t, "the other six are there again", func() bool {
-			seen := 0
-			for _, b := range batches(t, rdb) {
-				for _, e := range b {
-					if e.Seq <= 4 {
-						t.Errorf("event %d is sent again", e.Seq)
-					}
-					seen++
-				}
-			}
-			return seen == 6
-		})
-	}
-}
-
-// Redis forgets the stream: what was not acknowledged comes again.
-func TestUnacknowledgedEventsAreSentAgain(t *testing.T) {
-	t.Parallel()
-	srv := testenv.Redis(t)
-	rdb := srv.Client()
-	m := newMeter(t, rdb, meter.Options{AckEvery: 5 * time.Millisecond, Resend: 50 * time.Millisecond})
-	for i := range 10 {
-		m.Record(i + 1)
-	}
-	flush(t, m)
-	acknowledge(t, rdb, m, 4)
-	eventually(t, "four are forgotten", func() bool { return m.journal.Forgotten() == 4 })
-	srv.FlushAll()
-	eventually(t, "the other six are there again", func() bool {
-		seen := map[int64]bool{}
-		for _, b := range batches(t, rdb) {
-			for _, e := range b {
-				seen[e.Seq] = true
-			}
-		}
-		return len(seen) == 6 && !seen[4]
-	})
-	acknowledge(t, rdb, m, 10)
-	eventually(t, "all is forgotten", func() bool { return m.Unacknowledged() == 0 })
-}
-
 // A new process ships what the old one left, under the same numbers.
 func TestRestartSendsWhatWasLeft(t *testing.T) {
 	t.Parallel()

@@ -148,6 +148,3 @@ func (s *Stream) Finished() bool { return s.finished }
 // Events returns how many events with content were passed on: no comments, pings, errors
 // or end marks.
 func (s *Stream) Events() int64 { return s.events }
-
-// Buffered returns how many bytes of an incomplete event are held.
-func (s *Stream) Buffered() int { return len(s.pending) }

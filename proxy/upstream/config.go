@@ -77,7 +77,6 @@ type Config struct {
 	NeedsIncludeUsage bool   `json:"needs_include_usage"` // usage only comes with stream_options.include_usage
 	CapField          string `json:"cap_field"`           // the output cap that the upstream obeys, sent with every request; defaults to max_tokens
 	EstimatePath      string `json:"estimate_path"`       // below BaseURL, such as /tokenizers/estimate-token-count; "" when there is none
-	ModelsPath        string `json:"models_path"`         // below BaseURL; defaults to /models
 	DefaultUserAgent  string `json:"default_user_agent"`  // sent when the client sent none; defaults to openclaw-cloud
 
 	// EgressProxy is a proxy through which the upstream is reached:
@@ -125,7 +124,6 @@ func (c *Config) SetDefaults() {
 	}
 	def(&c.KeyHeader, KeyBearer)
 	def(&c.CapField, "max_tokens")
-	def(&c.ModelsPath, "/models")
 	def(&c.DefaultUserAgent, "openclaw-cloud")
 	def(&c.OnClientGone, ClientGoneAbort)
 	dur(&c.DrainTime, time.Minute)
@@ -173,10 +171,8 @@ func (c Config) Validate() error {
 	if c.CapField != "max_tokens" && c.CapField != "max_completion_tokens" {
 		bad("cap_field %q: use max_tokens or max_completion_tokens", c.CapField)
 	}
-	for name, p := range map[string]string{"estimate_path": c.EstimatePath, "models_path": c.ModelsPath} {
-		if p != "" && !validPath(p) {
-			bad("%s %q: start it with / and use no spaces, control characters or fragments", name, p)
-		}
+	if c.EstimatePath != "" && !validPath(c.EstimatePath) {
+		bad("estimate_path %q: start it with / and use no spaces, control characters or fragments", c.EstimatePath)
 	}
 	if c.OnClientGone != ClientGoneAbort && c.OnClientGone != ClientGoneDrain {
 		bad("on_client_gone %q: use %q or %q", c.OnClientGone, ClientGoneAbort, ClientGoneDrain)

@@ -3,6 +3,9 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"net"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -58,6 +61,18 @@ var ErrHeader = errors.New("upstream: header value not allowed")
 
 // ErrClosed means that the Pool was closed.
 var ErrClosed = errors.New("upstream: pool is closed")
+
+// noDescriptors reports whether err means that this process or machine may open no more
+// files. A resolver keeps only the words of what stopped it.
+func noDescriptors(err error) bool {
+	var dns *net.DNSError
+	for _, full := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(err, full) || errors.As(err, &dns) && strings.Contains(dns.Err, full.Error()) {
+			return true
+		}
+	}
+	return false
+}
 
 // Reasons of an UnavailableError.
 const (

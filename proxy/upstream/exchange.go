@@ -40,8 +40,7 @@ func (t *Target) DoPath(method, path string, req *Request, c *Canceler) (*Respon
 
 func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Response, error) {
 	e := t.key.ep
-	begin := e.now()
-	total := begin + e.cfg.TotalTimeout.Std()
+	total := e.now() + e.cfg.TotalTimeout.Std()
 
 	n := req.bodyLen()
 	size := 1 << 10
@@ -68,7 +67,7 @@ func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Resp
 		cn, err := e.get(c, retried, total)
 		if err != nil {
 			var busy *UnavailableError
-			t.local = errors.As(err, &busy) || errors.Is(err, ErrClosed)
+			t.local = errors.As(err, &busy) || errors.Is(err, ErrClosed) || noDescriptors(err)
 			return nil, err
 		}
 		if f := e.opts.Observe.Conn; f != nil {
@@ -83,7 +82,6 @@ func (t *Target) exchange(method, path string, req *Request, c *Canceler) (*Resp
 		resp, retry, failed := t.attempt(cn, wb.b, body, method == http.MethodGet, c, total)
 		if failed == nil {
 			t.gotHead = true
-			resp.TTFB = e.now() - begin
 			return resp, nil
 		}
 		c.release()
@@ -122,7 +120,7 @@ func (t *Target) attempt(cn *conn, head []byte, body [][]byte, idempotent bool, 
 		err = rd.read(timeout, total)
 	}
 	if err == nil {
-		resp = newResponse(cn, c, &rd, total, reused)
+		resp = newResponse(cn, c, &rd, total)
 		if werr != nil {
 			resp.reusable = false // half of the request is missing
 		}

@@ -48,15 +48,6 @@ func (h *Head) Get(name string) []byte {
 	return nil
 }
 
-// Fields calls f for each field in order until f returns false. The slices alias the head.
-func (h *Head) Fields(f func(name, value []byte) bool) {
-	for _, p := range h.fields {
-		if !f(h.raw[p.name:p.nameEnd], h.raw[p.value:p.valueEnd]) {
-			return
-		}
-	}
-}
-
 // reset forgets the former head and keeps the memory unless it is large.
 func (h *Head) reset() {
 	raw, fields := h.raw[:0], h.fields[:0]

@@ -28,9 +28,7 @@ const (
 // Response is an answer whose head is complete. It is used by one goroutine at a time.
 type Response struct {
 	Status int
-	Head   *Head         // valid until Close, then nil
-	TTFB   time.Duration // from the call of Do to the complete head
-	Reused bool          // it came over a connection used before
+	Head   *Head // valid until Close, then nil
 
 	cn       *conn
 	cancel   *Canceler
@@ -45,10 +43,10 @@ type Response struct {
 	end      error // what Read returns from now on
 }
 
-func newResponse(cn *conn, c *Canceler, rd *headReader, total time.Duration, reused bool) *Response {
+func newResponse(cn *conn, c *Canceler, rd *headReader, total time.Duration) *Response {
 	h := &cn.head
 	r := &Response{
-		Status: h.Status, Head: h, Reused: reused,
+		Status: h.Status, Head: h,
 		cn: cn, cancel: c, bufs: rd.bufs, buf: rd.buf, left: rd.left,
 		total: total, reusable: h.KeepAlive,
 	}
@@ -194,6 +192,10 @@ func closedOrReset(err error) bool {
 
 // Complete reports whether the body was read to the end of its framing.
 func (r *Response) Complete() bool { return r.end == io.EOF } //nolint:errorlint // set by us
+
+// Unfinished reports whether Read may still return something: neither the body's end nor
+// a failure was met, and Close was not called.
+func (r *Response) Unfinished() bool { return r.end == nil }
 
 // Close ends the exchange. The connection goes back to the pool when the body is
 // complete; with drain also when it completes within 50 ms. Otherwise it is closed,

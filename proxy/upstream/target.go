@@ -40,7 +40,7 @@ func (t *Target) Served() string { return t.served }
 // Release gives the target back, exactly once, after the Response was closed. When
 // neither a failure is reported nor a response head was received (the client left
 // first), the breaker learns nothing; nor from a failure that never left this process
-// (a refused header value, no connection free).
+// (a refused header value, no connection or file descriptor free).
 func (t *Target) Release(r Result) {
 	p, k := t.pool, t.key
 	if p == nil {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -294,7 +295,8 @@ func (p *Plane) look(ctx context.Context) error {
 // begin starts the next epoch: records from the truth, and the replicas that are known.
 // p.mu is held.
 func (p *Plane) begin(ctx context.Context, servers []string) error {
-	if err := p.keeper.Begin(ctx, p.epoch, servers); err != nil {
+	lost := slices.Collect(maps.Keys(p.lost))
+	if err := p.keeper.Begin(ctx, p.epoch, servers, slices.Collect(maps.Keys(p.replicas)), lost); err != nil {
 		return err
 	}
 	bases := map[string]int64{}
@@ -320,10 +322,6 @@ func (p *Plane) begin(ctx context.Context, servers []string) error {
 	if err := p.put(ctx, records); err != nil {
 		return err
 	}
-	var lost []string
-	for replica := range p.lost {
-		lost = append(lost, replica)
-	}
 	return p.keeper.Declare(ctx, p.epoch, bases, lost)
 }
 
@@ -342,7 +340,7 @@ func (p *Plane) find(ctx context.Context) error {
 		case there != 0: // missed before it was made
 		case p.made[k] == p.epoch:
 			// It was there, so Redis has lost data, and nobody knows what is leased.
-			return p.keeper.Begin(ctx, p.epoch, nil) // of which the next look makes a new epoch
+			return p.keeper.Begin(ctx, p.epoch, nil, nil, nil) // of which the next look makes a new epoch
 		default:
 			if err := p.put(ctx, []quota.Record{*p.record(k)}); err != nil {
 				return err

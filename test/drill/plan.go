@@ -283,6 +283,9 @@ func (p *planner) aim(k faultKind, at time.Duration) (f fault, ok bool) {
 		keep("worker", p.where.workers, recoverPause)
 	case pauseWorker:
 		f.lasts = p.between(500*time.Millisecond, 8*second, 0)
+		if p.rng.IntN(100) < 25 && p.during >= 2*time.Minute {
+			f.lasts += 16 * second // longer than another one tries to write what it locked
+		}
 		keep("worker", p.where.workers, recoverPause)
 	case killRedis, pauseRedis:
 		f.lasts = p.between(100*time.Millisecond, 4*second, 10)

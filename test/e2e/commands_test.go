@@ -25,9 +25,9 @@ import (
 // rate all the time.
 func TestRedisCommandsDoNotGrowWithRequests(t *testing.T) {
 	var (
-		replicas  = full(2, 3)
-		customers = full(3, 4)
-		slow      = full(300.0, 1_000)
+		replicas  = full(1, 3)
+		customers = full(2, 4)
+		slow      = full(150.0, 1_000)
 		fast      = full(5_000.0, 10_000)
 		window    = full(6*time.Second, time.Minute)
 	)

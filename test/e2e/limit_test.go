@@ -26,7 +26,13 @@ func TestLimitUnderLoad(t *testing.T) {
 	const customers = 10
 	s := stack.New(t, stack.Options{
 		Replicas: 3, Sim: kimisim.Config{MaxLedger: 400_000, TokenizerRatio: 2.5 + rand.Float64()*3},
-		Proxy: func(c map[string]any) { c["log_level"] = "warn" },
+		Proxy: func(c map[string]any) {
+			c["log_level"] = "warn"
+			for _, u := range c["upstreams"].([]any) {
+				u.(map[string]any)["idle_timeout"] = "1m" // everything waits for the processor here
+			}
+			c["timeouts"].(map[string]any)["read_request"] = "2m"
+		},
 	})
 	p := newPlatform(t, s, unbound)
 	client := newClient()
@@ -46,9 +52,12 @@ func TestLimitUnderLoad(t *testing.T) {
 	})
 	watching, stop := context.WithCancel(t.Context())
 	var watchers, all sync.WaitGroup
+	gate := make(chan struct{}, full(3, customers)) // so many customers at a time
 	for _, c := range subjects {
 		watchers.Go(func() { c.watch(watching) })
 		all.Go(func() {
+			gate <- struct{}{}
+			defer func() { <-gate }()
 			c.upAndDown()
 			c.whatFitsIsServed()
 			c.smallOnesUseItUp()
@@ -212,7 +221,7 @@ func (c *subject) load(next func(r *rand.Rand) (chat, bool), answered func(reply
 					return
 				}
 				if a.status != http.StatusOK {
-					time.Sleep(time.Duration(20+r.IntN(60)) * time.Millisecond)
+					time.Sleep(time.Duration(50+r.IntN(150)) * time.Millisecond)
 				}
 			}
 		})

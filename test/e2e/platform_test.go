@@ -49,8 +49,14 @@ func newPlatform(t testing.TB, s *stack.Stack, change func(*control.Tier)) *plat
 	must(err)
 	t.Cleanup(st.Close)
 	rdb := s.Redis.UniversalClient()
+	// A replica is ready when it is registered. In the very first epoch it has to wait a
+	// little longer for leases.
+	s.Eventually("the epoch is open", 30*time.Second, func() bool {
+		return rdb.HGet(t.Context(), contract.QuotaEpochKey, "state").Val() == "open"
+	})
 	return &platform{t: t, Service: &customers.Service{
 		Store: st, Tiers: table, Grants: feed.NewPublisher(rdb), Limits: limits.NewRecords(st, rdb, 2*time.Second), Hasher: hasher,
+		PublishWithin: time.Minute,
 	}}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -73,6 +74,9 @@ func (s *Server) parseChat(body []byte, face string) (*chat, error) {
 	}
 	number := func(key string, v []byte) int {
 		n, e := strconv.Atoi(string(v))
+		if f, isNumber := strconv.ParseFloat(string(v), 64); e != nil && isNumber == nil && f == math.Trunc(f) && f < 1<<53 {
+			n, e = int(f), nil // 64.0 and 1e2 are whole, too
+		}
 		if e != nil || n < 0 {
 			fail("%s is not a whole number of 0 or more: %.40s", key, v)
 		}

@@ -1,0 +1,58 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// outOfFiles is a listener that fails a few times.
+type outOfFiles struct {
+	net.Listener
+	left atomic.Int32
+}
+
+func (l *outOfFiles) Accept() (net.Conn, error) {
+	if l.left.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+// One accept that fails must not end the server: connections that are open would go on,
+// and no new one would ever come.
+func TestFailedAcceptsAreRepeated(t *testing.T) {
+	t.Parallel()
+	var logged strings.Builder
+	ln, err := listen("127.0.0.1:0", 10, 10, func(netip.Addr) bool { return false }, slog.New(slog.NewTextHandler(&logged, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.uploads = &uploads{}
+	broken := &outOfFiles{Listener: ln.Listener}
+	broken.left.Store(3)
+	ln.Listener = broken
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatalf("accept gave up: %v", err)
+	}
+	_ = conn.Close()
+	if n := strings.Count(logged.String(), "too many open files"); n != 3 {
+		t.Errorf("logged %d times: %s", n, logged.String())
+	}
+	_ = ln.Close()
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
