@@ -43,6 +43,7 @@ func (c *cluster) begin(t testing.TB, d *disk, o quota.Options) *replica {
 	with := *c.Client().Options()
 	with.ClusterStateReloadInterval = 200 * time.Millisecond
 	open := func(with redis.ClusterOptions) *redis.ClusterClient {
+		with.Addrs = slices.Clone(with.Addrs)
 		client := redis.NewClusterClient(&with)
 		t.Cleanup(func() { client.Close() })
 		return client

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -88,7 +89,7 @@ func (e *env) clients() (plain, guarded redis.UniversalClient) {
 	} else {
 		p := e.cluster.Client()
 		with := *p.Options()
-		with.OnConnect = quota.NewGuard(p).Check
+		with.Addrs, with.OnConnect = slices.Clone(with.Addrs), quota.NewGuard(p).Check
 		plain, guarded = p, redis.NewClusterClient(&with)
 	}
 	e.t.Cleanup(func() { _ = guarded.Close() })

@@ -66,6 +66,20 @@ func TestCluster(t *testing.T) {
 	if o.ClusterStateReloadInterval > 5*time.Second {
 		t.Errorf("where keys are is asked every %v: a fail-over would outlast the grace", o.ClusterStateReloadInterval)
 	}
+	// Clients of one target share nothing: each appends the servers that it learns of.
+	target, err := redisclient.Parse("redis-cluster://h1,h2,h3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var addrs [2][]string
+	for i := range addrs {
+		client := target.Open(redisclient.Options{}).(*redis.ClusterClient)
+		defer client.Close()
+		addrs[i] = client.Options().Addrs
+	}
+	if &addrs[0][0] == &addrs[1][0] {
+		t.Error("two clients append to the same list of servers")
+	}
 	// One host is enough to find the others, and the case of a scheme does not matter.
 	if o := open(t, "Redis-Cluster://h1/0", redisclient.Options{}).(*redis.ClusterClient).Options(); !slices.Equal(o.Addrs, []string{"h1:6379"}) {
 		t.Errorf("addresses %v", o.Addrs)

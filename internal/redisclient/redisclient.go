@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -60,6 +61,7 @@ func (t *Target) Open(o Options) redis.UniversalClient {
 	switch {
 	case t.cluster != nil:
 		c := *t.cluster
+		c.Addrs = slices.Clone(c.Addrs) // the client appends what it learns
 		common{
 			&c.DialTimeout, &c.ReadTimeout, &c.WriteTimeout, &c.MaxRetries, &c.DialerRetries, &c.PoolSize, &c.ConnMaxIdleTime, &c.ContextTimeoutEnabled,
 		}.set(o)

@@ -27,14 +27,14 @@ func (r *redisServer) moveSlot(key string) (err error) {
 	if err != nil {
 		return fmt.Errorf("move a slot: %w", err)
 	}
-	ranges, err := clients[0].ClusterSlots(ctx).Result()
+	shards, err := clients[0].ClusterShards(ctx).Result()
 	if err != nil {
 		return fmt.Errorf("move a slot: %w", err)
 	}
 	from := -1
-	for _, s := range ranges {
-		if s.Start <= int(slot) && int(slot) <= s.End {
-			from = slices.Index(ids, s.Nodes[0].ID)
+	for _, s := range shards {
+		if slices.ContainsFunc(s.Slots, func(r redis.SlotRange) bool { return r.Start <= slot && slot <= r.End }) {
+			from = slices.Index(ids, s.Nodes[0].ID) // there are no replicas
 		}
 	}
 	if from < 0 {
