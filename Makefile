@@ -11,7 +11,7 @@ TESTFLAGS ?= -race -timeout 20m
 DRILL_SECONDS ?= 1800
 export DRILL_SECONDS
 
-.PHONY: help deps deps-run build up down status clean test lint bench fuzz smoke drill
+.PHONY: help deps deps-run build up down status clean test lint bench fuzz smoke drill promises
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -66,3 +66,6 @@ smoke: build ## start, use and stop the whole stack on free ports, in a director
 
 drill: deps-run ## hurt the whole system under load for DRILL_SECONDS (1800) and compare all books
 	@cd test/drill && go build -buildvcs=false -o ../../bin/drill . && exec ../../bin/drill
+
+promises: deps ## run test/e2e at full length and print its figures: limits, revocations, a failing Redis (15 minutes)
+	go test -count=1 -timeout 40m -v ./test/e2e -long
