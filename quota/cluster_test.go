@@ -49,7 +49,8 @@ func (c *cluster) begin(t testing.TB, d *disk, o quota.Options) *replica {
 		return client
 	}
 	plain := open(with)
-	with.OnConnect = quota.NewGuard(plain).Check
+	o.Guard = quota.NewGuard(plain)
+	with.OnConnect = o.Guard.Check
 	return startWith(t, plain, open(with), d, o)
 }
 

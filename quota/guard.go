@@ -27,7 +27,7 @@ import (
 // one server of a Redis Cluster that knows the epoch.
 type Guard struct {
 	client redis.UniversalClient
-	newest atomic.Int64 // epoch of a call for which a connection was made
+	newest atomic.Int64 // epoch of the replica, see entered
 
 	mu      sync.Mutex
 	trusted map[string]struct{} // servers that were found trusted in epoch in
@@ -54,10 +54,9 @@ func inEpoch(ctx context.Context, epoch int64) context.Context {
 func (g *Guard) Check(ctx context.Context, conn *redis.Conn) error {
 	epoch, ok := ctx.Value(epochOfCall{}).(int64)
 	if !ok {
-		// A client that looks after its connections by itself.
+		// A Cluster's client that looks for its servers. Calls may use the connection later,
+		// so it must not be trusted in a newer epoch than theirs.
 		epoch = g.newest.Load()
-	}
-	for n := g.newest.Load(); epoch > n && !g.newest.CompareAndSwap(n, epoch); n = g.newest.Load() {
 	}
 	id, err := identify(ctx, conn)
 	if err != nil {
@@ -76,6 +75,15 @@ func (g *Guard) Check(ctx context.Context, conn *redis.Conn) error {
 	}
 	g.trust(epoch, id)
 	return nil
+}
+
+// entered says that the replica makes calls of an epoch from now on. Calls alone would not
+// tell: if all of them go to a server that has been replaced, no connection is made for any,
+// and the client is not let to a server that knows the new one. A nil Guard is told nothing.
+func (g *Guard) entered(epoch int64) {
+	if g != nil {
+		g.newest.Store(epoch)
+	}
 }
 
 func (g *Guard) known(epoch int64, id string) bool {

@@ -23,6 +23,7 @@ type Options struct {
 	ReturnAfter time.Duration // how long idle tokens of a silent customer are kept (2 s)
 	ForgetAfter time.Duration // how long an account with nothing in it is remembered (1 min)
 	Logger      *slog.Logger  // (slog.Default)
+	Guard       *Guard        // what checks the connections of the guarded client, if it is one of a Cluster
 }
 
 func (o *Options) setDefaults() {
@@ -103,7 +104,7 @@ type shard struct {
 }
 
 // NewLeases starts the replica's side. guarded is a second client to the same Redis, whose
-// connections are checked by a Guard. Both must heed the deadlines of contexts
+// connections are checked by the Guard in o. Both must heed the deadlines of contexts
 // (ContextTimeoutEnabled). The clients stay open.
 func NewLeases(client, guarded redis.UniversalClient, j Journal, o Options) *Leases {
 	o.setDefaults()

@@ -110,6 +110,7 @@ func (l *Leases) rebase(epoch, base int64) error {
 		after = events[len(events)-1].Seq
 	}
 	l.base.Store(base)
+	l.opts.Guard.entered(epoch)
 	l.epoch.Store(epoch)
 	return nil
 }

@@ -15,11 +15,11 @@ import (
 // shorter than it takes a server to become a replica, for want of an answer, and a master again.
 const checkedFor = 5 * time.Second
 
-// guardedClient returns a second client to the Redis of client, whose connections lead only
+// guardedClient returns a second client to the Redis of guard's, whose connections lead only
 // to servers that the quota's epoch trusts.
-func guardedClient(target *redisclient.Target, opts redisclient.Options, client redis.UniversalClient) redis.UniversalClient {
+func guardedClient(target *redisclient.Target, opts redisclient.Options, guard *quota.Guard) redis.UniversalClient {
 	opts.IdleTime = checkedFor
-	opts.OnConnect = quota.NewGuard(client).Check
+	opts.OnConnect = guard.Check
 	return target.Open(opts)
 }
 

@@ -137,7 +137,8 @@ func run(cfg proxy.Config, pepper []byte) error {
 	ropts := redisclient.Options{Timeout: timeout, MaxRetries: -1, DialerRetries: 1}
 	rdb := target.Open(ropts)
 	defer rdb.Close()
-	guarded := guardedClient(target, ropts, rdb)
+	guard := quota.NewGuard(rdb)
+	guarded := guardedClient(target, ropts, guard)
 	defer guarded.Close()
 	redisKeeps, err := newDurability(rdb, cfg.AllowUnsafe, log)
 	if err != nil {
@@ -163,7 +164,7 @@ func run(cfg proxy.Config, pepper []byte) error {
 	if err != nil {
 		return err
 	}
-	leases := quota.NewLeases(rdb, guarded, j, quota.Options{Timeout: timeout, Grace: time.Duration(cfg.Timeouts.Grace), Logger: log})
+	leases := quota.NewLeases(rdb, guarded, j, quota.Options{Timeout: timeout, Grace: time.Duration(cfg.Timeouts.Grace), Logger: log, Guard: guard})
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: replica, Logger: log})
 	events := meter.New(rdb, j, leases, meter.Options{Timeout: max(timeout, time.Second), Logger: log})
 

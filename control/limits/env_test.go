@@ -82,18 +82,20 @@ func (e *env) begin() *env {
 }
 
 // clients returns those of a replica.
-func (e *env) clients() (plain, guarded redis.UniversalClient) {
+func (e *env) clients() (plain, guarded redis.UniversalClient, guard *quota.Guard) {
 	if e.cluster == nil {
 		p := e.redis.Client()
-		plain, guarded = p, redis.NewClient(&redis.Options{Addr: e.redis.Addr, ContextTimeoutEnabled: true, OnConnect: quota.NewGuard(p).Check})
+		guard = quota.NewGuard(p)
+		plain, guarded = p, redis.NewClient(&redis.Options{Addr: e.redis.Addr, ContextTimeoutEnabled: true, OnConnect: guard.Check})
 	} else {
 		p := e.cluster.Client()
+		guard = quota.NewGuard(p)
 		with := *p.Options()
-		with.Addrs, with.OnConnect = slices.Clone(with.Addrs), quota.NewGuard(p).Check
+		with.Addrs, with.OnConnect = slices.Clone(with.Addrs), guard.Check
 		plain, guarded = p, redis.NewClusterClient(&with)
 	}
 	e.t.Cleanup(func() { _ = guarded.Close() })
-	return plain, guarded
+	return plain, guarded, guard
 }
 
 func (e *env) open() *store.Store {
@@ -306,10 +308,11 @@ func (e *env) replicaSoon(j *journal) *replica {
 	}
 	j = j.reopen()
 	r := &replica{journal: j, e: e}
-	r.plain, r.guarded = e.clients()
+	var guard *quota.Guard
+	r.plain, r.guarded, guard = e.clients()
 	r.Leases = quota.NewLeases(r.plain, r.guarded, j, quota.Options{
 		Timeout: 5 * time.Second, SettleEvery: 10 * time.Millisecond, FollowEvery: 20 * time.Millisecond, ReturnAfter: 200 * time.Millisecond,
-		Grace: time.Minute, Logger: slog.New(slog.NewTextHandler(e.log, nil)),
+		Grace: time.Minute, Logger: slog.New(slog.NewTextHandler(e.log, nil)), Guard: guard,
 	})
 	r.startBilling()
 	if e.postgresAway {
