@@ -130,7 +130,7 @@ func (a *account) forgetSpends() {
 	a.lease -= a.unsettled
 	a.settled += a.unsettled // all in all as before, until an answer says better
 	a.unsettled, a.pending = 0, nil
-	a.dirty = true
+	a.dirty = a.lease > 0 // whatever call was not answered can lease nothing any more
 }
 
 // learn takes note of a limit that a grant has.

@@ -86,3 +86,79 @@ func TestReplicasGoOnWhileRecordsAreMade(t *testing.T) {
 	a.flush(t)
 	p.wantUsage(t, acct, 10_000, 10_000, 0)
 }
+
+// A replica has not declared while a call that leases may be on its way: if it came after the
+// epoch was opened, its lease would be above the limit.
+func TestDeclaresWhatIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 1000)
+	p.add(t, acct)
+	ctx := context.Background()
+	plain := newClient(t, server)
+	choose := script()
+	f, guarded := newFaults(t, server, plain, func() fault { return choose() })
+	set := func(c func() fault) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		choose = c
+	}
+	r := startWith(t, plain, guarded, newDisk("a"), quick())
+	h := r.mustReserve(t, acct, 600)
+	p.pause(true)
+	e, err := p.Epoch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servers, err := p.Servers(ctx, &e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set(func() fault { return late })
+	server.FlushAll()
+	if err := p.Begin(ctx, 2, servers.IDs, []string{"a"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Build(ctx, 2, []quota.Record{{Account: acct}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Declare(ctx, 2, map[string]int64{"a": 0}, nil); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "its call is on the way", func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if s := r.Stats(); s.Epoch != 2 || len(f.delayed) == 0 {
+			return fmt.Errorf("%d calls, %+v", len(f.delayed), s)
+		}
+		return nil
+	})
+	r.Release(h)
+	until(t, "it has nothing any more", func() error {
+		quota.Surrender(r.Leases, acct.Customer, acct.Period.ID)
+		if s := r.Stats(); s.Leased > 0 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	undeclared := func() error {
+		e, err := p.Epoch(ctx)
+		if err == nil && len(e.Undeclared()) > 0 {
+			err = fmt.Errorf("undeclared: %v", e.Undeclared())
+		}
+		return err
+	}
+	for range 20 { // for as long as nothing is answered
+		if undeclared() == nil {
+			t.Fatal("it has declared, and a call may come that it knows nothing of")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	set(script())
+	until(t, "it has declared", undeclared)
+	f.deliver()
+	if rec, err := readRecord(p, acct); err != nil || rec.check(acct.Limit) != nil || r.Stats().Leased != 0 {
+		t.Errorf("%+v, %v, %+v", rec, err, r.Stats())
+	}
+	p.wantUsage(t, acct, 1000, 0, 0)
+}

@@ -141,8 +141,13 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 	for l.epoch.Load() == epoch {
 		left := 0
 		l.each(func(a *account) {
-			if a.declared < epoch && (a.lease > 0 || len(a.pending) > 0) {
-				a.dirty = true
+			if a.declared == epoch {
+				return
+			}
+			a.dirty = a.dirty || a.lease > 0 || len(a.pending) > 0
+			// Without either it is dirty after a call that may still come, and lease what was
+			// released since.
+			if a.dirty || a.flight != nil && a.flight.call.epoch == epoch {
 				left++
 			}
 		})

@@ -291,7 +291,8 @@ func (m *model) enter(r *replicaState, epoch, base int8) error {
 	for seq := r.settled; seq < r.read; seq++ {
 		a.recovered(int64(seq)+1, int64(r.used[seq]))
 	}
-	r.epoch, r.base, r.dirty = epoch, base, true
+	r.dirty = a.dirty || r.epoch == 0 // then an earlier life may lease more
+	r.epoch, r.base = epoch, base
 	return r.store(a)
 }
 

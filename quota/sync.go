@@ -106,8 +106,8 @@ func (l *Leases) land(f *flight, values []any, err error) {
 	}
 	if err != nil {
 		f.err = fmt.Errorf("lease tokens: %w", err)
-		// Redis may have heard it, and lease what nobody knows of here.
-		a.dirty = true
+		// Redis may have heard it, and lease what nobody knows of here; not in an older epoch.
+		a.dirty = a.dirty || f.call.epoch == l.epoch.Load() || a.lease > 0 || len(a.pending) > 0
 	}
 	if errors.Is(err, errNoRecord) {
 		a.dirty = a.lease > 0 || len(a.pending) > 0
