@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/quota"
@@ -131,6 +132,37 @@ func TestClusterMasterHangs(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A record that cannot be made because its master hangs is made when it does not any more.
+func TestClusterEnsure(t *testing.T) {
+	t.Parallel()
+	e := newClusterEnv(t)
+	_, away, other := e.masters()
+	o := e.options()
+	o.Timeout = 300 * time.Millisecond
+	e.keep(o)
+	first := e.awaitOpen(1)
+	r := e.replica(nil)
+	late, there := e.customersOn(away, 1, 1000)[0], e.customersOn(other, 1, 1000)[0]
+	records := limits.NewRecords(e.store, e.client, 300*time.Millisecond)
+	away.Pause()
+	defer away.Resume()
+	if err := records.Ensure(t.Context(), late.Customer, late.Period.ID); !errors.Is(err, quota.ErrUnavailable) {
+		t.Errorf("made on a master that hangs: %v", err)
+	}
+	if err := records.Ensure(t.Context(), there.Customer, there.Period.ID); err != nil {
+		t.Error(err)
+	}
+	e.awaitUsage(there, 1000, 0, 0)
+	time.Sleep(limits.PutWithin) // what is under way for so long is taken for lost
+	away.Resume()
+	r.use(late, 1, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	e.awaitAgreement(late, there)
+	if now := e.awaitOpen(1); now.Number != first.Number {
+		t.Errorf("epoch %d, then %d: nothing was lost\n%s", first.Number, now.Number, e.log)
+	}
 }
 
 // A master is emptied, and nobody asks for the customers that it had.

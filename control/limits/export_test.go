@@ -15,3 +15,6 @@ func (o Options) WithLook(look func()) Options {
 	o.looked = look
 	return o
 }
+
+// PutWithin is how long a record may be under way to Redis.
+const PutWithin = putWithin

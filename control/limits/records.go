@@ -79,20 +79,19 @@ func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey)
 	} else if have.Number != epoch {
 		return fmt.Errorf("make records: %w: the epoch in Redis is %d, not %d", quota.ErrUnavailable, have.Number, epoch)
 	}
-	if keys, err = r.store.RecordsMade(ctx, epoch, keys); err != nil || len(keys) == 0 {
-		return err
+	there, absent, away := r.absent(ctx, epoch, keys)
+	if keys, err = r.store.RecordsMade(ctx, epoch, append(there, absent...)); err != nil || len(keys) == 0 {
+		return errors.Join(err, away)
 	}
 	records = slices.DeleteFunc(records, func(n control.QuotaRecord) bool { return !slices.Contains(keys, n.Key()) })
 	_, errs := r.quota.PutEach(ctx, epoch, quotaRecords(records))
-	away := map[control.QuotaKey]bool{}
+	failed := map[control.QuotaKey]bool{}
 	for i, err := range errs {
-		if err != nil {
-			away[records[i].Key()] = true
-		}
+		failed[records[i].Key()] = err != nil
 	}
-	keys = slices.DeleteFunc(slices.Clone(keys), func(k control.QuotaKey) bool { return away[k] })
-	if err = errors.Join(errs...); len(keys) == 0 {
-		return err
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k control.QuotaKey) bool { return failed[k] })
+	if errs = append(errs, away); len(keys) == 0 {
+		return errors.Join(errs...)
 	}
 	// A limit that was set between our look and the record found no record to tell.
 	now, err := r.store.Limits(ctx, keys)
