@@ -269,11 +269,30 @@ func (w *realWorld) do(before, after *state, a action) error {
 		_, err := w.keeper.Release(ctx, r.name, []Account{replayed})
 		return err
 	case doRetire:
-		if ok, err := w.keeper.Retire(ctx, r.name); err != nil || !ok {
-			return fmt.Errorf("retire: %v, %w", ok, err)
-		}
+		return w.retire(r, int64(before.epoch), a.a == 1)
 	case doJoin:
 		return w.keeper.Join(ctx, int64(before.epoch), r.name, int64(b.pgBase))
+	}
+	return nil
+}
+
+// retire takes r off the register, or only disbelieves its beat.
+func (w *realWorld) retire(r *realReplica, epoch int64, disbelieve bool) error {
+	ctx := context.Background()
+	beats, err := w.keeper.Beats(ctx)
+	if err != nil || disbelieve {
+		return errors.Join(err, w.keeper.Disbelieve(ctx, r.name, beats[r.name]))
+	}
+	servers, err := w.keeper.Servers(ctx, &Epoch{})
+	if err != nil {
+		return err
+	}
+	// In the model they have other names.
+	if err := w.plain.HSet(ctx, contract.QuotaEpochKey, "node:"+servers.IDs[0], epoch).Err(); err != nil {
+		return err
+	}
+	if ok, err := w.keeper.Retire(ctx, epoch, r.name, beats[r.name]); err != nil || !ok {
+		return fmt.Errorf("retire: %v, %w", ok, err)
 	}
 	return nil
 }
