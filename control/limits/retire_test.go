@@ -180,7 +180,7 @@ func TestOldRetirementComesBack(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	r = e.replica(r.journal)
+	e.replica(r.journal)
 	e.awaitOpen(first.Number + 1)
 	e.awaitUsage(a, 1000, 10, 0)
 }
