@@ -95,6 +95,12 @@ func (a *account) take(tokens int64, now time.Duration) bool {
 	return true
 }
 
+// give is take, unless the limit was lowered below what is leased: what becomes idle then is
+// above it, and goes back.
+func (a *account) give(tokens int64, now time.Duration) bool {
+	return tokens <= max(a.idle()+min(a.free(), 0), 0) && a.take(tokens, now)
+}
+
 // release ends a reservation of which nothing was used.
 func (a *account) release(tokens int64) { a.held -= tokens }
 

@@ -118,6 +118,9 @@ func TestCluster(t *testing.T) {
 	c.pause(false)
 	a.untilOpen(t, 2)
 	b.untilOpen(t, 2)
+	if n := c.number(); n != 2 {
+		t.Errorf("epoch %d: one was begun before the server took commands", n)
+	}
 	for i, acct := range c.accts {
 		a.reserveAnyway(t, acct, 999-used(i))
 		b.awaitExceeds(t, acct, 1001-used(i))

@@ -457,7 +457,7 @@ func TestRetirementOnAnUntrustedServer(t *testing.T) {
 	k := quota.NewKeeper(client, patience)
 	begin := func(epoch int64, nodes []string) {
 		t.Helper()
-		if err := k.Begin(ctx, epoch, nodes, nil, nil); err != nil {
+		if err := k.Begin(ctx, epoch, nodes, []string{"a"}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := k.Declare(ctx, epoch, map[string]int64{"a": 0}, nil); err != nil {

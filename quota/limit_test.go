@@ -57,6 +57,29 @@ func TestLimitChanges(t *testing.T) {
 	p.wantUsage(t, acct, 500, 500, 0)
 }
 
+// What was held when the limit was lowered below what is used is given to nobody when it
+// is released, also before Redis is told.
+func TestReleasedAboveALoweredLimit(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 1000)
+	p.add(t, acct)
+	o := quick()
+	o.SettleEvery = time.Hour
+	r := start(t, server, newDisk("a"), o)
+	r.j.use(r.mustReserve(t, acct, 200), 200)
+	held := r.mustReserve(t, acct, 500)
+	r.flush(t)
+	lowered := acct
+	lowered.Limit, lowered.LimitVersion = 100, 2
+	r.want(t, lowered, 1, quota.Exceeds)
+	r.Release(held)
+	if out := r.TryReserve(lowered, 1); out.Verdict == quota.Granted {
+		t.Errorf("%+v", out)
+	}
+	r.want(t, lowered, 1, quota.Exceeds)
+}
+
 // A grant lowers the limit while a call is under way that knows of a higher one. Who is
 // told that this exceeds it is told by which limit.
 func TestLimitLoweredDuringACall(t *testing.T) {

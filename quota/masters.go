@@ -20,7 +20,8 @@ type Servers struct {
 	// IDs of those that answered. A server has another one whenever it was started, or has
 	// taken over from another, since the epoch began.
 	IDs []string
-	// Away are the addresses of those that did not answer.
+	// Away are the addresses of those that did not answer, or that refuse all commands, as
+	// those of a Cluster do for some seconds after a start.
 	Away []string
 	// Emptied are the addresses of those that have lost data without having been started:
 	// somebody has removed it, as FLUSHALL does.
@@ -45,7 +46,7 @@ func (k *Keeper) Servers(ctx context.Context, e *Epoch) (Servers, error) {
 	ids := make([]string, len(masters))
 	var asked sync.WaitGroup
 	for i, m := range masters {
-		asked.Go(func() { ids[i], _ = identify(timed, m) }) // who does not answer is away, why ever
+		asked.Go(func() { ids[i] = k.serving(timed, m) })
 	}
 	var marks map[*redis.Client]markState
 	asked.Go(func() { marks = k.readMarks(timed, e) })
@@ -73,6 +74,21 @@ func (k *Keeper) Servers(ctx context.Context, e *Epoch) (Servers, error) {
 		slices.Sort(list)
 	}
 	return s, nil
+}
+
+// serving returns the id of a server, "" if it does not serve, why ever.
+func (k *Keeper) serving(ctx context.Context, m *redis.Client) string {
+	id, err := identify(ctx, m)
+	if _, ok := k.client.(*redis.ClusterClient); ok && err == nil {
+		var state string
+		if state, err = m.ClusterInfo(ctx).Result(); field(state, "cluster_state") != "ok" {
+			return ""
+		}
+	}
+	if err != nil {
+		return ""
+	}
+	return id
 }
 
 // AwayErr is an error that names the servers that are away; nil if there are none.

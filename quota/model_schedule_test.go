@@ -283,12 +283,12 @@ func (w *realWorld) retire(r *realReplica, epoch int64, disbelieve bool) error {
 	if err != nil || disbelieve {
 		return errors.Join(err, w.keeper.Disbelieve(ctx, r.name, beats[r.name]))
 	}
-	servers, err := w.keeper.Servers(ctx, &Epoch{})
+	// The model says that the server is one that the epoch trusts.
+	id, err := identify(ctx, w.plain)
 	if err != nil {
 		return err
 	}
-	// In the model they have other names.
-	if err := w.plain.HSet(ctx, contract.QuotaEpochKey, "node:"+servers.IDs[0], epoch).Err(); err != nil {
+	if err := w.plain.HSet(ctx, contract.QuotaEpochKey, "node:"+id, epoch).Err(); err != nil {
 		return err
 	}
 	if ok, err := w.keeper.Retire(ctx, epoch, r.name, beats[r.name]); err != nil || !ok {

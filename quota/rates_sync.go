@@ -3,6 +3,7 @@ package quota
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -124,18 +125,20 @@ func (r *Rates) dropSated(ctx context.Context, all []*bucket) []*bucket {
 // leave removes this replica from the customers' hashes.
 func (r *Rates) leave(ctx context.Context, customers []string) error {
 	var errs []error
-	for len(customers) > 0 {
-		n := min(len(customers), maxPerPipeline)
+	for some := range slices.Chunk(customers, maxPerPipeline) {
 		timed, cancel := context.WithTimeout(ctx, r.timeout())
-		_, err := r.client.Pipelined(timed, func(p redis.Pipeliner) error {
-			for _, c := range customers[:n] {
-				p.HDel(timed, contract.RateKey(c), r.opts.Replica)
-			}
-			return nil
+		keys, gone := make([]string, len(some)), make([]*redis.IntCmd, len(some))
+		for i, c := range some {
+			keys[i] = contract.RateKey(c)
+		}
+		perServer(timed, r.client, keys, func(c redis.Cmdable, i int) redis.Cmder {
+			gone[i] = c.HDel(timed, keys[i], r.opts.Replica)
+			return gone[i]
 		})
 		cancel()
-		errs = append(errs, err)
-		customers = customers[n:]
+		if i := slices.IndexFunc(gone, func(cmd *redis.IntCmd) bool { return cmd.Err() != nil }); i >= 0 {
+			errs = append(errs, gone[i].Err()) // one of many that are alike
+		}
 	}
 	return errors.Join(errs...)
 }

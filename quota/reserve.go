@@ -20,7 +20,7 @@ func (l *Leases) TryReserve(acct Account, tokens int64) Answer {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	tokens = max(tokens, 0)
-	if a.gone || !a.current() || acct.LimitVersion > a.version || !a.take(tokens, now) {
+	if a.gone || !a.current() || acct.LimitVersion > a.version || !a.give(tokens, now) {
 		return Answer{}
 	}
 	return a.answer(Granted, tokens)
@@ -69,7 +69,7 @@ func (l *Leases) await(ctx context.Context, a *account, w *wait) (Answer, error)
 		if !l.usable(now) {
 			return Answer{}, errors.Join(ErrUnavailable, l.Ready())
 		}
-		if w.granted || a.current() && a.take(w.tokens, now) {
+		if w.granted || a.current() && a.give(w.tokens, now) {
 			return a.answer(Granted, w.tokens), nil
 		}
 		if failed != nil {

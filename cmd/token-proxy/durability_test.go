@@ -103,6 +103,8 @@ func TestRefusesAnUnsafeRedis(t *testing.T) {
 func TestRefusesAnUnsafeMaster(t *testing.T) {
 	t.Parallel()
 	cluster, sentinel := testenv.RedisCluster(t), testenv.RedisSentinel(t)
+	quotatest.New(t, cluster.Client())
+	quotatest.New(t, sentinel.Client())
 	start(t, cluster.URL, false).await(t, http.StatusOK, "ready")
 	start(t, sentinel.URL, false).await(t, http.StatusOK, "ready")
 	for url, master := range map[string]*testenv.RedisServer{cluster.URL: cluster.Masters[2], sentinel.URL: sentinel.Master()} {

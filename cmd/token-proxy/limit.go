@@ -11,9 +11,14 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
+// checkedFor is how long a connection that was found to lead to a trusted server may be idle:
+// shorter than it takes a server to become a replica, for want of an answer, and a master again.
+const checkedFor = 5 * time.Second
+
 // guardedClient returns a second client to the Redis of client, whose connections lead only
 // to servers that the quota's epoch trusts.
 func guardedClient(target *redisclient.Target, opts redisclient.Options, client redis.UniversalClient) redis.UniversalClient {
+	opts.IdleTime = checkedFor
 	opts.OnConnect = quota.NewGuard(client).Check
 	return target.Open(opts)
 }

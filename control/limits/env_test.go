@@ -3,7 +3,6 @@ package limits_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -50,28 +49,50 @@ func until(t testing.TB, what string, check func() error) {
 
 // env is databases and customers.
 type env struct {
-	t      testing.TB
-	redis  *testenv.RedisServer
-	pg     *testenv.PostgresServer
-	store  *store.Store
-	client *redis.Client
-	quota  *quota.Keeper
-	log    *logBuffer
-	serial int
+	t       testing.TB
+	redis   *testenv.RedisServer // nil with a Cluster
+	cluster *testenv.ClusterServer
+	pg      *testenv.PostgresServer
+	store   *store.Store
+	client  redis.UniversalClient
+	quota   *quota.Keeper
+	log     *logBuffer
+	serial  int
 	// postgresAway keeps the events of replicas that start from Postgres.
 	postgresAway bool
 }
 
 func newEnv(t testing.TB) *env {
 	t.Helper()
-	e := &env{t: t, redis: testenv.Redis(t), pg: testenv.Postgres(t), log: &logBuffer{}}
-	e.store = e.open()
-	if _, err := e.store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	e := &env{t: t, redis: testenv.Redis(t)}
 	e.client = e.redis.Client()
+	return e.begin()
+}
+
+func (e *env) begin() *env {
+	e.t.Helper()
+	e.pg, e.log = testenv.Postgres(e.t), &logBuffer{}
+	e.store = e.open()
+	if _, err := e.store.Migrate(e.t.Context()); err != nil {
+		e.t.Fatal(err)
+	}
 	e.quota = quota.NewKeeper(e.client, 5*time.Second)
 	return e
+}
+
+// clients returns those of a replica.
+func (e *env) clients() (plain, guarded redis.UniversalClient) {
+	if e.cluster == nil {
+		p := e.redis.Client()
+		plain, guarded = p, redis.NewClient(&redis.Options{Addr: e.redis.Addr, ContextTimeoutEnabled: true, OnConnect: quota.NewGuard(p).Check})
+	} else {
+		p := e.cluster.Client()
+		with := *p.Options()
+		with.OnConnect = quota.NewGuard(p).Check
+		plain, guarded = p, redis.NewClusterClient(&with)
+	}
+	e.t.Cleanup(func() { _ = guarded.Close() })
+	return plain, guarded
 }
 
 func (e *env) open() *store.Store {
@@ -257,8 +278,8 @@ type replica struct {
 	*quota.Leases
 	*journal
 	e       *env
-	plain   *redis.Client
-	guarded *redis.Client
+	plain   redis.UniversalClient
+	guarded redis.UniversalClient
 	billing context.Context
 	unbill  context.CancelFunc
 	billed  chan struct{}
@@ -283,9 +304,8 @@ func (e *env) replicaSoon(j *journal) *replica {
 		j = &journal{name: fmt.Sprintf("r%d", e.serial), changed: make(chan struct{})}
 	}
 	j = j.reopen()
-	r := &replica{journal: j, e: e, plain: e.redis.Client()}
-	r.guarded = redis.NewClient(&redis.Options{Addr: e.redis.Addr, ContextTimeoutEnabled: true, OnConnect: quota.NewGuard(r.plain).Check})
-	e.t.Cleanup(func() { _ = r.guarded.Close() })
+	r := &replica{journal: j, e: e}
+	r.plain, r.guarded = e.clients()
 	r.Leases = quota.NewLeases(r.plain, r.guarded, j, quota.Options{
 		Timeout: 5 * time.Second, SettleEvery: 10 * time.Millisecond, FollowEvery: 20 * time.Millisecond, ReturnAfter: 200 * time.Millisecond,
 		Grace: time.Minute, Logger: slog.New(slog.NewTextHandler(e.log, nil)),
@@ -401,98 +421,4 @@ func (r *replica) kill() {
 	cancel()
 	_ = r.Close(ctx)
 	<-r.billed
-}
-
-// journal is a replica's journal in memory. It implements quota.Journal.
-type journal struct {
-	name string
-
-	mu        sync.Mutex
-	life      uint64
-	events    []contract.Event // number i+1 is at i
-	forgotten int64
-	closed    bool
-	changed   chan struct{}
-}
-
-var errJournalClosed = errors.New("journal closed")
-
-// reopen begins the next life.
-func (j *journal) reopen() *journal {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return &journal{name: j.name, life: j.life + 1, events: j.events, forgotten: j.forgotten, changed: make(chan struct{})}
-}
-
-// spend ends a request.
-func (j *journal) spend(h quota.Hold, used int64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	e := event(j.name, int64(len(j.events)+1), quota.Account{Customer: h.Customer, Period: contract.Period{ID: h.PeriodID}}, used)
-	e.Reserved = h.Tokens
-	j.events = append(j.events, e)
-	close(j.changed)
-	j.changed = make(chan struct{})
-}
-
-func (j *journal) close() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if !j.closed {
-		j.closed = true
-		close(j.changed)
-	}
-}
-
-func (j *journal) Replica() string { return j.name }
-func (j *journal) Life() uint64    { return j.life }
-
-func (j *journal) Last() int64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return int64(len(j.events))
-}
-
-func (j *journal) Forgotten() int64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.forgotten
-}
-
-func (j *journal) forget(n int64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.forgotten = max(j.forgotten, n)
-}
-
-func (j *journal) Next(after int64, n int) ([]contract.Event, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	switch {
-	case j.closed:
-		return nil, errJournalClosed
-	case after < j.forgotten:
-		return nil, fmt.Errorf("events after %d: those up to %d are forgotten", after, j.forgotten)
-	}
-	some := j.events[after:]
-	return append([]contract.Event(nil), some[:min(n, len(some))]...), nil
-}
-
-func (j *journal) Wait(ctx context.Context, after int64) error {
-	for {
-		j.mu.Lock()
-		last, changed, closed := int64(len(j.events)), j.changed, j.closed
-		j.mu.Unlock()
-		switch {
-		case closed:
-			return errJournalClosed
-		case last > after:
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }

@@ -252,6 +252,10 @@ func (k *Keeper) look(ctx context.Context, l *store.Leader) (open bool, err erro
 	case reason != "" && away != nil:
 		// Not all records could be made, and until they are no lease could grow, of those
 		// customers either whose records are fine.
+		k.setNote(fmt.Sprintf("a new epoch has to wait (%s): %v", reason, away))
+		if k.say("away") {
+			k.log.Error("ALERT: a new epoch has to wait until all Redis masters answer", "reason", reason, "away", list(servers.Away))
+		}
 		return false, fmt.Errorf("a new epoch has to wait (%s): %w", reason, away)
 	case reason != "":
 		return false, k.begin(ctx, l, have.Number, servers.IDs, reason)

@@ -56,13 +56,13 @@ func TestCluster(t *testing.T) {
 	wantUnsafe(t, durableredis.Check(ctx, r.Client()), []string{r.Masters[1].Addr, "appendonly yes", r.Masters[2].Addr, "noeviction"})
 
 	r.Masters[2].Pause()
-	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	short, cancel := context.WithTimeout(ctx, 6*time.Second)
 	defer cancel()
 	wantUnsafe(t, durableredis.Check(short, r.Client()), []string{r.Masters[1].Addr})
 	if err := r.Masters[1].Client().ConfigSet(ctx, "appendonly", "yes").Err(); err != nil {
 		t.Fatal(err)
 	}
-	short, cancel = context.WithTimeout(ctx, 2*time.Second)
+	short, cancel = context.WithTimeout(ctx, 6*time.Second)
 	defer cancel()
 	if err := durableredis.Check(short, r.Client()); err == nil || errors.Is(err, durableredis.ErrUnsafe) || !strings.Contains(err.Error(), r.Masters[2].Addr) {
 		t.Errorf("a master that does not answer: %v", err)

@@ -34,9 +34,9 @@ func TestSingle(t *testing.T) {
 	if o.Addr != "h:7000" || o.Username != "u" || o.Password != "p@ss" || o.DB != 3 || o.PoolSize != 7 || o.ReadTimeout != 3*time.Second || !o.ContextTimeoutEnabled || o.TLSConfig != nil {
 		t.Errorf("options %+v", o)
 	}
-	c = open(t, "rediss://h?pool_size=7", redisclient.Options{Timeout: time.Minute, MaxRetries: -1, DialerRetries: 1, PoolSize: 2}).(*redis.Client)
+	c = open(t, "rediss://h?pool_size=7", redisclient.Options{Timeout: time.Minute, MaxRetries: -1, DialerRetries: 1, PoolSize: 2, IdleTime: time.Second}).(*redis.Client)
 	o = c.Options()
-	if o.Addr != "h:6379" || o.DialTimeout != time.Minute || o.ReadTimeout != time.Minute || o.WriteTimeout != time.Minute || o.MaxRetries != 0 || o.DialerRetries != 1 || o.PoolSize != 2 {
+	if o.Addr != "h:6379" || o.DialTimeout != time.Minute || o.ReadTimeout != time.Minute || o.WriteTimeout != time.Minute || o.MaxRetries != 0 || o.DialerRetries != 1 || o.PoolSize != 2 || o.ConnMaxIdleTime != time.Second {
 		t.Errorf("the caller's options: %+v", o)
 	}
 	if o.TLSConfig == nil || o.TLSConfig.ServerName != "h" {

@@ -39,6 +39,8 @@ type Options struct {
 	DialerRetries int
 	// PoolSize is how many connections there are at most, to each server.
 	PoolSize int
+	// IdleTime is how long a connection may be unused before another one is made instead.
+	IdleTime time.Duration
 	// OnConnect, if it fails, refuses a new connection to a Redis server. It is not
 	// called for connections to Sentinels.
 	OnConnect func(ctx context.Context, conn *redis.Conn) error
@@ -59,7 +61,7 @@ func (t *Target) Open(o Options) redis.UniversalClient {
 	case t.cluster != nil:
 		c := *t.cluster
 		common{
-			&c.DialTimeout, &c.ReadTimeout, &c.WriteTimeout, &c.MaxRetries, &c.DialerRetries, &c.PoolSize, &c.ContextTimeoutEnabled,
+			&c.DialTimeout, &c.ReadTimeout, &c.WriteTimeout, &c.MaxRetries, &c.DialerRetries, &c.PoolSize, &c.ConnMaxIdleTime, &c.ContextTimeoutEnabled,
 		}.set(o)
 		c.OnConnect = o.OnConnect
 		c.ClusterStateReloadInterval = reloadTopology
@@ -70,14 +72,14 @@ func (t *Target) Open(o Options) redis.UniversalClient {
 	case t.sentinel != nil:
 		c := *t.sentinel
 		common{
-			&c.DialTimeout, &c.ReadTimeout, &c.WriteTimeout, &c.MaxRetries, &c.DialerRetries, &c.PoolSize, &c.ContextTimeoutEnabled,
+			&c.DialTimeout, &c.ReadTimeout, &c.WriteTimeout, &c.MaxRetries, &c.DialerRetries, &c.PoolSize, &c.ConnMaxIdleTime, &c.ContextTimeoutEnabled,
 		}.set(o)
 		c.OnConnect = onMaster(o.OnConnect)
 		return redis.NewFailoverClient(&c)
 	}
 	c := *t.single
 	common{
-		&c.DialTimeout, &c.ReadTimeout, &c.WriteTimeout, &c.MaxRetries, &c.DialerRetries, &c.PoolSize, &c.ContextTimeoutEnabled,
+		&c.DialTimeout, &c.ReadTimeout, &c.WriteTimeout, &c.MaxRetries, &c.DialerRetries, &c.PoolSize, &c.ConnMaxIdleTime, &c.ContextTimeoutEnabled,
 	}.set(o)
 	c.OnConnect = o.OnConnect
 	return redis.NewClient(&c)
@@ -87,6 +89,7 @@ func (t *Target) Open(o Options) redis.UniversalClient {
 type common struct {
 	dial, read, write                   *time.Duration
 	maxRetries, dialerRetries, poolSize *int
+	idle                                *time.Duration
 	contextTimeout                      *bool
 }
 
@@ -103,6 +106,9 @@ func (c common) set(o Options) {
 	}
 	if o.PoolSize != 0 {
 		*c.poolSize = o.PoolSize
+	}
+	if o.IdleTime != 0 {
+		*c.idle = o.IdleTime
 	}
 }
 

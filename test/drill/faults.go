@@ -80,6 +80,19 @@ func (in *injector) turn(target string) (release func()) {
 	return m.Unlock
 }
 
+// turnOfRedis waits until no other fault is at work on any of Redis' servers.
+func (in *injector) turnOfRedis() (release func()) {
+	var all []func()
+	for _, n := range in.sys.redis.nodes {
+		all = append(all, in.turn(n.name))
+	}
+	return func() {
+		for _, release := range all {
+			release()
+		}
+	}
+}
+
 func (in *injector) count(name string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -137,10 +150,12 @@ func (in *injector) apply(ctx context.Context, f fault) error {
 	case killRedis, emptyRedis, oldRedis, pauseRedis:
 		return in.hurtRedis(ctx, in.sys.redis.nodes[f.target], f)
 	case flushRedis:
-		defer in.turn("redis")()
-		in.watch.lossOfRedis()
+		return in.flush(f)
+	case moveSlot:
+		defer in.turnOfRedis()()
 		in.count(f.kind.String())
-		return in.sys.redis.flush()
+		c := in.load.customers[f.target]
+		return in.sys.redis.moveSlot(contract.QuotaKey(c.id, in.watch.periods[f.target]))
 	case killPostgres, crashPostgres, pausePostgres:
 		return in.hurtPostgres(ctx, f)
 	case breakLink:
@@ -241,7 +256,7 @@ func (in *injector) killAtPoint(ctx context.Context, p *program, f fault) error 
 // Then what its journal held may be lost, and no more than that.
 func (in *injector) lose(ctx context.Context, p *program, f fault) error {
 	defer in.turn(p.name)()
-	defer in.turn("redis")()
+	defer in.turnOfRedis()()
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -252,7 +267,7 @@ func (in *injector) lose(ctx context.Context, p *program, f fault) error {
 	var flushed error
 	if f.share == 1 {
 		in.watch.lossOfRedis()
-		flushed = in.sys.redis.flush()
+		flushed = flushAll(in.sys.redis.nodes)
 		name += " and Redis"
 	}
 	in.count(name)
@@ -320,7 +335,7 @@ func (p *program) metrics(names ...string) ([]float64, error) {
 }
 
 func (in *injector) hurtRedis(ctx context.Context, n *redisNode, f fault) error {
-	defer in.turn("redis")()
+	defer in.turn(n.name)()
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -351,6 +366,21 @@ func (in *injector) hurtRedis(ctx context.Context, n *redisNode, f fault) error 
 		in.watch.lossOfRedis()
 	}
 	return err
+}
+
+// flush removes the data of all of Redis, or of one server of a Cluster.
+func (in *injector) flush(f fault) error {
+	name, nodes := f.kind.String(), in.sys.redis.nodes
+	if f.share == 1 {
+		defer in.turnOfRedis()()
+	} else {
+		nodes = nodes[f.target : f.target+1]
+		defer in.turn(nodes[0].name)()
+		name += " of one master"
+	}
+	in.watch.lossOfRedis()
+	in.count(name)
+	return flushAll(nodes)
 }
 
 func (in *injector) hurtPostgres(ctx context.Context, f fault) error {

@@ -209,7 +209,7 @@ func (d *drill) run(ctx context.Context) (broken bool, err error) {
 }
 
 func (d *drill) plan(root string, during time.Duration) ([]fault, error) {
-	where := layout{proxies: d.proxies, workers: d.workers, nodes: 1, limited: d.small}
+	where := layout{proxies: d.proxies, workers: d.workers, nodes: 1, limited: d.small, customers: d.clients}
 	for i := range d.proxies {
 		where.links = append(where.links, fmt.Sprintf("proxy %d to kimi", i))
 	}

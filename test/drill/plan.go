@@ -33,6 +33,7 @@ const (
 	duplicate  // entries of the usage stream are delivered once more
 	abortStorm // many clients hang up at once
 	moveLimit  // an operator raises or lowers a monthly limit
+	moveSlot   // a customer's counters are moved to another master of the Cluster
 	faultKinds
 )
 
@@ -41,7 +42,7 @@ func (k faultKind) String() string {
 		"kill proxy", "kill proxy at a point", "lose proxy", "kill worker", "kill worker at a point",
 		"kill Redis", "Redis comes back empty", "Redis comes back old", "kill Postgres", "crash Postgres",
 		"drain proxy", "stop and continue proxy", "stop and continue worker", "stop and continue Redis", "stop and continue Postgres",
-		"FLUSHALL", "network", "duplicate deliveries", "abort storm", "move a limit",
+		"FLUSHALL", "network", "duplicate deliveries", "abort storm", "move a limit", "move a slot",
 	}[k]
 }
 
@@ -75,7 +76,7 @@ type fault struct {
 	link    string        // which link
 	net     netFault
 	millis  int // of latency, or bytes of netTorn
-	share   int // percent of the clients, number of entries, percent of the limit, or 1 if Redis goes as well
+	share   int // percent of the clients, number of entries, percent of the limit, or 1 if (all of) Redis goes
 }
 
 func (f fault) String() string {
@@ -94,7 +95,12 @@ func (f fault) String() string {
 	case loseProxy:
 		return fmt.Sprintf("%s: number %d for %v, with Redis' data: %v", s, f.target, f.lasts, f.share == 1)
 	case flushRedis:
-		return s
+		if f.share == 1 {
+			return s
+		}
+		return fmt.Sprintf("%s: number %d", s, f.target)
+	case moveSlot:
+		return fmt.Sprintf("%s: of customer %d", s, f.target)
 	}
 	return fmt.Sprintf("%s: number %d for %v", s, f.target, f.lasts)
 }
@@ -103,6 +109,7 @@ func (f fault) String() string {
 type layout struct {
 	proxies, workers, nodes int // nodes of Redis
 	limited                 int // customers whose limit is moved
+	customers               int
 	links                   []string
 	proxyPoints             []string // commit points of token-proxy
 	workerPoints            []string // and of the billing-worker
@@ -113,7 +120,7 @@ var weights = [faultKinds]int{
 	killProxy: 14, killProxyAt: 12, loseProxy: 1, killWorker: 5, killWorkerAt: 6,
 	killRedis: 4, emptyRedis: 2, oldRedis: 2, killPostgres: 3, crashPostgres: 2,
 	drainProxy: 2, pauseProxy: 5, pauseWorker: 2, pauseRedis: 5, pausePostgres: 2,
-	flushRedis: 3, breakLink: 12, duplicate: 5, abortStorm: 5, moveLimit: 4,
+	flushRedis: 3, breakLink: 12, duplicate: 5, abortStorm: 5, moveLimit: 4, moveSlot: 3,
 }
 
 const (
@@ -142,7 +149,7 @@ func makePlan(seed uint64, during time.Duration, where layout) []fault {
 	p := &planner{rng: rand.New(rand.NewPCG(seed, 0xd1)), where: where, during: during, busy: map[string]time.Duration{}}
 	// Each kind once before the weights count, so that a short run has seen most of them.
 	for k := range faultKinds {
-		p.deck = append(p.deck, k)
+		p.add(k, 1)
 	}
 	p.deck = append(p.deck, killProxy, killProxy, killProxyAt, killProxyAt, killWorkerAt)
 	p.shuffle()
@@ -153,6 +160,13 @@ func makePlan(seed uint64, during time.Duration, where layout) []fault {
 		}
 	}
 	return plan
+}
+
+// add puts a kind into the deck n times, if there can be such a fault.
+func (p *planner) add(k faultKind, n int) {
+	if k != moveSlot || p.where.nodes > 1 {
+		p.deck = append(p.deck, slices.Repeat([]faultKind{k}, n)...)
+	}
 }
 
 func (p *planner) shuffle() {
@@ -168,7 +182,7 @@ func (p *planner) pause() time.Duration {
 func (p *planner) draw(at time.Duration) (fault, bool) {
 	if len(p.deck) < int(faultKinds)/2 {
 		for k, n := range weights {
-			p.deck = append(p.deck, slices.Repeat([]faultKind{faultKind(k)}, n)...)
+			p.add(faultKind(k), n)
 		}
 		p.shuffle()
 	}
@@ -207,6 +221,22 @@ func (p *planner) take(class string, n int, at, until time.Duration) (int, bool)
 	return i, true
 }
 
+// free reports whether all n targets of a class are, and keepAll keeps them.
+func (p *planner) free(class string, n int, at time.Duration) bool {
+	for i := range n {
+		if p.busy[fmt.Sprint(class, i)] > at {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *planner) keepAll(class string, n int, until time.Duration) {
+	for i := range n {
+		p.busy[fmt.Sprint(class, i)] = until
+	}
+}
+
 const second = time.Second
 
 // aim makes a fault of a kind, if there is a target for it.
@@ -236,12 +266,11 @@ func (p *planner) aim(k faultKind, at time.Duration) (f fault, ok bool) {
 	case loseProxy:
 		f.lasts, f.share = p.between(500*time.Millisecond, 3*second, 0), min(1, p.rng.IntN(3))
 		// Whatever else would happen to Redis just then would only blur the bound.
-		if p.busy["redis0"] > at || at < 15*second {
+		if !p.free("redis", p.where.nodes, at) || at < 15*second {
 			return f, false
 		}
-		keep("proxy", p.where.proxies, refillPause)
-		if ok {
-			p.busy["redis0"] = at + f.lasts + 4*second
+		if keep("proxy", p.where.proxies, refillPause); ok {
+			p.keepAll("redis", p.where.nodes, at+f.lasts+4*second)
 		}
 	case drainProxy:
 		f.lasts = p.between(100*time.Millisecond, second, 0)
@@ -268,7 +297,17 @@ func (p *planner) aim(k faultKind, at time.Duration) (f fault, ok bool) {
 		f.lasts = p.between(100*time.Millisecond, 2*second, 0)
 		keep("redis", p.where.nodes, 4*second)
 	case flushRedis:
-		keep("redis", p.where.nodes, 4*second)
+		// Of a Cluster mostly one master.
+		if f.share = 1; p.where.nodes > 1 {
+			f.share = p.rng.IntN(3)
+		}
+		if f.share != 1 {
+			keep("redis", p.where.nodes, 4*second)
+		} else if ok = p.free("redis", p.where.nodes, at); ok {
+			p.keepAll("redis", p.where.nodes, at+4*second)
+		}
+	case moveSlot:
+		f.target, ok = p.rng.IntN(p.where.customers), p.free("redis", p.where.nodes, at)
 	case killPostgres, crashPostgres, pausePostgres:
 		f.lasts = p.between(300*time.Millisecond, 6*second, 5)
 		keep("postgres", 1, 2*recoverPause)

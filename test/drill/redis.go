@@ -274,10 +274,10 @@ func (n *redisNode) save() error {
 	return nil
 }
 
-// flush makes every node that answers forget all it has.
-func (r *redisServer) flush() error {
+// flushAll makes every one of the nodes that answers forget all it has.
+func flushAll(nodes []*redisNode) error {
 	var errs []error
-	for _, n := range r.nodes {
+	for _, n := range nodes {
 		client := n.direct()
 		if err := client.FlushAll(context.Background()).Err(); err != nil {
 			errs = append(errs, fmt.Errorf("FLUSHALL of %s: %w", n.name, err))

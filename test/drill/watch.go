@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -141,49 +142,86 @@ func (w *watcher) run(ctx context.Context) {
 
 // record is what Redis says of a customer.
 type record struct {
+	err                  error // why it says nothing
 	there                bool
 	limit, settled, held int64
 }
 
 // readRecords reads the record of every customer.
 func (w *watcher) readRecords(ctx context.Context) ([]record, error) {
+	records := w.lookUp(ctx)
+	for _, r := range records {
+		if r.err != nil {
+			return nil, fmt.Errorf("read the counters in Redis: %w", r.err)
+		}
+	}
+	return records, nil
+}
+
+// lookUp reads the record of every customer as far as Redis answers: of a Cluster a part may
+// be down.
+func (w *watcher) lookUp(ctx context.Context) []record {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	replies := make([]*redis.SliceCmd, len(w.periods))
-	_, err := w.sys.redis.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, c := range w.load.customers {
-			// What is held is named held or leased, by the version of the ledger.
-			replies[i] = p.HMGet(ctx, contract.QuotaKey(c.id, w.periods[i]), "limit", "settled", "held", "leased")
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the counters in Redis: %w", err)
-	}
-	out := make([]record, len(replies))
-	for i, r := range replies {
-		var n [4]int64
-		for k, v := range r.Val() {
-			if text, ok := v.(string); ok {
-				out[i].there = true
-				n[k], _ = strconv.ParseInt(text, 10, 64)
+	byServer := map[redis.Cmdable][]int{}
+	for i, c := range w.load.customers {
+		server := redis.Cmdable(w.sys.redis.client)
+		if cluster, ok := w.sys.redis.client.(*redis.ClusterClient); ok {
+			if master, err := cluster.MasterForKey(ctx, contract.QuotaKey(c.id, w.periods[i])); err == nil {
+				server = master
 			}
 		}
-		out[i].limit, out[i].settled, out[i].held = n[0], n[1], n[2]+n[3]
+		byServer[server] = append(byServer[server], i)
 	}
-	return out, nil
+	out := make([]record, len(w.periods))
+	var all sync.WaitGroup
+	for server, which := range byServer {
+		all.Go(func() {
+			replies := make([]*redis.SliceCmd, len(which))
+			ask := func(c redis.Cmdable, n int) *redis.SliceCmd {
+				// What is held is named held or leased, by the version of the ledger.
+				return c.HMGet(ctx, contract.QuotaKey(w.load.customers[which[n]].id, w.periods[which[n]]), "limit", "settled", "held", "leased")
+			}
+			_, _ = server.Pipelined(ctx, func(p redis.Pipeliner) error { // each reply has its error
+				for n := range which {
+					replies[n] = ask(p, n)
+				}
+				return nil
+			})
+			for n, i := range which {
+				if redis.HasErrorPrefix(replies[n].Err(), "MOVED") || redis.HasErrorPrefix(replies[n].Err(), "ASK") {
+					replies[n] = ask(w.sys.redis.client, n)
+				}
+				out[i] = recordOf(replies[n])
+			}
+		})
+	}
+	all.Wait()
+	return out
+}
+
+func recordOf(r *redis.SliceCmd) (out record) {
+	out.err = r.Err()
+	var n [4]int64
+	for k, v := range r.Val() {
+		if text, ok := v.(string); ok {
+			out.there = true
+			n[k], _ = strconv.ParseInt(text, 10, 64)
+		}
+	}
+	out.limit, out.settled, out.held = n[0], n[1], n[2]+n[3]
+	return out
 }
 
 func (w *watcher) lookAtRedis(ctx context.Context) {
 	at := time.Now()
-	records, err := w.readRecords(ctx)
-	if err != nil {
-		return // it is down, or frozen
-	}
-	w.samples.Add(1)
+	records := w.lookUp(ctx)
+	if slices.ContainsFunc(records, func(r record) bool { return r.err == nil }) {
+		w.samples.Add(1)
+	} // else it is down, or frozen
 	trusted := at.Sub(time.Unix(0, w.disturbed.Load())) > untrusted
 	for i, r := range records {
-		if r.there {
+		if r.err == nil && r.there {
 			w.ceilings[i].see("Redis", r.limit, r.settled, r.held, trusted, at)
 		}
 	}
