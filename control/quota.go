@@ -43,6 +43,8 @@ type Member struct {
 	// Of a lost one: it was told, should it live in fact; what it leased may still be
 	// usable; it is not for long, and nobody has freed it.
 	Shut, Usable, Overdue bool
+	// Life is the newest one of its journal that was noted, 0 if none was.
+	Life int64
 }
 
 // Marks say how far a replica's events of one period have come.

@@ -2,6 +2,7 @@ package quota
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -69,9 +70,12 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	me := l.journal.Replica()
 	l.beating.Lock() // no beat of a life may follow that of its end
 	defer l.beating.Unlock()
+	if err := l.mayBeat(timed); err != nil {
+		return unavailable("read beat", ctx, err)
+	}
 	var fields *redis.SliceCmd
 	_, err := l.client.Pipelined(timed, func(p redis.Pipeliner) error {
-		if !l.retiring {
+		if l.beaten && !l.retiring {
 			p.HSet(timed, contract.QuotaBeatsKey, me, l.beat(l.epoch.Load(), beatLive))
 		}
 		fields = p.HMGet(timed, contract.QuotaEpochKey, "epoch", "state", "m:"+me)
@@ -85,6 +89,9 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	epoch, _ := strconv.ParseInt(text(0), 10, 64) // 0 if there is none
 	if member == memberLost {
 		l.loseAll()
+		return nil
+	}
+	if !l.beaten {
 		return nil
 	}
 	mine := l.epoch.Load()
@@ -114,6 +121,23 @@ func (l *Leases) followOnce(ctx context.Context) error {
 		l.open.Store(true)
 	}
 	l.confirmed.Store(max(int64(asked), 1)) // last: who is ready can serve
+	return nil
+}
+
+// mayBeat finds out, once, whether this life may show itself: not while the retirement of
+// an earlier one is still to be noted. Otherwise an older copy of Redis' data could tell of
+// that retirement when this life has leases, and the control plane knew of none. l.beating
+// is held.
+func (l *Leases) mayBeat(ctx context.Context) error {
+	if l.beaten {
+		return nil
+	}
+	text, err := l.client.HGet(ctx, contract.QuotaBeatsKey, l.journal.Replica()).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	b, ok := parseBeat(text)
+	l.beaten = !ok || !b.Retired || b.Life == l.journal.Life()
 	return nil
 }
 
@@ -202,7 +226,11 @@ func (l *Leases) leave(ctx context.Context) error {
 func (l *Leases) retire(ctx context.Context, epoch int64) error {
 	l.beating.Lock()
 	l.retiring = true
+	beaten := l.beaten
 	l.beating.Unlock()
+	if !beaten {
+		return nil // there is nothing to take back
+	}
 	me := l.journal.Replica()
 	tell := func() error {
 		timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)

@@ -175,9 +175,10 @@ func (m *model) settleReplica(s *state, i int8, do func(action) error) (err erro
 	}
 	if m.retiring {
 		add(m.retirable(s, r), doRetire, 0, 0)
+		add(m.disbelieved(s, r), doRetire, 1, 0)
 		idle := m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring
 		add(idle && r.redis.beat == beatHere && r.redis.member == memberNone, doJoin, 0, 0)
-		if r.retired && (r.status != replicaLive || r.redis.beat == beatGone && r.redis.beatEpoch == s.epoch) {
+		if r.retired && (r.status != replicaLive || m.believed(r)) {
 			return err // else it is started again, since an epoch waits for it
 		}
 	}

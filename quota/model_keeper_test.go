@@ -15,8 +15,12 @@ import "math/bits"
 //   - A replica joins with its base of the epoch, not with what was acknowledged since.
 //   - Redis' servers are trusted that were there before the epoch began.
 //   - A replica retires when Postgres has all of its events, and the records as well, since it
-//     has settled all and returned all in this epoch. The server that says so must be trusted
+//     has settled all and returned all in this epoch, or in an earlier one and this one's were
+//     made with all of its events. The server that says so must be trusted
 //     in that very step: an old copy could say so as well.
+//   - A life is noted in Postgres before it can lease: before it joins, and before an epoch is
+//     opened in which it has declared. What says that an earlier one has retired is not
+//     believed from then on.
 //   - An epoch whose member is lost before it has declared is followed by another one.
 //   - What a lost replica leases is given out again only when it cannot serve any more: the
 //     grace after it could last read that it is registered.
@@ -34,7 +38,7 @@ const (
 // sound reports whether the keeper sees no reason for a new epoch.
 func (m *model) sound(s *state) bool {
 	for i := range m.replicas {
-		if s.redis.phase == epochDeclaring && m.lostEarly(&s.r[i]) {
+		if s.redis.phase == epochDeclaring && (m.lostEarly(&s.r[i]) || m.retiredBefore(s, &s.r[i])) {
 			return false
 		}
 	}
@@ -360,21 +364,47 @@ func (m *model) free(s *state, r *replicaState) {
 // retire takes a replica that ended in order off the register.
 func (m *model) retire(s *state, r *replicaState) {
 	r.status = replicaUnknown
-	r.redis.member, r.redis.declared, r.redis.beat, r.redis.beatLast, r.redis.beatEpoch = memberNone, false, beatNone, 0, 0
+	r.redis.member, r.redis.declared, r.pgLife = memberNone, false, 0
+	r.forgetBeat()
+}
+
+func (r *replicaState) forgetBeat() {
+	r.redis.beat, r.redis.beatLast, r.redis.beatEpoch, r.redis.beatLife = beatNone, 0, 0, 0
+}
+
+// note notes the life of r that gives signs of itself.
+func (r *replicaState) note() { r.pgLife = max(r.pgLife, r.redis.beatLife) }
+
+// believed reports whether the keeper believes that r, on the register, has retired.
+func (m *model) believed(r *replicaState) bool {
+	return r.status == replicaLive && r.redis.beat == beatGone && (r.pgLife <= r.redis.beatLife || m.flaw == flawRetireAnywhere || m.flaw == flawOldLife)
+}
+
+// retiredBefore reports whether r has retired from an earlier epoch with events that this one
+// lacks and Postgres has: the next one has them.
+func (m *model) retiredBefore(s *state, r *replicaState) bool {
+	return m.believed(r) && !r.beaten && !r.redis.declared && r.redis.beatEpoch < s.epoch && r.acked() >= r.redis.beatLast && r.pgBase < r.redis.beatLast
+}
+
+// disbelieved reports whether the keeper has to remove a beat that tells of a retirement.
+func (m *model) disbelieved(s *state, r *replicaState) bool {
+	return m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && r.redis.beat == beatGone &&
+		(r.status == replicaUnknown || r.status == replicaLive && !m.believed(r))
 }
 
 // retirable reports whether r has retired and nothing of it is missing: neither in the record,
 // nor when it is made again.
 func (m *model) retirable(s *state, r *replicaState) bool {
-	return m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && r.status == replicaLive && r.redis.beat == beatGone &&
+	return m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && m.believed(r) &&
 		(r.acked() >= r.redis.beatLast || m.flaw == flawRetireUnacked) &&
 		(s.redis.nodes.epoch == s.starts.epoch || m.flaw == flawRetireAnywhere) &&
-		(r.redis.beatEpoch == s.epoch || m.flaw == flawRetireAcked)
+		(r.redis.beatEpoch == s.epoch || r.pgBase >= r.redis.beatLast || m.flaw == flawRetireAcked)
 }
 
 // join registers a replica, in Postgres first.
 func (m *model) join(s *state, r *replicaState) {
 	r.status, r.redis.member = replicaLive, r.pgBase
+	r.note()
 }
 
 // flush is the loss of all data of a Redis that goes on.
@@ -415,7 +445,8 @@ func (r *inRedis) record(from inRedis) {
 }
 
 func (r *inRedis) rest(from inRedis) {
-	r.member, r.declared, r.beat, r.beatLast, r.beatEpoch = from.member, from.declared, from.beat, from.beatLast, from.beatEpoch
+	r.member, r.declared = from.member, from.declared
+	r.beat, r.beatLast, r.beatEpoch, r.beatLife = from.beat, from.beatLast, from.beatEpoch, from.beatLife
 }
 
 // snapshot keeps a copy of what Redis has.

@@ -210,7 +210,7 @@ func (r *replicaState) crash(slots int8) {
 	}
 	*r = replicaState{
 		calls: r.calls, late: r.late, last: r.last, forgotten: r.forgotten, used: r.used, open1: r.open1, open2: r.open2,
-		rows: r.rows, status: r.status, pgBase: r.pgBase, member: r.member, retired: r.retired, lateBase: r.lateBase, lateMember: r.lateMember, redis: r.redis, snap: r.snap,
+		rows: r.rows, status: r.status, pgBase: r.pgBase, member: r.member, retired: r.retired, lateBase: r.lateBase, lateMember: r.lateMember, life: r.life, pgLife: r.pgLife, redis: r.redis, snap: r.snap,
 	}
 }
 
@@ -224,6 +224,9 @@ func (m *model) restart(r *replicaState, used int8) error {
 		r.complete(2, used%3)
 	}
 	r.up, r.retired = true, false
+	if m.retiring {
+		r.life++
+	}
 	r.dirty = true // once at least: an earlier life may lease more
 	r.reserved = [modelEvents]int8{}
 	if m.flaw == flawNumbersStartAgain {
@@ -240,14 +243,21 @@ func (m *model) restart(r *replicaState, used int8) error {
 
 // hear is the first half of followOnce: Redis answers.
 func (m *model) hear(s *state, r *replicaState) {
+	r.beaten = r.beaten || m.retiring && (r.redis.beat != beatGone || r.redis.beatLife == r.life)
+	if m.retiring && !r.beaten && r.redis.member != memberGone {
+		return // the retirement of an earlier life is still to be noted
+	}
 	r.heard, r.heardEpoch, r.heardPhase, r.heardMember = true, s.redis.number, s.redis.phase, r.redis.member
-	if m.retiring {
-		r.redis.beat = beatHere
+	if r.beaten {
+		r.redis.beat, r.redis.beatLife = beatHere, r.life
 	}
 }
 
 // follow is the second half.
 func (m *model) follow(r *replicaState) error {
+	if !r.heard {
+		return nil
+	}
 	epoch, phase, member := r.heardEpoch, r.heardPhase, r.heardMember
 	r.heard, r.heardEpoch, r.heardPhase, r.heardMember = false, 0, 0, 0
 	if member == memberGone {

@@ -269,19 +269,30 @@ func (w *realWorld) do(before, after *state, a action) error {
 		_, err := w.keeper.Release(ctx, r.name, []Account{replayed})
 		return err
 	case doRetire:
-		// The model says that the server is one that the epoch trusts.
-		id, err := identify(ctx, w.plain)
-		if err != nil {
-			return err
-		}
-		if err := w.plain.HSet(ctx, contract.QuotaEpochKey, "node:"+id, before.redis.number).Err(); err != nil {
-			return err
-		}
-		if ok, err := w.keeper.Retire(ctx, r.name); err != nil || !ok {
-			return fmt.Errorf("retire: %v, %w", ok, err)
-		}
+		return w.retire(r, int64(before.epoch), a.a == 1)
 	case doJoin:
 		return w.keeper.Join(ctx, int64(before.epoch), r.name, int64(b.pgBase))
+	}
+	return nil
+}
+
+// retire takes r off the register, or only disbelieves its beat.
+func (w *realWorld) retire(r *realReplica, epoch int64, disbelieve bool) error {
+	ctx := context.Background()
+	beats, err := w.keeper.Beats(ctx)
+	if err != nil || disbelieve {
+		return errors.Join(err, w.keeper.Disbelieve(ctx, r.name, beats[r.name]))
+	}
+	// The model says that the server is one that the epoch trusts.
+	id, err := identify(ctx, w.plain)
+	if err != nil {
+		return err
+	}
+	if err := w.plain.HSet(ctx, contract.QuotaEpochKey, "node:"+id, epoch).Err(); err != nil {
+		return err
+	}
+	if ok, err := w.keeper.Retire(ctx, epoch, r.name, beats[r.name]); err != nil || !ok {
+		return fmt.Errorf("retire: %v, %w", ok, err)
 	}
 	return nil
 }

@@ -60,6 +60,7 @@ type inRedis struct {
 	beat              int8 // beatNone …
 	beatLast          int8 // with beatGone: number of the last event
 	beatEpoch         int8 // with beatGone: epoch in which all was settled and returned
+	beatLife          int8 // of the journal
 	excess            bool // not in Redis: lease may be more than the replica knows of, see deliver
 }
 
@@ -99,6 +100,8 @@ type replicaState struct {
 	read                            int8 // events up to here were taken from the journal
 	limit, grant                    int8 // versions: of the last answer, of the newest grant
 	declared                        int8
+	life                            int8 // of the journal, the last one when down; counted only where replicas retire
+	beaten                          bool // this life has given a sign of itself
 	calls                           int8 // number of the last call
 	call                            modelCall
 	late                            [modelLate]modelCall
@@ -116,6 +119,7 @@ type replicaState struct {
 	status  int8  // in Postgres
 	pgBase  int8  // in Postgres, of its epoch
 	member  bool  // in Postgres: it may enter the epoch
+	pgLife  int8  // in Postgres: the newest life that was noted
 	retired bool  // its process ended in order
 
 	lateBase   int8 // of the keeper's late command
@@ -220,6 +224,19 @@ func (r *replicaState) renumber() {
 	}
 }
 
+// renumberLives does so for lives.
+func (r *replicaState) renumberLives() {
+	lives := [...]*int8{&r.life, &r.redis.beatLife, &r.snap.beatLife, &r.pgLife}
+	var there uint64
+	for _, n := range lives {
+		there |= 1 << *n
+	}
+	there &^= 1 // 0 is none
+	for _, n := range lives {
+		*n = int8(bits.OnesCount64(there & (2<<*n - 1)))
+	}
+}
+
 // tidy removes what cannot matter any more, so that equal futures look equal.
 func (s *state) tidy(m *model, r *replicaState) {
 	for j := range r.late {
@@ -236,6 +253,7 @@ func (s *state) tidy(m *model, r *replicaState) {
 	if m.flaw != flawNumbersStartAgain { // which depends on more than their order
 		r.renumber()
 	}
+	r.renumberLives()
 }
 
 func less(a, b *modelCall) bool { return a.number > b.number } // used ones first

@@ -33,6 +33,7 @@ const (
 	flawRetireUnacked
 	flawRetireAcked
 	flawRetireAnywhere // also on a server with old data
+	flawOldLife        // of a life before others
 	flawGuardAnyEpoch
 	flawDeclareEarly
 	flawCloseDirty
@@ -51,7 +52,7 @@ func (f flaw) String() string {
 		"making a record is repeated later", "a lost replica's lease is freed while it serves",
 		"an epoch is opened without a lost replica that has entered it",
 		"a replica retires before Postgres has its events", "a replica retires from an epoch that it has not entered",
-		"a replica retires by an old beat",
+		"a replica retires by an old beat", "a replica retires by the beat of an earlier life",
 		"connections are checked for any epoch", "a replica declares while a call of its is under way",
 		"a replica retires while a call of its is under way",
 	}[f]
@@ -195,7 +196,7 @@ func (m *model) beginning() *state {
 		r.up, r.confirmed, r.open, r.conn = true, true, true, true
 		r.epoch, r.declared = 1, 0
 		if m.retiring {
-			r.redis.beat = beatHere
+			r.redis.beat, r.redis.beatLife, r.life, r.pgLife, r.beaten = beatHere, 1, 1, 1, true
 		}
 	}
 	return s
@@ -262,6 +263,7 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 	}
 	if m.retiring {
 		add(m.retirable(s, r), doRetire, 0, 0)
+		add(m.disbelieved(s, r), doRetire, 1, 0)
 		add(keeper && r.redis.beat == beatHere && r.redis.member == memberNone && s.redis.phase >= epochDeclaring, doJoin, 0, 0)
 		add(r.up && r.inFlight() == 0 && r.settled == r.last && r.lease == 0 && r.call.state == callNone && r.epoch > 0 && (!r.dirty || m.flaw == flawCloseDirty), doClose, 0, 0)
 	}
@@ -297,7 +299,7 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 	add(s.crashes < m.crashes, doCrash, 0, 0)
 	if m.epochs > 1 || m.crashes > 0 || m.retiring || m.losable {
 		news := r.epoch != s.redis.number || r.open != (s.redis.phase == epochOpen) || r.redis.member == memberGone && !r.lost ||
-			!r.confirmed && r.redis.member >= 0 || m.retiring && r.redis.beat != beatHere
+			!r.confirmed && r.redis.member >= 0 || m.retiring && (r.redis.beat != beatHere || r.redis.beatLife != r.life)
 		add(!r.heard && news, doHear, 0, 0)
 		add(r.heard, doFollow, 0, 0)
 		add(r.epoch > 0 && r.epoch == s.redis.number && !r.redis.declared && s.redis.phase == epochDeclaring &&
@@ -334,8 +336,8 @@ func (m *model) do(s *state, a action) error {
 		err = m.follow(&s.r[a.r])
 	}
 	switch a.kind {
-	case doTake, doRelease, doComplete, doRead, doShip, doForget, doHear, doFollow, doDeclare, doGrant, doExpire:
-	case doLaunch, doDeliver, doAnswer, doAbandon, doLate, doCrash, doRestart:
+	case doTake, doRelease, doComplete, doRead, doShip, doForget, doFollow, doDeclare, doGrant, doExpire:
+	case doHear, doLaunch, doDeliver, doAnswer, doAbandon, doLate, doCrash, doRestart:
 		s.tidy(m, &s.r[a.r])
 	default:
 		for i := range m.replicas {
@@ -396,7 +398,7 @@ func (m *model) step(s *state, r *replicaState, a action) error {
 	case doExpire:
 		r.confirmed = false
 	case doClose:
-		r.redis.beat, r.redis.beatLast, r.redis.beatEpoch = beatGone, r.last, r.epoch
+		r.redis.beat, r.redis.beatLast, r.redis.beatEpoch, r.redis.beatLife = beatGone, r.last, r.epoch, r.life
 		r.crash(m.late)
 		r.retired = true
 	case doLose:
@@ -406,7 +408,11 @@ func (m *model) step(s *state, r *replicaState, a action) error {
 	case doFree:
 		m.free(s, r)
 	case doRetire:
-		m.retire(s, r)
+		if a.a == 1 {
+			r.forgetBeat()
+		} else {
+			m.retire(s, r)
+		}
 	case doJoin:
 		m.join(s, r)
 	default:
@@ -436,6 +442,11 @@ func (m *model) stepOthers(s *state, a action) {
 			s.keeper = keeperState{}
 		}
 	case doOpen:
+		for i := range m.replicas {
+			if r := &s.r[i]; r.status != replicaUnknown {
+				r.note()
+			}
+		}
 		m.openEpoch(s)
 	case doMake:
 		m.make(s, a.a)

@@ -210,6 +210,9 @@ func flawed(f flaw) *model {
 	case flawRetireAnywhere:
 		m.retiring, m.copies = true, true
 		m.first = []action{{kind: doClose}, {kind: doRestart}, {kind: doSnapshot}}
+	case flawOldLife:
+		m.retiring, m.copies = true, true
+		m.first = []action{{kind: doClose}, {kind: doSnapshot}, {kind: doRetire}, {kind: doRestart}, {kind: doHear}, {kind: doJoin}, {kind: doHear}}
 	case flawCloseDirty:
 		m.retiring, m.timeouts, m.late = true, 1, 1
 	case flawDeclareEarly:

@@ -35,6 +35,7 @@ type plane struct {
 type ledger struct {
 	events     []contract.Event // without gaps
 	registered bool
+	life       uint64 // the newest one that is known
 }
 
 func newPlane(t testing.TB, server *testenv.RedisServer) *plane {
@@ -210,14 +211,19 @@ func (p *plane) round() error {
 		_, member := e.Members[replica]
 		switch {
 		case p.lost[replica]:
+		case b.Retired && (b.Life < l.life || b.Epoch != p.epoch && e.Members[replica] < b.Last):
+			// It, or its next life, has to say so again.
+			if err := p.Disbelieve(ctx, replica, b); err != nil {
+				return err
+			}
 		case b.Retired:
-			if gone, err := p.Retire(ctx, replica); err != nil {
+			if gone, err := p.Retire(ctx, p.epoch, replica, b); err != nil {
 				return err
 			} else if gone {
 				l.registered = false
 			}
 		case !member:
-			l.registered = true // first: what Redis has may be lost
+			l.registered, l.life = true, max(l.life, b.Life) // first: what Redis has may be lost
 			if err := p.Join(ctx, p.epoch, replica, int64(len(l.events))); err != nil {
 				return err
 			}
@@ -226,6 +232,10 @@ func (p *plane) round() error {
 	if !e.IsOpen() {
 		if e, err = p.Epoch(ctx); err != nil || len(e.Undeclared()) > 0 {
 			return err
+		}
+		for replica, b := range beats {
+			l := p.of(replica)
+			l.life = max(l.life, b.Life)
 		}
 		return p.Open(ctx, p.epoch)
 	}

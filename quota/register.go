@@ -33,50 +33,74 @@ func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
 	}
 	beats := make(map[string]Beat, len(all))
 	for replica, text := range all {
-		var at int64
-		var b Beat
-		var state string
-		if _, err := fmt.Sscanf(strings.ReplaceAll(text, "|", " "), "%d %d %d %d %s", &at, &b.Life, &b.Last, &b.Epoch, &state); err == nil {
-			b.At, b.Retired = time.UnixMilli(at), state == beatRetired
+		if b, ok := parseBeat(text); ok {
 			beats[replica] = b
 		}
 	}
 	return beats, nil
 }
 
-// Retire takes a replica off the register if its last beat says that it has retired, in the
-// epoch that holds: an older beat may have come back with an older copy of Redis' data. It
-// reports whether it has; Postgres must be told only then, since it may have come back.
+func parseBeat(text string) (b Beat, ok bool) {
+	var at int64
+	var state string
+	_, err := fmt.Sscanf(strings.ReplaceAll(text, "|", " "), "%d %d %d %d %s", &at, &b.Life, &b.Last, &b.Epoch, &state)
+	b.At, b.Retired = time.UnixMilli(at), state == beatRetired
+	return b, err == nil
+}
+
+// Retire takes a replica off the register of an epoch if its last beat still tells of the
+// retirement that beat does. It reports whether it has; Postgres must be told only then,
+// since the replica may have come back, and must have been told before that it is about to
+// be: else a new epoch that begins in between waits for the replica for ever.
 //
-// It leases nothing any more, and all its events are settled in the records. But records
-// that are made later, in a new epoch, know only what is in Postgres, and nobody settles
-// the rest anew. So call it once Postgres has its events up to Beat.Last.
-func (k *Keeper) Retire(ctx context.Context, replica string) (bool, error) {
+// A replica that has retired leases nothing any more, and all its events were settled in the
+// records of the epoch it says. But records that are made later know only what is in
+// Postgres, and nobody settles the rest anew. So call it once Postgres has all its events up
+// to Beat.Last, and if it retired from an earlier epoch than this one, once the records of
+// this one were made with a base that is not below Beat.Last. The beat may come from an older
+// copy of Redis' data, too: no later life may have leased since. None does that the
+// control plane has not noted in Postgres if it notes the lives of all that beat before
+// it calls Join and before it calls Open; a life does not beat before the retirement of an earlier
+// one was dealt with.
+func (k *Keeper) Retire(ctx context.Context, epoch int64, replica string, beat Beat) (bool, error) {
+	return k.endBeat(ctx, strconv.FormatInt(epoch, 10), replica, beat)
+}
+
+// Disbelieve removes a beat that tells of a retirement and is not to be believed, so that the
+// replica can beat again. It stays on the register.
+func (k *Keeper) Disbelieve(ctx context.Context, replica string, beat Beat) error {
+	_, err := k.endBeat(ctx, "", replica, beat)
+	return err
+}
+
+func (k *Keeper) endBeat(ctx context.Context, epoch, replica string, beat Beat) (bool, error) {
 	timed, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	n, err := k.retire.Run(timed, k.client, []string{contract.QuotaEpochKey, contract.QuotaBeatsKey}, replica, beatRetired).Int()
+	n, err := k.retire.Run(timed, k.client, []string{contract.QuotaEpochKey, contract.QuotaBeatsKey}, replica,
+		fmt.Sprintf("|%d|%d|%d|%s", beat.Life, beat.Last, beat.Epoch, beatRetired), epoch).Int()
 	if err != nil {
 		return false, unavailable("retire replica "+replica, ctx, err)
 	}
 	return n == 1, nil
 }
 
-// retireScript forgets a replica that has retired in this epoch. A life that begins beats
-// before it reads the register. A server that the epoch does not trust is not believed: it
-// may have come back with an older beat, and the replica with a new life since.
+// retireScript forgets a beat if it is still that one, and its replica if an epoch is given.
+// A life that begins beats before it reads the register. A server that the epoch does not
+// trust is not believed: it may have come back with an older beat, and the replica with a
+// new life since.
 //
 //	KEYS[1] QuotaEpochKey, KEYS[2] QuotaBeatsKey
-//	ARGV: replica, how a beat says so
+//	ARGV: replica, end of the beat, epoch or ''
 const retireScript = `
 local beat, epoch = redis.call('HGET', KEYS[2], ARGV[1]), redis.call('HGET', KEYS[1], 'epoch')
-if not beat or not epoch then return 0 end
-local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') .. '/' ..
-  string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
-if redis.call('HGET', KEYS[1], 'node:' .. server) ~= epoch then return 0 end
-local says = '|' .. epoch .. '|' .. ARGV[2]
-if string.sub(beat, -#says) ~= says then return 0 end
+if not beat or string.sub(beat, -#ARGV[2]) ~= ARGV[2] then return 0 end
+if ARGV[3] ~= '' then
+  local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') .. '/' ..
+    string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+  if epoch ~= ARGV[3] or redis.call('HGET', KEYS[1], 'node:' .. server) ~= epoch then return 0 end
+  redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1], 'd:' .. ARGV[1])
+end
 redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1], 'd:' .. ARGV[1])
 return 1
 `
 

@@ -63,19 +63,14 @@ func (r *register) member(ctx context.Context, m control.Member) error {
 	switch {
 	case m.Lost:
 		return r.lost(ctx, m, joined)
-	case beats && beat.Retired && beat.Epoch != r.epoch.Number:
-		return nil // in an older epoch, or in an older copy of Redis' data: it says so again if it lives
-	case beats && beat.Retired && m.Acked < beat.Last:
-		// Should Redis lose its data now, only its journal has what Postgres lacks.
-		if r.say("retiring " + m.ID) {
-			r.log.Info("a replica has retired and stays registered until Postgres has all its events", "replica", m.ID, "acked", m.Acked, "last", beat.Last)
-		}
-		return nil
 	case beats && beat.Retired:
-		return r.retire(ctx, m)
+		return r.leaving(ctx, m, beat)
 	case m.Retiring && !beats && !joined && m.InEpoch:
 		// It was taken off in Redis, and nobody lived to note it here.
 		return r.leader.Retired(ctx, r.epoch.Number, m.ID, true)
+	case m.Retiring && !beats && joined && !r.epoch.Declared[m.ID]:
+		// Likewise, and this epoch has begun since; or Redis has lost what it said.
+		return r.left(ctx, m)
 	case m.Retiring:
 		// It has come back.
 		if err := r.leader.SetRetiring(ctx, m.ID, false); err != nil {
@@ -88,6 +83,24 @@ func (r *register) member(ctx context.Context, m control.Member) error {
 		return nil
 	}
 	return r.join(ctx, m.ID, m.Base)
+}
+
+// leaving looks after a replica on the register that says it has retired.
+func (r *register) leaving(ctx context.Context, m control.Member, beat quota.Beat) error {
+	switch {
+	case int64(beat.Life) < m.Life:
+		// It has come back since, and Redis has an older copy of its data.
+		return r.quota.Disbelieve(ctx, m.ID, beat)
+	case m.Acked < beat.Last:
+		// Should Redis lose its data now, only its journal has what Postgres lacks.
+		if r.say("retiring " + m.ID) {
+			r.log.Info("a replica has retired and stays registered until Postgres has all its events", "replica", m.ID, "acked", m.Acked, "last", beat.Last)
+		}
+		return nil
+	case beat.Epoch != r.epoch.Number && !(m.InEpoch && m.Base >= beat.Last):
+		return nil // it says so again if it lives, else see entered
+	}
+	return r.retire(ctx, m, beat)
 }
 
 // leftScript takes a replica off the register that has never entered the epoch, and has
@@ -117,10 +130,16 @@ func (r *register) left(ctx context.Context, m control.Member) error {
 	}
 	delete(r.epoch.Members, m.ID)
 	r.log.Info("replica has left without having leased anything", "replica", m.ID)
-	return r.leader.Retired(ctx, r.epoch.Number, m.ID, false)
+	return r.leader.Retired(ctx, r.epoch.Number, m.ID, m.Retiring)
 }
 
+// join puts a replica on the register in Redis. Its life is noted before: see quota.Keeper.Retire.
 func (r *register) join(ctx context.Context, id string, base int64) error {
+	if b, ok := r.beats[id]; ok {
+		if err := r.leader.NoteBeats(ctx, []control.Beat{controlBeat(id, b)}); err != nil {
+			return err
+		}
+	}
 	if err := r.quota.Join(ctx, r.epoch.Number, id, base); err != nil {
 		return err
 	}
@@ -130,7 +149,7 @@ func (r *register) join(ctx context.Context, id string, base int64) error {
 }
 
 // retire takes a replica off the register that says it has retired.
-func (r *register) retire(ctx context.Context, m control.Member) error {
+func (r *register) retire(ctx context.Context, m control.Member, beat quota.Beat) error {
 	if !m.Retiring {
 		if err := r.leader.SetRetiring(ctx, m.ID, true); err != nil {
 			return err
@@ -139,7 +158,7 @@ func (r *register) retire(ctx context.Context, m control.Member) error {
 			return err
 		}
 	}
-	retired, err := r.quota.Retire(ctx, m.ID)
+	retired, err := r.quota.Retire(ctx, r.epoch.Number, m.ID, beat)
 	if err != nil {
 		return err
 	}
@@ -182,10 +201,7 @@ func (r *register) lost(ctx context.Context, m control.Member, joined bool) erro
 // stranger looks after a replica that is not on the register and beats, or once did.
 func (r *register) stranger(ctx context.Context, id string) error {
 	if b := r.beats[id]; b.Retired {
-		if b.Epoch != r.epoch.Number {
-			return nil
-		}
-		_, err := r.quota.Retire(ctx, id) // forgets the beat
+		_, err := r.quota.Retire(ctx, r.epoch.Number, id, b) // forgets the beat
 		return err
 	}
 	if r.shut[id] == r.epoch.Number || !validText(id) {
@@ -244,13 +260,18 @@ func (r *register) hear(ctx context.Context) error {
 	if now.Sub(r.notedAt) < noteBeats {
 		return nil
 	}
+	r.notedAt = now
+	return r.note(ctx)
+}
+
+// note notes signs of life.
+func (r *register) note(ctx context.Context) error {
 	beats := make([]control.Beat, 0, len(r.beats))
 	for id, b := range r.beats {
 		if validText(id) {
 			beats = append(beats, controlBeat(id, b))
 		}
 	}
-	r.notedAt = now
 	return r.leader.NoteBeats(ctx, beats)
 }
 
@@ -305,6 +326,10 @@ func (r *register) open(ctx context.Context) (bool, error) {
 	}
 	r.metrics.undeclared.Set(float64(len(waiting)))
 	if len(waiting) == 0 {
+		// Lives that have declared lease from now on: see quota.Keeper.Retire.
+		if err := r.note(ctx); err != nil {
+			return false, err
+		}
 		faultpoint.At("epoch.open.before")
 		if err := r.quota.Open(ctx, r.epoch.Number); err != nil {
 			return false, err
@@ -333,10 +358,14 @@ func (r *register) open(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// entered returns a reason to begin another epoch while this one is not open: a replica
-// that was declared lost may have entered it. No record of it knows the replica, so none
-// would refuse what it still calls for, should it live in spite of all. In the next
+// entered returns a reason to begin another epoch while this one is not open:
+//
+// A replica that was declared lost may have entered it. No record of it knows the replica,
+// so none would refuse what it still calls for, should it live in spite of all. In the next
 // epoch it has no part.
+//
+// Or one had retired whose events Postgres has only since this epoch began. Its records lack
+// them, and nobody settles them. Those of the next one have them.
 func (r *register) entered() string {
 	if r.epoch.IsOpen() {
 		return ""
@@ -344,6 +373,12 @@ func (r *register) entered() string {
 	for _, m := range r.members {
 		if m.Lost && m.InEpoch && !r.epoch.Declared[m.ID] {
 			return "replica " + m.ID + " was declared lost before it had declared what it leases"
+		}
+		b, h := r.beats[m.ID], r.heard[m.ID]
+		lives := h != nil && h.moved && time.Since(h.at) < beatsEvery // then it goes on, and retires from this one
+		if b.Retired && !lives && !m.Lost && !r.epoch.Declared[m.ID] && int64(b.Life) >= m.Life &&
+			b.Epoch < r.epoch.Number && m.Acked >= b.Last && m.InEpoch && m.Base < b.Last {
+			return "replica " + m.ID + " had retired with events that the records lack"
 		}
 	}
 	return ""

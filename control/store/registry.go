@@ -33,7 +33,8 @@ func members(ctx context.Context, q querier, epoch int64) ([]control.Member, err
 	rows, _ := q.Query(ctx, `
 		SELECT r.id, r.status = 'lost', r.retiring, r.acked_seq, b.base IS NOT NULL, coalesce(b.base, 0),
 			r.free_at IS NOT NULL, r.status = 'lost' AND coalesce(r.free_at > now(), true),
-			r.status = 'lost' AND coalesce(r.free_at < now() - make_interval(secs => $2), false)
+			r.status = 'lost' AND coalesce(r.free_at < now() - make_interval(secs => $2), false),
+			coalesce((SELECT life FROM replica_beats WHERE replica = r.id), 0)
 		FROM replicas r LEFT JOIN quota_bases b ON b.epoch = $1 AND b.replica = r.id AND b.member
 		WHERE r.registered_at IS NOT NULL ORDER BY r.id`, epoch, overdue.Seconds())
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[control.Member])
@@ -144,7 +145,9 @@ func (l *Leader) Repair(ctx context.Context, epoch int64) (string, error) {
 	return reason, explain("look for events that nobody settles", err)
 }
 
-// NoteBeats keeps the last signs of life, with the time at which each was new.
+// NoteBeats keeps the last signs of life of replicas on the register, with the time at which
+// each was new. A life stays the newest one whatever is noted later, as from an older copy of
+// Redis' data.
 func (l *Leader) NoteBeats(ctx context.Context, beats []control.Beat) error {
 	ids, lives, ats := make([]string, len(beats)), make([]int64, len(beats)), make([]time.Time, len(beats))
 	for i, b := range beats {
@@ -154,7 +157,7 @@ func (l *Leader) NoteBeats(ctx context.Context, beats []control.Beat) error {
 		INSERT INTO replica_beats AS b (replica, life, beat_at)
 		SELECT n.replica, n.life, n.beat_at FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS n (replica, life, beat_at)
 		JOIN replicas r ON r.id = n.replica WHERE r.registered_at IS NOT NULL
-		ON CONFLICT (replica) DO UPDATE SET life = excluded.life, beat_at = excluded.beat_at, seen_at = now()
+		ON CONFLICT (replica) DO UPDATE SET life = greatest(b.life, excluded.life), beat_at = excluded.beat_at, seen_at = now()
 			WHERE (b.life, b.beat_at) IS DISTINCT FROM (excluded.life, excluded.beat_at)`, ids, lives, ats)
 	return explain("note signs of life", err)
 }

@@ -47,6 +47,7 @@ type Plane struct {
 	made     map[account]int64          // the newest epoch that has the record
 	events   map[string]map[int64]event // replica → number → what Postgres has
 	replicas map[string]bool            // that were registered and have not retired
+	lives    map[string]uint64          // the newest one of each that is known
 	lost     map[string]bool
 }
 
@@ -65,7 +66,7 @@ func New(t testing.TB, client redis.UniversalClient) *Plane {
 	p := &Plane{
 		t: t, client: client, keeper: quota.NewKeeper(client, patience), stop: stop, done: make(chan struct{}),
 		accounts: map[account]*quota.Record{}, made: map[account]int64{}, events: map[string]map[int64]event{},
-		replicas: map[string]bool{}, lost: map[string]bool{},
+		replicas: map[string]bool{}, lives: map[string]uint64{}, lost: map[string]bool{},
 	}
 	go p.run(ctx)
 	t.Cleanup(p.Close)
@@ -265,14 +266,20 @@ func (p *Plane) look(ctx context.Context) error {
 	for replica, beat := range beats {
 		switch {
 		case p.lost[replica]:
+		case beat.Retired && (beat.Life < p.lives[replica] || beat.Epoch != p.epoch && e.Members[replica] < beat.Last):
+			// It, or its next life, has to say so again.
+			if err := p.keeper.Disbelieve(ctx, replica, beat); err != nil {
+				return err
+			}
 		case beat.Retired:
-			if done, err := p.keeper.Retire(ctx, replica); err != nil {
+			if done, err := p.keeper.Retire(ctx, p.epoch, replica, beat); err != nil {
 				return err
 			} else if done {
 				delete(p.replicas, replica)
 			}
 		default:
 			p.replicas[replica] = true
+			p.lives[replica] = max(p.lives[replica], beat.Life)
 			if _, ok := e.Members[replica]; ok {
 				continue
 			}

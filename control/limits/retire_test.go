@@ -1,0 +1,186 @@
+package limits_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control/limits"
+)
+
+// settleAndRetire has r end in order while nobody keeps the limits.
+func (e *env) settleAndRetire(r *replica, stop func() error) {
+	e.t.Helper()
+	until(e.t, "all is settled", func() error { return flushed(r) })
+	if err := stop(); err != nil {
+		e.t.Fatal(err)
+	}
+	r.retire()
+}
+
+// restartRedis does, with its data.
+func (e *env) restartRedis() {
+	e.t.Helper()
+	e.redis.Stop()
+	e.redis.Start()
+}
+
+// Everything is stopped in order, as when a machine is rebooted, and comes back: no epoch
+// waits for a replica that has retired from the one before.
+func TestAllIsStoppedInOrder(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	_, stop := e.keep(e.options())
+	first := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 3, 10)
+	e.settleAndRetire(r, stop)
+	e.restartRedis()
+	e.keep(e.options())
+	e.awaitOpen(first.Number + 1)
+	e.awaitOff(r.name)
+	e.awaitUsage(a, 1000, 30, 0)
+	// It comes back with its journal, and nothing is counted twice or not at all.
+	r = e.replica(r.journal)
+	r.use(a, 1, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	e.awaitUsage(a, 1000, 40, e.held(a))
+}
+
+// Likewise, but its last events come to Postgres when the next epoch has begun: its records
+// lack them, and nobody settles them. Those of another one have them.
+func TestEventsOfARetiredReplicaComeInTheNextEpoch(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	_, stop := e.keep(e.options())
+	first := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 1, 10)
+	until(t, "Postgres has it", func() error {
+		if n := e.settled(a); n != 10 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	r.stopBilling()
+	r.use(a, 2, 10)
+	e.settleAndRetire(r, stop)
+	e.restartRedis()
+	e.keep(e.options())
+	until(t, "the next epoch waits", func() error {
+		epoch, err := e.quota.Epoch(context.Background())
+		if err == nil && (epoch.Number != first.Number+1 || len(epoch.Undeclared()) != 1) {
+			err = fmt.Errorf("%+v", epoch)
+		}
+		return err
+	})
+	e.record(r.events[1:]...)
+	e.awaitOpen(first.Number + 2)
+	e.awaitOff(r.name)
+	e.awaitUsage(a, 1000, 30, 0)
+}
+
+// A Keeper dies while it takes a replica off the register, and Redis is restarted before
+// another one goes on.
+func TestKeeperDiesAtARetirement(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		at   string
+		lose bool
+	}{{"retiring", false}, {"retiring", true}, {"retired", false}, {"retired", true}} {
+		t.Run(fmt.Sprint(c.at, " ", c.lose), func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			a := e.customer(1000)
+			step, arm, sprung := once(c.at, func() error { return errKill })
+			k, err := limits.NewKeeper(e.store, e.client, e.options().WithStep(step))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- k.Run(t.Context()) }()
+			first := e.awaitOpen(1)
+			r := e.replica(nil)
+			r.use(a, 3, 10)
+			until(t, "all is settled", func() error { return flushed(r) })
+			arm()
+			r.retire()
+			<-sprung
+			if err := <-ended; !errors.Is(err, errKill) {
+				t.Fatal(err)
+			}
+			if c.lose {
+				e.redis.FlushAll()
+			}
+			e.restartRedis()
+			e.keep(e.options())
+			e.awaitOpen(first.Number + 1)
+			e.awaitOff(r.name)
+			e.awaitUsage(a, 1000, 30, 0)
+		})
+	}
+}
+
+// Redis goes back to when a replica had retired, which has come back since and leases: an
+// epoch waits for it.
+func TestOldRetirementComesBack(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	_, stop := e.keep(e.options())
+	first := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 1, 10)
+	e.settleAndRetire(r, stop)
+	data := e.client.ConfigGet(t.Context(), "dir").Val()["dir"] + "/appendonlydir"
+	older := t.TempDir()
+	if err := os.CopyFS(older, os.DirFS(data)); err != nil {
+		t.Fatal(err)
+	}
+	r = e.replicaSoon(r.journal)
+	time.Sleep(200 * time.Millisecond) // it asks ten times meanwhile
+	if r.Ready() == nil {
+		t.Error("a new life serves before the end of the last one was noted")
+	}
+	_, stop = e.keep(e.options())
+	r.reserve(a, 900)
+	r.kill()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	e.redis.Stop()
+	if err := os.RemoveAll(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(data, os.DirFS(older)); err != nil {
+		t.Fatal(err)
+	}
+	e.redis.Start()
+	beats, err := e.quota.Beats(t.Context())
+	if b := beats[r.name]; err != nil || !b.Retired || b.Life != 1 {
+		t.Fatalf("beats %+v, %v", beats, err)
+	}
+	e.keep(e.options())
+	until(t, "the old beat is not believed", func() error {
+		beats, err := e.quota.Beats(t.Context())
+		if err == nil && len(beats) > 0 {
+			err = fmt.Errorf("%+v\n%s", beats, e.log)
+		}
+		return err
+	})
+	for range 20 {
+		epoch, err := e.quota.Epoch(t.Context())
+		if err != nil || epoch.IsOpen() && epoch.Number > first.Number {
+			t.Fatalf("%+v, %v\n%s", epoch, err, e.log)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	e.replica(r.journal)
+	e.awaitOpen(first.Number + 1)
+	e.awaitUsage(a, 1000, 10, 0)
+}
