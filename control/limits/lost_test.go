@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
@@ -225,6 +227,62 @@ func TestKeeperFreesWhatNobodyDid(t *testing.T) {
 	e.pg.Query("UPDATE replicas SET free_at = now() - interval '1 minute' WHERE id = '" + r.name + "'")
 	e.awaitOff(r.name)
 	e.awaitUsage(a, 1000, 30, 0)
+}
+
+// That takes its time, which nobody else has to wait for.
+func TestLeasesAreFreedBesideTheLooks(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	const name = "r1" // of the first one
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
+	e.client.AddHook(beforePipelines(func(ctx context.Context, cmds []redis.Cmder) {
+		for _, cmd := range cmds {
+			if cmd.Name() == "hmget" && slices.Contains(cmd.Args(), any("l:"+name)) {
+				begin()
+				<-goOn
+				return
+			}
+		}
+	}))
+	e.keep(e.options())
+	e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 3, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	r.reserve(a, 500)
+	r.kill()
+	e.declareLost(name)
+	until(t, "it is shut out", func() error {
+		if m, _ := e.member(name); !m.Shut {
+			return errors.New(e.log.String())
+		}
+		return nil
+	})
+	e.pg.Query("UPDATE replicas SET free_at = now() - interval '1 minute' WHERE id = '" + name + "'")
+	<-begun
+	func() {
+		defer close(goOn)
+		e.replica(nil).use(a, 1, 10)
+	}()
+	e.awaitOff(name)
+	if n := strings.Count(e.log.String(), "keeps the limits in Redis from now on"); n != 1 {
+		t.Errorf("%d leaders\n%s", n, e.log)
+	}
+}
+
+// beforePipelines is called before each pipeline of commands.
+type beforePipelines func(context.Context, []redis.Cmder)
+
+func (beforePipelines) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (beforePipelines) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (f beforePipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		f(ctx, cmds)
+		return next(ctx, cmds)
+	}
 }
 
 // A replica that was declared lost while an epoch is being built is not waited for.

@@ -99,12 +99,11 @@ func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey)
 }
 
 func (r *Records) setLimits(ctx context.Context, limits []control.QuotaRecord) error {
+	accounts := make([]quota.Account, len(limits))
 	for i := range limits {
-		if err := r.quota.SetLimit(ctx, account(&limits[i])); err != nil {
-			return err
-		}
+		accounts[i] = account(&limits[i])
 	}
-	return nil
+	return r.quota.SetLimits(ctx, accounts)
 }
 
 func account(r *control.QuotaRecord) quota.Account {
@@ -147,9 +146,6 @@ const putWithin = 2 * time.Second
 // restore makes the records of keys that are missing. A record that had been made in this
 // epoch is not made again: it is returned as lost.
 func (r *Records) restore(ctx context.Context, epoch int64, keys []control.QuotaKey) (lost []control.QuotaKey, err error) {
-	if len(keys) == 0 {
-		return nil, nil
-	}
 	absent, err := r.absent(ctx, epoch, keys)
 	if err != nil {
 		return nil, err
