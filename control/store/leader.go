@@ -28,23 +28,13 @@ type Leader struct {
 // ask something every few seconds: see Ping.
 func (s *Store) Lead(ctx context.Context, name string, retry time.Duration, do func(context.Context, *Leader) error) error {
 	op := "lead " + name
-	connecting, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	conn, err := pgx.ConnectConfig(connecting, s.pool.Config().ConnConfig.Copy())
+	conn, err := s.connect(ctx)
 	if err != nil {
 		return explain(op, err)
 	}
-	defer func() {
-		// Closing it ends the lock.
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
+	defer disconnect(ctx, conn)
 	for {
-		var leads bool
-		asking, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := conn.QueryRow(asking, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, "openclaw:"+name).Scan(&leads)
-		cancel()
+		leads, err := tryLock(ctx, conn, name)
 		if err != nil {
 			return explain(op, err)
 		}
@@ -57,13 +47,36 @@ func (s *Store) Lead(ctx context.Context, name string, retry time.Duration, do f
 		case <-time.After(retry):
 		}
 	}
-	// Not every version of Postgres has both.
-	if _, err := conn.Exec(ctx, `SELECT set_config(name, $1, false) FROM pg_settings
-		WHERE name IN ('idle_session_timeout', 'idle_in_transaction_session_timeout')`,
-		fmt.Sprint(leaderSilence.Milliseconds())); err != nil {
-		return explain(op, err)
-	}
 	return do(ctx, &Leader{conn: conn, now: s.now})
+}
+
+// connect makes a connection for a lock alone.
+func (s *Store) connect(ctx context.Context) (*pgx.Conn, error) {
+	connecting, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return pgx.ConnectConfig(connecting, s.pool.Config().ConnConfig.Copy())
+}
+
+// disconnect ends what connect made, and with it the lock, also when ctx has ended.
+func disconnect(ctx context.Context, conn *pgx.Conn) {
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(closing)
+}
+
+// tryLock reports whether conn has the lock of that name. If so, the server ends conn, and
+// the lock, when it hears nothing for leaderSilence.
+func tryLock(ctx context.Context, conn *pgx.Conn, name string) (has bool, err error) {
+	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err = conn.QueryRow(asking, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, "openclaw:"+name).Scan(&has)
+	if err != nil || !has {
+		return false, err
+	}
+	// Not every version of Postgres has both.
+	_, err = conn.Exec(asking, `SELECT set_config(name, $1, false) FROM pg_settings
+		WHERE name IN ('idle_session_timeout', 'idle_in_transaction_session_timeout')`, fmt.Sprint(leaderSilence.Milliseconds()))
+	return true, err
 }
 
 // Alive reports whether this may still be the leader, as far as is known without asking.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -67,28 +68,52 @@ func (s *Store) NewestFeedSeq(ctx context.Context) (int64, error) {
 }
 
 // WithLock runs do while no other process holds the lock of that name, and reports
-// whether it ran: it does not wait for the lock. A process that dies, or loses its
-// connection, loses the lock with it.
+// whether it ran: it does not wait for the lock. A process that dies, loses its connection
+// or is stopped for some seconds loses the lock with it: then the context of do ends, and
+// that is an error.
 func (s *Store) WithLock(ctx context.Context, name string, do func(context.Context) error) (ran bool, err error) {
-	conn, err := s.pool.Acquire(ctx)
+	op := "lock " + name
+	conn, err := s.connect(ctx)
 	if err != nil {
-		return false, explain("lock "+name, err)
+		return false, explain(op, err)
 	}
-	defer conn.Release()
-	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, "openclaw:"+name).Scan(&ran); err != nil || !ran {
-		return false, explain("lock "+name, err)
+	defer disconnect(ctx, conn)
+	if ran, err = tryLock(ctx, conn, name); err != nil || !ran {
+		return false, explain(op, err)
 	}
-	defer func() {
-		// Also when ctx has ended: the connection goes back to the pool. If it cannot be
-		// asked any more it must not, lock and all.
-		unlock, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if _, uerr := conn.Exec(unlock, `SELECT pg_advisory_unlock(hashtextextended($1, 0))`, "openclaw:"+name); uerr != nil {
-			_ = conn.Conn().Close(unlock)
-			if err == nil {
-				err = fmt.Errorf("unlock %s: %w", name, uerr)
-			}
-		}
+	working, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		keepLock(working, conn, stop)
 	}()
-	return true, do(ctx)
+	err = do(working)
+	lost := context.Cause(working)
+	stop(nil)
+	<-ended
+	if ctx.Err() == nil && lost != nil {
+		err = errors.Join(err, fmt.Errorf("%s: it was lost: %w", op, lost))
+	}
+	return true, err
+}
+
+// keepLock is heard of until ctx ends. If the server does not answer, it calls lost.
+func keepLock(ctx context.Context, conn *pgx.Conn, lost context.CancelCauseFunc) {
+	tick := time.NewTicker(leaderSilence / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		asking, cancel := context.WithTimeout(ctx, leaderSilence/2)
+		_, err := conn.Exec(asking, `SELECT`)
+		cancel()
+		if err != nil {
+			lost(err)
+			return
+		}
+	}
 }
