@@ -133,12 +133,22 @@ var errNoEpoch = errors.New("the limits in Redis have to be made anew first, by 
 // releaseWithin is how long GiveUp waits for records that are being made.
 const releaseWithin = 30 * time.Second
 
+// owed is what a lost replica has to do with a record.
 type owed struct {
-	lease, mark int64
-	touched     bool // the replica has called for it
-	seqs        []int64
-	tokens      []int64
-	sum         int64
+	lease   int64
+	touched bool    // the replica has called for it
+	seqs    []int64 // of its events that are not settled, ascending
+	tokens  []int64
+	sum     int64
+}
+
+// settledTo drops the events up to number mark, which the record contains.
+func (o *owed) settledTo(mark int64) {
+	n, _ := slices.BinarySearch(o.seqs, mark+1)
+	for _, tokens := range o.tokens[:n] {
+		o.sum -= tokens
+	}
+	o.seqs, o.tokens = o.seqs[n:], o.tokens[n:]
 }
 
 // release frees what a lost replica leases in the present epoch, and settles what it has
@@ -178,15 +188,19 @@ func (r *Records) release(ctx context.Context, replica string) ([]control.Releas
 const maxSeq = 1<<63 - 1
 
 func (r *Records) releaseMember(ctx context.Context, epoch int64, m control.Member) ([]control.Released, error) {
-	accounts, err := r.leasedBy(ctx, epoch, m)
+	events := map[control.QuotaKey]*owed{}
+	left, err := r.store.LeftBehind(ctx, m.ID, m.Base, func(k control.QuotaKey, seq, tokens int64) {
+		o := events[k]
+		if o == nil {
+			o = &owed{}
+			events[k] = o
+		}
+		o.seqs, o.tokens, o.sum = append(o.seqs, seq), append(o.tokens, tokens), o.sum+tokens
+	})
 	if err != nil {
 		return nil, err
 	}
-	left, err := r.store.LeftBehind(ctx, m.ID, m.Base, func(k control.QuotaKey, seq, tokens int64) {
-		if o := accounts[k]; o != nil && seq > o.mark {
-			o.seqs, o.tokens, o.sum = append(o.seqs, seq), append(o.tokens, tokens), o.sum+tokens
-		}
-	})
+	accounts, err := r.owes(ctx, epoch, m, events)
 	if err != nil {
 		return nil, err
 	}
@@ -217,8 +231,9 @@ func (r *Records) releaseMember(ctx context.Context, epoch int64, m control.Memb
 	return r.store.Releases(ctx, m.ID)
 }
 
-// leasedBy reads what a replica has to do with each record of an epoch.
-func (r *Records) leasedBy(ctx context.Context, epoch int64, m control.Member) (map[control.QuotaKey]*owed, error) {
+// owes reads what a replica has to do with the records of an epoch, and returns those of
+// them that it has called for or that lack one of its events.
+func (r *Records) owes(ctx context.Context, epoch int64, m control.Member, events map[control.QuotaKey]*owed) (map[control.QuotaKey]*owed, error) {
 	out := map[control.QuotaKey]*owed{}
 	for after := (control.QuotaKey{}); ; {
 		keys, err := r.store.RecordKeys(ctx, epoch, after, recordPage)
@@ -238,10 +253,16 @@ func (r *Records) leasedBy(ctx context.Context, epoch int64, m control.Member) (
 		for i, k := range keys {
 			lease, touched := number(replies[i].Val()[0])
 			mark, marked := number(replies[i].Val()[1])
-			if !marked {
-				mark = m.Base
+			o := events[k]
+			if o == nil {
+				if !touched && !marked {
+					continue
+				}
+				o = &owed{}
 			}
-			out[k] = &owed{lease: lease, mark: mark, touched: touched || marked}
+			o.lease, o.touched = lease, touched || marked
+			o.settledTo(max(mark, m.Base))
+			out[k] = o
 		}
 		if len(keys) < recordPage {
 			return out, nil

@@ -102,6 +102,43 @@ func TestGiveUp(t *testing.T) {
 	})
 }
 
+// Of many records only those are looked at twice with which the replica has to do: that it
+// has called for, or that lack an event of it.
+func TestGiveUpAmongMany(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	const many = 1200
+	e.pg.Query(fmt.Sprintf("INSERT INTO customers (id, name, tier) SELECT 'c' || n, 'x', 'starter' FROM generate_series(1, %d) AS n", many))
+	e.pg.Query(fmt.Sprintf(`INSERT INTO usage_periods (customer_id, period_id, starts_at, ends_at, limit_tokens, limit_version)
+		SELECT 'c' || n, 'p', now() - interval '1 day', now() + interval '20 days', 1000, 1 FROM generate_series(1, %d) AS n`, many))
+	a, b := e.customer(1000), e.customer(1000)
+	e.keep(e.options())
+	epoch := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 2, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	r.reserve(a, 100)
+	r.kill()
+	held := e.held(a)
+	m, _ := e.member(r.name)
+	if n, err := limits.Owes(t.Context(), e.records(), epoch.Number, m); err != nil || n != 1 {
+		t.Errorf("%d records, %v", n, err)
+	}
+	e.record(event(r.name, m.Base+50, b, 7)) // nobody has told Redis of it
+	e.declareLost(r.name)
+	freed, err := e.records().GiveUp(t.Context(), r.name, 0)
+	want := []control.Released{
+		{CustomerID: a.Customer, PeriodID: a.Period.ID, Freed: held},
+		{CustomerID: b.Customer, PeriodID: b.Period.ID, Settled: 7},
+	}
+	slices.SortFunc(want, func(x, y control.Released) int { return strings.Compare(x.CustomerID, y.CustomerID) })
+	if err != nil || !slices.Equal(freed, want) {
+		t.Errorf("freed %+v, %v, want %+v", freed, err, want)
+	}
+	e.awaitUsage(a, 1000, 20, 0)
+	e.awaitUsage(b, 1000, 7, 0)
+}
+
 // Nothing is freed before a replica that lives in spite of all has stopped to use it.
 func TestGiveUpWaitsForTheGrace(t *testing.T) {
 	t.Parallel()
