@@ -37,6 +37,7 @@ type workerSettings struct {
 	publishEvery time.Duration
 	renewEvery   time.Duration
 	keepChanges  time.Duration
+	dropEvery    time.Duration
 	replicaGrace time.Duration
 	ledger       billing.Options
 }
@@ -63,6 +64,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published, and whether Redis still has those that were")
 	f.DurationVar(&s.renewEvery, "renew-every", 5*time.Second, "how often to look for customers whose period has ended")
 	f.DurationVar(&s.keepChanges, "keep-published-changes", 14*24*time.Hour, "how long to keep published changes in Postgres")
+	f.DurationVar(&s.dropEvery, "drop-old-events-every", 24*time.Hour, "how often to remove the usage events of months that ended more than two years ago; their totals stay; 0 keeps them")
 	f.DurationVar(&s.replicaGrace, "replica-grace", 10*time.Second, "the longest grace of any token-proxy: how long one that hears nothing from Redis goes on")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
@@ -87,6 +89,9 @@ func (s *workerSettings) validate() error {
 		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
 		positive("ledger-acked-every", s.ledger.AckedEvery),
 		positive("replica-grace", s.replicaGrace),
+	}
+	if s.dropEvery < 0 {
+		errs = append(errs, errors.New("--drop-old-events-every must not be negative"))
 	}
 	if s.ledger.ReadEntries <= 0 || s.ledger.TxEvents <= 0 {
 		errs = append(errs, errors.New("--ledger-read-entries and --ledger-tx-events must be positive"))
@@ -180,6 +185,15 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 		})
 		return nil
 	})
+	if s.dropEvery > 0 {
+		work.Go(func() error {
+			every(ctx, s.dropEvery, log, "remove the usage events of old months", func(ctx context.Context) (int, error) {
+				dropped, err := st.DropOldPartitions(ctx)
+				return len(dropped), err
+			})
+			return nil
+		})
+	}
 	work.Go(func() error {
 		every(ctx, s.renewEvery, log, "renew periods", service.RenewDue)
 		return nil

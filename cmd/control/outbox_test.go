@@ -3,8 +3,31 @@ package main_test
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 )
+
+// The worker removes the events of months that are not kept any more, unless it is told not to.
+func TestOldEventsAreRemoved(t *testing.T) {
+	t.Parallel()
+	world := newWorld(t)
+	months := func() string {
+		return strings.TrimSpace(world.pg.Query(`SELECT count(*) FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+			WHERE inhparent = 'usage_events'::regclass AND relname < 'usage_events_2020'`))
+	}
+	world.pg.Query("SELECT usage_events_ensure_month('2019-05-01'), usage_events_ensure_month('2019-06-01')")
+	if n := months(); n != "2" {
+		t.Fatalf("%s old months", n)
+	}
+	keeps := startWorker(t, world.env, "--drop-old-events-every", "0s")
+	await(t, "the epoch", func() bool { return strings.Contains(keeps.said(), "records of the limits are made") }, keeps.said)
+	keeps.end(syscall.SIGTERM)
+	if n := months(); n != "2" {
+		t.Errorf("%s old months are kept", n)
+	}
+	w := startWorker(t, world.env)
+	await(t, "the old months' end", func() bool { return months() == "0" }, w.said)
+}
 
 // The worker removes what was published long ago, and its metrics tell of what was set
 // aside.
