@@ -87,6 +87,7 @@ type call struct {
 	counts   kimi.Counts
 	basis    contract.Basis
 	charged  int64
+	overrun  int64 // weighted tokens that the upstream counted beyond counts
 	unbilled int64
 	closed   bool
 }

@@ -32,10 +32,10 @@ func (c *call) settle(o contract.Outcome) {
 	w := c.grant.Weights
 	used := contract.Weigh(w, c.counts.Prompt, c.counts.Cached, c.counts.Completion)
 	c.charged = min(used, c.hold.Tokens)
-	c.unbilled = used - c.charged
+	c.unbilled = used - c.charged + c.overrun
 	if c.unbilled > 0 {
 		c.s.metrics.unbilled.Add(float64(c.unbilled))
-		c.s.log.Error("ALERT: the upstream counted more than was reserved", "request_id", c.requestID, "upstream", c.upstreamName, "used", used, "reserved", c.hold.Tokens)
+		c.s.log.Error("ALERT: the upstream counted more than was reserved", "request_id", c.requestID, "upstream", c.upstreamName, "used", used+c.overrun, "reserved", c.hold.Tokens)
 	}
 	c.s.metrics.countTokens(c.grant.Tier, c.served, c.counts)
 	// The journal fixes who, when and what was reserved: see intent. Its reader settles
@@ -53,7 +53,8 @@ func (c *call) settle(o contract.Outcome) {
 // count decides what was used. The upstream's own numbers count where they are whole
 // and plausible. Otherwise what was seen is bounded from above: the prompt by what
 // was reserved for it, the output by the bytes of its text; never beyond the
-// reservation, so that a customer is never billed for what could not have been.
+// reservation, so that a customer is never billed for what could not have been. What the
+// upstream itself counted beyond that is an overrun.
 func (c *call) count() {
 	counts, whole := c.usage.Counts()
 	// Counts on the way are not the upstream's last word, and nobody answers for nothing.
@@ -92,6 +93,9 @@ func (c *call) count() {
 		Reasoning:  min(counts.Reasoning, counts.Completion),
 	}
 	c.counts.Cached = min(counts.Cached, c.counts.Prompt)
+	prompt, w := max(counts.Prompt, c.counts.Prompt), c.grant.Weights
+	c.overrun = max(contract.Weigh(w, prompt, counts.Cached, max(counts.Completion, c.counts.Completion))-
+		contract.Weigh(w, c.counts.Prompt, c.counts.Cached, c.counts.Completion), 0)
 }
 
 func (c *call) statusSent() int {

@@ -123,6 +123,24 @@ func TestOversizedAnswersLeaveTheBreakerClosed(t *testing.T) {
 	}
 }
 
+// An upstream that had counted more than was reserved when its answer broke off: the customer
+// pays what was reserved at most, the rest is ours, and said.
+func TestOverrunOfACutStream(t *testing.T) {
+	t.Parallel()
+	o := streamOf(t, `data: {"choices":[{"index":0,"delta":{"content":"one two"},"finish_reason":null}],"usage":{"prompt_tokens":9,"completion_tokens":9000000,"total_tokens":9000009}}`+"\n\n")
+	w := newWorld(t)
+	r := w.replica(o.upstreams)
+	tok, _ := w.token(nil)
+	r.post(faces[0], tok, chat(true, "hello"))
+	e := w.events(1)[0]
+	if e.Basis != contract.BasisEstimated || e.Settled > e.Reserved || e.Prompt+e.Completion != e.Settled || e.Settled+e.Unbilled != 9_000_009 {
+		t.Errorf("%+v", e)
+	}
+	if !strings.Contains(w.logs.String(), "ALERT: the upstream counted more than was reserved") {
+		t.Error("no alert")
+	}
+}
+
 // A blank answer to say 429 is an error like any other.
 func TestBlank429(t *testing.T) {
 	t.Parallel()

@@ -128,9 +128,10 @@ func (b *streamBody) advance() {
 	if errors.Is(err, io.EOF) {
 		out = b.relay.CloseInput(out)
 	}
-	// Before the client can see what it counts.
+	// Before the client can see what it counts. More bytes than tokens were reserved are no
+	// more tokens for that; more tokens are, if the upstream counts them.
 	u, _ := b.relay.Usage().Counts()
-	c.slot.Advance(u.Prompt, u.Cached, max(u.Completion, b.relay.OutputBytes()), u.Reasoning, b.relay.Events() > 0)
+	c.slot.Advance(u.Prompt, u.Cached, max(u.Completion, min(b.relay.OutputBytes(), c.outputBound)), u.Reasoning, b.relay.Events() > 0)
 	switch b.relay.End() {
 	case relay.Done:
 		// Settled before the client can see the end mark: whoever has read it can

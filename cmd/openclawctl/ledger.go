@@ -190,6 +190,10 @@ billing-worker last noted a new sign of life of it, to a few seconds.`,
 	return cmd
 }
 
+// minGrace is less than any token-proxy should have. With less, a slip of the pen would give
+// tokens to others that are still used.
+const minGrace = time.Second
+
 func (a *app) declareLostCommand() *cobra.Command {
 	var reason string
 	var grace time.Duration
@@ -211,8 +215,8 @@ A proxy that still gives signs of life is not declared lost without --force.`,
 		Example: `  openclawctl ledger declare-lost 4f2k7q5w3xj6hac4 --reason "node burnt down"`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if grace < 0 {
-				return usageError{errors.New("--grace must not be negative")}
+			if grace < minGrace {
+				return usageError{fmt.Errorf("--grace must be at least %s, and as long as that of any token-proxy", minGrace)}
 			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
 				return a.declareLost(ctx, cmd, s, args[0], reason, grace, force)

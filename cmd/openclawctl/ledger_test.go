@@ -285,7 +285,7 @@ func TestLedgerDeclareLost(t *testing.T) {
 		return err == nil && len(list) == 1 && !list[0].RegisteredAt.IsZero() && !list[0].LastBeat.IsZero()
 	})
 
-	r := e.run("ledger", "declare-lost", "r1", "--reason", "node burnt down", "--grace", "100ms")
+	r := e.run("ledger", "declare-lost", "r1", "--reason", "node burnt down", "--grace", "1s")
 	if r.code != 0 {
 		t.Fatalf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}

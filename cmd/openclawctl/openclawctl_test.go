@@ -261,6 +261,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"unknown command", "qouta", nil, 2, "qouta"},
 		{"negative limit", "quota set --customer c1 --limit -1", nil, 2, "negative"},
 		{"no such replica", "ledger declare-lost r9 --reason x", nil, 1, "replica r9: not found"},
+		{"lost without a grace", "ledger declare-lost r9 --reason x --grace 10ms", nil, 2, "--grace must be at least 1s"},
 		{"lost without a reason", "ledger declare-lost r9", nil, 2, "reason"},
 		{"no such dead letter", "ledger deadletters show 9", nil, 1, "dead letter 9: not found"},
 		{"not a dead letter's id", "ledger deadletters replay nine", nil, 2, "not the id"},

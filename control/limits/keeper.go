@@ -99,6 +99,7 @@ type Keeper struct {
 	notedAt   time.Time        // when signs of life went to Postgres
 	waitsFrom time.Time        // since when the epoch waits for replicas
 	saidAt    map[string]time.Time
+	overdue   []string // lost replicas whose leases someone should have freed, as of the last look
 }
 
 // heard is what this leader saw of a replica's beats.
@@ -178,8 +179,11 @@ func (k *Keeper) lead(ctx context.Context, l *store.Leader) error {
 		k.setNote("")
 	}()
 	failed := ""
+	frees := &releases{records: k.Records, log: k.log, saidAt: map[string]time.Time{}}
+	defer frees.end()
 	for {
 		open, err := k.look(ctx, l)
+		frees.next(ctx, k.overdue)
 		k.opts.looked()
 		if errors.As(err, &errKilled{}) || ctx.Err() != nil {
 			return err
@@ -230,7 +234,7 @@ func (k *Keeper) look(ctx context.Context, l *store.Leader) (open bool, err erro
 		if err := r.keep(timed); err != nil {
 			return false, err
 		}
-		if reason, err = k.missing(timed, have.Number); err != nil {
+		if reason, err = k.missing(timed, l, have.Number); err != nil {
 			return false, err
 		}
 	}
@@ -343,8 +347,10 @@ func (k *Keeper) begin(ctx context.Context, l *store.Leader, have int64, servers
 	if err != nil {
 		return err
 	}
-	if err := k.setLimits(ctx, set); err != nil {
-		return err
+	for page := range slices.Chunk(set, recordPage) {
+		if err := errors.Join(k.setLimits(ctx, page), l.Ping(ctx)); err != nil {
+			return err
+		}
 	}
 	if err := k.step("limits"); err != nil {
 		return err
@@ -381,56 +387,71 @@ func (k *Keeper) putPage(ctx context.Context, epoch int64, page []control.QuotaR
 // missing makes records that replicas miss, and those that someone did not live to make.
 // It returns a reason to begin another epoch if Redis has lost some. Where some are out of
 // reach, it makes the others, and they stay missed.
-func (k *Keeper) missing(ctx context.Context, epoch int64) (reason string, err error) {
+func (k *Keeper) missing(ctx context.Context, l *store.Leader, epoch int64) (reason string, err error) {
 	names, err := k.quota.Missing(ctx)
 	if err != nil {
 		return "", err
 	}
-	keys, err := k.store.UnmadeRecords(ctx, epoch, time.Second, recordPage)
+	unmade, err := k.store.UnmadeRecords(ctx, epoch, time.Second, recordPage)
 	if err != nil {
 		return "", err
 	}
-	var missed []control.QuotaKey
-	for _, n := range names {
-		if validText(n[0]) && validText(n[1]) {
-			missed = append(missed, control.QuotaKey{CustomerID: n[0], PeriodID: n[1]})
-		}
+	if reason, err = k.remake(ctx, epoch, unmade); reason != "" || err != nil && !errors.Is(err, quota.ErrUnavailable) {
+		return reason, err
 	}
-	keys = append(keys, missed...)
-	slices.SortFunc(keys, func(a, b control.QuotaKey) int {
-		return slices.Compare([]string{a.CustomerID, a.PeriodID}, []string{b.CustomerID, b.PeriodID})
-	})
-	var away error
-	for page := range slices.Chunk(slices.Compact(keys), recordPage) {
-		lost, err := k.restore(ctx, epoch, page)
-		if len(lost) > 0 {
-			return fmt.Sprintf("Redis has lost the record of customer %s, period %s, and whatever else", lost[0].CustomerID, lost[0].PeriodID), nil
+	slices.SortFunc(names, func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
+	for page := range slices.Chunk(names, recordPage) {
+		var keys []control.QuotaKey
+		for _, n := range page {
+			if validText(n[0]) && validText(n[1]) {
+				keys = append(keys, control.QuotaKey{CustomerID: n[0], PeriodID: n[1]})
+			}
 		}
-		if errors.Is(err, quota.ErrUnavailable) {
-			away = err
-		} else if err != nil {
+		found := page
+		reason, err = k.remake(ctx, epoch, keys)
+		switch {
+		case reason != "":
+			return reason, nil
+		case errors.Is(err, quota.ErrUnavailable):
+			found = k.thoseThere(ctx, epoch, page, keys)
+		case err != nil:
 			return "", err
 		}
-		if err := k.step("restored"); err != nil {
+		// Page by page: what this look does not come to, the next one does.
+		if err := k.quota.FoundAll(ctx, found); err != nil {
 			return "", err
 		}
-	}
-	still := map[[2]string]bool{}
-	if away != nil {
-		there, _, _ := k.absent(ctx, epoch, missed)
-		for _, key := range missed {
-			still[[2]string{key.CustomerID, key.PeriodID}] = !slices.Contains(there, key)
-		}
-	}
-	for _, n := range names {
-		if still[n] {
-			continue
-		}
-		if err := k.quota.Found(ctx, n[0], n[1]); err != nil {
+		if err := l.Ping(ctx); err != nil {
 			return "", err
 		}
 	}
 	return "", nil
+}
+
+// remake makes the records of keys that are missing. It returns a reason to begin another
+// epoch if Redis has lost some.
+func (k *Keeper) remake(ctx context.Context, epoch int64, keys []control.QuotaKey) (reason string, err error) {
+	if len(keys) == 0 {
+		return "", nil
+	}
+	lost, err := k.restore(ctx, epoch, keys)
+	if err != nil {
+		return "", err
+	}
+	if len(lost) > 0 {
+		return fmt.Sprintf("Redis has lost the record of customer %s, period %s, and whatever else", lost[0].CustomerID, lost[0].PeriodID), nil
+	}
+	return "", k.step("restored")
+}
+
+// thoseThere returns those of names that nobody needs to miss any more: that have a record, or
+// can have none. keys are the others.
+func (k *Keeper) thoseThere(ctx context.Context, epoch int64, names [][2]string, keys []control.QuotaKey) [][2]string {
+	there, _, _ := k.absent(ctx, epoch, keys)
+	return slices.DeleteFunc(slices.Clone(names), func(n [2]string) bool {
+		key := control.QuotaKey{CustomerID: n[0], PeriodID: n[1]}
+		return slices.Contains(keys, key) && !slices.Contains(there, key)
+	})
 }
 
 // say reports whether it is time to say something again that is so for long.

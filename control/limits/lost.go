@@ -130,12 +130,22 @@ func (e errUsable) Error() string { return "what it leases may still be in use" 
 // releaseWithin is how long GiveUp waits for records that are being made.
 const releaseWithin = 30 * time.Second
 
+// owed is what a lost replica has to do with a record.
 type owed struct {
-	lease, mark int64
-	touched     bool // the replica has called for it
-	seqs        []int64
-	tokens      []int64
-	sum         int64
+	lease   int64
+	touched bool    // the replica has called for it
+	seqs    []int64 // of its events that are not settled, ascending
+	tokens  []int64
+	sum     int64
+}
+
+// settledTo drops the events up to number mark, which the record contains.
+func (o *owed) settledTo(mark int64) {
+	n, _ := slices.BinarySearch(o.seqs, mark+1)
+	for _, tokens := range o.tokens[:n] {
+		o.sum -= tokens
+	}
+	o.seqs, o.tokens = o.seqs[n:], o.tokens[n:]
 }
 
 // release frees what a lost replica leases in the present epoch, and settles what it has
@@ -183,15 +193,19 @@ func (r *Records) release(ctx context.Context, replica string) ([]control.Releas
 const maxSeq = 1<<63 - 1
 
 func (r *Records) releaseMember(ctx context.Context, epoch int64, m control.Member) ([]control.Released, error) {
-	accounts, away, err := r.leasedBy(ctx, epoch, m)
+	events := map[control.QuotaKey]*owed{}
+	left, err := r.store.LeftBehind(ctx, m.ID, m.Base, func(k control.QuotaKey, seq, tokens int64) {
+		o := events[k]
+		if o == nil {
+			o = &owed{}
+			events[k] = o
+		}
+		o.seqs, o.tokens, o.sum = append(o.seqs, seq), append(o.tokens, tokens), o.sum+tokens
+	})
 	if err != nil {
 		return nil, err
 	}
-	left, err := r.store.LeftBehind(ctx, m.ID, m.Base, func(k control.QuotaKey, seq, tokens int64) {
-		if o := accounts[k]; o != nil && seq > o.mark {
-			o.seqs, o.tokens, o.sum = append(o.seqs, seq), append(o.tokens, tokens), o.sum+tokens
-		}
-	})
+	accounts, away, err := r.owes(ctx, epoch, m, events)
 	if err != nil {
 		return nil, err
 	}
@@ -226,9 +240,10 @@ func (r *Records) releaseMember(ctx context.Context, epoch int64, m control.Memb
 	return r.store.Releases(ctx, m.ID)
 }
 
-// leasedBy reads what a replica has to do with each record of an epoch. Those that are out
-// of reach are not among them; away is the reason of one.
-func (r *Records) leasedBy(ctx context.Context, epoch int64, m control.Member) (out map[control.QuotaKey]*owed, away, err error) {
+// owes reads what a replica has to do with the records of an epoch, and returns those of
+// them that it has called for or that lack one of its events. Those that are out of reach
+// are not among them; away is the reason of one.
+func (r *Records) owes(ctx context.Context, epoch int64, m control.Member, events map[control.QuotaKey]*owed) (out map[control.QuotaKey]*owed, away, err error) {
 	out = map[control.QuotaKey]*owed{}
 	for after := (control.QuotaKey{}); ; {
 		keys, err := r.store.RecordKeys(ctx, epoch, after, recordPage)
@@ -241,11 +256,16 @@ func (r *Records) leasedBy(ctx context.Context, epoch int64, m control.Member) (
 				away = errs[i]
 				continue
 			}
-			l := leases[i]
-			if l.Mark < 0 {
-				l.Mark = m.Base
+			l, o := leases[i], events[k]
+			if o == nil {
+				if !l.Called {
+					continue
+				}
+				o = &owed{}
 			}
-			out[k] = &owed{lease: l.Tokens, mark: l.Mark, touched: l.Called}
+			o.lease, o.touched = l.Tokens, l.Called
+			o.settledTo(max(l.Mark, m.Base))
+			out[k] = o
 		}
 		if len(keys) < recordPage {
 			return out, away, nil

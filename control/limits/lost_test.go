@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
@@ -98,6 +100,43 @@ func TestGiveUp(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Of many records only those are looked at twice with which the replica has to do: that it
+// has called for, or that lack an event of it.
+func TestGiveUpAmongMany(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	const many = 1200
+	e.pg.Query(fmt.Sprintf("INSERT INTO customers (id, name, tier) SELECT 'c' || n, 'x', 'starter' FROM generate_series(1, %d) AS n", many))
+	e.pg.Query(fmt.Sprintf(`INSERT INTO usage_periods (customer_id, period_id, starts_at, ends_at, limit_tokens, limit_version)
+		SELECT 'c' || n, 'p', now() - interval '1 day', now() + interval '20 days', 1000, 1 FROM generate_series(1, %d) AS n`, many))
+	a, b := e.customer(1000), e.customer(1000)
+	e.keep(e.options())
+	epoch := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 2, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	r.reserve(a, 100)
+	r.kill()
+	held := e.held(a)
+	m, _ := e.member(r.name)
+	if n, err := limits.Owes(t.Context(), e.records(), epoch.Number, m); err != nil || n != 1 {
+		t.Errorf("%d records, %v", n, err)
+	}
+	e.record(event(r.name, m.Base+50, b, 7)) // nobody has told Redis of it
+	e.declareLost(r.name)
+	freed, err := e.records().GiveUp(t.Context(), r.name, 0)
+	want := []control.Released{
+		{CustomerID: a.Customer, PeriodID: a.Period.ID, Freed: held},
+		{CustomerID: b.Customer, PeriodID: b.Period.ID, Settled: 7},
+	}
+	slices.SortFunc(want, func(x, y control.Released) int { return strings.Compare(x.CustomerID, y.CustomerID) })
+	if err != nil || !slices.Equal(freed, want) {
+		t.Errorf("freed %+v, %v, want %+v", freed, err, want)
+	}
+	e.awaitUsage(a, 1000, 20, 0)
+	e.awaitUsage(b, 1000, 7, 0)
 }
 
 // Nothing is freed before a replica that lives in spite of all has stopped to use it.
@@ -225,6 +264,62 @@ func TestKeeperFreesWhatNobodyDid(t *testing.T) {
 	e.pg.Query("UPDATE replicas SET free_at = now() - interval '1 minute' WHERE id = '" + r.name + "'")
 	e.awaitOff(r.name)
 	e.awaitUsage(a, 1000, 30, 0)
+}
+
+// That takes its time, which nobody else has to wait for.
+func TestLeasesAreFreedBesideTheLooks(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	const name = "r1" // of the first one
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
+	e.client.AddHook(beforePipelines(func(ctx context.Context, cmds []redis.Cmder) {
+		for _, cmd := range cmds {
+			if cmd.Name() == "hmget" && slices.Contains(cmd.Args(), any("l:"+name)) {
+				begin()
+				<-goOn
+				return
+			}
+		}
+	}))
+	e.keep(e.options())
+	e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 3, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	r.reserve(a, 500)
+	r.kill()
+	e.declareLost(name)
+	until(t, "it is shut out", func() error {
+		if m, _ := e.member(name); !m.Shut {
+			return errors.New(e.log.String())
+		}
+		return nil
+	})
+	e.pg.Query("UPDATE replicas SET free_at = now() - interval '1 minute' WHERE id = '" + name + "'")
+	<-begun
+	func() {
+		defer close(goOn)
+		e.replica(nil).use(a, 1, 10)
+	}()
+	e.awaitOff(name)
+	if n := strings.Count(e.log.String(), "keeps the limits in Redis from now on"); n != 1 {
+		t.Errorf("%d leaders\n%s", n, e.log)
+	}
+}
+
+// beforePipelines is called before each pipeline of commands.
+type beforePipelines func(context.Context, []redis.Cmder)
+
+func (beforePipelines) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (beforePipelines) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (f beforePipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		f(ctx, cmds)
+		return next(ctx, cmds)
+	}
 }
 
 // A replica that was declared lost while an epoch is being built is not waited for.

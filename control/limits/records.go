@@ -107,12 +107,11 @@ func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey)
 }
 
 func (r *Records) setLimits(ctx context.Context, limits []control.QuotaRecord) error {
+	accounts := make([]quota.Account, len(limits))
 	for i := range limits {
-		if err := r.quota.SetLimit(ctx, account(&limits[i])); err != nil {
-			return err
-		}
+		accounts[i] = account(&limits[i])
 	}
-	return nil
+	return r.quota.SetLimits(ctx, accounts)
 }
 
 func account(r *control.QuotaRecord) quota.Account {
@@ -164,9 +163,6 @@ const putWithin = 2 * time.Second
 // epoch is not made again: it is returned as lost. Some may be out of reach: it makes the
 // others all the same, and says so.
 func (r *Records) restore(ctx context.Context, epoch int64, keys []control.QuotaKey) (lost []control.QuotaKey, err error) {
-	if len(keys) == 0 {
-		return nil, nil
-	}
 	// Some may be there without anybody having lived to note it.
 	there, absent, away := r.absent(ctx, epoch, keys)
 	if _, err := r.store.RecordsMade(ctx, epoch, there); err != nil || len(absent) == 0 {

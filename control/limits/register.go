@@ -38,6 +38,7 @@ func (r *register) keep(ctx context.Context) (err error) {
 		return err
 	}
 	known := make(map[string]bool, len(r.members))
+	r.overdue = r.overdue[:0]
 	for _, m := range r.members {
 		known[m.ID] = true
 		if err := r.member(ctx, m); err != nil {
@@ -174,28 +175,17 @@ func (r *register) retire(ctx context.Context, m control.Member, beat quota.Beat
 	return r.leader.Retired(ctx, r.epoch.Number, m.ID, true)
 }
 
-// lost sees to it that a lost replica knows, if it lives, and frees what it leased if
-// whoever declared it lost did not.
+// lost sees to it that a lost replica knows, if it lives, and that what it leased is freed if
+// whoever declared it lost did not do that.
 func (r *register) lost(ctx context.Context, m control.Member, joined bool) error {
 	if joined || !m.Shut {
 		delete(r.epoch.Members, m.ID)
 		return r.shutOut(ctx, m.ID, r.opts.Grace)
 	}
-	if !m.Overdue {
-		return nil
+	if m.Overdue {
+		r.overdue = append(r.overdue, m.ID)
 	}
-	_, err := r.release(ctx, m.ID)
-	if errors.Is(err, quota.ErrUnavailable) && ctx.Err() == nil {
-		// A part of Redis is away. Nobody else has to wait for that.
-		if r.say("release " + m.ID) {
-			r.log.Warn("cannot free the leases of a lost replica; will retry", "replica", m.ID, "error", err)
-		}
-		return nil
-	}
-	if err == nil {
-		r.log.Warn("the leases of a lost replica are free; whoever declared it lost did not live to free them", "replica", m.ID)
-	}
-	return err
+	return nil
 }
 
 // stranger looks after a replica that is not on the register and beats, or once did.

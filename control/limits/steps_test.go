@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -222,6 +223,60 @@ func TestLimitChangesDuringTheRebuild(t *testing.T) {
 			<-sprung
 			e.awaitUsage(a, 77, 0, 0)
 		})
+	}
+}
+
+// Limits that were set lately are told in a few exchanges with Redis, however many they
+// are, and missing records are made and forgotten in a few: who says nothing to Postgres
+// for long leads no more.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	const many = 1200
+	e.pg.Query(fmt.Sprintf("INSERT INTO customers (id, name, tier) SELECT 'c' || n, 'x', 'starter' FROM generate_series(1, %d) AS n", many))
+	e.pg.Query(fmt.Sprintf(`INSERT INTO usage_periods (customer_id, period_id, starts_at, ends_at, limit_tokens, limit_version, limit_set_at)
+		SELECT 'c' || n, 'p', now() - interval '1 day', now() + interval '20 days', 1000, 2, now() FROM generate_series(1, %d) AS n`, many))
+	// It knows the scripts, which costs some exchanges.
+	a := quota.Account{Customer: "c1", Period: contract.Period{ID: "p"}, Limit: 1, LimitVersion: 1}
+	if err := e.quota.SetLimit(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	var exchanges atomic.Int64
+	e.client.AddHook(afterCommands(func() { exchanges.Add(1) }))
+	var from, took int64
+	e.keep(e.options().WithStep(func(name string) error {
+		switch name {
+		case "put":
+			from = exchanges.Load()
+		case "limits":
+			took = exchanges.Load() - from
+		}
+		return nil
+	}))
+	e.awaitOpen(1)
+	if took == 0 || took >= many { // those of the test's own polling among them
+		t.Errorf("%d exchanges for %d limits", took, many)
+	}
+	names := make([]any, many)
+	for n := range names {
+		names[n] = fmt.Sprintf("nobody%d p", n)
+	}
+	before := e.commands("srem")
+	e.client.SAdd(t.Context(), contract.QuotaMissingKey, names...)
+	until(t, "none is missing", func() error {
+		if n := e.client.SCard(t.Context(), contract.QuotaMissingKey).Val(); n > 0 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	})
+	if n := e.commands("srem") - before; n > 10 {
+		t.Errorf("%d commands to forget %d names", n, many)
+	}
+	for _, customer := range []string{"c1", "c1200", "nobody0", "nobody1199"} {
+		a.Customer = customer
+		if u, err := e.usage(a); err != nil || u.Limit != 1000 && customer[0] == 'c' {
+			t.Errorf("%s: %+v, %v", customer, u, err)
+		}
 	}
 }
 

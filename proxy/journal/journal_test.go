@@ -130,7 +130,8 @@ func TestRecoveredCounts(t *testing.T) {
 		"prompt reported":               {func(s Slot) { s.Advance(800, 200, 1, 0, true); s.Advance(0, 0, 50, 0, true) }, contract.Event{Prompt: 800, Cached: 200, Completion: 50, Settled: 850}},
 		"last reported prompt counts":   {func(s Slot) { s.Advance(800, 0, 1, 0, true); s.Advance(700, 10, 2, 0, true) }, contract.Event{Prompt: 700, Cached: 10, Completion: 2, Settled: 702}},
 		"completion never falls":        {func(s Slot) { s.Advance(0, 0, 90, 40, true); s.Advance(0, 0, 80, 30, false) }, contract.Event{Prompt: 1000, Completion: 90, Reasoning: 40, Settled: 1090}},
-		"never above what was reserved": {func(s Slot) { s.Advance(2000, 1500, 9000, 9000, true) }, contract.Event{Prompt: 1000, Cached: 1000, Completion: 5000, Reasoning: 5000, Settled: 6000}},
+		"never above what was reserved": {func(s Slot) { s.Advance(2000, 1500, 9000, 9000, true) }, contract.Event{Prompt: 1000, Cached: 1000, Completion: 5000, Reasoning: 5000, Settled: 6000, Unbilled: 5000}},
+		"more output than was reserved": {func(s Slot) { s.Advance(500, 0, 5001, 0, true) }, contract.Event{Prompt: 500, Completion: 5000, Settled: 5500, Unbilled: 1}},
 		"negative counts count nothing": {func(s Slot) { s.Advance(-5, -5, -5, -5, true) }, contract.Event{Prompt: 1000, Settled: 1000}},
 	} {
 		s := newScript(t, 2, 1<<16)
@@ -141,6 +142,7 @@ func TestRecoveredCounts(t *testing.T) {
 		want := r.intent.event()
 		want.Basis, want.Outcome, want.Replica, want.Seq = contract.BasisRecovered, contract.OutcomeProxyCrashed, s.j.Replica(), 1
 		want.Prompt, want.Cached, want.Completion, want.Reasoning, want.Settled = c.want.Prompt, c.want.Cached, c.want.Completion, c.want.Reasoning, c.want.Settled
+		want.Unbilled = c.want.Unbilled
 		if len(got) != 1 || got[0] != want {
 			t.Errorf("%s: got %+v, want %+v", name, got, want)
 		}

@@ -249,7 +249,8 @@ func (j *Journal) settleSlots(left []openSlot) {
 }
 
 // event is what a request is billed that was left open: at least what was relayed, at
-// most what was reserved, and never 0 once a byte was relayed.
+// most what was reserved, and never 0 once a byte was relayed. What was counted beyond
+// the bounds is unbilled.
 func (o *openSlot) event() contract.Event {
 	in, c := &o.intent, o.counts
 	e := in.event()
@@ -270,7 +271,9 @@ func (o *openSlot) event() contract.Event {
 	}
 	used := contract.Weigh(in.Weights, e.Prompt, e.Cached, e.Completion)
 	e.Settled = min(used, in.Reserved)
-	e.Unbilled = used - e.Settled
+	prompt := max(c.prompt, e.Prompt)
+	counted := contract.Weigh(in.Weights, prompt, min(max(c.cached, e.Cached), prompt), max(c.completion, e.Completion))
+	e.Unbilled = max(counted, used) - e.Settled
 	return e
 }
 

@@ -158,7 +158,8 @@ func (s Slot) Sent() {
 // Advance notes the counts so far, in tokens. Call it before the bytes they count are
 // given to the client. Completion and reasoning only grow: a lower count is ignored.
 // Prompt and cached are as the upstream reported them last; 0 prompt means not yet.
-// relayed says that a byte of the answer reaches the client, and stays once said.
+// What exceeds the intent's bounds counts as unbilled: pass what the upstream counted, not an
+// estimate. relayed says that a byte of the answer reaches the client, and stays once said.
 func (s Slot) Advance(prompt, cached, completion, reasoning int64, relayed bool) {
 	sl := s.lock()
 	if sl == nil {
