@@ -44,10 +44,8 @@ clean: ## stop it and remove its data, and bin/
 
 test: deps ## run all tests
 	go vet ./...
-	go test $(TESTFLAGS) -skip '^TestCluster' $$(go list ./... | grep -v /test/)
-	# Without the race detector: all states of the model, of which it would let few be seen; and what
-	# makes masters of a Cluster come and go, for which go-redis' client has a race of its own.
-	go test -run '^(TestModel$$|TestCluster)' -timeout 20m ./quota ./control/limits ./internal/redisclient ./internal/durableredis
+	go test $(TESTFLAGS) $$(go list ./... | grep -v /test/)
+	go test -run '^TestModel$$' -timeout 20m ./quota # all states of the model, of which the race detector lets few be seen
 	go test -count=1 $(TESTFLAGS) ./test/... # they run built programs, which go test knows nothing of
 	cd test/drill && go test -count=1 -timeout 5m
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by

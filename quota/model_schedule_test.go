@@ -144,7 +144,7 @@ func (p *pair) do(a action) error {
 func (p *pair) walk(rng *rand.Rand, n int) error {
 	var buf []action
 	for range n {
-		if buf = p.m.actions(p.s, buf[:0]); len(buf) == 0 {
+		if buf = slices.DeleteFunc(p.m.actions(p.s, buf[:0]), p.w.withholds); len(buf) == 0 {
 			break // all that it has is used up
 		}
 		if err := p.do(pick(rng, buf)); err != nil {
@@ -154,10 +154,21 @@ func (p *pair) walk(rng *rand.Rand, n int) error {
 	return p.m.settleWith(p.s, p.do)
 }
 
+// withholds reports whether the code does not give out what a takes: in the model whatever is
+// idle may be taken, and the code gives out less once the limit was lowered below what is leased.
+func (w *realWorld) withholds(a action) bool {
+	if a.kind != doTake {
+		return false
+	}
+	account := w.r[a.r].account()
+	defer account.mu.Unlock()
+	return int64(a.a) > account.idle()+min(account.free(), 0)
+}
+
 // follow takes those of the steps that can be taken, and then lets both come to rest.
 func (p *pair) follow(steps []action) error {
 	for _, a := range steps {
-		if !slices.Contains(p.m.actions(p.s, nil), a) {
+		if !slices.Contains(p.m.actions(p.s, nil), a) || p.w.withholds(a) {
 			continue
 		}
 		if err := p.do(a); err != nil {
