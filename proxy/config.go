@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
@@ -42,6 +43,7 @@ type Config struct {
 	TrustedProxies []string `json:"trusted_proxies"` // networks whose X-Forwarded-For is believed, e.g. "10.42.0.0/16"
 	Hosts          []string `json:"hosts"`           // Host names that are answered, on any port; empty answers every one
 	LogLevel       string   `json:"log_level"`       // debug, info, warn or error ("info")
+	StreamDriver   string   `json:"stream_driver"`   // who moves the events of streams: "eventloop" (Linux only; the default there) or "goroutine", one per stream
 }
 
 // Limits bound what one process takes on.
@@ -76,6 +78,12 @@ type Timeouts struct {
 	Flush       Duration `json:"flush"`         // then, how long usage events may take to reach Redis (30s)
 }
 
+// Values of Config.StreamDriver.
+const (
+	streamsByLoop      = "eventloop"
+	streamsByGoroutine = "goroutine"
+)
+
 // minGrace is the least that timeouts.grace may be: the feed is asked every 250 ms.
 const minGrace = time.Second
 
@@ -92,6 +100,7 @@ func (c *Config) SetDefaults() {
 	setDefault(&c.Admin, "127.0.0.1:9090")
 	setDefault(&c.JournalDir, "/var/lib/openclaw/token-proxy")
 	setDefault(&c.LogLevel, "info")
+	setDefault(&c.StreamDriver, defaultStreamDriver())
 	l := &c.Limits
 	setDefault(&l.Connections, 20_000)
 	setDefault(&l.PerAddress, 1_000)
@@ -121,6 +130,13 @@ func (c *Config) SetDefaults() {
 	for i := range c.Upstreams {
 		c.Upstreams[i].SetDefaults()
 	}
+}
+
+func defaultStreamDriver() string {
+	if runtime.GOOS == "linux" {
+		return streamsByLoop
+	}
+	return streamsByGoroutine
 }
 
 // Validate reports everything that is wrong with c, after SetDefaults.
@@ -207,6 +223,13 @@ func (c *Config) Validate() error {
 	case "debug", "info", "warn", "error":
 	default:
 		bad("log_level is %q: use debug, info, warn or error", c.LogLevel)
+	}
+	switch {
+	case c.StreamDriver == streamsByGoroutine:
+	case c.StreamDriver != streamsByLoop:
+		bad("stream_driver is %q: use eventloop or goroutine", c.StreamDriver)
+	case runtime.GOOS != "linux":
+		bad("stream_driver is eventloop, which only Linux has: use goroutine, or leave it out")
 	}
 	return errors.Join(errs...)
 }

@@ -48,7 +48,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	if err := s.http.ShutdownWithContext(shut); err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
 		errs = append(errs, fmt.Errorf("shut down: %w", err))
 	}
-	errs = append(errs, s.hangups.Close())
+	errs = append(errs, s.hangups.Close(), s.loops.close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("drain: %w", err)
 	}

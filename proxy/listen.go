@@ -149,6 +149,12 @@ type clientConn struct {
 	unread atomic.Bool           // a request was answered that is not read to its end
 	claim  atomic.Pointer[claim] // of the body that was told to come by 100 Continue
 
+	// Where an event loop takes the connection over from fasthttp and gives it back.
+	heir   func()    // what Close does instead of closing, once
+	sealed bool      // Read must not touch the socket
+	ahead  []byte    // what Read returns first
+	resume *Timeouts // not nil: given back, and nothing of the next request is read yet
+
 	overflowUntil time.Time // not zero: one connection too many; fixed
 	answering     atomic.Bool
 	inRequest     bool // a request has begun to arrive and is not answered; of the goroutine that serves
@@ -191,6 +197,9 @@ func overflows(nc net.Conn) bool {
 // Read is TCPConn's, except that no request ends with a plain io.EOF: fasthttp takes
 // some for the end of the connection and forgets the request without a word.
 func (c *clientConn) Read(p []byte) (int, error) {
+	if c.sealed || c.resume != nil || len(c.ahead) > 0 {
+		return c.readResumed(p)
+	}
 	n, err := c.TCPConn.Read(p)
 	if err == io.EOF && c.inRequest { //nolint:errorlint // exactly the bare one
 		err = io.ErrUnexpectedEOF
@@ -198,8 +207,12 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetReadDeadline is TCPConn's; a connection too many has less time.
+// SetReadDeadline is TCPConn's; a connection too many has less time, and one that waits for
+// its next request has Idle, whatever fasthttp thinks.
 func (c *clientConn) SetReadDeadline(t time.Time) error {
+	if c.resume != nil {
+		t = time.Now().Add(time.Duration(c.resume.Idle))
+	}
 	if u := c.overflowUntil; !u.IsZero() && t.After(u) {
 		t = u
 	}
@@ -208,6 +221,11 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 
 // Close closes the connection and frees its place.
 func (c *clientConn) Close() error {
+	if heir := c.heir; heir != nil {
+		c.heir = nil
+		heir()
+		return nil
+	}
 	if c.closed.CompareAndSwap(false, true) {
 		c.answer(false)
 		if c.unread.Load() {

@@ -91,6 +91,7 @@ type Server struct {
 	http      *fasthttp.Server
 	ln        *listener
 	hangups   *hangup.Watcher
+	loops     *loops // nil where each stream has a goroutine
 	customers customers
 	standings standings
 	failures  failures
@@ -124,10 +125,14 @@ func New(cfg Config, d Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token-proxy: %w", err)
 	}
+	ls, err := newLoops(cfg.StreamDriver)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("token-proxy: %w", err), w.Close())
+	}
 	s := &Server{
 		cfg: cfg, trustedProxies: nets, hosts: map[string]bool{},
 		grants: d.Grants, ledger: d.Ledger, rates: d.Rates, journal: d.Journal, meter: d.Meter, pool: d.Pool,
-		hasher: d.Hasher, metrics: d.Metrics, log: d.Logger, hangups: w,
+		hasher: d.Hasher, metrics: d.Metrics, log: d.Logger, hangups: w, loops: ls,
 	}
 	for _, h := range cfg.Hosts {
 		s.hosts[strings.ToLower(h)] = true

@@ -40,7 +40,8 @@ type Response struct {
 	remain   int64 // of a body by length
 	chunked  Chunked
 	total    time.Duration
-	end      error // what Read returns from now on
+	end      error   // what Read returns from now on
+	poll     *poller // not nil: it is read with Poll
 }
 
 func newResponse(cn *conn, c *Canceler, rd *headReader, total time.Duration) *Response {
@@ -198,7 +199,8 @@ func (r *Response) Complete() bool { return r.end == io.EOF } //nolint:errorlint
 func (r *Response) Unfinished() bool { return r.end == nil }
 
 // Close ends the exchange. The connection goes back to the pool when the body is
-// complete; with drain also when it completes within 50 ms. Otherwise it is closed,
+// complete; with drain also when it completes within 50 ms (where it is polled: when that
+// is there already). Otherwise it is closed,
 // which tells the upstream to stop. Afterwards the Canceler no longer reaches it.
 // Close may be called several times; Head is nil then.
 func (r *Response) Close(drain bool) {
@@ -228,9 +230,13 @@ func (r *Response) drain() {
 	if r.framing == byLength && r.remain > drainBytes {
 		return
 	}
-	r.total = min(r.total, r.cn.ep.now()+drainWait)
 	b := r.bufs.get(readBufferBytes)
 	defer r.bufs.put(b)
+	if r.poll != nil {
+		r.drainPolled(b.b[:cap(b.b)])
+		return
+	}
+	r.total = min(r.total, r.cn.ep.now()+drainWait)
 	for n := 0; n < drainBytes && r.end == nil; {
 		m, _ := r.Read(b.b[:cap(b.b)])
 		n += m

@@ -1,0 +1,433 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/proxy/eventloop"
+	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
+)
+
+const (
+	// loopRead is how much of an upstream is read at a time, and about how much is written to
+	// its client at a time: what a slow client has not taken of it is kept.
+	loopRead = 16 << 10
+	// loopRounds is how many such reads one stream gets while others wait.
+	loopRounds = 4
+	// chunkRoom is room for the size line of a chunk: ffffffff CR LF.
+	chunkRoom = 10
+	// loopBuffer is how large a loop's buffer stays after a large event.
+	loopBuffer = 256 << 10
+)
+
+// loops are the event loops that drive streams: one for two processors.
+type loops struct {
+	all  []*loopDriver
+	next atomic.Uint32
+}
+
+// loopDriver is one loop with the buffers that its streams share.
+type loopDriver struct {
+	*eventloop.Loop
+	in, out []byte
+}
+
+// newLoops starts the loops that the configuration asks for; nil if none.
+func newLoops(driver string) (*loops, error) {
+	if driver != streamsByLoop {
+		return nil, nil
+	}
+	ls := &loops{}
+	for range max(1, runtime.GOMAXPROCS(0)/2) {
+		l, err := eventloop.New()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("streams: %w", err), ls.close())
+		}
+		ls.all = append(ls.all, &loopDriver{Loop: l, in: make([]byte, loopRead), out: make([]byte, 2*loopRead)})
+	}
+	return ls, nil
+}
+
+// close ends the loops. Streams that they still have are left as they are.
+func (ls *loops) close() error {
+	if ls == nil {
+		return nil
+	}
+	var errs []error
+	for _, d := range ls.all {
+		errs = append(errs, d.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// loopStream drives a stream with an event loop: neither connection has a goroutine. It
+// belongs to the handler until inherit has run, to the loop until finish, and then to the
+// goroutine that runs close. Back-pressure is not reading the upstream while the client has
+// not taken what was written to it.
+type loopStream struct {
+	stream
+	d      *loopDriver
+	conn   *clientConn
+	client eventloop.Socket
+	head   []byte // of the answer, until it is written
+	ahead  []byte // what the client has sent of its next request and fasthttp has read
+	pend   []byte // what the client has not taken yet
+	keep   bool   // the connection may carry another request
+	left   bool   // fasthttp has let go of the connection
+	gone   bool   // the client gets nothing more
+	hup    bool   // the upstream has closed: what there is, its end included, is there
+	over   bool   // finished
+
+	fromClient, fromUpstream eventloop.Watch
+
+	// When it is given up, on the loop's clock.
+	timer   eventloop.Timer
+	idle    time.Duration // allowed silence of the upstream
+	readBy  time.Duration // for its next byte
+	total   time.Duration // for all of it
+	tailBy  time.Duration // for what follows the end mark
+	writeBy time.Duration // for the client to take pend
+}
+
+// The sides of a stream, as the loop calls them.
+type (
+	clientSide   loopStream
+	upstreamSide loopStream
+	canceled     loopStream // to cancel it from anywhere
+	resumed      loopStream
+)
+
+// handOver lets an event loop drive the stream of c, if it can: when fasthttp closes the
+// client's connection after the handler, it is the loop that gets it.
+func (s *Server) handOver(ctx *fasthttp.RequestCtx, c *call) bool {
+	if s.loops == nil {
+		return false
+	}
+	conn, ok := c.conn.(*clientConn)
+	if !ok {
+		return false
+	}
+	if _, ok := c.resp.Pollable(); !ok {
+		return false
+	}
+	t := &loopStream{conn: conn, d: s.loops.all[int(s.loops.next.Add(1))%len(s.loops.all)]}
+	t.init(c)
+	t.keep = s.state.Load() == stateServing && !ctx.Request.Header.ConnectionClose()
+	h := &ctx.Response.Header
+	if !t.keep {
+		h.SetConnectionClose()
+	}
+	h.SetContentLength(-1)
+	t.head = h.AppendBytes(nil)
+	conn.heir = t.inherit
+	ctx.HijackSetNoResponse(true)
+	ctx.Hijack(t.leave)
+	return true
+}
+
+// leave is called by fasthttp when it is done with the connection but for closing it.
+func (t *loopStream) leave(nc net.Conn) {
+	t.left = true
+	t.ahead = t.conn.buffered(nc)
+}
+
+// inherit is called in place of closing the client's connection.
+func (t *loopStream) inherit() {
+	if !t.left || !t.d.Post(t) {
+		t.gone, t.keep = true, false
+		t.close()
+	}
+}
+
+// Run begins to drive the stream.
+func (t *loopStream) Run() {
+	defer t.rescue()
+	c, l := t.c, t.d.Loop
+	t.timer.Due = t.due
+	idle, total := c.resp.Limits()
+	t.idle, t.total = idle, l.At(total)
+	up, _ := c.resp.Pollable()
+	raw, err := t.conn.SyscallConn()
+	if err == nil {
+		t.client.Init(raw)
+		err = l.Watch(&t.fromClient, raw, eventloop.Writable, (*clientSide)(t))
+	}
+	if c.unwatch != nil { // the loop has the client watched from before that
+		c.unwatch()
+		c.unwatch = nil
+	}
+	if c.departure.going.Load() {
+		t.dropClient()
+	}
+	if err == nil {
+		err = l.Watch(&t.fromUpstream, up, eventloop.Readable, (*upstreamSide)(t))
+	}
+	if !c.resp.StartPolling((*canceled)(t)) {
+		err = c.cancel.Cause()
+	}
+	if err != nil {
+		t.step(nil, err)
+		return
+	}
+	t.pump()
+}
+
+// Ready is told of the upstream's connection.
+func (u *upstreamSide) Ready(e eventloop.Event) {
+	t := (*loopStream)(u)
+	defer t.rescue()
+	t.hup = t.hup || e&eventloop.Hangup != 0
+	if !t.ended && len(t.pend) == 0 { // otherwise it is read when the client has taken that
+		t.pump()
+	}
+}
+
+// Ready is told of the client's connection.
+func (cl *clientSide) Ready(e eventloop.Event) {
+	t := (*loopStream)(cl)
+	defer t.rescue()
+	switch {
+	case e&eventloop.Hangup != 0:
+		t.clientGone()
+	case e&eventloop.Writable != 0 && len(t.pend) > 0:
+		t.flush()
+	}
+}
+
+// Close has the loop end the stream. It is called from anywhere, by the call's Canceler.
+func (k *canceled) Close() error {
+	k.d.Post(k)
+	return nil
+}
+
+// Run ends a stream that was canceled.
+func (k *canceled) Run() {
+	t := (*loopStream)(k)
+	defer t.rescue()
+	if !t.over && !t.ended {
+		t.step(nil, t.c.cancel.Cause())
+	}
+}
+
+// Run goes on with a stream that had let others go first.
+func (r *resumed) Run() {
+	t := (*loopStream)(r)
+	defer t.rescue()
+	if !t.over && !t.ended && len(t.pend) == 0 {
+		t.pump()
+	}
+}
+
+// pump moves what the upstream has to the client, until one of them has enough.
+func (t *loopStream) pump() {
+	t.readBy = t.d.Now() + t.idle
+	for round, more := 0, true; more && !t.ended && len(t.pend) == 0 && !t.over; round++ {
+		if round == loopRounds {
+			t.d.Post((*resumed)(t))
+			break
+		}
+		out := t.d.begin(len(t.head))
+		for limit := len(out) + loopRead; more && !t.ended && len(out) < limit; {
+			n, again, err := t.c.resp.Poll(t.d.in)
+			more = again || t.hup && (n > 0 || err != nil)
+			if n > 0 || err != nil {
+				out = t.take(out, t.d.in[:n], err)
+			}
+		}
+		t.send(out)
+	}
+	t.check()
+}
+
+// step puts an end that did not come from the upstream's connection through the relay.
+func (t *loopStream) step(in []byte, err error) {
+	t.send(t.take(t.d.begin(len(t.head)), in, err))
+	t.check()
+}
+
+// begin returns the loop's buffer with room in front for a head and a chunk's size.
+func (d *loopDriver) begin(head int) []byte {
+	room := head + chunkRoom
+	if cap(d.out) < room || cap(d.out) > loopBuffer {
+		d.out = make([]byte, room+2*loopRead)
+	}
+	return d.out[:room]
+}
+
+// send writes to the client what was put behind the room in out.
+func (t *loopStream) send(out []byte) {
+	room := len(t.head) + chunkRoom
+	if t.ended {
+		t.fromUpstream.Stop()
+	}
+	from := room
+	if n := len(out) - room; n > 0 {
+		var size [chunkRoom]byte
+		line := append(strconv.AppendInt(size[:0], int64(n), 16), '\r', '\n')
+		from -= len(line)
+		copy(out[from:], line)
+		out = append(out, '\r', '\n')
+	}
+	if t.ended {
+		out = append(out, "0\r\n\r\n"...)
+	}
+	t.d.out = out[:0]
+	if t.gone {
+		return
+	}
+	from -= len(t.head)
+	copy(out[from:], t.head)
+	t.head = nil
+	if out = out[from:]; len(out) == 0 {
+		return
+	}
+	if len(t.pend) > 0 {
+		t.pend = append(t.pend, out...)
+		return
+	}
+	n, err := t.client.Write(out)
+	if err != nil {
+		t.clientGone()
+		return
+	}
+	if n < len(out) {
+		t.pend = append([]byte(nil), out[n:]...)
+		t.writeBy = t.d.Now() + time.Duration(t.c.s.cfg.Timeouts.Write)
+	}
+}
+
+// flush writes what the client did not take before.
+func (t *loopStream) flush() {
+	n, err := t.client.Write(t.pend)
+	if err != nil {
+		t.clientGone()
+		return
+	}
+	if t.pend = t.pend[n:]; len(t.pend) > 0 {
+		return
+	}
+	t.pend = nil
+	if t.ended {
+		t.check()
+		return
+	}
+	t.pump()
+}
+
+// clientGone ends what goes to the client. The call goes on if it may; otherwise it is
+// canceled by that.
+func (t *loopStream) clientGone() {
+	if t.gone || t.over {
+		return
+	}
+	t.dropClient()
+	if !t.c.settled {
+		t.c.clientLeft()
+	}
+	t.check()
+	if !t.over && !t.ended { // what was held back for a slow client
+		t.d.Post((*resumed)(t))
+	}
+}
+
+func (t *loopStream) dropClient() {
+	t.gone, t.keep, t.pend, t.head = true, false, nil, nil
+	t.fromClient.Stop()
+}
+
+// check finishes the stream when nothing is left to do, and otherwise has the loop look
+// after it in time.
+func (t *loopStream) check() {
+	switch {
+	case t.over:
+	case t.gone && (t.ended || t.c.settled), t.ended && len(t.pend) == 0:
+		t.finish()
+	default:
+		if t.tailing() && t.tailBy == 0 {
+			t.tailBy = t.d.Now() + tailWait
+		}
+		t.d.By(&t.timer, t.deadline())
+	}
+}
+
+// deadline returns when the stream is to be given up as it stands now.
+func (t *loopStream) deadline() time.Duration {
+	switch {
+	case len(t.pend) > 0:
+		return t.writeBy
+	case t.tailing():
+		return t.tailBy
+	}
+	return min(t.readBy, t.total)
+}
+
+// due is called when a deadline may have passed.
+func (t *loopStream) due() {
+	defer t.rescue()
+	switch {
+	case t.d.Now() < t.deadline():
+		t.check()
+	case len(t.pend) > 0:
+		t.clientGone()
+	case t.tailing():
+		t.c.cancel.Cancel(errTail)
+	default:
+		t.c.resp.Expire()
+		t.pump()
+	}
+}
+
+// finish takes the stream out of the loop. What remains may wait for a log, so it is not
+// done here.
+func (t *loopStream) finish() {
+	t.over = true
+	t.fromClient.Stop()
+	t.fromUpstream.Stop()
+	t.d.Unset(&t.timer)
+	go t.close()
+}
+
+// rescue is deferred wherever the loop calls: one panic would end every stream.
+func (t *loopStream) rescue() {
+	if p := recover(); p != nil {
+		t.c.s.panicked(t.c, p)
+		if !t.over {
+			t.keep, t.gone = false, true
+			t.finish()
+		}
+	}
+}
+
+// close is the end of the call. The client's connection goes back to fasthttp.
+func (t *loopStream) close() {
+	s := t.c.s
+	t.end()
+	if t.keep && s.state.Load() != stateClosed {
+		_ = s.http.ServeConn(t.conn.successor(t.ahead, &s.cfg.Timeouts)) // malformed has told what is wrong with a request
+		return
+	}
+	_ = t.conn.Close() // it ends the connection, whatever it says
+}
+
+func (t *loopStream) end() {
+	c := t.c
+	defer func() {
+		if p := recover(); p != nil {
+			c.s.panicked(c, p)
+		}
+	}()
+	c.s.metrics.streams.Dec()
+	if !c.settled {
+		t.settle(contract.OutcomeClientGone)
+	}
+	c.release(upstream.Result{})
+	c.close()
+}

@@ -1,0 +1,24 @@
+//go:build !linux
+
+package proxy
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/valyala/fasthttp"
+)
+
+// loops are for Linux only.
+type loops struct{}
+
+func newLoops(driver string) (*loops, error) {
+	if driver == streamsByLoop {
+		return nil, fmt.Errorf("streams: %w", errors.ErrUnsupported)
+	}
+	return nil, nil
+}
+
+func (*loops) close() error { return nil }
+
+func (*Server) handOver(*fasthttp.RequestCtx, *call) bool { return false }
