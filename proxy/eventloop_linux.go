@@ -83,7 +83,6 @@ type loopStream struct {
 	keep   bool   // the connection may carry another request
 	left   bool   // fasthttp has let go of the connection
 	gone   bool   // the client gets nothing more
-	hup    bool   // the upstream has closed: what there is, its end included, is there
 	over   bool   // finished
 
 	fromClient, fromUpstream eventloop.Watch
@@ -184,8 +183,11 @@ func (t *loopStream) Run() {
 func (u *upstreamSide) Ready(e eventloop.Event) {
 	t := (*loopStream)(u)
 	defer t.rescue()
-	t.hup = t.hup || e&eventloop.Hangup != 0
-	if !t.ended && len(t.pend) == 0 { // otherwise it is read when the client has taken that
+	if t.ended {
+		return
+	}
+	t.c.resp.Arrived(e&eventloop.Hangup != 0)
+	if len(t.pend) == 0 { // otherwise it is read when the client has taken that
 		t.pump()
 	}
 }
@@ -236,9 +238,9 @@ func (t *loopStream) pump() {
 		}
 		out := t.d.begin(len(t.head))
 		for limit := len(out) + loopRead; more && !t.ended && len(out) < limit; {
-			n, again, err := t.c.resp.Poll(t.d.in)
-			more = again || t.hup && (n > 0 || err != nil)
-			if n > 0 || err != nil {
+			var n int
+			var err error
+			if n, more, err = t.c.resp.Poll(t.d.in); n > 0 || err != nil {
 				out = t.take(out, t.d.in[:n], err)
 			}
 		}

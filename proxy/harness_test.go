@@ -194,6 +194,7 @@ func (w *world) start(opts ...option) *replica {
 		Timeouts: proxy.Timeouts{Redis: proxy.Duration(5 * time.Second), PreStop: proxy.Duration(10 * time.Millisecond), Drain: proxy.Duration(5 * time.Second)},
 	}
 	cfg.Limits.JournalSlots, cfg.Limits.JournalBytes = 2048, 16<<20
+	driver(t)(&cfg)
 	for _, o := range opts {
 		o(&cfg)
 	}

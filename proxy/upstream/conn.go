@@ -15,6 +15,7 @@ type conn struct {
 	ep   *endpoint
 	nc   net.Conn // what is read and written: raw, or TLS over it
 	raw  net.Conn // the socket; closing it unblocks whatever uses nc
+	link *link    // between TLS and raw; nil without TLS
 	rc   syscall.RawConn
 	head Head
 	used bool // it carried a request before
@@ -27,15 +28,30 @@ type conn struct {
 	probe socketProbe
 }
 
-// countedConn counts what TLS really hands to the socket.
-type countedConn struct {
+// link is the socket as TLS has it: it counts what is really handed over, and does not wait
+// while the connection is polled.
+type link struct {
 	net.Conn
-	n *uint64
+	wrote *uint64
+	poll  *poller // nil: reads and writes wait
 }
 
-func (c countedConn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	*c.n += uint64(n) //nolint:gosec // never negative
+// Read reads from the socket.
+func (k *link) Read(b []byte) (int, error) {
+	if k.poll != nil {
+		return k.poll.readLink(b)
+	}
+	return k.Conn.Read(b)
+}
+
+// Write writes to the socket.
+func (k *link) Write(b []byte) (n int, err error) {
+	if k.poll != nil {
+		n, err = k.poll.writeLink(b)
+	} else {
+		n, err = k.Conn.Write(b)
+	}
+	*k.wrote += uint64(n) //nolint:gosec // never negative
 	return n, err
 }
 
@@ -54,7 +70,8 @@ func newConn(e *endpoint, raw net.Conn) *conn {
 }
 
 func (cn *conn) handshake(by time.Duration) error {
-	t := tls.Client(countedConn{cn.raw, &cn.wrote}, cn.ep.tls)
+	cn.link = &link{Conn: cn.raw, wrote: &cn.wrote}
+	t := tls.Client(cn.link, cn.ep.tls)
 	if err := cn.raw.SetDeadline(cn.ep.epoch.Add(by)); err != nil {
 		return err
 	}

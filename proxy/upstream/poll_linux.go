@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"io"
 	"os"
 	"syscall"
@@ -10,11 +11,70 @@ import (
 )
 
 // poller reads the connection of a Response without waiting.
-type poller struct{ socket eventloop.Socket }
+type poller struct {
+	socket eventloop.Socket
+	closed bool   // the peer has closed its side: all there is, the end included, is there
+	dry    bool   // TLS has what there was: the next event tells of more
+	unsent []byte // what TLS wrote and the socket did not take: a key update, an alert
+}
+
+// errAgain is what TLS gets where there is nothing to read. It does not take a temporary
+// error for the end of the connection, and keeps what it has of a record.
+type errAgain struct{}
+
+func (errAgain) Error() string   { return "nothing to read" }
+func (errAgain) Timeout() bool   { return true }
+func (errAgain) Temporary() bool { return true }
+
+func (p *poller) readLink(b []byte) (int, error) {
+	if p.dry {
+		return 0, errAgain{}
+	}
+	n, err := p.socket.Read(b)
+	p.dry = err == nil && n < len(b) && !p.closed
+	if n == 0 && err == nil {
+		return 0, errAgain{}
+	}
+	return n, err
+}
+
+// writeLink takes all of b: an error of a write would be TLS's last word, even a temporary one.
+func (p *poller) writeLink(b []byte) (int, error) {
+	if err := p.flush(); err != nil {
+		return 0, err
+	}
+	n := 0
+	if len(p.unsent) == 0 {
+		var err error
+		if n, err = p.socket.Write(b); err != nil {
+			return 0, err
+		}
+	}
+	p.unsent = append(p.unsent, b[n:]...)
+	return len(b), nil
+}
+
+func (p *poller) flush() error {
+	if len(p.unsent) == 0 {
+		return nil
+	}
+	n, err := p.socket.Write(p.unsent)
+	if p.unsent = p.unsent[n:]; len(p.unsent) == 0 {
+		p.unsent = nil
+	}
+	return err
+}
+
+// wait ends the polling of a connection, and reports whether it can be used on.
+func (k *link) wait() bool {
+	whole := k.poll != nil && len(k.poll.unsent) == 0
+	k.poll = nil
+	return whole
+}
 
 // Pollable returns the connection, for an event loop to watch, where Poll can be used.
 func (r *Response) Pollable() (syscall.RawConn, bool) {
-	if r.cn == nil || r.cn.rc == nil || r.cn.nc != r.cn.raw {
+	if r.cn == nil || r.cn.rc == nil {
 		return nil, false
 	}
 	return r.cn.rc, true
@@ -22,11 +82,21 @@ func (r *Response) Pollable() (syscall.RawConn, bool) {
 
 // StartPolling makes Poll, instead of Read, the way to read from now on. Cancel calls
 // onCancel.Close from then on, which must not block, instead of closing the connection. It
-// reports false when Cancel came first; Poll must not be called then.
+// reports false when Cancel came first.
 func (r *Response) StartPolling(onCancel io.Closer) bool {
 	r.poll = new(poller)
 	r.poll.socket.Init(r.cn.rc)
+	if r.cn.link != nil {
+		r.cn.link.poll = r.poll
+	}
 	return r.cancel.hold(onCancel)
+}
+
+// Arrived says that there was an event of the connection, before Poll is called for it. closed
+// says that it was the last one: the peer has closed its side, or the connection is broken.
+func (r *Response) Arrived(closed bool) {
+	r.poll.dry = false
+	r.poll.closed = r.poll.closed || closed
 }
 
 // Poll is Read without waiting. It returns 0 and no error when there is nothing now. more says
@@ -44,8 +114,7 @@ func (r *Response) Poll(p []byte) (n int, more bool, err error) {
 		r.dropLeft()
 		more = true
 	} else {
-		n, err = r.poll.socket.Read(p)
-		more = n == len(p)
+		n, more, err = r.receiveNow(p)
 	}
 	if n > 0 {
 		n, err = r.decode(p[:n], err)
@@ -57,6 +126,22 @@ func (r *Response) Poll(p []byte) (n int, more bool, err error) {
 		return 0, false, r.end
 	}
 	return n, more || r.end != nil, nil
+}
+
+// receiveNow reads from the connection what there is.
+func (r *Response) receiveNow(p []byte) (n int, more bool, err error) {
+	if r.cn.link == nil {
+		n, err = r.poll.socket.Read(p)
+		return n, n == len(p) || n > 0 && r.poll.closed, err
+	}
+	if err := r.poll.flush(); err != nil {
+		return 0, false, err
+	}
+	n, err = r.cn.nc.Read(p)
+	if errors.As(err, new(errAgain)) {
+		return n, n > 0, nil
+	}
+	return n, n > 0, err // there may be a record that TLS has read already
 }
 
 // Expire ends the body as Read does when idle_timeout or total_timeout has passed.

@@ -212,6 +212,9 @@ func (r *Response) Close(drain bool) {
 		r.drain()
 	}
 	complete := r.Complete()
+	if r.poll != nil && cn.link != nil {
+		r.reusable = cn.link.wait() && r.reusable
+	}
 	r.left = nil
 	r.dropLeft()
 	r.cn, r.Head = nil, nil
