@@ -24,7 +24,10 @@ func TestGoroutineDriver(t *testing.T) {
 		"ZeroUsageIsNotBelieved": TestZeroUsageIsNotBelieved, "EarlyUsageOfACutStreamIsNotFinal": TestEarlyUsageOfACutStreamIsNotFinal,
 		"OversizedAnswersLeaveTheBreakerClosed": TestOversizedAnswersLeaveTheBreakerClosed, "OverrunOfACutStream": TestOverrunOfACutStream,
 		"SuspendedWhileStreaming": TestSuspendedWhileStreaming, "CommentsAreNoOutput": TestCommentsAreNoOutput,
-		"SlowReader": TestSlowReader, "StreamsDoNotKeepBodies": TestStreamsDoNotKeepBodies,
+		"SlowReader": TestSlowReader, "KeptConnections": TestKeptConnections, "PipelinedRequests": TestPipelinedRequests,
+		"StreamThenClose": TestStreamThenClose, "IdleAfterAStream": TestIdleAfterAStream, "SlowRequestAfterAStream": TestSlowRequestAfterAStream,
+		"HalfClosed": TestHalfClosed, "SlowReaderGetsEverything": TestSlowReaderGetsEverything, "LargeEvents": TestLargeEvents,
+		"DrainWithKeptConnections": TestDrainWithKeptConnections,
 	} {
 		t.Run(name, test)
 	}

@@ -126,28 +126,34 @@ func TestEndings(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
 				r := w.replica(impatient)
-				tok, _ := w.token(nil)
-				text, err := r.stream(f, tok, chat(true, sim(e.sim)), e.leave)
-				left := time.Now()
-				if err != nil && e.leave >= 0 {
-					t.Fatalf("client: %v", err)
-				}
-				if e.sees != "" && !strings.Contains(text, e.sees) {
-					t.Errorf("the client was not told: %q", text)
-				}
-				ev := w.events(1)[0]
-				if ev.Outcome != e.outcome || ev.Basis != e.basis {
-					t.Errorf("outcome %s, basis %s; want %s, %s", ev.Outcome, ev.Basis, e.outcome, e.basis)
-				}
-				w.upstreamClosed(left)
-				checkCounts(t, ev, received(text))
-				eventually(t, "nothing is held", func() bool {
-					u := w.usage(ev.CustomerID)
-					return u.Held == 0 && u.Settled == ev.Settled
-				})
+				checkEnding(t, w, r, f, e)
 			})
 		}
 	}
+}
+
+// checkEnding runs one stream, the first of w, to its ending.
+func checkEnding(t *testing.T, w *world, r *replica, f face, e ending) {
+	t.Helper()
+	tok, _ := w.token(nil)
+	text, err := r.stream(f, tok, chat(true, sim(e.sim)), e.leave)
+	left := time.Now()
+	if err != nil && e.leave >= 0 {
+		t.Fatalf("client: %v", err)
+	}
+	if e.sees != "" && !strings.Contains(text, e.sees) {
+		t.Errorf("the client was not told: %q", text)
+	}
+	ev := w.events(1)[0]
+	if ev.Outcome != e.outcome || ev.Basis != e.basis {
+		t.Errorf("outcome %s, basis %s; want %s, %s", ev.Outcome, ev.Basis, e.outcome, e.basis)
+	}
+	w.upstreamClosed(left)
+	checkCounts(t, ev, received(text))
+	eventually(t, "nothing is held", func() bool {
+		u := w.usage(ev.CustomerID)
+		return u.Held == 0 && u.Settled == ev.Settled
+	})
 }
 
 // checkCounts compares an event with the completion tokens that the client received.
