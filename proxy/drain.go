@@ -42,6 +42,9 @@ func (s *Server) Drain(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("%d requests did not end", n))
 	}
 	s.end()
+	if s.ln != nil {
+		s.ln.endRest()
+	}
 	// Idle connections are closed; fasthttp's Done fires now, which nothing of ours uses.
 	shut, cancelShut := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancelShut()

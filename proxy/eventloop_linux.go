@@ -77,13 +77,13 @@ type loopStream struct {
 	d      *loopDriver
 	conn   *clientConn
 	client eventloop.Socket
-	head   []byte // of the answer, until it is written
-	ahead  []byte // what the client has sent of its next request and fasthttp has read
-	pend   []byte // what the client has not taken yet
-	keep   bool   // the connection may carry another request
-	left   bool   // fasthttp has let go of the connection
-	gone   bool   // the client gets nothing more
-	over   bool   // finished
+	head   []byte      // of the answer, until it is written
+	ahead  []byte      // what the client has sent of its next request and fasthttp has read
+	pend   []byte      // what the client has not taken yet
+	keep   bool        // the connection may carry another request
+	left   atomic.Bool // fasthttp has let go of the connection
+	gone   bool        // the client gets nothing more
+	over   bool        // finished
 
 	fromClient, fromUpstream eventloop.Watch
 
@@ -126,7 +126,7 @@ func (s *Server) handOver(ctx *fasthttp.RequestCtx, c *call) bool {
 	}
 	h.SetContentLength(-1)
 	t.head = h.AppendBytes(nil)
-	conn.heir = t.inherit
+	conn.heir.Store(t)
 	ctx.HijackSetNoResponse(true)
 	ctx.Hijack(t.leave)
 	return true
@@ -134,13 +134,13 @@ func (s *Server) handOver(ctx *fasthttp.RequestCtx, c *call) bool {
 
 // leave is called by fasthttp when it is done with the connection but for closing it.
 func (t *loopStream) leave(nc net.Conn) {
-	t.left = true
 	t.ahead = t.conn.buffered(nc)
+	t.left.Store(true)
 }
 
 // inherit is called in place of closing the client's connection.
 func (t *loopStream) inherit() {
-	if !t.left || !t.d.Post(t) {
+	if !t.left.Load() || !t.d.Post(t) {
 		t.gone, t.keep = true, false
 		t.close()
 	}
@@ -412,11 +412,15 @@ func (t *loopStream) rescue() {
 func (t *loopStream) close() {
 	s := t.c.s
 	t.end()
-	if t.keep && s.state.Load() != stateClosed {
-		_ = s.http.ServeConn(t.conn.successor(t.ahead, &s.cfg.Timeouts)) // malformed has told what is wrong with a request
-		return
+	conn := t.conn
+	if t.keep {
+		conn = conn.successor(t.ahead, &s.cfg.Timeouts)
+		if conn.ln.rest(conn) {
+			_ = s.http.ServeConn(conn) // malformed has told what is wrong with a request
+			return
+		}
 	}
-	_ = t.conn.Close() // it ends the connection, whatever it says
+	_ = conn.Close() // it ends the connection, whatever it says
 }
 
 func (t *loopStream) end() {

@@ -19,6 +19,11 @@ func newLoops(driver string) (*loops, error) {
 	return nil, nil
 }
 
+// loopStream is a stream that a loop drives.
+type loopStream struct{}
+
+func (*loopStream) inherit() {}
+
 func (*loops) close() error { return nil }
 
 func (*Server) handOver(*fasthttp.RequestCtx, *call) bool { return false }

@@ -365,6 +365,15 @@ func TestDrainWithKeptConnections(t *testing.T) {
 					t.Errorf("stream %d: outcome %s", i, ev.Outcome)
 				}
 			}
+			start := time.Now()
+			for _, k := range []*kept{idle, running} {
+				if _, err := io.Copy(io.Discard, k.br); err != nil {
+					t.Error(err)
+				}
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("closed %v after the drain", took)
+			}
 		})
 	}
 }

@@ -30,6 +30,7 @@ type listener struct {
 	mu      sync.Mutex
 	total   int
 	open    map[netip.Addr]int
+	resting map[*clientConn]struct{} // given back by an event loop, and without a request since; nil: no more
 	refused atomic.Int64
 
 	answering atomic.Int64 // connections on which an answer is being made or written
@@ -66,7 +67,7 @@ func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool, lo
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, log: log, open: map[netip.Addr]int{}}, nil
+	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, log: log, open: map[netip.Addr]int{}, resting: map[*clientConn]struct{}{}}, nil
 }
 
 // Accept returns the next connection whose address has not too many. Those over the
@@ -130,13 +131,15 @@ func (l *listener) count() int {
 	return l.total
 }
 
-func (l *listener) give(a netip.Addr) {
+// give frees the place of c.
+func (l *listener) give(c *clientConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total--
-	if l.open[a]--; l.open[a] <= 0 {
-		delete(l.open, a)
+	if l.open[c.addr]--; l.open[c.addr] <= 0 {
+		delete(l.open, c.addr)
 	}
+	delete(l.resting, c)
 }
 
 // clientConn is a client's connection. Embedding *net.TCPConn keeps SyscallConn, which
@@ -150,10 +153,10 @@ type clientConn struct {
 	claim  atomic.Pointer[claim] // of the body that was told to come by 100 Continue
 
 	// Where an event loop takes the connection over from fasthttp and gives it back.
-	heir   func()    // what Close does instead of closing, once
-	sealed bool      // Read must not touch the socket
-	ahead  []byte    // what Read returns first
-	resume *Timeouts // not nil: given back, and nothing of the next request is read yet
+	heir   atomic.Pointer[loopStream] // who gets it when it is closed, once
+	sealed bool                       // Read must not touch the socket
+	ahead  []byte                     // what Read returns first
+	resume *Timeouts                  // not nil: given back, and nothing of the next request is read yet
 
 	overflowUntil time.Time // not zero: one connection too many; fixed
 	answering     atomic.Bool
@@ -221,9 +224,8 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 
 // Close closes the connection and frees its place.
 func (c *clientConn) Close() error {
-	if heir := c.heir; heir != nil {
-		c.heir = nil
-		heir()
+	if heir := c.heir.Swap(nil); heir != nil {
+		heir.inherit()
 		return nil
 	}
 	if c.closed.CompareAndSwap(false, true) {
@@ -231,7 +233,7 @@ func (c *clientConn) Close() error {
 		if c.unread.Load() {
 			c.discard()
 		}
-		c.ln.give(c.addr)
+		c.ln.give(c)
 		if kept := c.claim.Swap(nil); kept != nil {
 			c.ln.uploads.release(*kept)
 		}

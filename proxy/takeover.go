@@ -31,6 +31,34 @@ func (c *clientConn) successor(ahead []byte, t *Timeouts) *clientConn {
 	return &clientConn{TCPConn: c.TCPConn, ln: c.ln, addr: c.addr, ahead: ahead, resume: t}
 }
 
+// rest counts c among those that wait for a request after a stream. fasthttp takes them for new
+// and does not close them when it shuts down. It reports false when there are to be no more.
+func (l *listener) rest(c *clientConn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.resting == nil {
+		return false
+	}
+	l.resting[c] = struct{}{}
+	return true
+}
+
+func (l *listener) unrest(c *clientConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.resting, c)
+}
+
+// endRest ends all that rest: they read the end of their connection.
+func (l *listener) endRest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.resting {
+		_ = c.CloseRead() // fails where the client was faster
+	}
+	l.resting = nil
+}
+
 // readResumed is Read around a take-over. To fasthttp a connection that was given back is a
 // new one, on which silence is an error that is answered, and whose first request has less
 // time than Idle to begin and no time of its own. Here it ends like any kept connection.
@@ -48,6 +76,7 @@ func (c *clientConn) readResumed(p []byte) (n int, err error) {
 	}
 	if t := c.resume; t != nil && n > 0 {
 		c.resume = nil
+		c.ln.unrest(c)
 		err = c.TCPConn.SetReadDeadline(time.Now().Add(time.Duration(t.ReadRequest)))
 	}
 	return n, err
