@@ -25,7 +25,7 @@ var (
 )
 
 // call is one request from accept to settle. It is owned by the goroutine that serves
-// the connection. Others, who find it in the Server's callSet or watch its connection, may
+// the connection, and then, if it is a stream, by the event loop that drives it. Others, who find it in the Server's callSet or watch its connection, may
 // call cancel.Cancel and clientLeft, and read digest, route and known. It holds copies,
 // never a RequestCtx: that is recycled while a stream still runs.
 type call struct {

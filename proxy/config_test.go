@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,13 @@ func TestConfigDefaults(t *testing.T) {
 	if got.Listen != ":8080" || got.Admin != "127.0.0.1:9090" || got.LogLevel != "info" || got.AllowUnsafe {
 		t.Errorf("listen %q, admin %q, log level %q, allow unsafe %v", got.Listen, got.Admin, got.LogLevel, got.AllowUnsafe)
 	}
+	want := "goroutine"
+	if runtime.GOOS == "linux" {
+		want = "eventloop"
+	}
+	if got.StreamDriver != want {
+		t.Errorf("stream driver %q, want %q", got.StreamDriver, want)
+	}
 	limits := proxy.Limits{
 		Connections: 20_000, PerAddress: 1000, HeaderBytes: 16 << 10, BodyBytes: 8 << 20, InFlightBytes: 1 << 30,
 		AnswerBytes: 32 << 20, EventBytes: 1 << 20, DefaultOutputCap: 32_768, MinOutput: 256,
@@ -76,9 +84,9 @@ func TestConfigDefaults(t *testing.T) {
 	}
 
 	// Defaults fill in what is missing and change nothing that is there.
-	want := got
+	before := got
 	got.SetDefaults()
-	if !reflect.DeepEqual(got, want) {
+	if !reflect.DeepEqual(got, before) {
 		t.Error("a second SetDefaults changed something")
 	}
 	own, err := loadConfig(t, strings.Replace(minimal, "{", `{"listen": "127.0.0.1:1", "limits": {"min_output": 1}, "timeouts": {"drain": "1m30s"},`, 1), verbatim)
@@ -125,6 +133,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{func(c *proxy.Config) { c.Limits.HeaderBytes = 1000 }, "limits.header_bytes is 1000: real clients need at least 4096"},
 		{func(c *proxy.Config) { c.LogLevel = "loud" }, `log_level is "loud"`},
 		{func(c *proxy.Config) { c.LogLevel = "" }, `log_level is ""`},
+		{func(c *proxy.Config) { c.StreamDriver = "threads" }, `stream_driver is "threads": use eventloop or goroutine`},
 	}
 	// Each limit must be positive and each timeout not negative, under its own name.
 	limits := reflect.TypeFor[proxy.Limits]()

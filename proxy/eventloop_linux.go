@@ -324,19 +324,20 @@ func (t *loopStream) flush() {
 	t.pump()
 }
 
-// clientGone ends what goes to the client. The call goes on if it may; otherwise it is
-// canceled by that.
+// clientGone ends what goes to the client. The call goes on if it may; otherwise it ends here,
+// with nothing more read of the upstream: what the client cannot have had is not counted as ok.
 func (t *loopStream) clientGone() {
 	if t.gone || t.over {
 		return
 	}
 	t.dropClient()
-	if !t.c.settled {
-		t.c.clientLeft()
-	}
-	t.check()
-	if !t.over && !t.ended { // what was held back for a slow client
-		t.d.Post((*resumed)(t))
+	switch {
+	case t.ended || t.c.settled:
+		t.check()
+	case t.c.clientLeft():
+		t.d.Post((*resumed)(t)) // what was held back for a slow client
+	default:
+		t.step(nil, t.c.cancel.Cause())
 	}
 }
 

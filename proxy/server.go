@@ -2,9 +2,10 @@
 // customer's limits, swaps in the real key, streams the answer back and meters it.
 //
 // A request's path is a story told by the files in this order: accept, authenticate,
-// admit, forward, relay (stream.go, answer.go), settle. Every exit, refusals
-// included, passes settle. server.go holds the thread; refuse.go is the only place that
-// maps a reason to HTTP.
+// admit, forward, relay (stream.go, answer.go), settle. A stream is driven by an event loop
+// (eventloop_linux.go, with takeover.go) or by a goroutine (stream_goroutine.go). Every
+// exit, refusals included, passes settle. server.go holds the thread; refuse.go is the
+// only place that maps a reason to HTTP.
 package proxy
 
 import (

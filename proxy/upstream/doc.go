@@ -34,5 +34,8 @@
 // at a time; a Canceler may be used from any. No goroutine runs per request or per
 // connection: an idle connection that died is noticed when it is about to be reused.
 //
+// On Linux an event loop can read a Response without waiting ([Response.Poll]), also through
+// TLS. It then watches the socket and keeps the time of [Response.Limits] itself.
+//
 // [ParseHead] and [Chunked] are pure, so that an event loop can drive them too.
 package upstream
