@@ -27,7 +27,7 @@ func TestGoroutineDriver(t *testing.T) {
 		"SlowReader": TestSlowReader, "KeptConnections": TestKeptConnections, "PipelinedRequests": TestPipelinedRequests,
 		"StreamThenClose": TestStreamThenClose, "IdleAfterAStream": TestIdleAfterAStream, "SlowRequestAfterAStream": TestSlowRequestAfterAStream,
 		"HalfClosed": TestHalfClosed, "SlowReaderGetsEverything": TestSlowReaderGetsEverything, "LargeEvents": TestLargeEvents,
-		"DrainWithKeptConnections": TestDrainWithKeptConnections,
+		"BodyThatStaysOpen": TestBodyThatStaysOpen, "DrainWithKeptConnections": TestDrainWithKeptConnections,
 	} {
 		t.Run(name, test)
 	}

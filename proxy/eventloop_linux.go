@@ -187,9 +187,7 @@ func (u *upstreamSide) Ready(e eventloop.Event) {
 		return
 	}
 	t.c.resp.Arrived(e&eventloop.Hangup != 0)
-	if len(t.pend) == 0 { // otherwise it is read when the client has taken that
-		t.pump()
-	}
+	t.pump()
 }
 
 // Ready is told of the client's connection.
@@ -223,12 +221,13 @@ func (k *canceled) Run() {
 func (r *resumed) Run() {
 	t := (*loopStream)(r)
 	defer t.rescue()
-	if !t.over && !t.ended && len(t.pend) == 0 {
+	if !t.over && !t.ended {
 		t.pump()
 	}
 }
 
-// pump moves what the upstream has to the client, until one of them has enough.
+// pump moves what the upstream has to the client, until it has no more or the client does not
+// take it; then it goes on when the client has taken what is pending.
 func (t *loopStream) pump() {
 	t.readBy = t.d.Now() + t.idle
 	for round, more := 0, true; more && !t.ended && len(t.pend) == 0 && !t.over; round++ {

@@ -342,6 +342,33 @@ func TestLargeEvents(t *testing.T) {
 	}
 }
 
+// An upstream that does not end its body after the end mark does not hold up the client, whose
+// connection serves on.
+func TestBodyThatStaysOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o := newOrigin(t)
+	r := w.replica(o.upstreams, patientUpstream)
+	tok, _ := w.token(nil)
+	const body = "data: [DONE]\n\n"
+	hold := make(chan struct{})
+	defer close(hold)
+	o.next(func(nc net.Conn) {
+		_, _ = fmt.Fprintf(nc, "%s%x\r\n%s\r\n", answerHead("text/event-stream", "Transfer-Encoding: chunked"), len(body), body)
+		<-hold
+	})
+	k := r.kept(t, tok)
+	for i := range 2 {
+		k.say(k.text(faces[0], chat(true, "x")))
+		if _, got := k.whole(true); got != body {
+			t.Errorf("%q", got)
+		}
+		if ev := w.events(i + 1)[i]; ev.Outcome != contract.OutcomeOK {
+			t.Errorf("outcome %s", ev.Outcome)
+		}
+	}
+}
+
 // A drain lets streams end that go to kept connections, and closes those that are idle after one.
 func TestDrainWithKeptConnections(t *testing.T) {
 	t.Parallel()

@@ -226,6 +226,55 @@ func TestPolledEnds(t *testing.T) {
 	}
 }
 
+// The end of a connection that comes together with its last bytes is found without another event.
+func TestPolledEndWithTheLastBytes(t *testing.T) {
+	t.Parallel()
+	for name, open := range channels(t, func(c *peerConn) {
+		c.request()
+		c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+		_, _ = c.r.Peek(1) // until the other side has read that
+		c.send("5\r\nhello\r\n")
+		raw := c.Conn
+		if s, ok := raw.(*tls.Conn); ok {
+			raw = s.NetConn() // TLS would say good-bye
+		}
+		_ = raw.Close()
+	}) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, cfg := open()
+			pool := newTestPool(t, Options{}, cfg)
+			tg := pick(t, pool)
+			defer tg.Release(Result{})
+			r, err := tg.Do(body, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close(false)
+			r.StartPolling(io.NopCloser(nil))
+			b := make([]byte, 1000)
+			if n, more, err := r.Poll(b); n != 0 || more || err != nil {
+				t.Fatal(n, more, err)
+			}
+			if _, err := r.cn.nc.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "the end", func() bool { return !r.cn.probe.quiet(r.cn.rc) })
+			time.Sleep(20 * time.Millisecond) // all of it
+			r.Arrived(true)
+			got := ""
+			for more := true; more; {
+				var n int
+				n, more, err = r.Poll(b)
+				got += string(b[:n])
+			}
+			if got != "hello" || !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+}
+
 // Silence is an error of the kind that Read returns.
 func TestPolledSilence(t *testing.T) {
 	t.Parallel()
