@@ -277,9 +277,6 @@ func (t *loopStream) send(out []byte) {
 		copy(out[from:], line)
 		out = append(out, '\r', '\n')
 	}
-	if t.ended {
-		out = append(out, "0\r\n\r\n"...)
-	}
 	t.d.out = out[:0]
 	if t.gone {
 		return
@@ -408,12 +405,12 @@ func (t *loopStream) rescue() {
 	}
 }
 
-// close is the end of the call. The client's connection goes back to fasthttp.
+// close is the end of the call. The client sees the end of its answer when all is done, and its
+// connection goes back to fasthttp.
 func (t *loopStream) close() {
-	s := t.c.s
-	t.end()
 	conn := t.conn
-	if t.keep {
+	if t.end() && !t.gone && t.sendLast() && t.keep {
+		s := t.c.s
 		conn = conn.successor(t.ahead, &s.cfg.Timeouts)
 		if conn.ln.rest(conn) {
 			_ = s.http.ServeConn(conn) // malformed has told what is wrong with a request
@@ -423,11 +420,23 @@ func (t *loopStream) close() {
 	_ = conn.Close() // it ends the connection, whatever it says
 }
 
-func (t *loopStream) end() {
+// sendLast writes the last chunk, and reports whether the client can have it.
+func (t *loopStream) sendLast() bool {
+	if t.conn.SetWriteDeadline(time.Now().Add(time.Duration(t.c.s.cfg.Timeouts.Write))) != nil {
+		return false
+	}
+	_, err := t.conn.Write([]byte("0\r\n\r\n"))
+	return err == nil && t.conn.SetWriteDeadline(time.Time{}) == nil
+}
+
+// end gives back what the call holds. It reports false when that panicked, which the client
+// shall see.
+func (t *loopStream) end() (ok bool) {
 	c := t.c
 	defer func() {
 		if p := recover(); p != nil {
 			c.s.panicked(c, p)
+			ok = false
 		}
 	}()
 	c.s.metrics.streams.Dec()
@@ -436,4 +445,5 @@ func (t *loopStream) end() {
 	}
 	c.release(upstream.Result{})
 	c.close()
+	return true
 }
