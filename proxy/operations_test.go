@@ -21,7 +21,9 @@ func TestPanicsAreCaught(t *testing.T) {
 	t.Parallel()
 	for _, f := range faces {
 		w := newWorld(t)
-		r := w.replica(patientUpstream)
+		r := w.replica(patientUpstream, func(c *proxy.Config) {
+			c.Timeouts.Flush = proxy.Duration(time.Second) // the stream that panics is not settled, which a drain waits for
+		})
 		tok, _ := w.token(nil)
 		end := r.occupy(f, tok, 64)
 		panicOn := func(text string) {
