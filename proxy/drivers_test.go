@@ -24,7 +24,7 @@ func TestGoroutineDriver(t *testing.T) {
 		"ZeroUsageIsNotBelieved": TestZeroUsageIsNotBelieved, "EarlyUsageOfACutStreamIsNotFinal": TestEarlyUsageOfACutStreamIsNotFinal,
 		"OversizedAnswersLeaveTheBreakerClosed": TestOversizedAnswersLeaveTheBreakerClosed, "OverrunOfACutStream": TestOverrunOfACutStream,
 		"SuspendedWhileStreaming": TestSuspendedWhileStreaming, "CommentsAreNoOutput": TestCommentsAreNoOutput,
-		"SlowReader": TestSlowReader, "KeptConnections": TestKeptConnections, "PipelinedRequests": TestPipelinedRequests,
+		"SlowReader": TestSlowReader, "KeptConnections": TestKeptConnections, "KeptConnectionsAtRandom": TestKeptConnectionsAtRandom, "PipelinedRequests": TestPipelinedRequests,
 		"StreamThenClose": TestStreamThenClose, "IdleAfterAStream": TestIdleAfterAStream, "SlowRequestAfterAStream": TestSlowRequestAfterAStream,
 		"HalfClosed": TestHalfClosed, "SlowReaderGetsEverything": TestSlowReaderGetsEverything, "LargeEvents": TestLargeEvents,
 		"BodyThatStaysOpen": TestBodyThatStaysOpen, "DrainWithKeptConnections": TestDrainWithKeptConnections,
@@ -33,10 +33,15 @@ func TestGoroutineDriver(t *testing.T) {
 	}
 }
 
+// What measures the process runs alone.
+func TestGoroutineDriverLeavesNothing(t *testing.T) {
+	t.Run("Endings", TestEndingsLeaveNothing)
+}
+
 // driver chooses what drives the streams of the replicas of a test.
 func driver(t testing.TB) option {
 	return func(c *proxy.Config) {
-		if strings.HasPrefix(t.Name(), "TestGoroutineDriver/") {
+		if strings.HasPrefix(t.Name(), "TestGoroutineDriver") {
 			c.StreamDriver = "goroutine"
 		}
 	}

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -167,6 +169,78 @@ func TestPipelinedRequests(t *testing.T) {
 				}
 				w.events(n)
 			})
+		}
+	}
+}
+
+// Many clients do on kept connections whatever comes to their mind: streams and other answers, in
+// a row and pipelined, cut ones, slowly read ones, and leaving in the middle. Each request has its
+// event, and nothing is left of them.
+func TestKeptConnectionsAtRandom(t *testing.T) {
+	t.Parallel()
+	const clients, acts = 16, 25
+	w := newWorld(t)
+	r := w.replica(patientUpstream)
+	tok, g := w.token(nil)
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			k := r.kept(t, tok)
+			leave := func() { k.Close(); k = r.kept(t, tok) }
+			defer func() { k.Close() }()
+			for range acts {
+				f := faces[rand.IntN(2)]
+				some := kimisim.Behavior{OutputTokens: 1 + rand.IntN(40)}
+				switch rand.IntN(7) {
+				case 0, 1:
+					k.say(k.text(f, chat(true, sim(some))))
+					k.whole(true)
+				case 2:
+					k.say(k.text(f, chat(false, sim(some))) + k.text(f, chat(true, sim(some))))
+					k.whole(false)
+					k.whole(true)
+				case 3: // the next one is sent in the middle
+					some.TokensPerSecond = 500
+					k.say(k.text(f, chat(true, sim(some))))
+					k.br.Peek(200) //nolint:errcheck // whole finds what is wrong
+					k.say(k.text(f, chat(true, "hello")))
+					k.whole(true)
+					k.whole(true)
+				case 4: // cut, and served on
+					some.CutAfterEvents = 1 + rand.IntN(5)
+					k.say(k.text(f, chat(true, sim(some))))
+					resp := k.head()
+					if b, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(b), "error") && !complete(string(b)) {
+						t.Errorf("cut: %q, %v", b, err)
+					}
+				case 5:
+					k.say(k.text(f, chat(true, sim(kimisim.Behavior{StallAfterEvents: 1 + rand.IntN(4)}))))
+					k.head()
+					leave()
+				case 6: // with the next one sent already
+					k.say(k.text(f, chat(true, sim(kimisim.Behavior{StallAfterEvents: 3}))))
+					k.head()
+					k.say(k.text(f, chat(true, "hello"))[:rand.IntN(100)])
+					leave()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, "all is over", func() bool {
+		return r.inFlight() == "0" && r.metric("token_proxy_streams") == "0" && r.metric("token_proxy_connections") == "0" && w.sim.InFlight() == 0
+	})
+	forwarded := len(w.chats())
+	var settled int64
+	for _, ev := range w.events(forwarded) {
+		settled += ev.Settled
+	}
+	if n := r.nothingHeld(g); n != settled {
+		t.Errorf("%d tokens are settled, the events say %d", n, settled)
+	}
+	for _, f := range faces {
+		if n := r.metric(fmt.Sprintf(`token_proxy_upstream_connections{state="busy",upstream=%q}`, f.upstream())); n != "0" {
+			t.Errorf("%s: %s connections to the upstream are busy", f.name, n)
 		}
 	}
 }
