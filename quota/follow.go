@@ -78,7 +78,7 @@ func (l *Leases) followOnce(ctx context.Context) error {
 		if l.beaten && !l.retiring {
 			p.HSet(timed, contract.QuotaBeatsKey, me, l.beat(l.epoch.Load(), beatLive))
 		}
-		fields = p.HMGet(timed, contract.QuotaEpochKey, "epoch", "state", "m:"+me)
+		fields = p.HMGet(timed, contract.QuotaEpochKey, "epoch", "state", "m:"+me, "grace")
 		return nil
 	})
 	if err != nil {
@@ -86,6 +86,9 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	}
 	text := func(i int) string { s, _ := fields.Val()[i].(string); return s }
 	member, state := text(2), text(1)
+	if ms, _ := strconv.ParseInt(text(3), 10, 64); ms > 0 {
+		l.obeyed.Store(ms * int64(time.Millisecond))
+	}
 	epoch, _ := strconv.ParseInt(text(0), 10, 64) // 0 if there is none
 	if member == memberLost {
 		l.loseAll()
@@ -162,7 +165,7 @@ func (l *Leases) enter(ctx context.Context, epoch, base int64, state string) err
 
 // declare settles and tells what is leased, account by account, and then says so.
 func (l *Leases) declare(ctx context.Context, epoch int64) {
-	for l.epoch.Load() == epoch {
+	for l.epoch.Load() == epoch && !l.lost.Load() {
 		left := 0
 		l.each(func(a *account) {
 			if a.declared == epoch {
@@ -178,7 +181,8 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 		if left == 0 {
 			timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 			faultpoint.At("lease.declare.before")
-			err := l.client.HSet(timed, contract.QuotaEpochKey, "d:"+l.journal.Replica(), epoch).Err()
+			// Not if it comes so late that the epoch is another one, in which this may have been said.
+			err := l.setFields.Run(timed, l.client, []string{contract.QuotaEpochKey}, epoch, "d:"+l.journal.Replica(), epoch).Err()
 			faultpoint.At("lease.declare.after")
 			cancel()
 			if err == nil {

@@ -56,6 +56,9 @@ func (k *Keeper) declare(ctx context.Context, l *store.Leader, epoch int64, base
 		}
 		lost = append(lost, late...)
 	}
+	if err := k.quota.SetGrace(ctx, epoch, k.opts.Grace); err != nil {
+		return err
+	}
 	faultpoint.At("epoch.declare.before")
 	if err := k.quota.Declare(ctx, epoch, bases, lost); err != nil {
 		return err
