@@ -214,7 +214,10 @@ func run(cfg proxy.Config, pepper []byte) error {
 	stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	err = errors.Join(cause, drainErr, rates.Close(ctx), admin.Shutdown(ctx))
+	err = errors.Join(cause, drainErr, rates.Close(ctx))
+	if admin.Shutdown(ctx) != nil {
+		_ = admin.Close() // whoever still reads a profile or metrics has lost nothing of ours
+	}
 	events.Close()
 	cache.Close()
 	if err == nil {
