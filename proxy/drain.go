@@ -32,6 +32,11 @@ func (s *Server) Drain(ctx context.Context) error {
 	}
 	const cutTime = 5 * time.Second // for error events to be written to slow clients
 	wait(context.WithoutCancel(ctx), cutTime, s.idle)
+	if !s.idle() {
+		// Who does not read what is left must not keep us from returning the leases.
+		s.calls.stopWriting()
+		wait(context.WithoutCancel(ctx), time.Second, s.idle)
+	}
 
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(t.Flush))
 	defer cancel()

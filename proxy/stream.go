@@ -34,9 +34,10 @@ func (s *Server) relay(ctx *fasthttp.RequestCtx, c *call) {
 	ctx.Response.ImmediateHeaderFlush = true
 	// Nobody reads the request any more; fasthttp would keep its buffer until the stream is
 	// over, and ResetBody would only empty it.
+	choices := int(c.req.N)
 	c.req, c.userAgent = kimi.Request{}, nil
 	ctx.Request.ReleaseBody(0)
-	ctx.Response.SetBodyStream(newStreamBody(c), -1)
+	ctx.Response.SetBodyStream(newStreamBody(c, choices), -1)
 	s.metrics.streams.Inc()
 }
 
@@ -69,9 +70,9 @@ var streamBufferPool = sync.Pool{New: func() any {
 	return &streamBuffers{in: make([]byte, 4096), out: make([]byte, 0, 4096)}
 }}
 
-func newStreamBody(c *call) *streamBody {
+func newStreamBody(c *call, choices int) *streamBody {
 	b := &streamBody{c: c, bufs: streamBufferPool.Get().(*streamBuffers)}
-	b.relay.Reset(relay.Options{Face: c.face, HideUsage: c.edits.IncludeUsage, MaxEventBytes: c.s.cfg.Limits.EventBytes})
+	b.relay.Reset(relay.Options{Face: c.face, HideUsage: c.edits.IncludeUsage, Choices: choices, MaxEventBytes: c.s.cfg.Limits.EventBytes})
 	return b
 }
 
