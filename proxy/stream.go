@@ -34,7 +34,10 @@ func (s *Server) relay(ctx *fasthttp.RequestCtx, c *call) {
 	ctx.Response.ImmediateHeaderFlush = true
 	// Nobody reads the request any more; fasthttp would keep its buffer until the stream is
 	// over, and ResetBody would only empty it.
-	choices := int(c.req.N)
+	choices := 1
+	if c.face == kimi.OpenAI {
+		choices = int(c.req.N)
+	}
 	c.req, c.userAgent = kimi.Request{}, nil
 	ctx.Request.ReleaseBody(0)
 	ctx.Response.SetBodyStream(newStreamBody(c, choices), -1)
@@ -196,6 +199,9 @@ func (b *streamBody) settle(o contract.Outcome) {
 // extendWrite gives the client its time to take what comes next. The deadline is
 // moved at most eight times per timeout: each move costs a timer.
 func (b *streamBody) extendWrite() {
+	if b.c.s.state.Load() == stateClosed {
+		return // the end of a drain may have failed all writes
+	}
 	limit := time.Duration(b.c.s.cfg.Timeouts.Write)
 	now := time.Now()
 	if b.writeBy.Sub(now) > limit-limit/8 {

@@ -86,8 +86,12 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	}
 	text := func(i int) string { s, _ := fields.Val()[i].(string); return s }
 	member, state := text(2), text(1)
-	if ms, _ := strconv.ParseInt(text(3), 10, 64); ms > 0 {
-		l.obeyed.Store(ms * int64(time.Millisecond))
+	allowed, _ := strconv.ParseInt(text(3), 10, 64) // 0 while it is not said
+	confirm := func() {
+		if allowed > 0 {
+			l.obeyed.Store(allowed * int64(time.Millisecond))
+		}
+		l.confirmed.Store(max(int64(asked), 1))
 	}
 	epoch, _ := strconv.ParseInt(text(0), 10, 64) // 0 if there is none
 	if member == memberLost {
@@ -107,7 +111,7 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	if member == memberComing {
 		if state == stateBuilding && mine > 0 {
 			// The epoch will not be opened before this replica has declared what it leases.
-			l.confirmed.Store(max(int64(asked), 1))
+			confirm()
 		}
 		return nil
 	}
@@ -123,7 +127,7 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	if state == stateOpen && l.epoch.Load() == epoch {
 		l.open.Store(true)
 	}
-	l.confirmed.Store(max(int64(asked), 1)) // last: who is ready can serve
+	confirm() // last: who is ready can serve
 	return nil
 }
 
@@ -182,10 +186,10 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 			timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 			faultpoint.At("lease.declare.before")
 			// Not if it comes so late that the epoch is another one, in which this may have been said.
-			err := l.setFields.Run(timed, l.client, []string{contract.QuotaEpochKey}, epoch, "d:"+l.journal.Replica(), epoch).Err()
+			done, err := l.setFields.Run(timed, l.client, []string{contract.QuotaEpochKey}, epoch, "d:"+l.journal.Replica(), epoch).Int()
 			faultpoint.At("lease.declare.after")
 			cancel()
-			if err == nil {
+			if err == nil && done == 1 {
 				return
 			}
 		}

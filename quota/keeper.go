@@ -331,7 +331,8 @@ func (k *Keeper) Declare(ctx context.Context, epoch int64, bases map[string]int6
 
 // SetGrace tells the replicas of an epoch for how long they may use what they lease without
 // hearing from Redis, if their own grace is longer: whoever declares one of them lost
-// reckons with that. Say it before Declare, which lets replicas in.
+// reckons with that. Say it before Declare, which lets replicas in. After one that is shorter
+// than before, a replica that does not hear of it goes on as before.
 func (k *Keeper) SetGrace(ctx context.Context, epoch int64, grace time.Duration) error {
 	return k.setEpoch(ctx, epoch, "grace", grace.Milliseconds())
 }

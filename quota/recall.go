@@ -149,12 +149,15 @@ func (l *Leases) sweepLeftOver(ctx context.Context) {
 		case err == nil && l.epoch.Load() == epoch:
 			l.swept.Store(true)
 			continue
-		case err != nil && epoch > 0 && ctx.Err() == nil:
+		case err != nil && !errors.Is(err, errEpoch) && ctx.Err() == nil:
 			if !said {
 				l.opts.Logger.Warn("cannot look for leases of earlier lives; will retry", "error", err)
 				said = true
 			}
 			wait = min(2*wait, 10*l.opts.FollowEvery)
+		}
+		if l.hurry.Load() {
+			wait = l.opts.FollowEvery
 		}
 		if !pause(ctx, wait) {
 			return

@@ -65,7 +65,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.renewEvery, "renew-every", 5*time.Second, "how often to look for customers whose period has ended")
 	f.DurationVar(&s.keepChanges, "keep-published-changes", 14*24*time.Hour, "how long to keep published changes in Postgres")
 	f.DurationVar(&s.dropEvery, "drop-old-events-every", 24*time.Hour, "how often to remove the usage events of months that ended more than two years ago; their totals stay; 0 keeps them")
-	f.DurationVar(&s.replicaGrace, "replica-grace", 10*time.Second, "how long a token-proxy that hears nothing from Redis may go on with what it leased, whatever its own timeouts.grace")
+	f.DurationVar(&s.replicaGrace, "replica-grace", 10*time.Second, "how long a token-proxy that hears nothing from Redis may go on with what it leased, whatever its own timeouts.grace; once it is shorter, declare none lost for as long as it was")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
 	f.DurationVar(&s.ledger.Gather, "ledger-gather", 100*time.Millisecond, "how long stream entries gather for the next transaction")

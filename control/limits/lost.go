@@ -69,19 +69,25 @@ func (r *Records) GiveUp(ctx context.Context, replica string, grace time.Duratio
 	if !registered { // any more: it leases nothing
 		return r.store.Releases(ctx, replica)
 	}
-	if err := r.shutOut(ctx, replica, grace); err != nil {
+	epoch, err := r.quota.Epoch(ctx)
+	if err != nil {
 		return nil, err
 	}
+	if epoch.Grace > 0 {
+		if err := r.shutOut(ctx, replica, grace); err != nil {
+			return nil, err
+		}
+	} // else nobody but the Keeper knows for how long the replica may go on: it does that
 	for deadline := time.Now().Add(releaseWithin); ; {
 		freed, err := r.release(ctx, replica)
 		left, usable := time.Duration(0), errUsable{}
 		switch {
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("give up replica %s: %w", replica, ctx.Err())
-		case errors.As(err, &usable):
+		case errors.As(err, &usable) && usable.left > 0:
 			left = min(usable.left, time.Second)
 			deadline = time.Now().Add(releaseWithin)
-		case !errors.Is(err, errNoEpoch) || time.Now().After(deadline):
+		case !errors.Is(err, errNoEpoch) && !errors.As(err, &usable) || time.Now().After(deadline):
 			return freed, err
 		}
 		pause(ctx, max(left, 100*time.Millisecond))
@@ -104,6 +110,11 @@ func (r *Records) shutOut(ctx context.Context, replica string, grace time.Durati
 		if err := r.quota.Shut(ctx, epoch.Number, replica); err != nil {
 			return err
 		}
+		again, err := r.quota.Epoch(ctx) // as of when it was told, or later
+		if err != nil {
+			return err
+		}
+		grace = max(grace, epoch.Grace, again.Grace)
 	}
 	// Only now: if it has seen itself registered for the last time, its beat was there.
 	beats, err := r.quota.Beats(ctx)
@@ -114,7 +125,7 @@ func (r *Records) shutOut(ctx context.Context, replica string, grace time.Durati
 	if b, ok := beats[replica]; ok && !b.Retired { // it does not beat once it retires
 		beat = controlBeat(replica, b)
 	}
-	_, err = r.store.Shut(ctx, replica, beat, max(grace, epoch.Grace)+graceMargin)
+	_, err = r.store.Shut(ctx, replica, beat, grace+graceMargin)
 	return err
 }
 

@@ -100,7 +100,16 @@ func (r *register) leaving(ctx context.Context, m control.Member, beat quota.Bea
 		return nil
 	case beat.Epoch < r.epoch.Number && m.InEpoch && m.Base < beat.Last && r.epoch.Declared[m.ID]:
 		// It has entered this epoch since, with what its records lack, and may have leased in
-		// it. If it ended before it could say so again, its next life has to.
+		// it. If it ended before it could say so again, its next life has to. That one is noted
+		// before it can lease, since an older copy of Redis may tell of this retirement.
+		if h := r.heard[m.ID]; h == nil || time.Since(h.at) < beatsEvery {
+			return nil // it may still be about to say so
+		}
+		next := controlBeat(m.ID, beat)
+		next.Life++
+		if err := r.leader.NoteBeats(ctx, []control.Beat{next}); err != nil {
+			return err
+		}
 		return r.quota.Disbelieve(ctx, m.ID, beat)
 	case beat.Epoch != r.epoch.Number && !(m.InEpoch && m.Base >= beat.Last):
 		return nil // it says so again if it lives, else see entered
