@@ -209,7 +209,7 @@ func (l *Loop) run() {
 		err := l.raw.Read(l.ready)
 		l.now = time.Since(l.start)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return
+			panic(fmt.Sprintf("BUG: event loop cannot wait: %v", err)) // its streams would hang for ever
 		}
 		for i := range l.got {
 			l.dispatch(&l.events[i])
