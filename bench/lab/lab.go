@@ -41,14 +41,15 @@ type Lab struct {
 
 // Start sets everything up. When it fails it has ended what it began.
 func Start(ctx context.Context, o Options) (l *Lab, err error) {
-	if _, err := poller.Raise(); err != nil {
+	files, err := poller.Raise()
+	if err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp(o.Dir, "openclaw-bench-")
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	l = &Lab{o: o, env: peers.Env{Dir: dir, Env: o.Env, Self: o.Self, Portkey: o.Portkey, Workers: o.Workers}}
+	l = &Lab{o: o, env: peers.Env{Dir: dir, Env: o.Env, Self: o.Self, Portkey: o.Portkey, Workers: o.Workers, Files: int(min(files, 1<<20))}}
 	defer func() {
 		if err != nil {
 			l.Close()

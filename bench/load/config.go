@@ -2,7 +2,6 @@ package load
 
 import (
 	"errors"
-	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -72,6 +71,9 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
+// never is later than any arrival, and can be added to a time.
+const never = time.Duration(1 << 61)
+
 // schedule yields one thread's arrivals: every threads-th of all.
 type schedule struct {
 	arrivals []time.Duration
@@ -107,7 +109,7 @@ func (s *schedule) set() {
 	case s.n < uint64(len(s.arrivals)):
 		s.at = s.arrivals[s.n]
 	default:
-		s.at = math.MaxInt64
+		s.at = never
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,6 +96,20 @@ func TestLatencyCountsFromTheIntendedTime(t *testing.T) {
 	}
 	if r.Answers != 5 || r.Latency.Max < 460_000*0.99 || r.Latency.P50 < 280_000*0.99 {
 		t.Errorf("5 requests in a row of 100 ms each: %+v", r)
+	}
+}
+
+func TestEachArrivalIsSentOnce(t *testing.T) {
+	t.Parallel()
+	r, err := Run(t.Context(), Config{
+		Target: startOrigin(t), Jobs: post("/v1/chat/completions", "{}"), Connections: 9, Threads: 2, Timeout: 10 * time.Second,
+		Arrivals: slices.Repeat([]time.Duration{0}, 25),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Answers != 25 || r.Offered != 25 || r.Seconds > 5 {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/netip"
 	"runtime"
 	"strconv"
@@ -148,7 +147,7 @@ func (t *thread) wait(over bool) time.Duration {
 	if len(t.down) > 0 && t.dials < maxDials && t.wanted() {
 		next = min(next, max(t.conns[t.down[0]].retry, t.now+int64(time.Millisecond)))
 	}
-	if !over && t.sched != nil && len(t.idle) > 0 && t.sched.at < 1<<62 {
+	if !over && t.sched != nil && len(t.idle) > 0 && t.sched.at < never {
 		next = min(next, t.start+int64(t.sched.at))
 	}
 	if !over && t.sched == nil && len(t.idle) > 0 {
@@ -424,7 +423,7 @@ func (t *thread) left() {
 	if t.sched == nil {
 		return
 	}
-	for ; t.start+int64(t.sched.at) < t.to && t.sched.at < math.MaxInt64; t.sched.next() {
+	for ; t.start+int64(t.sched.at) < t.to && t.sched.at < never; t.sched.next() {
 		t.rec.backlog++
 	}
 	for i := range t.conns {

@@ -29,6 +29,7 @@ type Env struct {
 	CA       string             // PEM file with its root
 	Portkey  string             // directory of its npm package
 	Workers  int                // of nginx and HAProxy
+	Files    int                // that a process may have open
 	Platform *platform.Platform // for token-proxy; nil without it
 }
 

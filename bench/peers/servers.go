@@ -19,7 +19,7 @@ import (
 // settings fill the templates of conf/.
 type settings struct {
 	Name, Dir, Listen, Upstream, CA string
-	Workers                         int
+	Workers, Files, MaxConn         int
 	Root                            bool
 	Admin, Redis, Pepper            string
 	Scheme, UpstreamHost            string
@@ -28,6 +28,7 @@ type settings struct {
 func (env *Env) settings(name, addr string) settings {
 	s := settings{
 		Name: name, Dir: env.Dir, Listen: addr, Upstream: env.Origin, CA: env.CA, Workers: max(env.Workers, 1),
+		Files: env.Files, MaxConn: max(env.Files/2-100, 100), // a client's and the upstream's
 		Root: os.Geteuid() == 0, Scheme: "http", UpstreamHost: env.Origin,
 	}
 	if env.CA != "" {
@@ -102,7 +103,10 @@ func startPortkey(ctx context.Context, env *Env, name string) (*Running, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%w; run: scripts/install-deps node portkey", ErrMissing)
 	}
-	module := filepath.Join(env.Portkey, portkeyEntry)
+	module, err := filepath.Abs(filepath.Join(env.Portkey, portkeyEntry))
+	if err != nil {
+		return nil, err
+	}
 	raw, err := os.ReadFile(filepath.Join(module, "package.json"))
 	if err != nil {
 		return nil, fmt.Errorf("%w; run: scripts/install-deps portkey", ErrMissing)
