@@ -123,7 +123,11 @@ func startPortkey(ctx context.Context, env *Env, name string) (*Running, error) 
 	if err != nil {
 		return nil, err
 	}
-	p, err := run(ctx, env, name, addr, node, []string{filepath.Join(module, "build/start-server.js"), "--port=" + port, "--headless"},
+	preload, err := render(env, "portkey.mjs", name+".mjs", nil)
+	if err != nil {
+		return nil, err
+	}
+	p, err := run(ctx, env, name, addr, node, []string{"--import", preload, filepath.Join(module, "build/start-server.js"), "--port=" + port, "--headless"},
 		"NODE_ENV=production", "TRUSTED_CUSTOM_HOSTS="+host+",localhost")
 	if err != nil {
 		return nil, err
