@@ -8,12 +8,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/andreabadesso/openclaw-cloud/bench/load"
 	"github.com/andreabadesso/openclaw-cloud/bench/peers"
 	"github.com/andreabadesso/openclaw-cloud/bench/platform"
 	"github.com/andreabadesso/openclaw-cloud/bench/poller"
 	"github.com/andreabadesso/openclaw-cloud/bench/proc"
-	"github.com/andreabadesso/openclaw-cloud/bench/record"
 )
 
 // Options of a Lab.
@@ -170,113 +168,4 @@ func (l *Lab) Fresh(ctx context.Context, p peers.Peer, suffix string) (*peers.Ru
 	}
 	r.Name = name
 	return r, nil
-}
-
-// Jobs makes requests of a shape for a peer.
-func Jobs(r *peers.Running, s load.Shape) func(uint64) load.Job {
-	return s.Jobs(r.Addr, r.Header, r.Tokens)
-}
-
-// Warm sends each credential's first requests, so that connections, caches and leases are
-// there, and fails if the peer does not answer.
-func (l *Lab) Warm(ctx context.Context, r *peers.Running) error {
-	n := max(len(r.Tokens), 200)
-	arrivals := make([]time.Duration, n)
-	for i := range arrivals {
-		arrivals[i] = time.Duration(i) * 250 * time.Microsecond
-	}
-	var last load.Result
-	// A customer's first request may be refused while its record is being made.
-	for range 5 {
-		result, err := load.Run(ctx, load.Config{
-			Target: r.Addr, Jobs: Jobs(r, load.Shape{OutputTokens: 16, BodyBytes: 256}), Arrivals: arrivals, Connections: 64, Timeout: 15 * time.Second,
-		})
-		if err != nil {
-			return fmt.Errorf("warm %s: %w", r.Name, err)
-		}
-		if last = result; result.Answers == int64(n) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s does not answer all requests: %d of %d; failures %v", r.Name, last.Answers, n, last.Failures)
-}
-
-// settleLimit is how long a measurement waits for what the last one left.
-const settleLimit = 30 * time.Second
-
-// Settle waits until no proxy works on the usage of earlier requests.
-func (l *Lab) Settle(ctx context.Context) error {
-	for _, r := range l.Running {
-		if r.Settled == nil {
-			continue
-		}
-		if err := r.Proc.Await(ctx, settleLimit, r.Settled); err != nil {
-			return fmt.Errorf("usage of earlier requests: %w", err)
-		}
-	}
-	return nil
-}
-
-// Measure runs a load against a peer.
-func (l *Lab) Measure(ctx context.Context, r *peers.Running, phase string, cfg load.Config) (record.Sample, error) {
-	s := record.Sample{Peer: r.Name, Phase: phase}
-	if err := l.Settle(ctx); err != nil {
-		return s, err
-	}
-	cfg.Target = r.Addr
-	var errs []error
-	cpu := func() (own, around time.Duration) {
-		var err1, err2 error
-		if r.Proc != nil {
-			own, err1 = r.Proc.CPU()
-		}
-		if r.Tokens != nil {
-			around, err2 = l.env.Platform.CPU()
-		}
-		errs = append(errs, err1, err2)
-		return own, around
-	}
-	var own, around, own0, around0 time.Duration
-	cfg.Begin = func() { own0, around0 = cpu() }
-	cfg.End = func() { own, around = cpu() }
-	var err error
-	if s.Load, err = load.Run(ctx, cfg); err != nil {
-		return s, fmt.Errorf("%s, %s: %w", r.Name, phase, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return s, err
-	}
-	if n := float64(s.Ops()); n > 0 {
-		s.CPUMicros = float64(own-own0) / 1e3 / n
-		s.AroundMicros = float64(around-around0) / 1e3 / n
-	}
-	return s, nil
-}
-
-// Memory runs a load of streams and measures what they add to the peer's memory, when all
-// are open, against before the first. The time that is counted must be 3 s or more.
-func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (record.Sample, error) {
-	before, err := r.Proc.Usage()
-	if err != nil {
-		return record.Sample{}, err
-	}
-	var during proc.Usage
-	var failed error
-	open := int64(-1)
-	cfg.Progress = func(p load.Progress) {
-		if open < 0 && p.Elapsed >= cfg.Warmup+cfg.Duration/3 {
-			open = p.Open
-			during, failed = r.Proc.Usage()
-		}
-	}
-	s, err := l.Measure(ctx, r, record.PhaseMemory, cfg)
-	if err := errors.Join(err, failed); err != nil {
-		return s, err
-	}
-	if open < int64(cfg.Connections) {
-		return s, fmt.Errorf("%s: only %d of %d streams were open: %v", r.Name, max(open, 0), cfg.Connections, s.Load.Failures)
-	}
-	s.Step = float64(cfg.Connections)
-	s.StreamBytes = float64(during.PSS-before.PSS) / float64(cfg.Connections)
-	return s, nil
 }

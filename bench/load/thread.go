@@ -166,12 +166,16 @@ func (t *thread) rampAt() int64 {
 }
 
 // wanted reports whether closed connections are to be opened: always in a closed load and
-// at a fixed rate, on demand for given arrivals, of which most need one for long.
+// at a fixed rate; for given arrivals as many as are about to be needed, since most of them
+// keep one for long.
 func (t *thread) wanted() bool {
 	if t.sched == nil || t.sched.rate > 0 {
 		return true
 	}
-	return len(t.idle) == 0 && t.start+int64(t.sched.at) <= t.now+int64(10*time.Millisecond)
+	ready := len(t.idle) + t.dials
+	n := t.sched.n + uint64(ready)*t.sched.step
+	soon := t.now - t.start + int64(10*time.Millisecond)
+	return n < uint64(len(t.sched.arrivals)) && int64(t.sched.arrivals[n]) <= soon
 }
 
 // dial opens connections that are closed.

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/andreabadesso/openclaw-cloud/bench/proc"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/localserver"
@@ -37,14 +39,14 @@ type Platform struct {
 	o        Options
 	programs localserver.PostgresPrograms
 	procs    []*proc.Process // in the order of their start
-	Redis    string          // URL
-	database string          // URL
+	client   *redis.Client
+	grants   int    // in Redis
+	Redis    string // URL
+	database string // URL
 	// PepperFile is what token-proxies hash tokens with.
 	PepperFile string
 	// Tokens of the customers, raw.
 	Tokens []string
-	// Owner of the tokens: customer ids, in the same order.
-	Owner []string
 }
 
 // Start runs a platform. When it fails it has ended what it began.
@@ -60,6 +62,9 @@ func Start(ctx context.Context, o Options) (p *Platform, err error) {
 		return p, fmt.Errorf("platform: %w", err)
 	}
 	if err := p.startRedis(ctx); err != nil {
+		return p, err
+	}
+	if err := p.connect(ctx); err != nil {
 		return p, err
 	}
 	if err := p.startPostgres(ctx); err != nil {
@@ -88,11 +93,15 @@ func Start(ctx context.Context, o Options) (p *Platform, err error) {
 	if _, err := p.Run(ctx, "openclawctl", "feed", "republish"); err != nil {
 		return p, err
 	}
+	p.grants = o.Customers
 	return p, nil
 }
 
 // Close ends the platform's processes, the last started first.
 func (p *Platform) Close() {
+	if p.client != nil {
+		_ = p.client.Close()
+	}
 	for i := len(p.procs) - 1; i >= 0; i-- {
 		p.procs[i].End(10 * time.Second)
 	}
@@ -238,7 +247,6 @@ INSERT INTO proxy_tokens (id, customer_id, box_id, digest, hint) VALUES `,
 			}
 			raw := token.Reveal()
 			p.Tokens = append(p.Tokens, raw)
-			p.Owner = append(p.Owner, fmt.Sprintf("bench%d", n))
 			if n > from {
 				sql.WriteByte(',')
 			}

@@ -37,6 +37,16 @@ type Run struct {
 	Peers    []Peer    `json:"peers"`
 	Missing  []string  `json:"missing,omitempty"` // peers that were not measured, and why
 	Samples  []Sample  `json:"samples"`
+	Series   []Point   `json:"series,omitempty"` // of a long run
+}
+
+// Point is the state of a token-proxy at one time of a long run.
+type Point struct {
+	Seconds    float64 `json:"seconds"`
+	PSS        int64   `json:"pss_bytes"`
+	Goroutines int64   `json:"goroutines"`
+	Files      int64   `json:"files"` // open descriptors
+	Streams    int64   `json:"streams"`
 }
 
 // Setting is one parameter of a run.
@@ -59,7 +69,11 @@ const (
 	PhaseRequests = "requests" // closed load of whole answers
 	PhaseHalf     = "half"     // open load at half of what the slower of two takes
 	PhaseEvents   = "events"   // paced streams
-	PhaseMemory   = "memory"   // open streams, hardly any events
+	PhaseMemory   = "memory"   // open streams, few events
+	PhaseCapacity = "capacity" // closed load, to know what overload is
+	PhaseOverload = "overload" // open load of Step times that
+	PhaseRates    = "rates"    // open load of Step times what the customers may send
+	PhaseReplay   = "replay"   // a trace
 )
 
 // Sample is what one peer did in one phase of one round.
@@ -67,7 +81,9 @@ type Sample struct {
 	Round int     `json:"round"` // from 0
 	Peer  string  `json:"peer"`
 	Phase string  `json:"phase"`
-	Step  float64 `json:"step,omitempty"` // what a run varies: grants, offered load, streams
+	Step  float64 `json:"step,omitempty"` // what a run varies: grants, streams, times the load
+	// Offered is how many requests per second were to arrive, in an open load.
+	Offered float64 `json:"offered,omitempty"`
 
 	Load load.Result `json:"load"`
 	// CPUMicros is the processor time of the proxy's own processes per answer, or per event
@@ -78,13 +94,16 @@ type Sample struct {
 	AroundMicros float64 `json:"around_us,omitempty"`
 	// StreamBytes is memory per open stream.
 	StreamBytes float64 `json:"stream_bytes,omitempty"`
+	// MemoryBytes is the process's (PSS), and RedisBytes that of Redis' data.
+	MemoryBytes int64 `json:"memory_bytes,omitempty"`
+	RedisBytes  int64 `json:"redis_bytes,omitempty"`
 	// Redis is how many commands Redis has executed meanwhile.
 	Redis int64 `json:"redis_commands,omitempty"`
 }
 
 // Ops is what CPUMicros is divided by.
 func (s *Sample) Ops() int64 {
-	if s.Phase == PhaseEvents || s.Phase == PhaseMemory {
+	if s.Phase == PhaseEvents || s.Phase == PhaseMemory || s.Phase == PhaseReplay {
 		return s.Load.Events
 	}
 	return s.Load.Answers

@@ -125,3 +125,20 @@ func (r *Run) Steps(phase string) []float64 {
 	slices.SortFunc(steps, cmp.Compare)
 	return steps
 }
+
+// Only returns the run with those samples only that have a step.
+func (r *Run) Only(step float64) *Run {
+	part := *r
+	part.Samples = nil
+	for i := range r.Samples {
+		if r.Samples[i].Step == step {
+			part.Samples = append(part.Samples, r.Samples[i])
+		}
+	}
+	return &part
+}
+
+// Has reports whether a peer was measured in a phase.
+func (r *Run) Has(peer, phase string) bool {
+	return slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.Peer == peer && s.Phase == phase })
+}

@@ -123,7 +123,6 @@ func appendBar(chart []bar, peer record.Peer, s record.Spread) []bar {
 func memory(p *page, r *record.Run) {
 	rows := [][]string{{"", "KiB per stream"}}
 	var chart []bar
-	kib := func(s *record.Sample) (float64, bool) { return s.StreamBytes / 1024, s.StreamBytes > 0 }
 	for _, peer := range r.Peers {
 		if s := r.Of(peer.Name, record.PhaseMemory, kib); s.N > 0 {
 			rows = append(rows, []string{peer.Title, cell(s)})

@@ -3,6 +3,7 @@ package trace
 import (
 	"bufio"
 	"bytes"
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -111,4 +112,16 @@ func Sum(all []Request) Totals {
 		t.Length = max(t.Length, q.At)
 	}
 	return t
+}
+
+//go:embed sample.jsonl
+var sample []byte
+
+// Sample is the trace that is shipped.
+func Sample() []Request {
+	all, err := Read(bytes.NewReader(sample))
+	if err != nil {
+		panic(err) // a test reads it
+	}
+	return all
 }
