@@ -32,14 +32,14 @@ text { fill: #e6edf3; } .small { fill: #9198a1; } .bar { fill: #6e7681; } .own {
 
 // Sizes of the drawings, in pixels.
 const (
-	width    = 760
-	labels   = 220 // of the column with the bars' names
-	figures  = 100 // of the column with their values
-	rowH     = 28
-	titleH   = 44
-	plotH    = 260
-	marginX  = 70
-	fontWide = 7.2 // of a character, about
+	width   = 760
+	labels  = 220 // of the column with the bars' names
+	figures = 100 // of the column with their values
+	legend  = 200 // of the column with the curves' names
+	rowH    = 28
+	titleH  = 44
+	plotH   = 260
+	marginX = 70
 )
 
 func svg(height int, body string) []byte {
@@ -90,7 +90,7 @@ type curve struct {
 }
 
 // lines draws curves over an axis of x that is logarithmic if logX.
-func lines(title, xName, yName string, curves []curve, logX bool) []byte {
+func lines(title, xName string, curves []curve, logX bool) []byte {
 	minX, maxX, maxY := math.Inf(1), math.Inf(-1), 0.0
 	at := func(x float64) float64 {
 		if logX {
@@ -110,16 +110,16 @@ func lines(title, xName, yName string, curves []curve, logX bool) []byte {
 	if maxY <= 0 {
 		maxY = 1
 	}
-	maxY *= 1.1
+	maxY = round(maxY)
 	const left, bottom = marginX, titleH + plotH
-	px := func(x float64) float64 { return left + (at(x)-minX)/(maxX-minX)*float64(width-left-150) }
+	px := func(x float64) float64 { return left + (at(x)-minX)/(maxX-minX)*float64(width-left-legend) }
 	py := func(y float64) float64 { return float64(bottom) - y/maxY*plotH }
 	var b strings.Builder
 	fmt.Fprintf(&b, `<text class="title" x="10" y="24">%s</text>`+"\n", html.EscapeString(title))
 	for i := range 5 {
 		y := maxY * float64(i) / 4
 		fmt.Fprintf(&b, `<line class="line" x1="%d" y1="%.1f" x2="%d" y2="%.1f"/><text class="small" x="%d" y="%.1f" text-anchor="end">%s</text>`+"\n",
-			left, py(y), width-150, py(y), left-8, py(y)+4, figure(y))
+			left, py(y), width-legend, py(y), left-8, py(y)+4, tick(y))
 	}
 	var ticks []float64
 	for _, c := range curves {
@@ -134,7 +134,7 @@ func lines(title, xName, yName string, curves []curve, logX bool) []byte {
 		}
 	}
 	for _, x := range ticks {
-		fmt.Fprintf(&b, `<text class="small" x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n", px(x), bottom+18, figure(x))
+		fmt.Fprintf(&b, `<text class="small" x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n", px(x), bottom+18, tick(x))
 	}
 	for n, c := range curves {
 		class, dot := "curve other", "otherdot"
@@ -145,16 +145,28 @@ func lines(title, xName, yName string, curves []curve, logX bool) []byte {
 		for i := range c.x {
 			fmt.Fprintf(&points, "%.1f,%.1f ", px(c.x[i]), py(c.y[i]))
 		}
-		fmt.Fprintf(&b, `<polyline class="%s" points="%s"/>`, class, strings.TrimSpace(points.String()))
+		// Without colours, too, one curve can be told from another.
+		dash := []string{"", "6 3", "2 3", "8 3 2 3"}[n%4]
+		fmt.Fprintf(&b, `<polyline class="%s" stroke-dasharray="%s" points="%s"/>`, class, dash, strings.TrimSpace(points.String()))
 		for i := range c.x {
 			fmt.Fprintf(&b, `<circle class="%s" cx="%.1f" cy="%.1f" r="3"/>`, dot, px(c.x[i]), py(c.y[i]))
 		}
 		y := titleH + 16 + 18*n
-		fmt.Fprintf(&b, `<circle class="%s" cx="%d" cy="%d" r="4"/><text class="small" x="%d" y="%d">%s</text>`+"\n", dot, width-140, y-4, width-130, y, html.EscapeString(c.label))
+		fmt.Fprintf(&b, `<line class="%s" stroke-dasharray="%s" x1="%d" y1="%d" x2="%d" y2="%d"/><text class="small" x="%d" y="%d">%s</text>`+"\n", class, dash, width-legend+8, y-4, width-legend+30, y-4, width-legend+36, y, html.EscapeString(c.label))
 	}
-	fmt.Fprintf(&b, `<text class="small" x="%d" y="%d" text-anchor="middle">%s</text>`, (left+width-150)/2, bottom+38, html.EscapeString(xName))
-	fmt.Fprintf(&b, `<text class="small" x="%d" y="%d">%s</text>`+"\n", left, titleH-8, html.EscapeString(yName))
+	fmt.Fprintf(&b, `<text class="small" x="%d" y="%d" text-anchor="middle">%s</text>`, (left+width-legend)/2, bottom+38, html.EscapeString(xName))
 	return svg(bottom+50, b.String())
+}
+
+// round returns a number at or above v whose quarters are short.
+func round(v float64) float64 {
+	unit := math.Pow(10, math.Floor(math.Log10(v)))
+	for _, n := range []float64{1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10} {
+		if v <= n*unit {
+			return n * unit
+		}
+	}
+	return 12 * unit
 }
 
 // figure writes a number with three digits or as many as it has before the point.
@@ -170,6 +182,14 @@ func figure(v float64) string {
 		return fmt.Sprintf("%.1f", v)
 	}
 	return fmt.Sprintf("%.2f", v)
+}
+
+// tick writes a number on an axis.
+func tick(v float64) string {
+	if v == math.Trunc(v) {
+		return thousands(int64(v))
+	}
+	return figure(v)
 }
 
 // thousands writes n with commas.

@@ -94,8 +94,8 @@ func streams(p *page, r *record.Run) {
 		}
 	}
 	p.table(rows)
-	p.plot("streams-memory.svg", "Memory per stream over the number of open streams", lines("Memory per open stream", "open streams", "KiB", curves(r, record.PhaseMemory, same, kib), false))
-	p.plot("streams-lag.svg", "Lag of events over the number of open streams", lines("Lag of an event, p99", "open streams", "µs", curves(r, record.PhaseMemory, same, lagP99), false))
+	p.plot("streams-memory.svg", "Memory per stream over the number of open streams", lines("Memory per open stream, KiB", "open streams", curves(r, record.PhaseMemory, same, kib), false))
+	p.plot("streams-lag.svg", "Lag of events over the number of open streams", lines("Lag of an event, p99, µs", "open streams", curves(r, record.PhaseMemory, same, lagP99), false))
 }
 
 func overload(p *page, r *record.Run) {
@@ -117,7 +117,7 @@ func overload(p *page, r *record.Run) {
 		p.table(rows)
 	}
 	table(record.PhaseOverload)
-	p.plot("overload.svg", "Admitted requests over offered load", lines("Requests admitted per second", "times the load that it takes", "per second", curves(r, record.PhaseOverload, same, admitted), false))
+	p.plot("overload.svg", "Admitted requests over offered load", lines("Requests admitted per second", "times the load that it takes", curves(r, record.PhaseOverload, same, admitted), false))
 	if len(r.Steps(record.PhaseRates)) > 0 {
 		p.printf("%s customers who may send 10 requests per second each, and together send this many times as many:\n\n", setting(r, "few-customers"))
 		table(record.PhaseRates)
@@ -137,7 +137,7 @@ func grants(p *page, r *record.Run) {
 		})
 	}
 	p.table(rows)
-	p.plot("grants.svg", "CPU per request over the number of grants", lines("CPU per request", "grants in Redis", "µs", curves(r, record.PhaseRequests, same, record.CPU), true))
+	p.plot("grants.svg", "CPU per request over the number of grants", lines("CPU per request, µs", "grants in Redis", curves(r, record.PhaseRequests, same, record.CPU), true))
 }
 
 func replayed(p *page, r *record.Run) {
@@ -163,7 +163,7 @@ func replayed(p *page, r *record.Run) {
 		open.x, open.y = append(open.x, s.Seconds), append(open.y, float64(s.Streams))
 	}
 	pss.label, pss.mark, open.label = "memory, MiB", true, "open streams"
-	p.plot("replay.svg", "Memory and open streams of token-proxy while the trace is played", lines("token-proxy while the trace is played", "seconds", "", []curve{pss, open}, false))
+	p.plot("replay.svg", "Memory and open streams of token-proxy while the trace is played", lines("token-proxy while the trace is played", "seconds", []curve{pss, open}, false))
 	first, last := r.Series[0], r.Series[len(r.Series)-1]
 	p.printf("At the beginning and at the end: %d and %d goroutines, %d and %d open files, %.0f and %.0f MiB.\n\n",
 		first.Goroutines, last.Goroutines, first.Files, last.Files, float64(first.PSS)/(1<<20), float64(last.PSS)/(1<<20))

@@ -49,7 +49,7 @@ func (a *app) lab(s *setup, say func(string, ...any)) (lab.Options, error) {
 func (a *app) newRun(kind string, cmd *cobra.Command) *record.Run {
 	r := &record.Run{
 		Kind: kind, At: time.Now().UTC().Truncate(time.Second), Revision: revision(), Machine: record.ThisMachine(),
-		Command: strings.Join(append([]string{"openclaw-bench"}, a.args...), " "),
+		Command: "openclaw-bench " + strings.Join(portable(a.args), " "),
 	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
@@ -59,6 +59,24 @@ func (a *app) newRun(kind string, cmd *cobra.Command) *record.Run {
 		}
 	})
 	return r
+}
+
+// portable leaves out flags that are about this machine only.
+func portable(args []string) []string {
+	var kept []string
+	for i := 0; i < len(args); i++ {
+		name, _, whole := strings.Cut(args[i], "=")
+		switch name {
+		case "--dir", "--results", "--portkey", "--token", "--tokens-file":
+			if !whole {
+				i++ // its value
+			}
+		case "--keep":
+		default:
+			kept = append(kept, args[i])
+		}
+	}
+	return kept
 }
 
 // save notes what was measured.
