@@ -67,9 +67,8 @@ bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others,
 	bin/openclaw-bench compare
 	bin/openclaw-bench report
 
-bench-quick: deps-bench build ## the same with few and short rounds (under 2 minutes)
-	bin/openclaw-bench compare --quick
-	bin/openclaw-bench report
+bench-quick: deps-bench build ## the same with few and short rounds, printed only (under 2 minutes)
+	bin/openclaw-bench compare --quick --results .run/bench
 
 bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants; then the report (10 minutes)
 	bin/openclaw-bench streams

@@ -73,6 +73,7 @@ const (
 	PhaseCapacity = "capacity" // closed load, to know what overload is
 	PhaseOverload = "overload" // open load of Step times that
 	PhaseRates    = "rates"    // open load of Step times what the customers may send
+	PhaseRedis    = "redis"    // open load of Step requests per second, for Redis' commands
 	PhaseReplay   = "replay"   // a trace
 )
 

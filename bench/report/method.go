@@ -7,8 +7,9 @@ import (
 // method says how it was measured, so that it can be doubted and repeated.
 const method = `## How it is measured
 
-    make bench         # everything above but the scale runs, about 10 minutes
-    make bench-quick   # under 2 minutes, wider spread
+    make bench         # the comparison, about 10 minutes
+    make bench-scale   # streams, overload, grants, about 10 minutes
+    make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
 - **All proxies run at the same time** and are measured in turn, phase by phase, in several rounds; another one begins each
   round. What else the machine does hits all of them, and ratios are taken within a round. Load generator, upstream and proxy
@@ -37,8 +38,8 @@ Micro-benchmarks beside the code: ` + "`make microbench`" + ` runs those of the 
 
 ## Raw results
 
-Each run is a JSON file in ` + "`bench/results/`" + ` with the machine, all settings and every single sample; ` + "`latest-*.json`" + ` are those that
-this page shows.
+Each run is a JSON file in ` + "`bench/results/`" + ` with the machine, all settings and every single sample; ` + "`latest-*.json`" + `, which are under
+version control, are those that this page shows.
 `
 
 func (b *book) method(p *page) {

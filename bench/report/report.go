@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,17 +49,30 @@ func Write(dir, out string) error {
 	return nil
 }
 
+// Print writes the tables of a comparison, without plots and method.
+func Print(w io.Writer, r *record.Run) error {
+	b := book{compare: r}
+	p := &page{}
+	b.summary(p)
+	compared(p, r)
+	_, err := w.Write(p.Bytes())
+	return err
+}
+
 // page collects the report.
 type page struct {
 	bytes.Buffer
-	dir   string // of the plots, as links name it
-	plots map[string][]byte
+	dir   string            // of the plots, as links name it
+	plots map[string][]byte // nil: none are wanted
 }
 
 func (p *page) printf(format string, args ...any) { fmt.Fprintf(p, format, args...) }
 
 // plot adds a drawing.
 func (p *page) plot(name, alt string, svg []byte) {
+	if p.plots == nil {
+		return
+	}
 	p.plots[name] = svg
 	p.printf("![%s](%s/%s)\n\n", alt, p.dir, name)
 }

@@ -18,6 +18,8 @@ import (
 type Grants struct {
 	Steps    []int // ascending
 	Active   int
+	Rates    []float64 // requests per second at which Redis' commands are counted
+	Few      int       // customers that send those
 	Rounds   int
 	Duration time.Duration
 	Body     int // bytes of a request
@@ -37,7 +39,10 @@ func (c Grants) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
 	if err := l.Platform().Lift(ctx); err != nil {
 		return nil, err
 	}
-	var all []record.Sample
+	all, err := c.redis(ctx, l, proxy)
+	if err != nil {
+		return nil, err
+	}
 	for _, n := range c.Steps {
 		c.Say("%d grants in Redis", n)
 		if err := l.Platform().Idle(ctx, n); err != nil {
@@ -54,6 +59,30 @@ func (c Grants) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
 			return nil, err
 		}
 		all = append(all, samples...)
+	}
+	return all, nil
+}
+
+// redis counts Redis' commands at different rates of the same customers.
+func (c Grants) redis(ctx context.Context, l *lab.Lab, proxy *peers.Running) ([]record.Sample, error) {
+	if err := l.Warm(ctx, proxy); err != nil {
+		return nil, err
+	}
+	var all []record.Sample
+	few := *proxy
+	few.Tokens = few.Tokens[:min(c.Few, len(few.Tokens))]
+	for _, rate := range c.Rates {
+		s, err := l.Measure(ctx, &few, record.PhaseRedis, load.Config{
+			// The warm-up is long enough that spare tokens follow the use.
+			Rate: rate, Connections: 64, Warmup: 3 * time.Second, Duration: 2 * c.Duration, Timeout: 10 * time.Second,
+			Jobs: lab.Jobs(&few, load.Shape{BodyBytes: c.Body, OutputTokens: 16}),
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.Step, s.Offered = rate, rate
+		all = append(all, s)
+		c.Say("%8.0f requests/s of %d customers: Redis executes %.0f commands/s; failures %v", rate, len(few.Tokens), float64(s.Redis)/s.Load.Seconds, s.Load.Failures)
 	}
 	return all, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/bench/lab"
 	"github.com/andreabadesso/openclaw-cloud/bench/peers"
 	"github.com/andreabadesso/openclaw-cloud/bench/record"
+	"github.com/andreabadesso/openclaw-cloud/bench/report"
 )
 
 // setup is the flags of commands that set up a lab.
@@ -135,7 +136,10 @@ and says less.`,
 			if r.Samples, err = compare.Run(cmd.Context(), l, c); err != nil {
 				return err
 			}
-			return a.save(r, l, &s, c.Say)
+			if err := a.save(r, l, &s, c.Say); err != nil {
+				return err
+			}
+			return report.Print(a.stdout, r)
 		},
 	}
 	var names []string

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,7 +69,6 @@ of open files does not allow is lowered to what it does.`,
 
 func (a *app) overloadCommand() *cobra.Command {
 	var s setup
-	var steps []string
 	c := scale.Overload{Say: a.say(), PerCustomer: 10}
 	cmd := &cobra.Command{
 		Use:   "overload",
@@ -82,14 +79,6 @@ wait that are served? The same once more with few customers who send more than t
 		Example: `  openclaw-bench overload --steps 0.5,1,2`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c.Steps = nil
-			for _, step := range steps {
-				v, err := strconv.ParseFloat(step, 64)
-				if err != nil || v <= 0 {
-					return usageError{fmt.Errorf("--steps: %q is no positive number", step)}
-				}
-				c.Steps = append(c.Steps, v)
-			}
 			return a.measure(cmd, record.KindOverload, &s, c.Say, func(ctx context.Context, l *lab.Lab, r *record.Run) (err error) {
 				r.Samples, err = c.Run(ctx, l)
 				return err
@@ -98,7 +87,7 @@ wait that are served? The same once more with few customers who send more than t
 	}
 	f := cmd.Flags()
 	s.flags(f, []string{"nginx", "token-proxy"})
-	f.StringSliceVar(&steps, "steps", []string{"0.1", "0.5", "0.75", "1", "1.5", "2"}, "times the load that it can take")
+	f.Float64SliceVar(&c.Steps, "steps", []float64{0.1, 0.5, 0.75, 1, 1.5, 2}, "times the load that it can take")
 	f.DurationVar(&c.Duration, "duration", 5*time.Second, "of each step")
 	f.IntVar(&c.Connections, "connections", 1000, "at most; requests beyond wait in the generator, and that counts")
 	f.IntVar(&c.Customers, "few-customers", 100, "customers that send more than the 10 requests per second that they may")
@@ -129,6 +118,8 @@ func (a *app) grantsCommand() *cobra.Command {
 	f.IntVar(&s.workers, "workers", 1, "worker processes of nginx")
 	f.IntSliceVar(&c.Steps, "steps", []int{1, 1000, 100_000, 1_000_000}, "grants, ascending")
 	f.IntVar(&c.Active, "active", 1000, "customers that send requests, at most")
+	f.Float64SliceVar(&c.Rates, "redis-rates", []float64{1000, 3000, 10_000}, "requests per second at which Redis' commands are counted")
+	f.IntVar(&c.Few, "redis-customers", 100, "customers that send those")
 	f.IntVar(&c.Rounds, "rounds", 5, "rounds of nginx and token-proxy at each step")
 	f.DurationVar(&c.Duration, "duration", 2*time.Second, "of each measurement")
 	f.IntVar(&c.Body, "body-bytes", 1024, "size of a request's body")

@@ -1,0 +1,88 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseStat(t *testing.T) {
+	t.Parallel()
+	pid, parent, ticks, err := parseStat([]byte("4711 (a (b) c) S 42 4711 4711 0 -1 4194560 1 2 3 4 100 20 7 8 20 0 1 0 99 1 1"))
+	if err != nil || pid != 4711 || parent != 42 || ticks != 120 {
+		t.Errorf("%d, %d, %d, %v", pid, parent, ticks, err)
+	}
+	for _, text := range []string{"", "1 (a", "1 (a) S 2", "x (a) S 2 1 1 0 -1 0 0 0 0 0 1 1 0"} {
+		if _, _, _, err := parseStat([]byte(text)); err == nil {
+			t.Errorf("%q is accepted", text)
+		}
+	}
+}
+
+func TestParseRollup(t *testing.T) {
+	t.Parallel()
+	pss, rss, err := parseRollup([]byte("00400000-7fff ---p 00000000 00:00 0 [rollup]\nRss:  20 kB\nPss:      12 kB\nPss_Anon: 4 kB\n"))
+	if err != nil || pss != 12*1024 || rss != 20*1024 {
+		t.Errorf("%d, %d, %v", pss, rss, err)
+	}
+	if _, _, err := parseRollup([]byte("Rss: 20 kB\n")); err == nil {
+		t.Error("a missing Pss is accepted")
+	}
+}
+
+func start(t *testing.T, script string) *Process {
+	t.Helper()
+	p, err := Start(Command{Name: "sh", Path: "/bin/sh", Args: []string{"-c", script}, Env: os.Environ(), Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.End(0) })
+	return p
+}
+
+// The processor time of children counts, and that of a process that waits hardly does.
+func TestCPUOfATree(t *testing.T) {
+	t.Parallel()
+	busy, idle := start(t, "sh -c 'while :; do :; done' & wait"), start(t, "sleep 60; :")
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		d, err := busy.CPU()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d > 50*time.Millisecond {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a busy child has used no processor time")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	u, err := idle.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.CPU > 50*time.Millisecond || u.PSS < 64<<10 || u.RSS < u.PSS {
+		t.Errorf("a process that sleeps: %+v", u)
+	}
+}
+
+func TestAwaitAndEnd(t *testing.T) {
+	t.Parallel()
+	p := start(t, "echo why it failed; exit 3")
+	never := func(context.Context) error { return errors.New("not yet") }
+	if err := p.Await(t.Context(), 20*time.Second, never); err == nil || !strings.Contains(err.Error(), "why it failed") {
+		t.Errorf("a process that ended: %v", err)
+	}
+	p = start(t, "trap '' TERM; while :; do sleep 0.05; done")
+	if err := p.Await(t.Context(), 30*time.Millisecond, never); err == nil || !strings.Contains(err.Error(), "not yet") {
+		t.Errorf("a process that is never ready: %v", err)
+	}
+	p.End(50 * time.Millisecond) // it does not end by itself
+	if _, err := p.CPU(); err == nil {
+		t.Error("it is still there")
+	}
+}
