@@ -118,19 +118,20 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 	}
 	var during proc.Usage
 	var failed error
-	open := int64(-1)
+	open, done := int64(0), false
 	cfg.Progress = func(p load.Progress) {
-		if open < 0 && p.Elapsed >= cfg.Warmup+cfg.Duration/3 {
-			open = p.Open
+		open = max(open, p.Open)
+		if !done && p.Elapsed >= cfg.Warmup && p.Open >= int64(cfg.Connections) {
 			during, failed = r.Proc.Usage()
+			done = true
 		}
 	}
 	s, err := l.Measure(ctx, r, record.PhaseMemory, cfg)
 	if err := errors.Join(err, failed); err != nil {
 		return s, err
 	}
-	if open < int64(cfg.Connections) {
-		return s, fmt.Errorf("%s: only %d of %d streams were open: %v", r.Name, max(open, 0), cfg.Connections, s.Load.Failures)
+	if !done {
+		return s, fmt.Errorf("%s: only %d of %d streams were open: %v", r.Name, open, cfg.Connections, s.Load.Failures)
 	}
 	s.Step = float64(cfg.Connections)
 	s.StreamBytes = float64(during.PSS-before.PSS) / float64(cfg.Connections)
