@@ -101,6 +101,7 @@ func (b *book) render(dir string) ([]byte, map[string][]byte) {
 		compared(p, b.compare)
 	}
 	b.scale(p)
+	b.sizing(p)
 	b.method(p)
 	return p.Bytes(), p.plots
 }

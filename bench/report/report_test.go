@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,6 +182,23 @@ func wellFormed(t *testing.T, name string) {
 	}
 	if strings.Contains(string(svg), "NaN") || strings.Contains(string(svg), "Inf") {
 		t.Errorf("%s has numbers that are none", name)
+	}
+}
+
+func TestSizing(t *testing.T) {
+	t.Parallel()
+	n := needs(3600, rates{perRequest: 100, perEvent: 10, around: 50, perStream: 1 << 20, redis: 4})
+	for name, v := range map[string][2]float64{
+		"requests": {n.requests, 60}, "events": {n.events, 60 * 343}, "streams": {n.streams, 514.5}, "cores": {n.cores, 0.006 + 0.2058},
+		"around": {n.around, 0.003}, "memory": {n.memory, 514.5}, "redis": {n.redis, 240}, "in": {n.in, 60 * 48140 / 1e6}, "out": {n.out, 60 * 343 * 280 / 1e6},
+	} {
+		if math.Abs(v[0]-v[1]) > 1e-9*math.Abs(v[1]) {
+			t.Errorf("%s: %v instead of %v", name, v[0], v[1])
+		}
+	}
+	text, _ := write(t, run(1))
+	if !strings.Contains(text, "| 1,000,000 | 16,667 |") {
+		t.Error("there is no row for a million customers")
 	}
 }
 
