@@ -86,13 +86,22 @@ func (l *Lab) Measure(ctx context.Context, r *peers.Running, phase string, cfg l
 		errs = append(errs, err)
 		return n
 	}
+	var switches, switches0 int64
+	switched := func() int64 {
+		if r.Proc == nil {
+			return 0
+		}
+		n, err := r.Proc.Switches()
+		errs = append(errs, err)
+		return n
+	}
 	cfg.Begin = func() {
-		commands0 = redis()
+		commands0, switches0 = redis(), switched()
 		own0, around0 = cpu()
 	}
 	cfg.End = func() {
 		own, around = cpu()
-		commands = redis()
+		commands, switches = redis(), switched()
 	}
 	var err error
 	if s.Load, err = load.Run(ctx, cfg); err != nil {
@@ -104,6 +113,7 @@ func (l *Lab) Measure(ctx context.Context, r *peers.Running, phase string, cfg l
 	s.Redis = commands - commands0
 	if n := float64(s.Ops()); n > 0 {
 		s.CPUMicros = float64(own-own0) / 1e3 / n
+		s.Switches = float64(switches-switches0) / n
 		s.AroundMicros = float64(around-around0) / 1e3 / n
 	}
 	return s, nil

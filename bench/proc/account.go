@@ -63,6 +63,55 @@ func (p *Process) Usage() (Usage, error) {
 	return u, nil
 }
 
+// Switches returns how often threads of the process and its descendants were put to sleep,
+// or set aside for others, since their start.
+func (p *Process) Switches() (int64, error) {
+	pids, err := tree(p.PID())
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, pid := range pids {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		if err != nil {
+			return 0, fmt.Errorf("threads of %s: %w", p.name, err)
+		}
+		for _, name := range tasks {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				continue // the thread has ended meanwhile
+			}
+			n, err := parseSwitches(b)
+			if err != nil {
+				return 0, fmt.Errorf("threads of %s: %w", p.name, err)
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+// parseSwitches adds the two counts of a thread's status.
+func parseSwitches(b []byte) (int64, error) {
+	sum, found := int64(0), 0
+	for line := range bytes.Lines(b) {
+		name, value, _ := strings.Cut(string(line), ":")
+		if name != "voluntary_ctxt_switches" && name != "nonvoluntary_ctxt_switches" {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("status: %w", err)
+		}
+		sum += n
+		found++
+	}
+	if found != 2 {
+		return 0, errors.New("status has no counts of context switches")
+	}
+	return sum, nil
+}
+
 // parseRollup reads Pss and Rss of smaps_rollup, in bytes.
 func parseRollup(b []byte) (pss, rss int64, err error) {
 	pss, rss = -1, -1

@@ -33,6 +33,16 @@ func TestParseRollup(t *testing.T) {
 	}
 }
 
+func TestParseSwitches(t *testing.T) {
+	t.Parallel()
+	if n, err := parseSwitches([]byte("Name:\tx\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t5\n")); err != nil || n != 12 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := parseSwitches([]byte("voluntary_ctxt_switches:\t7\n")); err == nil {
+		t.Error("a missing count is accepted")
+	}
+}
+
 func start(t *testing.T, script string) *Process {
 	t.Helper()
 	p, err := Start(Command{Name: "sh", Path: "/bin/sh", Args: []string{"-c", script}, Env: os.Environ(), Dir: t.TempDir()})
@@ -60,6 +70,9 @@ func TestCPUOfATree(t *testing.T) {
 			t.Fatal("a busy child has used no processor time")
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+	if n, err := busy.Switches(); err != nil || n == 0 {
+		t.Errorf("%d context switches, %v", n, err)
 	}
 	u, err := idle.Usage()
 	if err != nil {

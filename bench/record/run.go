@@ -93,6 +93,8 @@ type Sample struct {
 	// AroundMicros is that of Redis, Postgres and the billing-worker meanwhile. They work on
 	// afterwards too, so it is a part of their cost.
 	AroundMicros float64 `json:"around_us,omitempty"`
+	// Switches are context switches of the proxy's threads, per answer or event.
+	Switches float64 `json:"switches,omitempty"`
 	// StreamBytes is memory per open stream.
 	StreamBytes float64 `json:"stream_bytes,omitempty"`
 	// MemoryBytes is the process's (PSS), and RedisBytes that of Redis' data.

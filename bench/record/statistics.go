@@ -51,6 +51,9 @@ func Throughput(s *Sample) (float64, bool) {
 	return float64(s.Ops()) / s.Load.Seconds, s.Load.Seconds > 0 && s.Ops() > 0
 }
 
+// Switches is context switches per operation.
+func Switches(s *Sample) (float64, bool) { return s.Switches, s.CPUMicros > 0 }
+
 // Memory is bytes per open stream.
 func Memory(s *Sample) (float64, bool) { return s.StreamBytes, s.StreamBytes > 0 }
 

@@ -68,13 +68,13 @@ func compared(p *page, r *record.Run) {
 	p.printf("Medians over rounds. A ratio is to nginx in the same round (with a TLS upstream, to nginx with one), with its quartiles and their distance in percent of the median. CPU is the processor time of the proxy's own processes, kernel included.\n\n")
 
 	p.printf("### Whole answers, %s connections always busy\n\n", setting(r, "connections"))
-	rows := [][]string{{"", "CPU per request, µs", "ratio to nginx", "requests/s", "p50 µs", "p99 µs"}}
+	rows := [][]string{{"", "CPU per request, µs", "ratio to nginx", "context switches each", "requests/s", "p50 µs", "p99 µs"}}
 	var chart []bar
 	for _, peer := range r.Peers {
 		cpu := r.Of(peer.Name, record.PhaseRequests, record.CPU)
 		rows = append(rows, []string{
 			peer.Title, cell(cpu), ratio(r.Ratio(peer.Name, base(peer), record.PhaseRequests, record.CPU)),
-			cell(r.Of(peer.Name, record.PhaseRequests, record.Throughput)),
+			cell(r.Of(peer.Name, record.PhaseRequests, record.Switches)), cell(r.Of(peer.Name, record.PhaseRequests, record.Throughput)),
 			cell(r.Of(peer.Name, record.PhaseRequests, latP50)), cell(r.Of(peer.Name, record.PhaseRequests, latP99)),
 		})
 		chart = appendBar(chart, peer, cpu)
@@ -94,13 +94,13 @@ func compared(p *page, r *record.Run) {
 	p.table(rows)
 
 	p.printf("### Streams: %s at a time, an event each %s\n\n", setting(r, "streams"), setting(r, "interval"))
-	rows = [][]string{{"", "CPU per event, µs", "ratio to nginx", "events/s", "lag p50 µs", "lag p99 µs", "lag p99.9 µs", "added p99 µs", "first byte p99 µs"}}
+	rows = [][]string{{"", "CPU per event, µs", "ratio to nginx", "context switches each", "events/s", "lag p50 µs", "lag p99 µs", "lag p99.9 µs", "added p99 µs", "first byte p99 µs"}}
 	chart = nil
 	for _, peer := range r.Peers {
 		of := func(v record.Value) string { return cell(r.Of(peer.Name, record.PhaseEvents, v)) }
 		cpu := r.Of(peer.Name, record.PhaseEvents, record.CPU)
 		rows = append(rows, []string{
-			peer.Title, cell(cpu), ratio(r.Ratio(peer.Name, base(peer), record.PhaseEvents, record.CPU)), of(record.Throughput),
+			peer.Title, cell(cpu), ratio(r.Ratio(peer.Name, base(peer), record.PhaseEvents, record.CPU)), of(record.Switches), of(record.Throughput),
 			of(lagP50), of(lagP99), of(lagP999), cell(r.Against(peer.Name, direct, record.PhaseEvents, lagP99, difference)), of(ttfb99),
 		})
 		chart = appendBar(chart, peer, cpu)
