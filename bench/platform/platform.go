@@ -70,7 +70,7 @@ func Start(ctx context.Context, o Options) (p *Platform, err error) {
 	if err := p.startPostgres(ctx); err != nil {
 		return p, err
 	}
-	if _, err := p.Run(ctx, "control", "migrate"); err != nil {
+	if err := p.migrate(ctx); err != nil {
 		return p, err
 	}
 	if err := p.seed(ctx); err != nil {
@@ -90,7 +90,8 @@ func Start(ctx context.Context, o Options) (p *Platform, err error) {
 	if err := worker.Await(ctx, time.Minute, Answers("http://"+listen+"/readyz")); err != nil {
 		return p, err
 	}
-	if _, err := p.Run(ctx, "openclawctl", "feed", "republish"); err != nil {
+	// It writes all grants to a Redis that is new.
+	if err := worker.Await(ctx, 2*time.Minute, p.published); err != nil {
 		return p, err
 	}
 	p.grants = o.Customers
@@ -137,19 +138,15 @@ func (p *Platform) env() []string {
 		"DATABASE_URL="+p.database, "REDIS_URL="+p.Redis, "OPENCLAW_TOKEN_PEPPER_FILE="+p.PepperFile, "OPENCLAW_ACTOR=bench")
 }
 
-// Run runs one of the programs to its end and returns what it printed.
-func (p *Platform) Run(ctx context.Context, program string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+func (p *Platform) migrate(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.Program(program), args...)
+	cmd := exec.CommandContext(ctx, p.Program("control"), "migrate")
 	cmd.Env, cmd.Dir = p.env(), p.o.Dir
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("control migrate: %w: %s", err, out)
 	}
-	return out, nil
+	return nil
 }
 
 func (p *Platform) startRedis(ctx context.Context) error {

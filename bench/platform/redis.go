@@ -38,6 +38,18 @@ func (p *Platform) RedisMemory(ctx context.Context) (int64, error) {
 	return p.info(ctx, "memory", "used_memory")
 }
 
+// published is nil once Redis has the grants of all tokens.
+func (p *Platform) published(ctx context.Context) error {
+	ok, err := p.client.HExists(ctx, contract.FeedStateKey, contract.FeedComplete).Result()
+	if err != nil {
+		return fmt.Errorf("platform: redis: %w", err)
+	}
+	if !ok {
+		return errors.New("the grants are not yet in Redis")
+	}
+	return nil
+}
+
 // Lift sets requests per second and in flight of all customers' grants so high that they
 // are checked and never reached. Proxies must be started after it.
 func (p *Platform) Lift(ctx context.Context) error {

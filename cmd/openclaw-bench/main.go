@@ -83,7 +83,7 @@ func (a *app) bin() (self, dir string, err error) {
 		return "", "", fmt.Errorf("find the own program: %w", err)
 	}
 	dir = filepath.Dir(self)
-	for _, name := range []string{"token-proxy", "control", "openclawctl"} {
+	for _, name := range []string{"token-proxy", "control"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			return "", "", fmt.Errorf("%s is not beside this program: run `make build`", name)
 		}

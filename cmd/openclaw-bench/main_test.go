@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func programs(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"token-proxy", "control", "openclawctl", "openclaw-bench"} {
+	for _, name := range []string{"token-proxy", "control", "openclaw-bench"} {
 		built := testenv.BuildBinary(t, "./cmd/"+name)
 		// Not a link: the program looks for the others beside itself.
 		if err := os.Link(built, filepath.Join(dir, name)); err != nil {
