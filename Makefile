@@ -61,7 +61,7 @@ lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 	@scripts/lint
 
 deps-bench:
-	@scripts/install-deps redis postgres node curl nginx haproxy portkey
+	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
 
 bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (10 minutes)
 	bin/openclaw-bench compare
@@ -70,10 +70,11 @@ bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others,
 bench-quick: deps-bench build ## the same with few and short rounds, printed only (under 2 minutes)
 	bin/openclaw-bench compare --quick --results .run/bench
 
-bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants; then the report (10 minutes)
+bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants, system calls; then the report (10 minutes)
 	bin/openclaw-bench streams
 	bin/openclaw-bench overload
 	bin/openclaw-bench grants
+	bin/openclaw-bench syscalls
 	bin/openclaw-bench report
 
 microbench: ## run the benchmarks beside the code, BENCH in PACKAGES, and compare with revision BASE (HEAD)

@@ -18,6 +18,9 @@ type Usage struct {
 	RSS int64         // bytes of memory, shared ones included
 }
 
+// Tree returns the ids of the process and its living descendants.
+func (p *Process) Tree() ([]int, error) { return tree(p.PID()) }
+
 // CPU returns the processor time of the process and its living descendants. What ended
 // before is not in it, so workers must not come and go while one measures.
 func (p *Process) CPU() (time.Duration, error) {

@@ -22,6 +22,7 @@ const (
 	KindOverload = "overload"
 	KindGrants   = "grants"
 	KindReplay   = "replay"
+	KindSyscalls = "syscalls"
 )
 
 // Run is one run of openclaw-bench.
@@ -95,6 +96,8 @@ type Sample struct {
 	AroundMicros float64 `json:"around_us,omitempty"`
 	// Switches are context switches of the proxy's threads, per answer or event.
 	Switches float64 `json:"switches,omitempty"`
+	// Syscalls are system calls per answer or event, by name.
+	Syscalls map[string]float64 `json:"syscalls,omitempty"`
 	// StreamBytes is memory per open stream.
 	StreamBytes float64 `json:"stream_bytes,omitempty"`
 	// MemoryBytes is the process's (PSS), and RedisBytes that of Redis' data.
@@ -110,6 +113,15 @@ func (s *Sample) Ops() int64 {
 		return s.Load.Events
 	}
 	return s.Load.Answers
+}
+
+// Calls is the sum of Syscalls.
+func (s *Sample) Calls() float64 {
+	sum := 0.0
+	for _, n := range s.Syscalls {
+		sum += n
+	}
+	return sum
 }
 
 // Save writes the run into dir, as a file of its own and as the latest of its kind, and

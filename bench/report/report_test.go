@@ -135,7 +135,14 @@ func TestEveryKindOfRunIsShown(t *testing.T) {
 	}
 	replay := &record.Run{Kind: record.KindReplay, Samples: []record.Sample{{Peer: "token-proxy", Phase: record.PhaseReplay, Load: load.Result{Seconds: 9, Answers: 300}}},
 		Series: []record.Point{{Seconds: 0, PSS: 50 << 20, Goroutines: 40, Files: 20}, {Seconds: 5, PSS: 60 << 20, Goroutines: 41, Files: 21, Streams: 7}}}
-	text, results := write(t, run(1), streams, overload, grants, replay)
+	calls := &record.Run{Kind: record.KindSyscalls, Peers: []record.Peer{{Name: "token-proxy", Title: "counted"}}, Samples: []record.Sample{
+		{Peer: "token-proxy", Phase: record.PhaseRequests, Syscalls: map[string]float64{"read": 2.5, "write": 2}},
+		{Peer: "token-proxy", Phase: record.PhaseEvents, Syscalls: map[string]float64{"read": 1.5, "futex": 0.01}},
+	}}
+	text, results := write(t, run(1), streams, overload, grants, replay, calls)
+	if got := row(t, text, "counted"); got != "| counted | 4.50 | 1.51 | read 1.50 |\n" {
+		t.Error(got)
+	}
 	for name, want := range map[string]string{
 		"memory per stream with 10,000 open":        "5.00 KiB | yes",
 		"Redis commands per second":                 "70.0 at 100 requests/s, 70.0 at 1,000 | yes",

@@ -2,7 +2,10 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/compare"
 	"github.com/andreabadesso/openclaw-cloud/bench/record"
@@ -18,6 +21,9 @@ func (b *book) scale(p *page) {
 	}
 	if b.grants != nil {
 		grants(p, b.grants)
+	}
+	if b.syscalls != nil {
+		syscalls(p, b.syscalls)
 	}
 	if b.replay != nil {
 		replayed(p, b.replay)
@@ -182,6 +188,32 @@ func replayed(p *page, r *record.Run) {
 	first, last := r.Series[0], r.Series[len(r.Series)-1]
 	p.printf("At the beginning and at the end: %d and %d goroutines, %d and %d open files, %.0f and %.0f MiB.\n\n",
 		first.Goroutines, last.Goroutines, first.Files, last.Files, float64(first.PSS)/(1<<20), float64(last.PSS)/(1<<20))
+}
+
+func syscalls(p *page, r *record.Run) {
+	p.printf("## System calls\n\n")
+	about(p, r)
+	p.printf("Counted by strace under a small load, since it slows down what it watches. What a proxy does on its own, as token-proxy's talk with Redis, is in them.\n\n")
+	rows := [][]string{{"", "per request", "per event", "per event, by name"}}
+	for _, peer := range r.Peers {
+		calls := func(s *record.Sample) (float64, bool) { return s.Calls(), len(s.Syscalls) > 0 }
+		names := ""
+		for i := range r.Samples {
+			s := &r.Samples[i]
+			if s.Peer != peer.Name || s.Phase != record.PhaseEvents {
+				continue
+			}
+			for _, name := range slices.Sorted(maps.Keys(s.Syscalls)) {
+				if n := s.Syscalls[name]; n >= 0.05 {
+					names += fmt.Sprintf("%s %s, ", name, figure(n))
+				}
+			}
+		}
+		rows = append(rows, []string{
+			peer.Title, cell(r.Of(peer.Name, record.PhaseRequests, calls)), cell(r.Of(peer.Name, record.PhaseEvents, calls)), strings.TrimSuffix(names, ", "),
+		})
+	}
+	p.table(rows)
 }
 
 func failureList(all map[string]int64) string {

@@ -125,3 +125,30 @@ func (a *app) grantsCommand() *cobra.Command {
 	f.IntVar(&c.Body, "body-bytes", 1024, "size of a request's body")
 	return cmd
 }
+
+func (a *app) syscallsCommand() *cobra.Command {
+	var s setup
+	c := scale.Syscalls{Say: a.say()}
+	cmd := &cobra.Command{
+		Use:   "syscalls",
+		Short: "Count system calls per request and per event, with strace",
+		Long: `syscalls attaches strace to each proxy under a small load and counts its system calls. What a
+proxy does on its own (timers, its talk with Redis) is in them.`,
+		Example: `  openclaw-bench syscalls --peers nginx,token-proxy`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.measure(cmd, record.KindSyscalls, &s, c.Say, func(ctx context.Context, l *lab.Lab, r *record.Run) (err error) {
+				r.Samples, err = c.Run(ctx, l)
+				return err
+			})
+		},
+	}
+	f := cmd.Flags()
+	s.flags(f, []string{"nginx", "haproxy", "fasthttp", "token-proxy"})
+	f.Float64Var(&c.Rate, "rate", 500, "requests per second")
+	f.IntVar(&c.Streams, "streams", 20, "streams at a time")
+	f.DurationVar(&c.Interval, "interval", 20*time.Millisecond, "between two events of a stream")
+	f.DurationVar(&c.Duration, "duration", 5*time.Second, "of each count")
+	f.IntVar(&c.Body, "body-bytes", 1024, "size of a request's body")
+	return cmd
+}
