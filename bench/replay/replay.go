@@ -25,6 +25,7 @@ type Config struct {
 	Spread          float64       // answers are up to this share slower or faster, 0 to 0.9
 	TTFT            time.Duration // of the upstream
 	Seed            uint64
+	Repeat          int // how often it is played, once after the other; 1 if 0
 	Anthropic       bool
 	Target, Header  string
 	Tokens          []string // credentials, used in turn
@@ -38,11 +39,14 @@ func Load(c Config) (load.Config, error) {
 		return load.Config{}, errors.New("replay: speed and pace must be positive, and the spread from 0 to 0.9")
 	}
 	played := trace.Play(c.Trace, c.Jitter, c.Speed, c.Seed)
-	arrivals := make([]time.Duration, len(played))
+	length := trace.Sum(played).Length
+	var arrivals []time.Duration
 	most := 0
-	for i, q := range played {
-		arrivals[i] = q.At
-		most = max(most, q.Input)
+	for pass := range max(c.Repeat, 1) {
+		for _, q := range played {
+			arrivals = append(arrivals, q.At+time.Duration(pass)*length)
+			most = max(most, q.Input)
+		}
 	}
 	fill := load.Filling(most * BytesPerToken)
 	return load.Config{
@@ -52,7 +56,7 @@ func Load(c Config) (load.Config, error) {
 			if len(c.Tokens) > 0 {
 				token = c.Tokens[n%uint64(len(c.Tokens))]
 			}
-			s := c.shape(played[n], n)
+			s := c.shape(played[n%uint64(len(played))], n)
 			return s.Job(c.Target, c.Header, token, fill)
 		},
 	}, nil

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -40,6 +41,13 @@ func TestRequestsHaveTheTracesSizes(t *testing.T) {
 		if v, err := strconv.Atoi(string(digits)); err != nil || v < 20 || v > 60 {
 			t.Errorf("request %d has pace %s", n, digits)
 		}
+	}
+	c.Repeat = 3
+	if l, err = Load(c); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Arrivals) != 9 || l.Arrivals[8] != 6*time.Second || !slices.IsSorted(l.Arrivals) || !bytes.Equal(l.Jobs(7).Fill, l.Jobs(1).Fill) {
+		t.Errorf("three times: arrivals %v", l.Arrivals)
 	}
 	for _, bad := range []Config{{Trace: c.Trace, TokensPerSecond: 1}, {Trace: c.Trace, Speed: 1}, {Trace: c.Trace, Speed: 1, TokensPerSecond: 1, Spread: 1}} {
 		if _, err := Load(bad); err == nil {

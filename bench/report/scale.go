@@ -164,8 +164,8 @@ func redisTable(p *page, r *record.Run) {
 func replayed(p *page, r *record.Run) {
 	p.printf("## A trace of real traffic\n\n")
 	about(p, r)
-	p.printf("%s requests with %s prompt tokens and %s answer tokens, %s times as fast as they were, against token-proxy with everything on; answers at %s tokens per second.\n\n",
-		setting(r, "requests"), setting(r, "prompt tokens"), setting(r, "answer tokens"), setting(r, "speed"), setting(r, "tokens-per-second"))
+	p.printf("%s requests with %s prompt tokens and %s answer tokens, played %s times, %s times as fast as they were, against token-proxy with everything on; answers at %s tokens per second.\n\n",
+		setting(r, "requests"), setting(r, "prompt tokens"), setting(r, "answer tokens"), setting(r, "repeat"), setting(r, "speed"), setting(r, "tokens-per-second"))
 	rows := [][]string{{"answers", "failures", "events", "CPU per event, µs", "first byte p50 µs", "first byte p99 µs", "lag p50 µs", "lag p99 µs", "lag p99.9 µs"}}
 	for i := range r.Samples {
 		s := &r.Samples[i]

@@ -65,6 +65,7 @@ Arrivals are --speed times as fast as in the trace; answers keep the pace of a m
 	f := cmd.Flags()
 	f.StringVar(&o.file, "trace", "", "file with the trace (default: the sample of 300 requests that ships with this program)")
 	f.Float64Var(&o.play.Speed, "speed", 1, "how much faster than in the trace requests arrive")
+	f.IntVar(&o.play.Repeat, "repeat", 1, "how often the trace is played, once after the other")
 	f.DurationVar(&o.play.Jitter, "jitter", trace.Grid, "over which arrivals are spread: the grid that the trace has them on; 0 leaves them")
 	f.Float64Var(&o.play.TokensPerSecond, "tokens-per-second", 40, "pace of answers, on average")
 	f.Float64Var(&o.play.Spread, "spread", 0.5, "share by which answers are slower or faster")
