@@ -10,7 +10,7 @@ import (
 )
 
 func attributes(cred *syscall.Credential) *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Credential: cred, Pdeathsig: syscall.SIGKILL}
+	return &syscall.SysProcAttr{Credential: cred, Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
 // cpuOf reads the process's own clock, which is exact and counts threads that have ended

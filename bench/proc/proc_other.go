@@ -9,7 +9,7 @@ import (
 )
 
 func attributes(cred *syscall.Credential) *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Credential: cred}
+	return &syscall.SysProcAttr{Credential: cred, Setpgid: true}
 }
 
 func cpuOf(int) (time.Duration, error) { return 0, errors.ErrUnsupported }

@@ -3,6 +3,7 @@ package proc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -73,6 +74,19 @@ func TestCPUOfATree(t *testing.T) {
 	}
 	if n, err := busy.Switches(); err != nil || n == 0 {
 		t.Errorf("%d context switches, %v", n, err)
+	}
+	pids, err := busy.Tree()
+	if err != nil || len(pids) != 2 {
+		t.Fatalf("the tree is %v, %v", pids, err)
+	}
+	// Its child ends with it, and is collected by whoever inherits it.
+	busy.End(0)
+	for gone := false; !gone; time.Sleep(5 * time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pids[1]))
+		gone = err != nil || strings.Contains(string(b), ") Z ")
+		if !gone && time.Now().After(deadline) {
+			t.Fatal("the child of an ended process goes on")
+		}
 	}
 	u, err := idle.Usage()
 	if err != nil {

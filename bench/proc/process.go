@@ -70,7 +70,8 @@ func (p *Process) Log() string {
 	return strings.TrimSpace(string(b[max(0, len(b)-4096):]))
 }
 
-// End ends the process, with SIGKILL if it is still there after limit.
+// End ends the process, with SIGKILL if it is still there after limit, and what is left of
+// its descendants.
 func (p *Process) End(limit time.Duration) {
 	_ = p.cmd.Process.Signal(p.stop) // it may have ended already
 	t := time.NewTimer(limit)
@@ -81,6 +82,9 @@ func (p *Process) End(limit time.Duration) {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
+	// Descendants are in its group, which none of them leads: so its number is not reused
+	// while there is one.
+	_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // mostly nothing is left
 }
 
 // Await polls ready until it returns nil, at most limit.
