@@ -74,7 +74,11 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 				continue
 			}
 			if err := m.memory(ctx, r.Peer, round); err != nil {
-				return nil, err
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+				// The rest need not be lost for it.
+				c.Say("round %d  NO memory of %s: %v", round+1, r.Name, err)
 			}
 		}
 	}

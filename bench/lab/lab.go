@@ -25,6 +25,8 @@ type Options struct {
 	Portkey   string   // directory of Portkey's npm package
 	Workers   int      // of nginx and HAProxy
 	Customers int      // of token-proxy
+	Retries   int      // of a measurement during which the machine was busy with something else
+	Quiet     float64  // processors that something else may use without that
 	Say       func(format string, args ...any)
 }
 

@@ -108,18 +108,8 @@ func (p *Platform) Close() {
 	}
 }
 
-// CPU is what all of the platform's processes have used.
-func (p *Platform) CPU() (time.Duration, error) {
-	var sum time.Duration
-	for _, one := range p.procs {
-		d, err := one.CPU()
-		if err != nil {
-			return 0, err
-		}
-		sum += d
-	}
-	return sum, nil
-}
+// Processes are all that the platform runs.
+func (p *Platform) Processes() []*proc.Process { return p.procs }
 
 func (p *Platform) start(c proc.Command) (*proc.Process, error) {
 	one, err := proc.Start(c)

@@ -66,6 +66,37 @@ func (p *Process) Usage() (Usage, error) {
 	return u, nil
 }
 
+// Busy returns how long the machine's processors have worked since it was started, summed
+// over all of them, in steps of 10 ms.
+func Busy() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("work of the machine: %w", err)
+	}
+	return parseBusy(b)
+}
+
+// parseBusy reads the first line of /proc/stat: all but idle and waiting for disks.
+func parseBusy(b []byte) (time.Duration, error) {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	f := strings.Fields(string(line))
+	if len(f) < 8 || f[0] != "cpu" {
+		return 0, errors.New("unexpected form of /proc/stat")
+	}
+	var ticks int64
+	for _, i := range []int{1, 2, 3, 6, 7} { // user, nice, system, irq, softirq
+		n, err := strconv.ParseInt(f[i], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
+// Self returns the processor time of this process.
+func Self() (time.Duration, error) { return cpuOf(os.Getpid()) }
+
 // Switches returns how often threads of the process and its descendants were put to sleep,
 // or set aside for others, since their start.
 func (p *Process) Switches() (int64, error) {

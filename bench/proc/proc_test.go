@@ -34,6 +34,16 @@ func TestParseRollup(t *testing.T) {
 	}
 }
 
+func TestParseBusy(t *testing.T) {
+	t.Parallel()
+	if d, err := parseBusy([]byte("cpu  100 20 30 9999 888 4 6 7 0 0\ncpu0 1 1 1 1 1 1 1\n")); err != nil || d != 1600*time.Millisecond {
+		t.Errorf("%v, %v", d, err)
+	}
+	if _, err := parseBusy([]byte("intr 1 2 3 4 5 6 7 8\n")); err == nil {
+		t.Error("another file is accepted")
+	}
+}
+
 func TestParseSwitches(t *testing.T) {
 	t.Parallel()
 	if n, err := parseSwitches([]byte("Name:\tx\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t5\n")); err != nil || n != 12 {
@@ -69,6 +79,17 @@ func TestCPUOfATree(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("a busy child has used no processor time")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	m, err := NewMeter(busy, nil, idle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Begin()
+	for m.End(); m.Spent() < 20*time.Millisecond; m.End() {
+		if time.Now().After(deadline) {
+			t.Fatalf("the meter shows %v of a busy process", m.Spent())
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -96,6 +96,9 @@ type Sample struct {
 	AroundMicros float64 `json:"around_us,omitempty"`
 	// Switches are context switches of the proxy's threads, per answer or event.
 	Switches float64 `json:"switches,omitempty"`
+	// Foreign is how many processors were busy meanwhile with what is no part of the
+	// measurement. It is known to about 0.1.
+	Foreign float64 `json:"foreign_cores,omitempty"`
 	// Syscalls are system calls per answer or event, by name.
 	Syscalls map[string]float64 `json:"syscalls,omitempty"`
 	// StreamBytes is memory per open stream.

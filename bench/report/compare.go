@@ -109,6 +109,7 @@ func compared(p *page, r *record.Run) {
 	p.plot("cpu-event.svg", "CPU per event of each proxy", bars("CPU per relayed event (µs, less is better)", perMicro, chart, r.Of(compare.Baseline, record.PhaseEvents, record.CPU).Median))
 
 	memory(p, r)
+	disturbed(p, r)
 	aroundTable(p, r)
 	failures(p, r)
 }
@@ -150,6 +151,17 @@ func aroundTable(p *page, r *record.Run) {
 		p.printf("### What Redis, Postgres and the billing-worker used meanwhile\n\nEach forwarded request becomes a row in Postgres. They go on for a while after the load, which is not counted; the next measurement waits for it.\n\n")
 		p.table(rows)
 	}
+}
+
+// disturbed says how quiet the machine was.
+func disturbed(p *page, r *record.Run) {
+	var all []float64
+	most := 0.0
+	for i := range r.Samples {
+		all = append(all, r.Samples[i].Foreign)
+		most = max(most, r.Samples[i].Foreign)
+	}
+	p.printf("What is no part of the measurement used %s processors meanwhile (median; at most %s).\n\n", figure(record.SpreadOf(all).Median), figure(most))
 }
 
 func failures(p *page, r *record.Run) {

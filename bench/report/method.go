@@ -13,7 +13,8 @@ const method = `## How it is measured
 
 - **All proxies run at the same time** and are measured in turn, phase by phase, in several rounds; another one begins each
   round. What else the machine does hits all of them, and ratios are taken within a round. Load generator, upstream and proxy
-  share the machine, so absolute times contain the waiting for a core; CPU per operation hardly does.
+  share the machine, so absolute times contain the waiting for a core; CPU per operation hardly does. A measurement during
+  which something else used more than a part of a processor (` + "`--quiet`" + `) is repeated, and the least disturbed is kept.
 - **CPU** is read from each process's own clock of the operating system (the scheduler's, exact to the nanosecond, user and
   kernel time of all threads, children included), when counting begins and when it ends. What the kernel does in interrupts
   on behalf of nobody is in none of them.
