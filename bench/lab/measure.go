@@ -184,7 +184,8 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 			done = true
 		}
 	}
-	s, err := l.Measure(ctx, r, record.PhaseMemory, cfg)
+	// Once only: what another try found would be what the first has left.
+	s, err := l.measure(ctx, r, record.PhaseMemory, cfg)
 	if err := errors.Join(err, failed); err != nil {
 		return s, err
 	}
