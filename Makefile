@@ -11,11 +11,18 @@ TESTFLAGS ?= -race -timeout 20m
 DRILL_SECONDS ?= 1800
 export DRILL_SECONDS
 
-.PHONY: help deps deps-run build up down status clean test lint bench fuzz smoke drill promises
+# The revision that `make microbench` compares the working tree with, which packages and benchmarks
+# it runs, and how often.
+BASE ?= HEAD
+BENCH ?= .
+PACKAGES ?= ./...
+COUNT ?= 6
+
+.PHONY: help deps deps-run deps-bench build up down status clean test lint bench bench-quick bench-scale microbench fuzz smoke drill promises
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
-		while IFS=$$'\t' read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
+		while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
 
 deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl
 	@scripts/install-deps redis postgres node cc curl
@@ -53,8 +60,25 @@ test: deps ## run all tests
 lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 	@scripts/lint
 
-bench: ## run the benchmarks of the Go packages
-	go test -run '^$$' -bench . -benchmem ./...
+deps-bench:
+	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
+
+bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (10 minutes)
+	bin/openclaw-bench compare
+	bin/openclaw-bench report
+
+bench-quick: deps-bench build ## the same with few and short rounds, printed only (under 2 minutes)
+	bin/openclaw-bench compare --quick --results .run/bench
+
+bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants, system calls; then the report (10 minutes)
+	bin/openclaw-bench streams
+	bin/openclaw-bench overload
+	bin/openclaw-bench grants
+	bin/openclaw-bench syscalls
+	bin/openclaw-bench report
+
+microbench: ## run the benchmarks beside the code, BENCH in PACKAGES, and compare with revision BASE (HEAD)
+	@scripts/microbench '$(BASE)' '$(BENCH)' '$(COUNT)' $(PACKAGES)
 
 fuzz: ## fuzz each parser for FUZZTIME (30s)
 	@scripts/fuzz $(FUZZTIME)

@@ -322,5 +322,11 @@ func TestPacing(t *testing.T) {
 			}
 			last = at
 		}
+		// The last token is stamped when it is sent, not when it is made and waits.
+		behind := map[string]int{"openai": 1, "anthropic": 3}[f.name]
+		token := r.events[len(r.events)-1-behind]
+		if at := time.Unix(0, int64(token["t"].(float64))); at.Sub(begin) < 299*time.Millisecond {
+			t.Errorf("a token that is due after 300 ms has the stamp of %v: %v", at.Sub(begin), token)
+		}
 	})
 }

@@ -1,6 +1,7 @@
 package kimisim
 
 import (
+	"bytes"
 	"compress/gzip"
 	"errors"
 	"iter"
@@ -176,6 +177,9 @@ func (a *answer) stream() string {
 			if !a.wait(due) {
 				return a.left(OutcomeClientGone)
 			}
+			if a.b.Stamp {
+				restamp(ev.data)
+			}
 		}
 		tokens += ev.tokens
 		o.last = ev.end
@@ -193,6 +197,15 @@ func (a *answer) stream() string {
 		return OutcomeClientGone
 	}
 	return OutcomeComplete
+}
+
+// restamp replaces the time in an event that was made before a wait; see Behavior.Stamp.
+func restamp(data []byte) {
+	const field = `,"t":`
+	if i := bytes.LastIndex(data, []byte(field)); i >= 0 {
+		// It has as many digits as before.
+		_ = strconv.AppendInt(data[:i+len(field)], time.Now().UnixNano(), 10)
+	}
 }
 
 // fault plays what is due after n events, before ev; "" means nothing ended the stream.

@@ -1,0 +1,195 @@
+// Package compare measures proxies side by side: all run at the same time, and rounds are
+// interleaved, so that whatever else the machine does hits all of them. What counts are
+// ratios within a round.
+package compare
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/bench/lab"
+	"github.com/andreabadesso/openclaw-cloud/bench/load"
+	"github.com/andreabadesso/openclaw-cloud/bench/peers"
+	"github.com/andreabadesso/openclaw-cloud/bench/record"
+)
+
+// Baseline is the peer that others are compared with, and BaselineTLS the one for those
+// with a TLS upstream.
+const (
+	Baseline    = "nginx"
+	BaselineTLS = "nginx-tls"
+)
+
+// Config of a comparison. All fields are required.
+type Config struct {
+	Rounds        int           // of all peers
+	GatewayRounds int           // of gateways, which are slow enough to be seen in few
+	Connections   int           // of whole answers
+	BodyBytes     int           // of a request
+	Warmup        time.Duration // of each phase
+	Requests      time.Duration // of a closed load
+	Half          time.Duration // of an open load at half of what token-proxy and nginx take
+	Events        time.Duration // of streams
+	Streams       int           // at a time
+	Interval      time.Duration // between the events of a stream
+	MemoryStreams int           // open ones for the memory of one
+	MemoryRounds  int           // 0 leaves it out
+	Anthropic     bool          // the face
+	Say           func(format string, args ...any)
+}
+
+// streamTime is how long one stream takes.
+const streamTime = 10 * time.Second
+
+// Run measures all of the lab's peers.
+func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
+	m := &measurement{l: l, c: c, half: make(map[string]float64)}
+	for _, r := range l.Running {
+		c.Say("warming %s", r.Name)
+		if err := l.Warm(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	for round := range c.Rounds {
+		for _, phase := range []string{record.PhaseRequests, record.PhaseHalf, record.PhaseEvents} {
+			for i := range l.Running {
+				// Another one begins in each round.
+				r := l.Running[(i+round)%len(l.Running)]
+				if r.Gateway && round >= c.GatewayRounds {
+					continue
+				}
+				if err := m.measure(ctx, r, phase, round); err != nil {
+					return nil, err
+				}
+			}
+			if phase == record.PhaseRequests && round == 0 {
+				m.halves()
+			}
+		}
+	}
+	for round := range c.MemoryRounds {
+		for _, r := range l.Running {
+			if r.Proc == nil || r.Gateway && round > 0 {
+				continue
+			}
+			if err := m.memory(ctx, r.Peer, round); err != nil {
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+				// The rest need not be lost for it.
+				c.Say("round %d  NO memory of %s: %v", round+1, r.Name, err)
+			}
+		}
+	}
+	return m.samples, nil
+}
+
+// measurement is one in progress.
+type measurement struct {
+	l       *lab.Lab
+	c       Config
+	samples []record.Sample
+	half    map[string]float64 // requests per second, by peer
+}
+
+func (m *measurement) measure(ctx context.Context, r *peers.Running, phase string, round int) error {
+	whole := lab.Jobs(r, load.Shape{Anthropic: m.c.Anthropic, BodyBytes: m.c.BodyBytes, OutputTokens: 16})
+	cfg := load.Config{Jobs: whole, Connections: m.c.Connections, Warmup: m.c.Warmup}
+	switch phase {
+	case record.PhaseRequests:
+		cfg.Closed, cfg.Duration = true, m.c.Requests
+	case record.PhaseHalf:
+		cfg.Rate, cfg.Poisson, cfg.Seed, cfg.Duration = m.half[r.Name], true, uint64(round+1), m.c.Half
+	case record.PhaseEvents:
+		cfg = m.streams(r, m.c.Streams, m.c.Interval, m.c.Events)
+	}
+	s, err := m.l.Measure(ctx, r, phase, cfg)
+	if err != nil {
+		return err
+	}
+	s.Round = round
+	m.samples = append(m.samples, s)
+	m.c.Say("round %d  %-9s %-16s %s", round+1, phase, r.Name, line(&s))
+	return nil
+}
+
+func (m *measurement) streams(r *peers.Running, n int, interval, length time.Duration) load.Config {
+	perSecond := float64(time.Second) / float64(interval)
+	return load.Config{
+		Closed: true, Connections: n, Warmup: m.c.Warmup + m.c.Warmup/2, Ramp: m.c.Warmup, Duration: length,
+		Jobs: lab.Jobs(r, load.Shape{
+			Anthropic: m.c.Anthropic, Stream: true, BodyBytes: m.c.BodyBytes, Stamp: true,
+			TokensPerSecond: perSecond, OutputTokens: max(2, int(perSecond*streamTime.Seconds())),
+		}),
+	}
+}
+
+// halves fixes the rates of the open load: half of what the slower of token-proxy and the
+// baseline took, for all who can take that; half of their own for others.
+func (m *measurement) halves() {
+	own := make(map[string]float64)
+	common := 0.0
+	for i := range m.samples {
+		s := &m.samples[i]
+		if s.Phase != record.PhaseRequests {
+			continue
+		}
+		own[s.Peer] = float64(s.Load.Answers) / s.Load.Seconds
+		if s.Peer == Baseline || s.Peer == "token-proxy" {
+			if common == 0 || own[s.Peer] < common {
+				common = own[s.Peer]
+			}
+		}
+	}
+	for name, rate := range own {
+		m.half[name] = max(1, rate/2)
+		if common > 0 && common < rate*1.2 {
+			m.half[name] = common / 2
+		}
+	}
+}
+
+// memory opens streams at a new instance, since what an old one has kept of earlier work
+// would hide what they need.
+func (m *measurement) memory(ctx context.Context, p peers.Peer, round int) error {
+	if err := m.l.Settle(ctx); err != nil {
+		return err
+	}
+	r, err := m.l.Fresh(ctx, p, fmt.Sprintf("-memory%d", round))
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := m.l.Warm(ctx, r); err != nil {
+		return err
+	}
+	s, err := m.l.Memory(ctx, r, m.streams(r, m.c.MemoryStreams, time.Second, 3*time.Second))
+	if err != nil {
+		return err
+	}
+	s.Round = round
+	m.samples = append(m.samples, s)
+	m.c.Say("round %d  %-9s %-16s %s", round+1, s.Phase, r.Name, line(&s))
+	return nil
+}
+
+// line says what a sample is about.
+func line(s *record.Sample) string {
+	text := fmt.Sprintf("%8.0f/s", float64(s.Ops())/s.Load.Seconds)
+	if s.CPUMicros > 0 {
+		text += fmt.Sprintf("  %7.2f µs CPU each", s.CPUMicros)
+	}
+	switch {
+	case s.StreamBytes > 0:
+		text += fmt.Sprintf("  %.1f KiB per stream", s.StreamBytes/1024)
+	case s.Phase == record.PhaseEvents:
+		text += fmt.Sprintf("  lag p50 %.0f p99 %.0f µs", s.Load.Lag.P50, s.Load.Lag.P99)
+	default:
+		text += fmt.Sprintf("  p50 %.0f p99 %.0f µs", s.Load.Latency.P50, s.Load.Latency.P99)
+	}
+	if len(s.Load.Failures) > 0 {
+		text += fmt.Sprintf("  FAILURES %v", s.Load.Failures)
+	}
+	return text
+}

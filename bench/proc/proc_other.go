@@ -1,0 +1,15 @@
+//go:build !linux
+
+package proc
+
+import (
+	"errors"
+	"syscall"
+	"time"
+)
+
+func attributes(cred *syscall.Credential) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: cred, Setpgid: true}
+}
+
+func cpuOf(int) (time.Duration, error) { return 0, errors.ErrUnsupported }

@@ -1,0 +1,147 @@
+package record
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// Spread is what several rounds say about one figure.
+type Spread struct {
+	Median   float64
+	Low, Top float64 // the quartiles
+	N        int     // rounds
+}
+
+// IQR is the interquartile range in percent of the median.
+func (s Spread) IQR() float64 {
+	if s.Median == 0 {
+		return 0
+	}
+	return 100 * (s.Top - s.Low) / math.Abs(s.Median)
+}
+
+// SpreadOf returns the spread of values; all zero without any.
+func SpreadOf(values []float64) Spread {
+	if len(values) == 0 {
+		return Spread{}
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return Spread{Median: quantile(sorted, 0.5), Low: quantile(sorted, 0.25), Top: quantile(sorted, 0.75), N: len(sorted)}
+}
+
+// quantile interpolates between the two nearest of sorted.
+func quantile(sorted []float64, q float64) float64 {
+	at := q * float64(len(sorted)-1)
+	i := int(at)
+	if i+1 >= len(sorted) {
+		return sorted[len(sorted)-1]
+	}
+	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
+}
+
+// Value takes a figure out of a sample; ok is false where the sample has none.
+type Value func(s *Sample) (v float64, ok bool)
+
+// CPU is the processor time per operation, in µs.
+func CPU(s *Sample) (float64, bool) { return s.CPUMicros, s.CPUMicros > 0 }
+
+// Throughput is answers, or events of streams, per second.
+func Throughput(s *Sample) (float64, bool) {
+	return float64(s.Ops()) / s.Load.Seconds, s.Load.Seconds > 0 && s.Ops() > 0
+}
+
+// Switches is context switches per operation.
+func Switches(s *Sample) (float64, bool) { return s.Switches, s.CPUMicros > 0 }
+
+// Memory is bytes per open stream.
+func Memory(s *Sample) (float64, bool) { return s.StreamBytes, s.StreamBytes > 0 }
+
+// Of returns the spread of a figure of one peer in one phase.
+func (r *Run) Of(peer, phase string, v Value) Spread {
+	var values []float64
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		if s.Peer != peer || s.Phase != phase {
+			continue
+		}
+		if x, ok := v(s); ok {
+			values = append(values, x)
+		}
+	}
+	return SpreadOf(values)
+}
+
+// Against returns the spread of the combination of a figure of one peer with that of base
+// in the same round: what the machine did to both of them cancels out.
+func (r *Run) Against(peer, base, phase string, v Value, combine func(peer, base float64) float64) Spread {
+	rounds := make(map[int]float64)
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		if s.Peer == base && s.Phase == phase {
+			if x, ok := v(s); ok {
+				rounds[s.Round] = x
+			}
+		}
+	}
+	var values []float64
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		if s.Peer != peer || s.Phase != phase {
+			continue
+		}
+		if x, ok := v(s); ok {
+			if b, ok := rounds[s.Round]; ok {
+				values = append(values, combine(x, b))
+			}
+		}
+	}
+	return SpreadOf(values)
+}
+
+// Ratio of a figure to that of base in the same round.
+func (r *Run) Ratio(peer, base, phase string, v Value) Spread {
+	return r.Against(peer, base, phase, v, func(p, b float64) float64 { return p / b })
+}
+
+// Failures sums what went wrong with a peer over all rounds and phases.
+func (r *Run) Failures(peer string) map[string]int64 {
+	sum := make(map[string]int64)
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.Peer == peer {
+			for kind, n := range s.Load.Failures {
+				sum[kind] += n
+			}
+		}
+	}
+	return sum
+}
+
+// Steps returns the values of Step that a phase has, ascending.
+func (r *Run) Steps(phase string) []float64 {
+	var steps []float64
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.Phase == phase && !slices.Contains(steps, s.Step) {
+			steps = append(steps, s.Step)
+		}
+	}
+	slices.SortFunc(steps, cmp.Compare)
+	return steps
+}
+
+// Only returns the run with those samples only that have a step.
+func (r *Run) Only(step float64) *Run {
+	part := *r
+	part.Samples = nil
+	for i := range r.Samples {
+		if r.Samples[i].Step == step {
+			part.Samples = append(part.Samples, r.Samples[i])
+		}
+	}
+	return &part
+}
+
+// Has reports whether a peer was measured in a phase.
+func (r *Run) Has(peer, phase string) bool {
+	return slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.Peer == peer && s.Phase == phase })
+}

@@ -1,0 +1,2 @@
+// Package report turns results into BENCHMARKS.md and plots.
+package report

@@ -1,0 +1,276 @@
+package report
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/andreabadesso/openclaw-cloud/bench/compare"
+	"github.com/andreabadesso/openclaw-cloud/bench/record"
+)
+
+// scale writes what the runs of the scale subcommands say.
+func (b *book) scale(p *page) {
+	if b.streams != nil {
+		streams(p, b.streams)
+	}
+	if b.overload != nil {
+		overload(p, b.overload)
+	}
+	if b.grants != nil {
+		grants(p, b.grants)
+	}
+	if b.syscalls != nil {
+		syscalls(p, b.syscalls)
+	}
+	if b.replay != nil {
+		replayed(p, b.replay)
+	}
+}
+
+// Figures of samples.
+func kib(s *record.Sample) (float64, bool)      { return s.StreamBytes / 1024, s.StreamBytes > 0 }
+func admitted(s *record.Sample) (float64, bool) { return perSecond(s, s.Load.Answers), true }
+func refused(s *record.Sample) (float64, bool)  { return perSecond(s, s.Load.Refused), true }
+func offered(s *record.Sample) (float64, bool)  { return s.Offered, s.Offered > 0 }
+func refusing(s *record.Sample) (float64, bool) {
+	return s.Load.Refusing.P99, s.Load.Refusing.Count > 0
+}
+func commands(s *record.Sample) (float64, bool) { return perSecond(s, s.Redis), s.Redis > 0 }
+func ownMemory(s *record.Sample) (float64, bool) {
+	return float64(s.MemoryBytes) / (1 << 20), s.MemoryBytes > 0
+}
+func redisMemory(s *record.Sample) (float64, bool) {
+	return float64(s.RedisBytes) / (1 << 20), s.RedisBytes > 0
+}
+
+// failed is what was neither served nor refused.
+func failed(s *record.Sample) (float64, bool) {
+	n := s.Load.Backlog
+	for _, k := range s.Load.Failures {
+		n += k
+	}
+	return perSecond(s, n-s.Load.Refused), true
+}
+
+func perSecond(s *record.Sample, n int64) float64 {
+	if s.Load.Seconds <= 0 {
+		return 0
+	}
+	return float64(n) / s.Load.Seconds
+}
+
+// curves draws a figure over the steps of a run, one curve per peer.
+func curves(r *record.Run, phase string, x func(step float64) float64, v record.Value) []curve {
+	var all []curve
+	for _, peer := range r.Peers {
+		c := curve{label: peer.Title, mark: isOurs(peer.Name)}
+		for _, step := range r.Steps(phase) {
+			if s := r.Only(step).Of(peer.Name, phase, v); s.N > 0 {
+				c.x, c.y = append(c.x, x(step)), append(c.y, s.Median)
+			}
+		}
+		if len(c.x) > 0 {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+func same(step float64) float64 { return step }
+
+func streams(p *page, r *record.Run) {
+	p.printf("## Thousands of open streams\n\n")
+	about(p, r)
+	p.printf("Streams with an event each %s, at proxies just started. Memory as above; added is the difference to nothing in between.\n\n", setting(r, "interval"))
+	rows := [][]string{{"streams", "", "KiB per stream", "events/s", "CPU per event, µs", "lag p50 µs", "lag p99 µs", "added p99 µs", "failures"}}
+	for _, step := range r.Steps(record.PhaseMemory) {
+		part := r.Only(step)
+		for _, peer := range r.Peers {
+			if !part.Has(peer.Name, record.PhaseMemory) {
+				continue
+			}
+			of := func(v record.Value) string { return cell(part.Of(peer.Name, record.PhaseMemory, v)) }
+			rows = append(rows, []string{
+				tick(step), peer.Title, of(kib), of(record.Throughput), of(record.CPU), of(lagP50), of(lagP99),
+				cell(part.Against(peer.Name, direct, record.PhaseMemory, lagP99, difference)), failureList(part.Failures(peer.Name)),
+			})
+		}
+	}
+	p.table(rows)
+	p.plot("streams-memory.svg", "Memory per stream over the number of open streams", lines("Memory per open stream, KiB", "open streams", curves(r, record.PhaseMemory, same, kib), false))
+	p.plot("streams-lag.svg", "Lag of events over the number of open streams", lines("Lag of an event, p99, µs", "open streams", curves(r, record.PhaseMemory, same, lagP99), false))
+}
+
+func overload(p *page, r *record.Run) {
+	p.printf("## More load than fits\n\n")
+	about(p, r)
+	p.printf("First what a proxy takes with 64 connections always busy, then parts and multiples of that, with Poisson arrivals over at most %s connections. Latency counts from when a request was to be sent, so it contains the wait for a connection. Failed are those that got no answer in time, or had not been sent at the end.\n\n", setting(r, "connections"))
+	table := func(phase string) {
+		rows := [][]string{{"", "times", "offered/s", "admitted/s", "refused/s", "failed/s", "p50 of admitted, µs", "p99 of admitted, µs", "p99 of refused, µs", "Redis commands/s"}}
+		for _, peer := range r.Peers {
+			for _, step := range r.Steps(phase) {
+				part := r.Only(step)
+				if !part.Has(peer.Name, phase) {
+					continue
+				}
+				of := func(v record.Value) string { return cell(part.Of(peer.Name, phase, v)) }
+				rows = append(rows, []string{peer.Title, tick(step), of(offered), of(admitted), of(refused), of(failed), of(latP50), of(latP99), of(refusing), of(commands)})
+			}
+		}
+		p.table(rows)
+	}
+	table(record.PhaseOverload)
+	p.plot("overload.svg", "Admitted requests over offered load", lines("Requests admitted per second", "times the load that it takes", curves(r, record.PhaseOverload, same, admitted), false))
+	if len(r.Steps(record.PhaseRates)) > 0 {
+		p.printf("%s customers who may send 10 requests per second each, and together send this many times as many:\n\n", setting(r, "few-customers"))
+		table(record.PhaseRates)
+	}
+}
+
+func grants(p *page, r *record.Run) {
+	p.printf("## As customers grow\n\n")
+	about(p, r)
+	p.printf("Grants in Redis, of which at most %s are used, in turn. Medians over rounds with nginx in the same round.\n\n", setting(r, "active"))
+	rows := [][]string{{"grants", "CPU per request, µs", "ratio to nginx", "requests/s", "p99 µs", "memory of token-proxy, MiB", "data of Redis, MiB"}}
+	for _, step := range r.Steps(record.PhaseRequests) {
+		part := r.Only(step)
+		of := func(v record.Value) string { return cell(part.Of(ours, record.PhaseRequests, v)) }
+		rows = append(rows, []string{
+			tick(step), of(record.CPU), ratio(part.Ratio(ours, compare.Baseline, record.PhaseRequests, record.CPU)), of(record.Throughput), of(latP99), of(ownMemory), of(redisMemory),
+		})
+	}
+	p.table(rows)
+	redisTable(p, r)
+	p.plot("grants.svg", "CPU per request over the number of grants", lines("CPU per request, µs", "grants in Redis", curves(r, record.PhaseRequests, same, record.CPU), true))
+}
+
+// redisTable shows what Redis has to do at other rates.
+func redisTable(p *page, r *record.Run) {
+	rows := [][]string{{"requests/s", "served/s", "Redis commands/s", "p99 µs"}}
+	for _, step := range r.Steps(record.PhaseRedis) {
+		part := r.Only(step)
+		of := func(v record.Value) string { return cell(part.Of(ours, record.PhaseRedis, v)) }
+		rows = append(rows, []string{tick(step), of(admitted), of(commands), of(latP99)})
+	}
+	if len(rows) > 1 {
+		p.printf("What Redis executes for %s customers, commands inside of scripts and those of the billing-worker included:\n\n", setting(r, "redis-customers"))
+		p.table(rows)
+	}
+}
+
+func replayed(p *page, r *record.Run) {
+	p.printf("## A trace of real traffic\n\n")
+	about(p, r)
+	p.printf("%s requests with %s prompt tokens and %s answer tokens, played %s times, %s times as fast as they were, against token-proxy with everything on; answers at %s tokens per second.\n\n",
+		setting(r, "requests"), setting(r, "prompt tokens"), setting(r, "answer tokens"), setting(r, "repeat"), setting(r, "speed"), setting(r, "tokens-per-second"))
+	rows := [][]string{{"answers", "failures", "events", "CPU per event, µs", "first byte p50 µs", "first byte p99 µs", "lag p50 µs", "lag p99 µs", "lag p99.9 µs"}}
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		rows = append(rows, []string{
+			thousands(s.Load.Answers), failureList(s.Load.Failures), thousands(s.Load.Events), figure(s.CPUMicros),
+			figure(s.Load.TTFB.P50), figure(s.Load.TTFB.P99), figure(s.Load.Lag.P50), figure(s.Load.Lag.P99), figure(s.Load.Lag.P999),
+		})
+	}
+	p.table(rows)
+	if len(r.Series) < 2 {
+		return
+	}
+	var pss, open curve
+	for _, s := range r.Series {
+		pss.x, pss.y = append(pss.x, s.Seconds), append(pss.y, float64(s.PSS)/(1<<20))
+		open.x, open.y = append(open.x, s.Seconds), append(open.y, float64(s.Streams))
+	}
+	pss.label, pss.mark, open.label = "memory, MiB", true, "open streams"
+	p.plot("replay.svg", "Memory and open streams of token-proxy while the trace is played", lines("token-proxy while the trace is played", "seconds", []curve{pss, open}, false))
+	first, last := r.Series[0], r.Series[len(r.Series)-1]
+	p.printf("At the beginning and at the end: %d and %d goroutines, %d and %d open files, %.0f and %.0f MiB.\n\n",
+		first.Goroutines, last.Goroutines, first.Files, last.Files, float64(first.PSS)/(1<<20), float64(last.PSS)/(1<<20))
+}
+
+func syscalls(p *page, r *record.Run) {
+	p.printf("## System calls\n\n")
+	about(p, r)
+	p.printf("Counted by strace under a small load, since it slows down what it watches. What a proxy does on its own, as token-proxy's talk with Redis, is in them.\n\n")
+	rows := [][]string{{"", "per request", "per event", "per event, by name"}}
+	for _, peer := range r.Peers {
+		calls := func(s *record.Sample) (float64, bool) { return s.Calls(), len(s.Syscalls) > 0 }
+		names := ""
+		for i := range r.Samples {
+			s := &r.Samples[i]
+			if s.Peer != peer.Name || s.Phase != record.PhaseEvents {
+				continue
+			}
+			for _, name := range slices.Sorted(maps.Keys(s.Syscalls)) {
+				if n := s.Syscalls[name]; n >= 0.05 {
+					names += fmt.Sprintf("%s %s, ", name, figure(n))
+				}
+			}
+		}
+		rows = append(rows, []string{
+			peer.Title, cell(r.Of(peer.Name, record.PhaseRequests, calls)), cell(r.Of(peer.Name, record.PhaseEvents, calls)), strings.TrimSuffix(names, ", "),
+		})
+	}
+	p.table(rows)
+}
+
+func failureList(all map[string]int64) string {
+	n := int64(0)
+	for _, k := range all {
+		n += k
+	}
+	if n == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%s %v", thousands(n), all)
+}
+
+// scaleGoals are the rows that those runs are about.
+func (b *book) scaleGoals() []goal {
+	var goals []goal
+	if r := b.streams; r != nil {
+		steps := r.Steps(record.PhaseMemory)
+		most := steps[len(steps)-1]
+		s := r.Only(most).Of(ours, record.PhaseMemory, kib)
+		goals = append(goals, goal{fmt.Sprintf("memory per stream with %s open", figure(most)), "≤ 8 KiB", cell(s) + " KiB", judge(s, 8, 8)})
+	}
+	if r := b.grants; r != nil {
+		goals = append(goals, redisGoal(r))
+		low, high := math.Inf(1), 0.0
+		for _, step := range r.Steps(record.PhaseRequests) {
+			if s := r.Only(step).Ratio(ours, compare.Baseline, record.PhaseRequests, record.CPU); s.N > 0 {
+				low, high = min(low, s.Median), max(high, s.Median)
+			}
+		}
+		spread := record.Spread{Median: high / low, N: 1}
+		steps := r.Steps(record.PhaseRequests)
+		goals = append(goals, goal{fmt.Sprintf("CPU per request from %s to %s grants", figure(steps[0]), figure(steps[len(steps)-1])), "flat (most / least ≤ 1.1)",
+			fmt.Sprintf("%s × (ratios to nginx from %s to %s)", figure(spread.Median), figure(low), figure(high)), judge(spread, 1.1, 1.1)})
+	}
+	return goals
+}
+
+// redisGoal compares Redis' commands per second at the least and at the greatest rate, from
+// the same customers.
+func redisGoal(r *record.Run) goal {
+	g := goal{"Redis commands per second", "independent of the request rate", "-", "not measured"}
+	steps := r.Steps(record.PhaseRedis)
+	if len(steps) < 2 {
+		return g
+	}
+	at := func(step float64) (served, sent float64) {
+		part := r.Only(step)
+		return part.Of(ours, record.PhaseRedis, admitted).Median, part.Of(ours, record.PhaseRedis, commands).Median
+	}
+	served0, sent0 := at(steps[0])
+	served1, sent1 := at(steps[len(steps)-1])
+	if served0 == 0 || sent0 == 0 {
+		return g
+	}
+	g.measured = fmt.Sprintf("%s at %s requests/s, %s at %s", figure(sent0), figure(served0), figure(sent1), figure(served1))
+	// What the programs do on their own varies a little.
+	g.met = judge(record.Spread{Median: sent1 / sent0, N: 1}, 1.25, 1.25)
+	return g
+}

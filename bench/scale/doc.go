@@ -1,0 +1,3 @@
+// Package scale measures what changes when there is more of something: open streams, load
+// than fits, customers.
+package scale

@@ -1,0 +1,125 @@
+package scale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/bench/compare"
+	"github.com/andreabadesso/openclaw-cloud/bench/lab"
+	"github.com/andreabadesso/openclaw-cloud/bench/load"
+	"github.com/andreabadesso/openclaw-cloud/bench/peers"
+	"github.com/andreabadesso/openclaw-cloud/bench/record"
+)
+
+// Grants measures the cost of a request with Steps grants in Redis, of which at most Active
+// send requests, beside nginx.
+type Grants struct {
+	Steps    []int // ascending
+	Active   int
+	Rates    []float64 // requests per second at which Redis' commands are counted
+	Few      int       // customers that send those
+	Rounds   int
+	Duration time.Duration
+	Body     int // bytes of a request
+	Say      func(format string, args ...any)
+}
+
+// Run measures it. The lab needs nginx and token-proxy.
+func (c Grants) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
+	nginx, proxy := l.Find(compare.Baseline), l.Find("token-proxy")
+	if nginx == nil || proxy == nil {
+		return nil, errors.New("grants: nginx and token-proxy are needed")
+	}
+	if err := l.Warm(ctx, nginx); err != nil {
+		return nil, err
+	}
+	// One customer alone is to send everything.
+	if err := l.Platform().Lift(ctx); err != nil {
+		return nil, err
+	}
+	all, err := c.redis(ctx, l, proxy)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range c.Steps {
+		c.Say("%d grants in Redis", n)
+		if err := l.Platform().Idle(ctx, n); err != nil {
+			return nil, err
+		}
+		fresh, err := l.Fresh(ctx, proxy.Peer, fmt.Sprintf("-grants%d", n))
+		if err != nil {
+			return nil, err
+		}
+		fresh.Tokens = fresh.Tokens[:min(n, c.Active, len(fresh.Tokens))]
+		samples, err := c.rounds(ctx, l, nginx, fresh, n)
+		fresh.Close()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, samples...)
+	}
+	return all, nil
+}
+
+// redis counts Redis' commands at different rates of the same customers.
+func (c Grants) redis(ctx context.Context, l *lab.Lab, proxy *peers.Running) ([]record.Sample, error) {
+	if err := l.Warm(ctx, proxy); err != nil {
+		return nil, err
+	}
+	var all []record.Sample
+	few := *proxy
+	few.Tokens = few.Tokens[:min(c.Few, len(few.Tokens))]
+	for _, rate := range c.Rates {
+		s, err := l.Measure(ctx, &few, record.PhaseRedis, load.Config{
+			// The warm-up is long enough that spare tokens follow the use.
+			Rate: rate, Connections: 64, Warmup: 3 * time.Second, Duration: 2 * c.Duration, Timeout: 10 * time.Second,
+			Jobs: lab.Jobs(&few, load.Shape{BodyBytes: c.Body, OutputTokens: 16}),
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.Step, s.Offered = rate, rate
+		all = append(all, s)
+		c.Say("%8.0f requests/s of %d customers: Redis executes %.0f commands/s; failures %v", rate, len(few.Tokens), float64(s.Redis)/s.Load.Seconds, s.Load.Failures)
+	}
+	return all, nil
+}
+
+func (c Grants) rounds(ctx context.Context, l *lab.Lab, nginx, fresh *peers.Running, n int) ([]record.Sample, error) {
+	if err := l.Warm(ctx, fresh); err != nil {
+		return nil, err
+	}
+	var all []record.Sample
+	for round := range c.Rounds {
+		for _, r := range []*peers.Running{nginx, fresh} {
+			if fresh.Settled != nil {
+				if err := fresh.Proc.Await(ctx, time.Minute, fresh.Settled); err != nil {
+					return nil, err
+				}
+			}
+			s, err := l.Measure(ctx, r, record.PhaseRequests, load.Config{
+				Closed: true, Connections: 64, Warmup: 500 * time.Millisecond, Duration: c.Duration,
+				Jobs: lab.Jobs(r, load.Shape{BodyBytes: c.Body, OutputTokens: 16}),
+			})
+			if err != nil {
+				return nil, err
+			}
+			if r == fresh {
+				u, err := r.Proc.Usage()
+				if err != nil {
+					return nil, err
+				}
+				s.MemoryBytes = u.PSS
+				if s.RedisBytes, err = l.Platform().RedisMemory(ctx); err != nil {
+					return nil, err
+				}
+			}
+			s.Round, s.Step = round, float64(n)
+			all = append(all, s)
+			c.Say("%8d grants  %-12s %7.0f/s  %6.2f µs CPU each  p99 %.0f µs  failures %v", n, s.Peer, float64(s.Load.Answers)/s.Load.Seconds, s.CPUMicros, s.Load.Latency.P99, s.Load.Failures)
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,78 @@
+package scale
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/bench/lab"
+	"github.com/andreabadesso/openclaw-cloud/bench/load"
+	"github.com/andreabadesso/openclaw-cloud/bench/peers"
+	"github.com/andreabadesso/openclaw-cloud/bench/record"
+)
+
+// Overload measures token-proxy (and others, for the first kind) under Steps times the load
+// that it can take, for two reasons: because its processor is busy, and because customers
+// send more than they may.
+type Overload struct {
+	Steps       []float64
+	Duration    time.Duration
+	Connections int // at most; what has none waits in the generator
+	Customers   int // that send too much
+	PerCustomer float64
+	Body        int // bytes of a request
+	Say         func(format string, args ...any)
+}
+
+// Run measures it.
+func (c Overload) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
+	var all []record.Sample
+	shape := load.Shape{BodyBytes: c.Body, OutputTokens: 16}
+	for _, r := range l.Running {
+		if err := l.Warm(ctx, r); err != nil {
+			return nil, err
+		}
+		s, err := l.Measure(ctx, r, record.PhaseCapacity, load.Config{
+			Closed: true, Connections: 64, Warmup: time.Second, Duration: c.Duration, Jobs: lab.Jobs(r, shape),
+		})
+		if err != nil {
+			return nil, err
+		}
+		capacity := float64(s.Load.Answers) / s.Load.Seconds
+		c.Say("%s takes %.0f requests/s", r.Name, capacity)
+		all = append(all, s)
+		for _, step := range c.Steps {
+			s, err := c.measure(ctx, l, r, record.PhaseOverload, step, capacity*step, lab.Jobs(r, shape))
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, s)
+		}
+		if len(r.Tokens) < c.Customers {
+			continue
+		}
+		few := shape.Jobs(r.Addr, r.Header, r.Tokens[:c.Customers])
+		for _, step := range c.Steps {
+			s, err := c.measure(ctx, l, r, record.PhaseRates, step, float64(c.Customers)*c.PerCustomer*step, few)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+func (c Overload) measure(ctx context.Context, l *lab.Lab, r *peers.Running, phase string, step, rate float64, jobs func(uint64) load.Job) (record.Sample, error) {
+	s, err := l.Measure(ctx, r, phase, load.Config{
+		Rate: rate, Poisson: true, Seed: 1, Connections: c.Connections, Warmup: 3 * time.Second, Duration: c.Duration, Timeout: 10 * time.Second, Jobs: jobs,
+	})
+	if err != nil {
+		return s, fmt.Errorf("%s at %.2f times the load: %w", r.Name, step, err)
+	}
+	s.Step = step
+	c.Say("%-9s %4.2f × %-16s offered %7.0f/s  admitted %7.0f/s  refused %7.0f/s  p99 of admitted %.0f µs, of refused %.0f µs  failures %v",
+		phase, step, r.Name, rate, float64(s.Load.Answers)/s.Load.Seconds, float64(s.Load.Refused)/s.Load.Seconds, s.Load.Latency.P99, s.Load.Refusing.P99, s.Load.Failures)
+	s.Offered = rate
+	return s, nil
+}

@@ -1,0 +1,73 @@
+package scale
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/bench/lab"
+	"github.com/andreabadesso/openclaw-cloud/bench/load"
+	"github.com/andreabadesso/openclaw-cloud/bench/record"
+)
+
+// Syscalls counts system calls per request and per event, under a load so small that the
+// counting does not change much.
+type Syscalls struct {
+	Rate     float64 // requests per second
+	Streams  int
+	Interval time.Duration // between the events of a stream
+	Duration time.Duration
+	Body     int // bytes of a request
+	Say      func(format string, args ...any)
+}
+
+// Run counts them at all of the lab's proxies.
+func (c Syscalls) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
+	var all []record.Sample
+	for _, r := range l.Running {
+		if r.Proc == nil {
+			return nil, errors.New("syscalls: there is nothing to count where nothing is in between")
+		}
+		if err := l.Warm(ctx, r); err != nil {
+			return nil, err
+		}
+		perSecond := float64(time.Second) / float64(c.Interval)
+		for _, one := range []struct {
+			phase string
+			cfg   load.Config
+		}{
+			{record.PhaseRequests, load.Config{Rate: c.Rate, Connections: 8, Jobs: lab.Jobs(r, load.Shape{BodyBytes: c.Body, OutputTokens: 16})}},
+			{record.PhaseEvents, load.Config{Closed: true, Connections: c.Streams, Ramp: time.Second, Jobs: lab.Jobs(r, load.Shape{
+				Stream: true, Stamp: true, BodyBytes: c.Body, TokensPerSecond: perSecond, OutputTokens: int(perSecond * 60),
+			})}},
+		} {
+			one.cfg.Warmup, one.cfg.Duration = 2*time.Second, c.Duration
+			s, err := l.Syscalls(ctx, r, one.phase, one.cfg)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, s)
+			c.Say("%-9s %-16s %6.0f/s  %5.2f system calls each: %s", one.phase, r.Name, float64(s.Ops())/s.Load.Seconds, s.Calls(), list(s.Syscalls))
+		}
+	}
+	return all, nil
+}
+
+// list names the most frequent calls.
+func list(calls map[string]float64) string {
+	names := slices.SortedFunc(maps.Keys(calls), func(a, b string) int {
+		if calls[a] > calls[b] {
+			return -1
+		}
+		return 1
+	})
+	var parts []string
+	for _, name := range names[:min(6, len(names))] {
+		parts = append(parts, name+" "+strconv.FormatFloat(calls[name], 'f', 2, 64))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/andreabadesso/openclaw-cloud/bench/compare"
+	"github.com/andreabadesso/openclaw-cloud/bench/lab"
+	"github.com/andreabadesso/openclaw-cloud/bench/peers"
+	"github.com/andreabadesso/openclaw-cloud/bench/record"
+	"github.com/andreabadesso/openclaw-cloud/bench/report"
+)
+
+// setup is the flags of commands that set up a lab.
+type setup struct {
+	peers     []string
+	customers int
+	portkey   string
+	workers   int
+	retries   int
+	quiet     float64
+	dir       string
+	keep      bool
+	results   string
+}
+
+func (s *setup) flags(f *pflag.FlagSet, names []string) {
+	f.StringSliceVar(&s.peers, "peers", names, "proxies to measure")
+	f.IntVar(&s.customers, "customers", 4000, "customers of token-proxy, with one token each; each may send 10 requests per second")
+	f.StringVar(&s.portkey, "portkey", peers.PortkeyDir, "where scripts/install-deps has put Portkey")
+	f.IntVar(&s.workers, "workers", 1, "worker processes of nginx, threads of HAProxy")
+	f.IntVar(&s.retries, "retries", 2, "how often a measurement is repeated during which something else used the machine")
+	f.Float64Var(&s.quiet, "quiet", 0.4, "processors that something else may use without that")
+	f.StringVar(&s.dir, "dir", "", "where data and logs are kept meanwhile (default: the system's temporary directory)")
+	f.BoolVar(&s.keep, "keep", false, "keep data and logs, and say where they are")
+	f.StringVar(&s.results, "results", "bench/results", "directory for results")
+}
+
+func (a *app) lab(s *setup, say func(string, ...any)) (lab.Options, error) {
+	self, bin, err := a.bin()
+	if err != nil {
+		return lab.Options{}, err
+	}
+	return lab.Options{
+		Self: self, Bin: bin, Dir: s.dir, Keep: s.keep, Env: a.env(), Peers: s.peers, Portkey: s.portkey,
+		Workers: s.workers, Customers: s.customers, Retries: s.retries, Quiet: s.quiet, Say: say,
+	}, nil
+}
+
+// newRun begins the record of a run: every flag is a setting.
+func (a *app) newRun(kind string, cmd *cobra.Command) *record.Run {
+	r := &record.Run{
+		Kind: kind, At: time.Now().UTC().Truncate(time.Second), Revision: revision(), Machine: record.ThisMachine(),
+		Command: "openclaw-bench " + strings.Join(portable(a.args), " "),
+	}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		switch f.Name {
+		case "help", "dir", "keep", "results", "portkey", "quick":
+		default:
+			r.Settings = append(r.Settings, record.Setting{Name: f.Name, Value: f.Value.String()})
+		}
+	})
+	return r
+}
+
+// portable leaves out flags that are about this machine only.
+func portable(args []string) []string {
+	var kept []string
+	for i := 0; i < len(args); i++ {
+		name, _, whole := strings.Cut(args[i], "=")
+		switch name {
+		case "--dir", "--results", "--portkey", "--token", "--tokens-file":
+			if !whole {
+				i++ // its value
+			}
+		case "--keep":
+		default:
+			kept = append(kept, args[i])
+		}
+	}
+	return kept
+}
+
+// save notes what was measured.
+func (a *app) save(r *record.Run, l *lab.Lab, s *setup, say func(string, ...any)) error {
+	r.Seconds = time.Since(r.At).Seconds()
+	r.Missing = l.Missing
+	for _, p := range l.Running {
+		r.Peers = append(r.Peers, record.Peer{Name: p.Name, Title: p.Title, Version: p.Version, TLS: p.TLS, Gateway: p.Gateway})
+	}
+	path, err := r.Save(s.results)
+	if err == nil {
+		say("results: %s", path)
+	}
+	return err
+}
+
+func (a *app) compareCommand() *cobra.Command {
+	var s setup
+	var c compare.Config
+	var quick bool
+	cmd := &cobra.Command{
+		Use:   "compare",
+		Short: "Measure proxies side by side",
+		Long: `compare starts all proxies at once and measures them in turn, in several rounds: whole
+answers with all connections busy, whole answers at half of that rate, and streams. What
+counts are ratios to nginx within a round. With --quick it takes less than two minutes
+and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is measured.`,
+		Example: `  openclaw-bench compare
+  openclaw-bench compare --quick --peers direct,nginx,token-proxy`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if quick {
+				set := cmd.Flags().Changed
+				for name, value := range map[string]string{
+					"rounds": "3", "gateway-rounds": "1", "warmup": "300ms", "requests": "1s", "half": "1s", "events": "1500ms", "memory-rounds": "1",
+					"peers": "direct,nginx,haproxy,fasthttp,token-proxy",
+				} {
+					if !set(name) {
+						if err := cmd.Flags().Set(name, value); err != nil {
+							return err
+						}
+					}
+				}
+			}
+			c.Say = a.say()
+			o, err := a.lab(&s, c.Say)
+			if err != nil {
+				return err
+			}
+			r := a.newRun(record.KindCompare, cmd)
+			l, err := lab.Start(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			if r.Samples, err = compare.Run(cmd.Context(), l, c); err != nil {
+				return err
+			}
+			if err := a.save(r, l, &s, c.Say); err != nil {
+				return err
+			}
+			return report.Print(a.stdout, r)
+		},
+	}
+	var names []string
+	for _, p := range peers.All() {
+		names = append(names, p.Name)
+	}
+	f := cmd.Flags()
+	s.flags(f, names)
+	f.BoolVar(&quick, "quick", false, "few and short rounds")
+	f.IntVar(&c.Rounds, "rounds", 7, "rounds of all proxies")
+	f.IntVar(&c.GatewayRounds, "gateway-rounds", 3, "rounds of AI gateways, which are far slower")
+	f.IntVar(&c.Connections, "connections", 64, "connections for whole answers")
+	f.IntVar(&c.BodyBytes, "body-bytes", 1024, "size of a request's body")
+	f.DurationVar(&c.Warmup, "warmup", 500*time.Millisecond, "before each measurement")
+	f.DurationVar(&c.Requests, "requests", 2*time.Second, "time with all connections busy")
+	f.DurationVar(&c.Half, "half", 2*time.Second, "time at half of the rate")
+	f.DurationVar(&c.Events, "events", 3*time.Second, "time with streams")
+	f.IntVar(&c.Streams, "streams", 200, "streams at a time")
+	f.DurationVar(&c.Interval, "interval", 10*time.Millisecond, "between two events of a stream")
+	f.IntVar(&c.MemoryStreams, "memory-streams", 2000, "open streams for the memory of one")
+	f.IntVar(&c.MemoryRounds, "memory-rounds", 3, "rounds of that; 0 leaves it out")
+	f.BoolVar(&c.Anthropic, "anthropic", false, "use the Anthropic face instead of the OpenAI one")
+	return cmd
+}
