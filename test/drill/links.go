@@ -13,9 +13,10 @@ import (
 // link is one way of one program to what it depends on, where the network between the
 // two can be broken. Its methods are not for concurrent use on one link.
 type link struct {
-	name  string // such as "proxy 1 to redis"
-	port  int    // where the program connects
-	proxy *toxiproxy.Proxy
+	name         string // such as "proxy 1 to redis"
+	port, target int    // where the program connects, and to what
+	server       *toxiproxy.ApiServer
+	proxy        *toxiproxy.Proxy
 }
 
 // links are all of them.
@@ -35,7 +36,8 @@ func (l *links) add(name string, target int) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &link{name: name, port: port, proxy: toxiproxy.NewProxy(l.server, name, local(port), local(target))}
+	k := &link{name: name, port: port, target: target, server: l.server}
+	k.renew()
 	if err := k.proxy.Start(); err != nil {
 		return nil, fmt.Errorf("link %s: %w", name, err)
 	}
@@ -57,12 +59,30 @@ func (l *links) named(name string) *link {
 // one whose peer is frozen may never let it.
 const toxicLimit = 2 * time.Second
 
+func (k *link) renew() {
+	k.proxy = toxiproxy.NewProxy(k.server, k.name, local(k.port), local(k.target))
+}
+
+// stop closes the link and its connections. Toxiproxy waits for its accept loop first, which
+// waits for the lock that a toxic holds while it gets hold of a connection, which may be for ever
+// if a peer is frozen: then the link gets another proxy, and what is left of that one is silent.
+func (k *link) stop() {
+	done := make(chan struct{})
+	go func(p *toxiproxy.Proxy) { p.Stop(); close(done) }(k.proxy)
+	select {
+	case <-done:
+	case <-time.After(toxicLimit):
+		k.renew() // its port is free: the listener was closed at first
+	}
+}
+
 // damage breaks a link in one of the ways of netFault.
 func (k *link) damage(f netFault, millis int) error {
 	toxic := func(kind, stream, attributes string) error {
 		text := fmt.Sprintf(`{"name":%q,"type":%q,"stream":%q,"attributes":{%s}}`, kind+stream, kind, stream, attributes)
+		toxics := k.proxy.Toxics
 		return k.bounded(func() error {
-			_, err := k.proxy.Toxics.AddToxicJson(strings.NewReader(text))
+			_, err := toxics.AddToxicJson(strings.NewReader(text))
 			return err
 		})
 	}
@@ -71,7 +91,7 @@ func (k *link) damage(f netFault, millis int) error {
 	case netLatency:
 		err = toxic("latency", "downstream", fmt.Sprintf(`"latency":%d,"jitter":%d`, millis, millis/2))
 	case netCut:
-		k.proxy.Stop()
+		k.stop()
 	case netReset:
 		// What is open breaks; what comes meanwhile is reset.
 		err = toxic("reset_peer", "downstream", fmt.Sprintf(`"timeout":%d`, millis))
@@ -92,8 +112,9 @@ func (k *link) damage(f netFault, millis int) error {
 
 // heal mends a link. Its connections are closed: those that lost bytes must not go on.
 func (k *link) heal() error {
-	k.proxy.Stop()
-	_ = k.bounded(func() error { k.proxy.Toxics.ResetToxics(context.Background()); return nil })
+	k.stop()
+	toxics := k.proxy.Toxics
+	_ = k.bounded(func() error { toxics.ResetToxics(context.Background()); return nil })
 	return poll(5*time.Second, func() error {
 		if err := k.proxy.Start(); err != nil && err != toxiproxy.ErrProxyAlreadyStarted {
 			return fmt.Errorf("heal link %s: %w", k.name, err)
@@ -103,7 +124,7 @@ func (k *link) heal() error {
 }
 
 func (k *link) restart() {
-	k.proxy.Stop()
+	k.stop()
 	_ = k.proxy.Start() // heal tries again and says what is wrong
 }
 
@@ -128,6 +149,6 @@ func (k *link) bounded(f func() error) error {
 
 func (l *links) close() {
 	for _, k := range l.all {
-		k.proxy.Stop()
+		k.stop()
 	}
 }
