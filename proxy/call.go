@@ -40,6 +40,7 @@ type call struct {
 	route     route
 	remote    netip.Addr
 	http10    bool   // chunks cannot be sent
+	choices   int    // how many answers a stream carries; 0 is one
 	userAgent []byte // aliases the request, like req
 
 	// authenticate

@@ -14,6 +14,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
+	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 )
 
@@ -72,7 +73,7 @@ type Timeouts struct {
 	Write       Duration `json:"write"`         // for a client to take what was written to it (30s)
 	WaitForHold Duration `json:"wait_for_hold"` // for tokens that others hold (2s)
 	Redis       Duration `json:"redis"`         // for one Redis command (250ms)
-	Grace       Duration `json:"grace"`         // how long to serve without hearing from Redis (10s)
+	Grace       Duration `json:"grace"`         // how long to serve without hearing from Redis, leases not longer than the billing-worker's --replica-grace says (10s)
 	PreStop     Duration `json:"pre_stop"`      // on SIGTERM, how long to keep accepting after not being ready (5s)
 	Drain       Duration `json:"drain"`         // then, how long streams may take to finish (10m)
 	Flush       Duration `json:"flush"`         // then, how long usage events may take to reach Redis (30s)
@@ -218,6 +219,11 @@ func (c *Config) Validate() error {
 		if _, admin, err := net.SplitHostPort(c.Admin); err == nil && port == admin {
 			bad("listen is %q and admin %q: give them different ports, for admin must not be public", c.Listen, c.Admin)
 		}
+	}
+	if c.Limits.JournalSlots < 0 || c.Limits.JournalBytes < 0 {
+		// said above
+	} else if err := (journal.Options{Slots: c.Limits.JournalSlots, LogBytes: c.Limits.JournalBytes}).Validate(); err != nil {
+		bad("limits.journal_slots, limits.journal_bytes: %v", err)
 	}
 	switch c.LogLevel {
 	case "debug", "info", "warn", "error":

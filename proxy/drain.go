@@ -30,8 +30,12 @@ func (s *Server) Drain(ctx context.Context) error {
 		s.log.Warn("cutting what did not finish in time", "in_flight", n)
 		s.calls.cut(errDrained, func(*call) bool { return true })
 	}
-	const cutTime = 5 * time.Second // for error events to be written to slow clients
 	wait(context.WithoutCancel(ctx), cutTime, s.idle)
+	if !s.idle() {
+		// Who does not read what is left must not keep us from returning the leases.
+		s.calls.stopWriting()
+		wait(context.WithoutCancel(ctx), time.Second, s.idle)
+	}
 
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(t.Flush))
 	defer cancel()
@@ -57,6 +61,9 @@ func (s *Server) Drain(ctx context.Context) error {
 	}
 	return nil
 }
+
+// cutTime is how long error events may take to be written to slow clients at the end.
+const cutTime = 5 * time.Second
 
 // idle reports whether no call is in flight and no answer is being written: one that is not
 // a stream is written after its call has ended.

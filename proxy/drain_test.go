@@ -168,6 +168,43 @@ func TestDrainWaitsForAnswers(t *testing.T) {
 	}
 }
 
+// A client that reads nothing holds up neither the end nor the return of the leases, however
+// long it may take otherwise.
+func TestDrainWaitsForNobodyWhoDoesNotRead(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.replica(func(c *proxy.Config) {
+				c.Timeouts.Write, c.Timeouts.Drain = proxy.Duration(time.Hour), proxy.Duration(100*time.Millisecond)
+			})
+			tok, g := w.token(nil)
+			conn := dialSmall(t, r)
+			const tokens = 250_000 // more than is buffered anywhere
+			body := capped(chat(true, sim(kimisim.Behavior{OutputTokens: tokens})), tokens)
+			if _, err := io.WriteString(conn, strings.ReplaceAll(sent(f, body), "<token>", tok)); err != nil {
+				t.Fatal(err)
+			}
+			produced := 0
+			eventually(t, "nothing goes on any more", func() bool {
+				before := produced
+				time.Sleep(200 * time.Millisecond)
+				if all := w.chats(); len(all) > 0 {
+					produced = all[0].ProducedTokens
+				}
+				return produced > 0 && produced == before && w.sim.InFlight() == 1
+			})
+			if err := r.drain(); err != nil {
+				t.Error(err)
+			}
+			if e := w.readEvents(); len(e) != 1 || r.usage(g).Held != 0 {
+				t.Errorf("%d events, %+v", len(e), r.usage(g))
+			}
+		})
+	}
+}
+
 // nextSettled waits until something is settled for the customer, and returns how much.
 func (r *replica) nextSettled(g contract.Grant) (n int64) {
 	r.w.t.Helper()

@@ -107,8 +107,8 @@ type (
 // handOver lets an event loop drive the stream of c, if it can: when fasthttp closes the
 // client's connection after the handler, it is the loop that gets it.
 func (s *Server) handOver(ctx *fasthttp.RequestCtx, c *call) bool {
-	if s.loops == nil {
-		return false
+	if s.loops == nil || c.http10 || c.status == fasthttp.StatusNoContent {
+		return false // the last two have no chunks
 	}
 	conn, ok := c.conn.(*clientConn)
 	if !ok {
@@ -153,6 +153,7 @@ func (t *loopStream) Run() {
 	t.timer.Due = t.due
 	idle, total := c.resp.Limits()
 	t.idle, t.total = idle, l.At(total)
+	t.readBy = l.Now() + idle
 	up, _ := c.resp.Pollable()
 	raw, err := t.conn.SyscallConn()
 	if err == nil {
@@ -212,8 +213,14 @@ func (k *canceled) Close() error {
 func (k *canceled) Run() {
 	t := (*loopStream)(k)
 	defer t.rescue()
-	if !t.over && !t.ended {
-		t.step(nil, t.c.cancel.Cause())
+	if t.over || t.ended {
+		return
+	}
+	cause := t.c.cancel.Cause()
+	t.step(nil, cause)
+	if errors.Is(cause, errDrained) && len(t.pend) > 0 && !t.over {
+		t.writeBy = min(t.writeBy, t.d.Now()+cutTime) // the process ends
+		t.d.By(&t.timer, t.writeBy)
 	}
 }
 
@@ -229,18 +236,24 @@ func (r *resumed) Run() {
 // pump moves what the upstream has to the client, until it has no more or the client does not
 // take it; then it goes on when the client has taken what is pending.
 func (t *loopStream) pump() {
-	t.readBy = t.d.Now() + t.idle
+	if !t.ended && t.d.Now() >= t.total {
+		t.c.resp.Expire()
+	}
 	for round, more := 0, true; more && !t.ended && len(t.pend) == 0 && !t.over; round++ {
 		if round == loopRounds {
 			t.d.Post((*resumed)(t))
 			break
 		}
 		out := t.d.begin(len(t.head))
-		for limit := len(out) + loopRead; more && !t.ended && len(out) < limit; {
+		read := 0 // also what yields nothing to write takes its time
+		for limit := len(out) + loopRead; more && !t.ended && len(out) < limit && read < loopRounds*loopRead; {
 			var n int
 			var err error
 			if n, more, err = t.c.resp.Poll(t.d.in); n > 0 || err != nil {
 				out = t.take(out, t.d.in[:n], err)
+			}
+			if read += n; n > 0 {
+				t.readBy = t.d.Now() + t.idle
 			}
 		}
 		t.send(out)
@@ -310,6 +323,9 @@ func (t *loopStream) flush() {
 		return
 	}
 	if t.pend = t.pend[n:]; len(t.pend) > 0 {
+		if n > 0 {
+			t.writeBy = t.d.Now() + time.Duration(t.c.s.cfg.Timeouts.Write) // it is slow, but there
+		}
 		return
 	}
 	t.pend = nil
@@ -360,8 +376,10 @@ func (t *loopStream) check() {
 // deadline returns when the stream is to be given up as it stands now.
 func (t *loopStream) deadline() time.Duration {
 	switch {
-	case len(t.pend) > 0:
+	case len(t.pend) > 0 && t.ended:
 		return t.writeBy
+	case len(t.pend) > 0:
+		return min(t.writeBy, t.total)
 	case t.tailing():
 		return t.tailBy
 	}
@@ -374,14 +392,26 @@ func (t *loopStream) due() {
 	switch {
 	case t.d.Now() < t.deadline():
 		t.check()
-	case len(t.pend) > 0:
+	case len(t.pend) > 0 && (t.ended || t.writeBy <= t.d.Now()):
 		t.clientGone()
 	case t.tailing():
 		t.c.cancel.Cancel(errTail)
+	case t.d.Now() < t.total && t.late():
+		// This loop was late, not the upstream.
 	default:
 		t.c.resp.Expire()
-		t.pump()
+		_, _, err := t.c.resp.Poll(nil)
+		t.step(nil, err)
 	}
+}
+
+// late reports whether something of the upstream was there although its time is over, and
+// moves it.
+func (t *loopStream) late() bool {
+	before := t.readBy
+	t.c.resp.Arrived(false)
+	t.pump()
+	return t.over || t.ended || len(t.pend) > 0 || t.readBy != before
 }
 
 // finish takes the stream out of the loop. What remains may wait for a log, so it is not
@@ -439,11 +469,11 @@ func (t *loopStream) end() (ok bool) {
 			ok = false
 		}
 	}()
+	defer c.close()
+	defer c.release(upstream.Result{})
 	c.s.metrics.streams.Dec()
 	if !c.settled {
 		t.settle(contract.OutcomeClientGone)
 	}
-	c.release(upstream.Result{})
-	c.close()
 	return true
 }

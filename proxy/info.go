@@ -253,10 +253,15 @@ func (s *Server) estimate(c *call, ask func(model string) [][]byte, cancel *upst
 // of the other fields are added. The estimate endpoint knows no other face, so it is asked
 // about an Anthropic body as if that were somebody's text (AppendAsText), with what images
 // and videos cost at most added; JSON costs more than what it says, by a few tokens for
-// each part. It reports false when nobody can say within a short time.
+// each part. It reports false when nobody can say within a short time, or the text is longer
+// than any upstream would take it: the copy that it would be asked about counts in no budget.
 func (s *Server) exactPrompt(c *call, body []byte) (int64, bool) {
 	ask, uncounted := c.asGiven(body), int64(len(body)-(c.req.Messages.End-c.req.Messages.Start))
 	if c.face == kimi.Anthropic {
+		const longest = 2 << 20
+		if len(body)-c.req.ImageBytes-c.req.VideoBytes > longest {
+			return 0, false
+		}
 		ask = func(model string) [][]byte { return [][]byte{c.req.AppendAsText(nil, body, model)} }
 		uncounted = quota.PromptBound(0, c.req.Images, 0, c.req.Videos, 0, s.cfg.Limits.ImageTokens, s.cfg.Limits.VideoTokens)
 	}

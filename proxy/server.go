@@ -383,6 +383,15 @@ func (cs *callSet) cut(cause error, match func(*call) bool) {
 	}
 }
 
+// stopWriting fails every write to a client that blocks, or is still to come.
+func (cs *callSet) stopWriting() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.calls {
+		_ = c.conn.SetWriteDeadline(time.Unix(1, 0)) // of a closed connection nothing is written
+	}
+}
+
 // enlist makes the call visible to a drain, to a revocation and to the hang-up watcher,
 // and then looks once more at what they may have changed before: whoever changes first
 // publishes and then looks for calls. close takes it off again.

@@ -32,6 +32,9 @@ func (s *Server) relay(ctx *fasthttp.RequestCtx, c *call) {
 	}
 	// Nobody reads the request any more; fasthttp would keep its buffer until the stream is
 	// over, and ResetBody would only empty it.
+	if c.face == kimi.OpenAI {
+		c.choices = int(c.req.N)
+	}
 	c.req, c.userAgent = kimi.Request{}, nil
 	ctx.Request.ReleaseBody(0)
 	s.metrics.streams.Inc()
@@ -60,7 +63,7 @@ const tailWait = 500 * time.Millisecond
 
 func (b *stream) init(c *call) {
 	b.c = c
-	b.relay.Reset(relay.Options{Face: c.face, HideUsage: c.edits.IncludeUsage, MaxEventBytes: c.s.cfg.Limits.EventBytes})
+	b.relay.Reset(relay.Options{Face: c.face, HideUsage: c.edits.IncludeUsage, Choices: c.choices, MaxEventBytes: c.s.cfg.Limits.EventBytes})
 }
 
 // errBug ends a stream in which we panicked: without its last chunk, so visibly.

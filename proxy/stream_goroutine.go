@@ -88,6 +88,9 @@ func (b *streamBody) advance() {
 // extendWrite gives the client its time to take what comes next. The deadline is
 // moved at most eight times per timeout: each move costs a timer.
 func (b *streamBody) extendWrite() {
+	if b.c.s.state.Load() == stateClosed {
+		return // the end of a drain may have failed all writes
+	}
 	limit := time.Duration(b.c.s.cfg.Timeouts.Write)
 	now := time.Now()
 	if b.writeBy.Sub(now) > limit-limit/8 {

@@ -48,7 +48,7 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) (limit int, from sender, k
 	if !contract.PlausibleToken(cred) {
 		return small, sender{}, true
 	}
-	if n := h.ContentLength(); n < 0 || n > small {
+	if n := h.ContentLength(); n == -1 || n > small { // -1 is chunked, -2 no body
 		from.digest = s.hasher.Digest(cred)
 		g, ok := s.grants.Cached(from.digest)
 		if !ok {

@@ -370,6 +370,18 @@ func TestStrangersHinderNoKnownToken(t *testing.T) {
 	}
 }
 
+// A request without a body is no large upload.
+func TestRequestsWithoutABodyNeedNoLookUpBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	tok, _ := w.token(nil) // whose grant the feed does not announce any more
+	r := w.replica()
+	r.RefuseStrangers()
+	if a := r.get(tok, "/v1/models"); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
 // An open stream has no use for the body that asked for it, which no budget counts any more.
 func TestStreamsDoNotKeepBodies(t *testing.T) {
 	const streams, size = 16, 4 << 20

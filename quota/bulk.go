@@ -26,7 +26,7 @@ func (k *Keeper) SetLimits(ctx context.Context, accts []Account) error {
 	// Only now: who is told to return tokens asks for the limit.
 	timed, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	_, err := k.client.Pipelined(timed, func(p redis.Pipeliner) error {
+	_, err := recalls(k.client).Pipelined(timed, func(p redis.Pipeliner) error {
 		for i, acct := range accts {
 			if errs[i] == nil {
 				p.Publish(timed, contract.RecallChannel, acct.Customer+" "+acct.Period.ID)

@@ -162,6 +162,45 @@ func TestRedisRestarts(t *testing.T) {
 	p.wantUsage(t, acct, 1000, 60, 940)
 }
 
+// A replica that hears nothing goes on no longer than the control plane reckons with.
+func TestGraceOfTheControlPlane(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 1000)
+	p.add(t, acct)
+	o := quick() // a minute of its own
+	o.ReturnAfter = time.Hour
+	r := start(t, server, newDisk("a"), o)
+	r.Release(r.mustReserve(t, acct, 100))
+	ctx := context.Background()
+	if err := p.SetGrace(ctx, p.number()+1, time.Millisecond); err == nil {
+		t.Error("set for an epoch that there is not")
+	}
+	if err := p.SetGrace(ctx, p.number(), 1500*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the grace is there", func() error {
+		e, err := p.Epoch(ctx)
+		if err == nil && e.Grace != 1500*time.Millisecond {
+			err = fmt.Errorf("%v", e.Grace)
+		}
+		return err
+	})
+	time.Sleep(200 * time.Millisecond) // it is heard of every 15 ms
+	server.Pause()
+	defer server.Resume()
+	began := time.Now()
+	until(t, "it does not serve any more", func() error {
+		if r.Ready() == nil {
+			return errors.New("it does")
+		}
+		return nil
+	})
+	if d := time.Since(began); d > 20*time.Second {
+		t.Errorf("after %v", d)
+	}
+}
+
 // While replicas do not know of the new epoch yet, its Redis is not trusted for their calls:
 // it may still have records of the old one, from before what it forgot.
 func TestGuardKnowsTheEpochOfACall(t *testing.T) {

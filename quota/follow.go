@@ -78,7 +78,7 @@ func (l *Leases) followOnce(ctx context.Context) error {
 		if l.beaten && !l.retiring {
 			p.HSet(timed, contract.QuotaBeatsKey, me, l.beat(l.epoch.Load(), beatLive))
 		}
-		fields = p.HMGet(timed, contract.QuotaEpochKey, "epoch", "state", "m:"+me)
+		fields = p.HMGet(timed, contract.QuotaEpochKey, "epoch", "state", "m:"+me, "grace")
 		return nil
 	})
 	if err != nil {
@@ -86,6 +86,13 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	}
 	text := func(i int) string { s, _ := fields.Val()[i].(string); return s }
 	member, state := text(2), text(1)
+	allowed, _ := strconv.ParseInt(text(3), 10, 64) // 0 while it is not said
+	confirm := func() {
+		if allowed > 0 {
+			l.obeyed.Store(allowed * int64(time.Millisecond))
+		}
+		l.confirmed.Store(max(int64(asked), 1))
+	}
 	epoch, _ := strconv.ParseInt(text(0), 10, 64) // 0 if there is none
 	if member == memberLost {
 		l.loseAll()
@@ -104,7 +111,7 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	if member == memberComing {
 		if state == stateBuilding && mine > 0 {
 			// The epoch will not be opened before this replica has declared what it leases.
-			l.confirmed.Store(max(int64(asked), 1))
+			confirm()
 		}
 		return nil
 	}
@@ -120,7 +127,7 @@ func (l *Leases) followOnce(ctx context.Context) error {
 	if state == stateOpen && l.epoch.Load() == epoch {
 		l.open.Store(true)
 	}
-	l.confirmed.Store(max(int64(asked), 1)) // last: who is ready can serve
+	confirm() // last: who is ready can serve
 	return nil
 }
 
@@ -162,7 +169,7 @@ func (l *Leases) enter(ctx context.Context, epoch, base int64, state string) err
 
 // declare settles and tells what is leased, account by account, and then says so.
 func (l *Leases) declare(ctx context.Context, epoch int64) {
-	for l.epoch.Load() == epoch {
+	for l.epoch.Load() == epoch && !l.lost.Load() {
 		left := 0
 		l.each(func(a *account) {
 			if a.declared == epoch {
@@ -178,10 +185,11 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 		if left == 0 {
 			timed, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 			faultpoint.At("lease.declare.before")
-			err := l.client.HSet(timed, contract.QuotaEpochKey, "d:"+l.journal.Replica(), epoch).Err()
+			// Not if it comes so late that the epoch is another one, in which this may have been said.
+			done, err := l.setFields.Run(timed, l.client, []string{contract.QuotaEpochKey}, epoch, "d:"+l.journal.Replica(), epoch).Int()
 			faultpoint.At("lease.declare.after")
 			cancel()
-			if err == nil {
+			if err == nil && done == 1 {
 				return
 			}
 		}

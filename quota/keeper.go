@@ -61,6 +61,7 @@ type Epoch struct {
 	Declared map[string]bool  // replicas that have declared in this epoch
 	Nodes    map[string]bool  // ids of the Redis servers that are trusted
 	Marks    []int            // numbers of the marks that were set; see Servers
+	Grace    time.Duration    // what SetGrace said; 0 for nothing
 }
 
 // Building reports whether records are still being made.
@@ -108,6 +109,8 @@ func (k *Keeper) Epoch(ctx context.Context) (Epoch, error) {
 		}
 	}
 	slices.Sort(e.Marks)
+	ms, _ := strconv.ParseInt(fields["grace"], 10, 64) // 0 if there is none
+	e.Grace = time.Duration(ms) * time.Millisecond
 	return e, nil
 }
 
@@ -326,6 +329,14 @@ func (k *Keeper) Declare(ctx context.Context, epoch int64, bases map[string]int6
 	return k.setEpoch(ctx, epoch, append(values, "state", stateDeclaring)...)
 }
 
+// SetGrace tells the replicas of an epoch for how long they may use what they lease without
+// hearing from Redis, if their own grace is longer: whoever declares one of them lost
+// reckons with that. Say it before Declare, which lets replicas in. After one that is shorter
+// than before, a replica that does not hear of it goes on as before.
+func (k *Keeper) SetGrace(ctx context.Context, epoch int64, grace time.Duration) error {
+	return k.setEpoch(ctx, epoch, "grace", grace.Milliseconds())
+}
+
 // Open lets leases grow. Every registered replica must have declared.
 func (k *Keeper) Open(ctx context.Context, epoch int64) error {
 	return k.setEpoch(ctx, epoch, "state", stateOpen)
@@ -380,7 +391,7 @@ func (k *Keeper) SetLimit(ctx context.Context, acct Account) error {
 	if err := k.limit.Run(timed, k.client, []string{contract.QuotaKey(acct.Customer, acct.Period.ID)}, limit, version).Err(); err != nil {
 		return unavailable("set limit", ctx, err)
 	}
-	if err := k.client.Publish(timed, contract.RecallChannel, acct.Customer+" "+acct.Period.ID).Err(); err != nil {
+	if err := recalls(k.client).Publish(timed, contract.RecallChannel, acct.Customer+" "+acct.Period.ID).Err(); err != nil {
 		return unavailable("set limit", ctx, err)
 	}
 	return nil

@@ -19,7 +19,7 @@ type Options struct {
 	Timeout     time.Duration // of one Redis command (250 ms)
 	SettleEvery time.Duration // how often settlements are written and leases renewed (100 ms)
 	FollowEvery time.Duration // how often the epoch is read (250 ms)
-	Grace       time.Duration // how long leases may be used without hearing from Redis (10 s)
+	Grace       time.Duration // how long leases may be used without hearing from Redis (10 s), if the control plane allows it
 	ReturnAfter time.Duration // how long idle tokens of a silent customer are kept (2 s)
 	ForgetAfter time.Duration // how long an account with nothing in it is remembered (1 min)
 	Logger      *slog.Logger  // (slog.Default)
@@ -55,13 +55,14 @@ func (o *Options) setDefaults() {
 // customer is close to the limit do reservations make calls of their own, and those that
 // come together share one.
 type Leases struct {
-	client  redis.UniversalClient // for the epoch, for recalls
-	guarded redis.UniversalClient // for records: only Redis servers that the epoch trusts
-	journal Journal
-	opts    Options
-	sync    *redis.Script
-	start   time.Time
-	begun   int64 // number of the newest event of earlier lives
+	client    redis.UniversalClient // for the epoch, for recalls
+	guarded   redis.UniversalClient // for records: only Redis servers that the epoch trusts
+	journal   Journal
+	opts      Options
+	sync      *redis.Script
+	setFields *redis.Script
+	start     time.Time
+	begun     int64 // number of the newest event of earlier lives
 
 	shards    [accountShards]shard
 	callsGone atomic.Int64 // highest number of a call for an account that was forgotten
@@ -73,6 +74,7 @@ type Leases struct {
 	epoch     atomic.Int64 // 0 before the first
 	open      atomic.Bool  // leases may grow
 	lost      atomic.Bool  // declared lost: nothing is served any more
+	obeyed    atomic.Int64 // nanoseconds of grace that the control plane allows; 0 for any
 	confirmed atomic.Int64 // when this replica was last known to be registered; 0 for never
 
 	reading sync.Mutex   // held while events are taken from the journal, or an epoch begins
@@ -111,7 +113,7 @@ func NewLeases(client, guarded redis.UniversalClient, j Journal, o Options) *Lea
 	o.setDefaults()
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Leases{
-		client: client, guarded: guarded, journal: j, opts: o, sync: redis.NewScript(syncScript),
+		client: client, guarded: guarded, journal: j, opts: o, sync: redis.NewScript(syncScript), setFields: redis.NewScript(joinScript),
 		start: time.Now(), begun: j.Last(), stop: stop,
 		kick: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 	}
@@ -136,11 +138,19 @@ func NewLeases(client, guarded redis.UniversalClient, j Journal, o Options) *Lea
 // process is stopped.
 func (l *Leases) now() time.Duration { return time.Since(l.start) }
 
+// grace is how long leases may be used without hearing from Redis.
+func (l *Leases) grace() time.Duration {
+	if allowed := time.Duration(l.obeyed.Load()); allowed > 0 {
+		return min(allowed, l.opts.Grace)
+	}
+	return l.opts.Grace
+}
+
 // usable reports whether leases may be used: not when others may have been told that
 // this replica's are lost.
 func (l *Leases) usable(now time.Duration) bool {
 	c := l.confirmed.Load()
-	return c != 0 && now-time.Duration(c) < l.opts.Grace && !l.lost.Load() && l.caught.Load()
+	return c != 0 && now-time.Duration(c) < l.grace() && !l.lost.Load() && l.caught.Load()
 }
 
 // ErrLost says that others were given what this replica leased. It cannot serve any more.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -100,11 +101,9 @@ var errNotYet = errors.New("not yet")
 
 func (g *gate) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		args := cmd.Args()
-		if cmd.Name() == "hset" && args[1] == contract.QuotaEpochKey {
-			w := g.world.Load()
+		if w := g.world.Load(); w != nil && slices.Contains(cmd.Args(), any(contract.QuotaEpochKey)) {
 			for i := range w.m.replicas {
-				if r := w.r[i]; args[2] == "d:"+r.name && !r.gate.Load() {
+				if r := w.r[i]; slices.Contains(cmd.Args(), any("d:"+r.name)) && !r.gate.Load() {
 					cmd.SetErr(errNotYet)
 					return errNotYet
 				}
@@ -164,7 +163,7 @@ func (w *realWorld) start(r *realReplica) {
 	o := Options{Timeout: time.Minute, Grace: time.Hour, Logger: slog.New(slog.DiscardHandler)}
 	o.setDefaults()
 	l := &Leases{
-		client: w.client, guarded: w.client, journal: r, opts: o, sync: redis.NewScript(syncScript),
+		client: w.client, guarded: w.client, journal: r, opts: o, sync: redis.NewScript(syncScript), setFields: redis.NewScript(joinScript),
 		start: time.Now().Add(-time.Minute), begun: r.Last(), stop: cancel, kick: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 	}
 	for i := range l.shards {

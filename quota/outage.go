@@ -66,14 +66,8 @@ type servers struct {
 
 // of returns the server that has key, as far as client knows. It makes no trip.
 func (s *servers) of(client redis.UniversalClient, key string) *server {
-	cluster, ok := client.(*redis.ClusterClient)
-	if !ok {
-		return &s.only
-	}
-	known, cancel := context.WithCancel(context.Background())
-	cancel() // what is not known is not worth a trip
-	master, err := cluster.MasterForKey(known, key)
-	if err != nil {
+	master := masterOf(client, key)
+	if master == nil {
 		return &s.only
 	}
 	addr := master.Options().Addr
@@ -88,6 +82,22 @@ func (s *servers) of(client redis.UniversalClient, key string) *server {
 		s.byAddr[addr] = one
 	}
 	return one
+}
+
+// masterOf returns the master of a Cluster that has key, as far as client knows; nil if that is
+// not known, or client is none of a Cluster. It makes no trip.
+func masterOf(client redis.UniversalClient, key string) *redis.Client {
+	cluster, ok := client.(*redis.ClusterClient)
+	if !ok {
+		return nil
+	}
+	known, cancel := context.WithCancel(context.Background())
+	cancel() // what is not known is not worth a trip
+	master, err := cluster.MasterForKey(known, key)
+	if err != nil {
+		return nil
+	}
+	return master
 }
 
 // serverOf returns the server that has the record of a.

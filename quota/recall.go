@@ -28,7 +28,7 @@ const (
 func (l *Leases) recall(k accountKey) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.opts.Timeout)
 	defer cancel()
-	if err := l.client.Publish(ctx, contract.RecallChannel, k.customer+" "+k.period).Err(); err != nil {
+	if err := recalls(l.client).Publish(ctx, contract.RecallChannel, k.customer+" "+k.period).Err(); err != nil {
 		l.opts.Logger.Warn("cannot ask other replicas for idle tokens", "error", err)
 		return
 	}
@@ -85,6 +85,15 @@ func (l *Leases) surrender(k accountKey) {
 	a.mu.Unlock()
 }
 
+// recalls returns where recalls are published: in a Cluster always at the same master, since a
+// message would be passed on by any, also by one that is silent just now.
+func recalls(client redis.UniversalClient) redis.Cmdable {
+	if master := masterOf(client, contract.RecallChannel); master != nil {
+		return master
+	}
+	return client
+}
+
 // recallFilter remembers which unknown accounts were called. The zero value is ready.
 type recallFilter struct {
 	mu   sync.Mutex
@@ -107,20 +116,50 @@ func (r *recallFilter) first(k accountKey) bool {
 // sweepLeftOver returns what earlier lives of this replica leased and did not use, of
 // customers that this one may never hear of. It looks through all records, once.
 func (l *Leases) sweepLeftOver(ctx context.Context) {
-	for !l.swept.Load() {
+	var mu sync.Mutex
+	var in int64
+	done := map[string]bool{} // addresses of servers that were looked through in epoch in
+	said := false
+	for wait := l.opts.FollowEvery; !l.swept.Load(); {
 		epoch := l.epoch.Load()
 		err := errEpoch
 		if epoch > 0 && l.caught.Load() {
-			err = eachMaster(ctx, l.client, func(ctx context.Context, c *redis.Client) error { return l.sweepServer(ctx, c) })
+			if epoch != in {
+				in, wait = epoch, l.opts.FollowEvery
+				clear(done)
+			}
+			err = eachMaster(ctx, l.client, func(ctx context.Context, c *redis.Client) error {
+				addr := c.Options().Addr
+				mu.Lock()
+				looked := done[addr]
+				mu.Unlock()
+				if looked {
+					return nil
+				}
+				if err := l.sweepServer(ctx, c); err != nil {
+					return err
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				done[addr] = true
+				return nil
+			})
 		}
 		switch {
 		case err == nil && l.epoch.Load() == epoch:
 			l.swept.Store(true)
 			continue
-		case err != nil && epoch > 0 && ctx.Err() == nil:
-			l.opts.Logger.Warn("cannot look for leases of earlier lives; will retry", "error", err)
+		case err != nil && !errors.Is(err, errEpoch) && ctx.Err() == nil:
+			if !said {
+				l.opts.Logger.Warn("cannot look for leases of earlier lives; will retry", "error", err)
+				said = true
+			}
+			wait = min(2*wait, 10*l.opts.FollowEvery)
 		}
-		if !pause(ctx, l.opts.FollowEvery) {
+		if l.hurry.Load() {
+			wait = l.opts.FollowEvery
+		}
+		if !pause(ctx, wait) {
 			return
 		}
 	}

@@ -200,6 +200,15 @@ func (k *Keeper) Leased(ctx context.Context, replica string, accounts []Account)
 	return leases, errs
 }
 
+// ServerOf returns the address of the Redis server that has the record of acct, as far as that
+// is known without asking; "" without a Cluster.
+func (k *Keeper) ServerOf(acct Account) string {
+	if master := masterOf(k.client, contract.QuotaKey(acct.Customer, acct.Period.ID)); master != nil {
+		return master.Options().Addr
+	}
+	return ""
+}
+
 // number reads a field of a record.
 func number(field any) (n int64, ok bool) {
 	s, _ := field.(string)

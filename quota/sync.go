@@ -38,7 +38,7 @@ func (l *Leases) launch(a *account, surrender bool) *flight {
 	epoch, base := l.epoch.Load(), l.base.Load()
 	surrender = surrender || a.recalled && len(a.waiting) == 0
 	a.dirty, a.recalled = false, false
-	a.plan(l.now(), l.opts.Grace)
+	a.plan(l.now(), l.grace())
 	record := contract.QuotaKey(a.key.customer, a.key.period)
 	f := &flight{account: a, record: record, server: l.servers.of(l.client, record), done: make(chan struct{})}
 	f.call = a.build(epoch, l.journal.Life(), l.open.Load(), surrender)

@@ -65,7 +65,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.renewEvery, "renew-every", 5*time.Second, "how often to look for customers whose period has ended")
 	f.DurationVar(&s.keepChanges, "keep-published-changes", 14*24*time.Hour, "how long to keep published changes in Postgres")
 	f.DurationVar(&s.dropEvery, "drop-old-events-every", 24*time.Hour, "how often to remove the usage events of months that ended more than two years ago; their totals stay; 0 keeps them")
-	f.DurationVar(&s.replicaGrace, "replica-grace", 10*time.Second, "the longest grace of any token-proxy: how long one that hears nothing from Redis goes on")
+	f.DurationVar(&s.replicaGrace, "replica-grace", 10*time.Second, "how long a token-proxy that hears nothing from Redis may go on with what it leased, whatever its own timeouts.grace; once it is shorter, declare none lost for as long as it was")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
 	f.DurationVar(&s.ledger.Gather, "ledger-gather", 100*time.Millisecond, "how long stream entries gather for the next transaction")
@@ -79,6 +79,9 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	})
 }
 
+// minGrace is the least that replicas may be told.
+const minGrace = time.Second
+
 func (s *workerSettings) validate() error {
 	_, redisErr := redisTarget(s.redis)
 	errs := []error{
@@ -88,7 +91,9 @@ func (s *workerSettings) validate() error {
 		positive("ledger-gather", s.ledger.Gather), positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
 		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
 		positive("ledger-acked-every", s.ledger.AckedEvery),
-		positive("replica-grace", s.replicaGrace),
+	}
+	if s.replicaGrace < minGrace {
+		errs = append(errs, fmt.Errorf("--replica-grace must be at least %s, the least that a token-proxy can have", minGrace))
 	}
 	if s.dropEvery < 0 {
 		errs = append(errs, errors.New("--drop-old-events-every must not be negative"))
@@ -100,6 +105,9 @@ func (s *workerSettings) validate() error {
 		errs = append(errs, fmt.Errorf("--listen %q: write it with a port, like :8082", s.listen))
 	}
 	s.ledger.RetryMin = min(50*time.Millisecond, s.ledger.RetryMax)
+	if errors.Join(errs...) == nil {
+		errs = append(errs, s.ledger.Validate()) // the rest, which the options say better
+	}
 	return errors.Join(errs...)
 }
 

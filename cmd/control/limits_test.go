@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,8 +80,12 @@ func TestReadinessTellsOfAbsentReplicas(t *testing.T) {
 	w := startWorker(t, world.env)
 	ctx, client := context.Background(), world.redis.Client()
 	await(t, "the epoch", func() bool { return client.HGet(ctx, contract.QuotaEpochKey, "state").Val() == "open" }, w.said)
-	client.HSet(ctx, contract.QuotaBeatsKey, "r9", "1|1|0|0|live")
-	await(t, "the register", func() bool { return client.HExists(ctx, contract.QuotaEpochKey, "m:r9").Val() }, w.said)
+	ms := 0
+	await(t, "the register", func() bool {
+		ms++
+		client.HSet(ctx, contract.QuotaBeatsKey, "r9", fmt.Sprintf("%d|1|0|0|live", ms))
+		return client.HExists(ctx, contract.QuotaEpochKey, "m:r9").Val()
+	}, w.said)
 	world.redis.FlushAll()
 	await(t, "the note", func() bool {
 		code, body := w.get("/readyz")

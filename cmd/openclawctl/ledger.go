@@ -224,7 +224,7 @@ A proxy that still gives signs of life is not declared lost without --force.`,
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
-	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "the longest grace of any token-proxy: how long one that hears nothing from Redis goes on")
+	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "how long a token-proxy that hears nothing from Redis goes on, if Redis does not know that it is longer")
 	cmd.Flags().BoolVar(&force, "force", false, "also if it gives signs of life")
 	_ = cmd.MarkFlagRequired("reason") // fails only for a flag that is not there
 	return cmd

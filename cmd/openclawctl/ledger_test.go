@@ -254,18 +254,9 @@ func TestLedgerDeclareLost(t *testing.T) {
 	ctx, client := context.Background(), e.redis.Client()
 	beat := func(n int) { client.HSet(ctx, contract.QuotaBeatsKey, "r1", fmt.Sprintf("%d|1|2|0|live", n)) }
 	e.await("the epoch", func() bool { return client.HGet(ctx, contract.QuotaEpochKey, "state").Val() == "open" })
-	beat(1)
-	e.await("the register", func() bool { return client.HGet(ctx, contract.QuotaEpochKey, "m:r1").Val() == "0" })
-	lease := func(c created, settled, leased, last int) {
-		client.HSet(ctx, contract.QuotaKey(c.Customer.ID, c.Period.ID), "settled", settled, "leased", leased, "l:r1", leased, "n:r1", 1, "w:r1", last)
-	}
-	e.record(nil, event(ada.Customer.ID, ada.Period.ID, 1), event(ada.Customer.ID, ada.Period.ID, 2))
-	lease(ada, 15, 100, 1) // the second event is not settled
-	lease(bob, 0, 50, 0)
-
 	stop := make(chan struct{})
 	go func() {
-		for n := 2; ; n++ {
+		for n := 1; ; n++ {
 			select {
 			case <-stop:
 				stop <- struct{}{}
@@ -275,6 +266,14 @@ func TestLedgerDeclareLost(t *testing.T) {
 			}
 		}
 	}()
+	e.await("the register", func() bool { return client.HGet(ctx, contract.QuotaEpochKey, "m:r1").Val() == "0" })
+	lease := func(c created, settled, leased, last int) {
+		client.HSet(ctx, contract.QuotaKey(c.Customer.ID, c.Period.ID), "settled", settled, "leased", leased, "l:r1", leased, "n:r1", 1, "w:r1", last)
+	}
+	e.record(nil, event(ada.Customer.ID, ada.Period.ID, 1), event(ada.Customer.ID, ada.Period.ID, 2))
+	lease(ada, 15, 100, 1) // the second event is not settled
+	lease(bob, 0, 50, 0)
+
 	if r := e.run("ledger", "declare-lost", "r1", "--reason", "x"); r.code != 1 || !strings.Contains(r.stderr, "gives signs of life") {
 		t.Errorf("alive: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -55,7 +56,10 @@ func main() {
 		fmt.Println("configuration is valid")
 		return
 	}
-	if err := run(cfg, pepper); err != nil {
+	lines := newLogWriter(os.Stdout)
+	err = run(cfg, pepper, newLogger(cfg.LogLevel, lines))
+	lines.flush(time.Second)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "token-proxy:", err)
 		os.Exit(1)
 	}
@@ -108,14 +112,14 @@ func secret(v string) (string, error) {
 	return v, nil
 }
 
-func newLogger(level string) *slog.Logger {
+func newLogger(level string, out io.Writer) *slog.Logger {
 	var l slog.Level
 	_ = l.UnmarshalText([]byte(level)) // validated with the configuration
-	return slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: l}))
+	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: l}))
 }
 
-func run(cfg proxy.Config, pepper []byte) error {
-	log := newLogger(cfg.LogLevel).With("service", "token-proxy")
+func run(cfg proxy.Config, pepper []byte, log *slog.Logger) error {
+	log = log.With("service", "token-proxy")
 	j, err := journal.Open(cfg.JournalDir, journal.Options{Slots: cfg.Limits.JournalSlots, LogBytes: cfg.Limits.JournalBytes, Logger: log})
 	if err != nil {
 		return fmt.Errorf("journal_dir %s: %w", cfg.JournalDir, err)
@@ -214,7 +218,10 @@ func run(cfg proxy.Config, pepper []byte) error {
 	stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	err = errors.Join(cause, drainErr, rates.Close(ctx), admin.Shutdown(ctx))
+	err = errors.Join(cause, drainErr, rates.Close(ctx))
+	if admin.Shutdown(ctx) != nil {
+		_ = admin.Close() // whoever still reads a profile or metrics has lost nothing of ours
+	}
 	events.Close()
 	cache.Close()
 	if err == nil {

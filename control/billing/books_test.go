@@ -214,6 +214,14 @@ func TestDrop(t *testing.T) {
 	if err != nil || len(all) != 1 || all[0].DroppedAt.IsZero() || len(e.waiting()) != 0 || e.acked("r1") != 2 {
 		t.Errorf("dead letters %+v, %v; acked %d", all, err, e.acked("r1"))
 	}
+	// Nor billed, should the customer turn up after all.
+	e.pg.Query("INSERT INTO customers (id, name, tier) VALUES ('nobody', 'x', 'starter')")
+	e.add(e.encode(ev))
+	e.add(e.batch(1))
+	e.await("an empty stream", func() bool { return e.streamLen() == 0 })
+	if n := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM usage_events WHERE customer_id = 'nobody'")); n != "0" || len(e.waiting()) != 0 {
+		t.Errorf("%s rows of an event that was dropped, %d wait", n, len(e.waiting()))
+	}
 	if e.audit("ledger.drop") != "1" {
 		t.Errorf("%s drops in the audit log", e.audit("ledger.drop"))
 	}

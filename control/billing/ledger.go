@@ -65,6 +65,9 @@ type Options struct {
 	step func(name string) error
 }
 
+// Validate says what is wrong with o, if anything.
+func (o Options) Validate() error { return o.setDefaults() }
+
 func (o *Options) setDefaults() error {
 	if o.Consumer == "" {
 		o.Consumer = "ledger-" + strings.ToLower(rand.Text()[:16])

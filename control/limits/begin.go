@@ -25,7 +25,10 @@ func (k *Keeper) found(ctx context.Context, l *store.Leader, epoch int64, server
 			going = append(going, m.ID)
 		}
 	}
-	return going, k.quota.Begin(timed, epoch, servers, going, lost)
+	if err := k.quota.Begin(timed, epoch, servers, going, lost); err != nil {
+		return nil, err
+	}
+	return going, k.quota.SetGrace(timed, epoch, k.opts.Grace)
 }
 
 // declare ends the making of records. Those of the replicas that went on meanwhile which were

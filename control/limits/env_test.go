@@ -128,7 +128,7 @@ func (l *logBuffer) String() string {
 
 func (e *env) options() limits.Options {
 	return limits.Options{
-		Every: 20 * time.Millisecond, Grace: 300 * time.Millisecond, Timeout: 5 * time.Second,
+		Every: 20 * time.Millisecond, Grace: time.Second, Timeout: 5 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(e.log, nil)),
 	}
 }

@@ -93,13 +93,20 @@ type Keeper struct {
 
 	// Of this leadership, and its goroutine.
 	heard     map[string]*heard
-	shut      map[string]int64 // lost replica → epoch in which it was told
-	begunAt   time.Time        // when this leader began the last epoch
-	repairAt  time.Time        // when to look again whether a repair is needed
-	notedAt   time.Time        // when signs of life went to Postgres
-	waitsFrom time.Time        // since when the epoch waits for replicas
+	strangers map[string]stranger // who beats and is not on the register
+	shut      map[string]int64    // lost replica → epoch in which it was told
+	begunAt   time.Time           // when this leader began the last epoch
+	repairAt  time.Time           // when to look again whether a repair is needed
+	notedAt   time.Time           // when signs of life went to Postgres
+	waitsFrom time.Time           // since when the epoch waits for replicas
 	saidAt    map[string]time.Time
 	overdue   []string // lost replicas whose leases someone should have freed, as of the last look
+}
+
+// stranger is the first beat of a replica that was seen in an epoch while it was not registered.
+type stranger struct {
+	epoch int64
+	beat  quota.Beat
 }
 
 // heard is what this leader saw of a replica's beats.
@@ -170,7 +177,7 @@ func (k *Keeper) setNote(note string) {
 // lead looks again and again, until it leads no more.
 func (k *Keeper) lead(ctx context.Context, l *store.Leader) error {
 	k.log.Info("this process keeps the limits in Redis from now on")
-	k.heard, k.shut, k.saidAt = map[string]*heard{}, map[string]int64{}, map[string]time.Time{}
+	k.heard, k.strangers, k.shut, k.saidAt = map[string]*heard{}, map[string]stranger{}, map[string]int64{}, map[string]time.Time{}
 	k.begunAt, k.repairAt, k.notedAt, k.waitsFrom = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	k.metrics.leader.Set(1)
 	defer func() {
@@ -231,6 +238,11 @@ func (k *Keeper) look(ctx context.Context, l *store.Leader) (open bool, err erro
 	reason := unfit(known, have, servers)
 	if reason == "" {
 		k.metrics.epoch.Set(float64(have.Number))
+		if have.Grace != k.opts.Grace { // another leader had another one
+			if err := k.quota.SetGrace(timed, have.Number, k.opts.Grace); err != nil {
+				return false, err
+			}
+		}
 		if err := r.keep(timed); err != nil {
 			return false, err
 		}
@@ -399,6 +411,9 @@ func (k *Keeper) missing(ctx context.Context, l *store.Leader, epoch int64) (rea
 	if reason, err = k.remake(ctx, epoch, unmade); reason != "" || err != nil && !errors.Is(err, quota.ErrUnavailable) {
 		return reason, err
 	}
+	if err := l.Ping(ctx); err != nil { // while a part of Redis is silent, each step takes its time
+		return "", err
+	}
 	slices.SortFunc(names, func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
 	for page := range slices.Chunk(names, recordPage) {
 		var keys []control.QuotaKey
@@ -413,6 +428,9 @@ func (k *Keeper) missing(ctx context.Context, l *store.Leader, epoch int64) (rea
 		case reason != "":
 			return reason, nil
 		case errors.Is(err, quota.ErrUnavailable):
+			if err := l.Ping(ctx); err != nil {
+				return "", err
+			}
 			found = k.thoseThere(ctx, epoch, page, keys)
 		case err != nil:
 			return "", err

@@ -58,8 +58,8 @@ func (r *Records) Alive(ctx context.Context, replica string) (bool, error) {
 
 // GiveUp frees what a replica leases that Postgres knows to be lost: as soon as the
 // replica, should it live in spite of all, cannot use it any more, which takes the
-// replicas' grace at most. What it has used and not settled is settled as far as Postgres
-// knows of it. GiveUp may be repeated after an error. It returns all that was freed of the
+// replicas' grace at most: the longer one of what the epoch allows them and grace. What it
+// has used and not settled is settled as far as Postgres knows of it. GiveUp may be repeated after an error. It returns all that was freed of the
 // replica's leases so far.
 func (r *Records) GiveUp(ctx context.Context, replica string, grace time.Duration) ([]control.Released, error) {
 	registered, err := r.registered(ctx, replica)
@@ -69,19 +69,25 @@ func (r *Records) GiveUp(ctx context.Context, replica string, grace time.Duratio
 	if !registered { // any more: it leases nothing
 		return r.store.Releases(ctx, replica)
 	}
-	if err := r.shutOut(ctx, replica, grace); err != nil {
+	epoch, err := r.quota.Epoch(ctx)
+	if err != nil {
 		return nil, err
 	}
+	if epoch.Grace > 0 {
+		if err := r.shutOut(ctx, replica, grace); err != nil {
+			return nil, err
+		}
+	} // else nobody but the Keeper knows for how long the replica may go on: it does that
 	for deadline := time.Now().Add(releaseWithin); ; {
 		freed, err := r.release(ctx, replica)
 		left, usable := time.Duration(0), errUsable{}
 		switch {
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("give up replica %s: %w", replica, ctx.Err())
-		case errors.As(err, &usable):
+		case errors.As(err, &usable) && usable.left > 0:
 			left = min(usable.left, time.Second)
 			deadline = time.Now().Add(releaseWithin)
-		case !errors.Is(err, errNoEpoch) || time.Now().After(deadline):
+		case !errors.Is(err, errNoEpoch) && !errors.As(err, &usable) || time.Now().After(deadline):
 			return freed, err
 		}
 		pause(ctx, max(left, 100*time.Millisecond))
@@ -94,7 +100,7 @@ func (r *Records) registered(ctx context.Context, replica string) (bool, error) 
 }
 
 // shutOut tells a lost replica, through Redis, that it is. Redis is told whether it knew
-// of the replica or not.
+// of the replica or not. What the epoch allows replicas counts if it is longer than grace.
 func (r *Records) shutOut(ctx context.Context, replica string, grace time.Duration) error {
 	epoch, err := r.quota.Epoch(ctx)
 	if err != nil {
@@ -104,6 +110,11 @@ func (r *Records) shutOut(ctx context.Context, replica string, grace time.Durati
 		if err := r.quota.Shut(ctx, epoch.Number, replica); err != nil {
 			return err
 		}
+		again, err := r.quota.Epoch(ctx) // as of when it was told, or later
+		if err != nil {
+			return err
+		}
+		grace = max(grace, epoch.Grace, again.Grace)
 	}
 	// Only now: if it has seen itself registered for the last time, its beat was there.
 	beats, err := r.quota.Beats(ctx)
@@ -245,15 +256,25 @@ func (r *Records) releaseMember(ctx context.Context, epoch int64, m control.Memb
 // are not among them; away is the reason of one.
 func (r *Records) owes(ctx context.Context, epoch int64, m control.Member, events map[control.QuotaKey]*owed) (out map[control.QuotaKey]*owed, away, err error) {
 	out = map[control.QuotaKey]*owed{}
+	silent := map[string]bool{} // servers, each of which is waited for only once
 	for after := (control.QuotaKey{}); ; {
 		keys, err := r.store.RecordKeys(ctx, epoch, after, recordPage)
 		if err != nil {
 			return nil, nil, err
 		}
+		last := len(keys) < recordPage
+		if last && len(keys) == 0 {
+			return out, away, nil
+		}
+		after = keys[len(keys)-1]
+		if len(silent) > 0 {
+			keys = slices.DeleteFunc(keys, func(k control.QuotaKey) bool { return silent[r.quota.ServerOf(quotaAccount(k))] })
+		}
 		leases, errs := r.quota.Leased(ctx, m.ID, quotaAccounts(keys))
 		for i, k := range keys {
 			if errs[i] != nil {
 				away = errs[i]
+				silent[r.quota.ServerOf(quotaAccount(k))] = true
 				continue
 			}
 			l, o := leases[i], events[k]
@@ -267,10 +288,9 @@ func (r *Records) owes(ctx context.Context, epoch int64, m control.Member, event
 			o.settledTo(max(l.Mark, m.Base))
 			out[k] = o
 		}
-		if len(keys) < recordPage {
+		if last {
 			return out, away, nil
 		}
-		after = keys[len(keys)-1]
 	}
 }
 

@@ -9,6 +9,10 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
+// releaseAgain is how long nothing is freed after a part of Redis was found away: each try
+// reads all records.
+const releaseAgain = 5 * time.Second
+
 // releases frees the leases of lost replicas whom nobody else frees, one after the other,
 // beside the looks: it may have to read every record, and meanwhile others must be
 // registered and the leader be heard of. One goroutine may use it.
@@ -18,6 +22,7 @@ type releases struct {
 	ended   chan struct{} // closed when it has ended; nil while none is under way
 	stop    context.CancelFunc
 	turn    int
+	notYet  time.Time            // a part of Redis was away: begin nothing before then
 	saidAt  map[string]time.Time // when a replica was said to have to wait for a part of Redis
 }
 
@@ -32,7 +37,7 @@ func (r *releases) next(ctx context.Context, overdue []string) {
 			return
 		}
 	}
-	if len(overdue) == 0 {
+	if len(overdue) == 0 || time.Now().Before(r.notYet) {
 		return
 	}
 	replica := overdue[r.turn%len(overdue)]
@@ -42,6 +47,9 @@ func (r *releases) next(ctx context.Context, overdue []string) {
 	go func(ended chan<- struct{}) {
 		defer close(ended)
 		_, err := r.records.release(ctx, replica)
+		if errors.Is(err, quota.ErrUnavailable) {
+			r.notYet = time.Now().Add(releaseAgain)
+		}
 		switch {
 		case err == nil:
 			r.log.Warn("the leases of a lost replica are free; whoever declared it lost did not live to free them", "replica", replica)

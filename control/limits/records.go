@@ -80,8 +80,11 @@ func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey)
 		return fmt.Errorf("make records: %w: the epoch in Redis is %d, not %d", quota.ErrUnavailable, have.Number, epoch)
 	}
 	there, absent, away := r.absent(ctx, epoch, keys)
-	if keys, err = r.store.RecordsMade(ctx, epoch, append(there, absent...)); err != nil || len(keys) == 0 {
-		return errors.Join(err, away)
+	if keys, err = r.store.RecordsMade(ctx, epoch, append(there, absent...)); err != nil {
+		return err
+	}
+	if len(keys) == 0 {
+		return away
 	}
 	records = slices.DeleteFunc(records, func(n control.QuotaRecord) bool { return !slices.Contains(keys, n.Key()) })
 	_, errs := r.quota.PutEach(ctx, epoch, quotaRecords(records))
@@ -102,7 +105,9 @@ func (r *Records) put(ctx context.Context, epoch int64, keys []control.QuotaKey)
 	for i := range records {
 		known[records[i].Key()] = records[i].LimitVersion
 	}
-	err = r.setLimits(ctx, slices.DeleteFunc(now, func(n control.QuotaRecord) bool { return n.LimitVersion <= known[n.Key()] }))
+	if err = r.setLimits(ctx, slices.DeleteFunc(now, func(n control.QuotaRecord) bool { return n.LimitVersion <= known[n.Key()] })); err != nil && !errors.Is(err, quota.ErrUnavailable) {
+		return err
+	}
 	return errors.Join(append(errs, err)...)
 }
 
@@ -165,8 +170,11 @@ const putWithin = 2 * time.Second
 func (r *Records) restore(ctx context.Context, epoch int64, keys []control.QuotaKey) (lost []control.QuotaKey, err error) {
 	// Some may be there without anybody having lived to note it.
 	there, absent, away := r.absent(ctx, epoch, keys)
-	if _, err := r.store.RecordsMade(ctx, epoch, there); err != nil || len(absent) == 0 {
-		return nil, errors.Join(err, away)
+	if _, err := r.store.RecordsMade(ctx, epoch, there); err != nil {
+		return nil, err
+	}
+	if len(absent) == 0 {
+		return nil, away
 	}
 	if _, err := r.store.MarkRecords(ctx, epoch, absent, false); err != nil {
 		return nil, err
@@ -184,7 +192,11 @@ func (r *Records) restore(ctx context.Context, epoch int64, keys []control.Quota
 			return nil, gone
 		}
 	}
-	return nil, errors.Join(r.put(ctx, epoch, absent), away)
+	err = r.put(ctx, epoch, absent)
+	if err == nil || errors.Is(err, quota.ErrUnavailable) {
+		return nil, errors.Join(err, away)
+	}
+	return nil, err // a fault, which must not pass for a part of Redis that is away
 }
 
 // validText reports whether Postgres takes a name that came through Redis.

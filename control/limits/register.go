@@ -98,6 +98,19 @@ func (r *register) leaving(ctx context.Context, m control.Member, beat quota.Bea
 			r.log.Info("a replica has retired and stays registered until Postgres has all its events", "replica", m.ID, "acked", m.Acked, "last", beat.Last)
 		}
 		return nil
+	case beat.Epoch < r.epoch.Number && m.InEpoch && m.Base < beat.Last && r.epoch.Declared[m.ID]:
+		// It has entered this epoch since, with what its records lack, and may have leased in
+		// it. If it ended before it could say so again, its next life has to. That one is noted
+		// before it can lease, since an older copy of Redis may tell of this retirement.
+		if h := r.heard[m.ID]; h == nil || time.Since(h.at) < beatsEvery {
+			return nil // it may still be about to say so
+		}
+		next := controlBeat(m.ID, beat)
+		next.Life++
+		if err := r.leader.NoteBeats(ctx, []control.Beat{next}); err != nil {
+			return err
+		}
+		return r.quota.Disbelieve(ctx, m.ID, beat)
 	case beat.Epoch != r.epoch.Number && !(m.InEpoch && m.Base >= beat.Last):
 		return nil // it says so again if it lives, else see entered
 	}
@@ -197,6 +210,13 @@ func (r *register) stranger(ctx context.Context, id string) error {
 	if r.shut[id] == r.epoch.Number || !validText(id) {
 		return nil
 	}
+	// Perhaps it is gone, and the beat an old one that came late, or with a Redis that was put back.
+	if s, ok := r.strangers[id]; !ok || s.epoch != r.epoch.Number {
+		r.strangers[id] = stranger{r.epoch.Number, r.beats[id]}
+		return nil
+	} else if s.beat == r.beats[id] {
+		return nil
+	}
 	base, fits, err := r.leader.Register(ctx, r.epoch.Number, id)
 	if errors.Is(err, control.ErrInvalid) {
 		r.shut[id] = r.epoch.Number
@@ -206,6 +226,7 @@ func (r *register) stranger(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	delete(r.strangers, id)
 	if err := r.step("registered"); err != nil {
 		return err
 	}
@@ -232,6 +253,7 @@ func (r *register) hear(ctx context.Context) error {
 		_, beats := r.beats[id]
 		return !beats && !slices.ContainsFunc(r.members, func(m control.Member) bool { return m.ID == id })
 	})
+	maps.DeleteFunc(r.strangers, func(id string, _ stranger) bool { _, beats := r.beats[id]; return !beats })
 	silent := 0
 	for _, m := range r.members {
 		h := r.heard[m.ID]

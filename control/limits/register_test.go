@@ -261,8 +261,10 @@ func TestReplicaLeavesBeforeItServes(t *testing.T) {
 	a := e.customer(10_000)
 	e.keep(e.options())
 	first := e.awaitOpen(1)
-	e.client.HSet(t.Context(), contract.QuotaBeatsKey, "brief", "1|1|0|0|live")
+	ms := 0
 	until(t, "it is registered", func() error {
+		ms++
+		e.client.HSet(t.Context(), contract.QuotaBeatsKey, "brief", fmt.Sprintf("%d|1|0|0|live", ms))
 		if _, there := e.awaitOpen(1).Members["brief"]; !there {
 			return errors.New(e.log.String())
 		}
@@ -285,8 +287,19 @@ func TestStrangeNames(t *testing.T) {
 	a := e.customer(10_000)
 	e.keep(e.options())
 	e.awaitOpen(1)
-	for _, name := range []string{"", "\xff", "a\x00b", strings.Repeat("x", 150), strings.Repeat("x", 5000), "m:x"} {
-		e.client.HSet(t.Context(), contract.QuotaBeatsKey, name, "1|1|0|0|live")
+	names := []string{"", "\xff", "a\x00b", strings.Repeat("x", 150), strings.Repeat("x", 5000), "m:x"}
+	ms := 0
+	until(t, "those that can be are registered", func() error {
+		ms++ // who beats lives
+		for _, name := range names {
+			e.client.HSet(t.Context(), contract.QuotaBeatsKey, name, fmt.Sprintf("%d|1|0|0|live", ms))
+		}
+		if _, there := e.awaitOpen(1).Members["m:x"]; !there {
+			return errors.New(e.log.String())
+		}
+		return nil
+	})
+	for _, name := range names {
 		e.client.SAdd(t.Context(), contract.QuotaMissingKey, name+" "+name)
 	}
 	r := e.replica(nil)

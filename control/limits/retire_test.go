@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
 // settleAndRetire has r end in order while nobody keeps the limits.
@@ -124,6 +127,74 @@ func TestKeeperDiesAtARetirement(t *testing.T) {
 			e.awaitUsage(a, 1000, 30, 0)
 		})
 	}
+}
+
+// Redis goes back to when a replica lived that has retired since: no epoch waits for it.
+func TestBeatOfAReplicaThatIsGone(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	e.keep(e.options())
+	first := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 1, 10)
+	beat := e.client.HGet(t.Context(), contract.QuotaBeatsKey, r.name).Val()
+	until(t, "all is settled", func() error { return flushed(r) })
+	r.retire()
+	e.awaitOff(r.name)
+	if _, err := e.client.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
+		p.FlushAll(t.Context())
+		p.HSet(t.Context(), contract.QuotaBeatsKey, r.name, beat)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	e.awaitOpen(first.Number + 1)
+	for range 20 { // looks
+		if m, there := e.member(r.name); there {
+			t.Fatalf("it is registered: %+v", m)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	// It may come back itself, also in this epoch.
+	r = e.replica(r.journal)
+	r.use(a, 1, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	e.awaitUsage(a, 1000, 20, e.held(a))
+}
+
+// A replica says that it has retired, and then enters an epoch that has begun meanwhile, with
+// what its records lack; it is killed before it can say so again. Its next life may not have to
+// wait for that for ever.
+func TestRetirementOfAnEarlierEpochThanItsLast(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	e.keep(e.options())
+	first := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 3, 10)
+	r.stopBilling()
+	r.use(a, 2, 10) // Postgres learns of these in the second epoch only
+	until(t, "all is settled", func() error { return flushed(r) })
+	e.redis.FlushAll()
+	e.awaitOpen(first.Number + 1)
+	until(t, "it has settled them in the second epoch too", func() error { return flushed(r) })
+	m, _ := e.member(r.name)
+	r.kill()
+	e.record(r.events...)
+	last := len(r.events)
+	if m.Base >= int64(last) {
+		t.Fatalf("base %d of %d events", m.Base, last)
+	}
+	beat := fmt.Sprintf("%d|%d|%d|%d|retired", time.Now().UnixMilli(), m.Life, last, first.Number)
+	if err := e.client.HSet(t.Context(), contract.QuotaBeatsKey, r.name, beat).Err(); err != nil {
+		t.Fatal(err)
+	}
+	r = e.replica(r.journal)
+	r.use(a, 1, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	e.awaitUsage(a, 1000, 60, e.held(a))
 }
 
 // Redis goes back to when a replica had retired, which has come back since and leases: an

@@ -34,9 +34,17 @@ func keptSince(now time.Time) time.Time {
 
 // DropOldPartitions removes, for ever, the events of months that ended more than two
 // years ago, and returns the names of the partitions. The totals of their periods
-// stay. It fails rather than keep writers waiting for more than 2 s; those it has
+// stay. Whichever clock is behind counts, ours or that of Postgres. It fails rather than keep writers waiting for more than 2 s; those it has
 // dropped by then are gone.
 func (s *Store) DropOldPartitions(ctx context.Context) ([]string, error) {
+	now := s.now()
+	var theirs time.Time
+	if err := s.pool.QueryRow(ctx, `SELECT now()`).Scan(&theirs); err != nil {
+		return nil, explain("drop old partitions", err)
+	}
+	if theirs.Before(now) {
+		now = theirs
+	}
 	rows, _ := s.pool.Query(ctx, `SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
 		WHERE inhparent = 'usage_events'::regclass ORDER BY relname`)
 	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -46,7 +54,7 @@ func (s *Store) DropOldPartitions(ctx context.Context) ([]string, error) {
 	var dropped []string
 	for _, name := range names {
 		month, err := time.Parse(partitionFormat, name)
-		if err != nil || !month.Before(keptSince(s.now())) {
+		if err != nil || !month.Before(keptSince(now)) {
 			continue // made by hand, or kept
 		}
 		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {

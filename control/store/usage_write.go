@@ -27,7 +27,9 @@ func keyOf(d *control.Delivery) eventKey {
 	return eventKey{d.Event.Replica, d.Event.Seq, d.Event.AdmittedAt.UnixMicro()}
 }
 
-// insertEvents writes the events of known customers that are not there yet, and adds
+// insertEvents writes the events of known customers that are not there yet, and that nobody
+// has decided not to bill (a number may have several dead letters; one that waits may be billed
+// still), and adds
 // to the totals what was really inserted: one statement, however many events. The
 // outer parts of the CTE read all of "ins" before they lock a period, and both locks
 // are taken in sorted order, so that concurrent writers never deadlock.
@@ -47,6 +49,8 @@ WITH ins AS (
 		model_asked, model_served, face, upstream, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,
 		settled_tokens, unbilled_tokens, reserved_tokens, basis, outcome, status, ttfb_us, duration_us)
 	WHERE EXISTS (SELECT FROM customers c WHERE c.id = e.customer_id)
+		AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.replica = e.replica AND d.seq = e.seq
+			HAVING bool_or(d.dropped_at IS NOT NULL) AND NOT bool_or(d.dropped_at IS NULL AND d.replayed_at IS NULL))
 	ORDER BY e.replica, e.seq
 	ON CONFLICT (replica, seq, admitted_at) DO NOTHING
 	RETURNING replica, seq, admitted_at, customer_id, period_id, prompt_tokens, cached_tokens, completion_tokens,
@@ -73,12 +77,14 @@ WITH ins AS (
 SELECT replica, seq, admitted_at FROM ins`
 
 // classifyEvents says of events that were not inserted why: their customer is
-// unknown, or a row with their key is there, the same or another one.
+// unknown, a row with their key is there, the same or another one, or they were dropped.
 const classifyEvents = `
 SELECT k.i, c.id IS NOT NULL, e.replica IS NOT NULL,
 	coalesce(e.request_id = k.request_id AND e.customer_id = k.customer_id AND e.period_id = k.period_id
 		AND e.settled_tokens = k.settled AND e.unbilled_tokens = k.unbilled
-		AND e.prompt_tokens = k.prompt AND e.completion_tokens = k.completion, false)
+		AND e.prompt_tokens = k.prompt AND e.completion_tokens = k.completion, false),
+	EXISTS (SELECT FROM dead_letters d WHERE d.replica = k.replica AND d.seq = k.seq
+		HAVING bool_or(d.dropped_at IS NOT NULL) AND NOT bool_or(d.dropped_at IS NULL AND d.replayed_at IS NULL))
 FROM unnest($1::int[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
 	AS k (i, replica, seq, admitted_at, request_id, customer_id, period_id, settled, unbilled, prompt, completion)
 LEFT JOIN customers c ON c.id = k.customer_id
@@ -241,8 +247,8 @@ func (w *usageWrite) classify(ctx context.Context, tx pgx.Tx, missing []control.
 		return err
 	}
 	var i int
-	var known, there, same bool
-	_, err = pgx.ForEachRow(rows, []any{&i, &known, &there, &same}, func() error {
+	var known, there, same, dropped bool
+	_, err = pgx.ForEachRow(rows, []any{&i, &known, &there, &same, &dropped}, func() error {
 		switch {
 		case same:
 			w.result.Duplicates++
@@ -250,6 +256,8 @@ func (w *usageWrite) classify(ctx context.Context, tx pgx.Tx, missing []control.
 			w.result.Parked = append(w.result.Parked, deadLetter(missing[i], "another event has this number"))
 		case !known:
 			w.result.Parked = append(w.result.Parked, deadLetter(missing[i], "unknown customer"))
+		case dropped:
+			w.result.Duplicates++ // of a dead letter that is dealt with
 		default:
 			// The customer, or the row, came or went between two statements.
 			return errRaced

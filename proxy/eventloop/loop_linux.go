@@ -92,8 +92,8 @@ func New() (*Loop, error) {
 func (l *Loop) Close() error {
 	l.mu.Lock()
 	l.closed = true
-	l.mu.Unlock()
 	err := l.interrupt()
+	l.mu.Unlock()
 	if err == nil {
 		<-l.done
 	}
@@ -117,11 +117,11 @@ func (l *Loop) Post(t Task) bool {
 		return false
 	}
 	l.posted = append(l.posted, t)
-	first := len(l.posted) == 1
-	l.mu.Unlock()
-	if first {
+	if len(l.posted) == 1 {
+		// Under the lock: once the loop is closed, the number may be that of another file.
 		_ = l.interrupt() // an eventfd takes 2^64-2 of them
 	}
+	l.mu.Unlock()
 	return true
 }
 

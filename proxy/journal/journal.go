@@ -60,11 +60,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.LogBytes == 0 {
 		o.LogBytes = 64 << 20
 	}
-	if o.Slots < 0 || o.Slots > maxSlots {
-		return o, fmt.Errorf("journal: %d slots: must be from 1 to %d", o.Slots, maxSlots)
-	}
-	if o.LogBytes < 0 || o.LogBytes > maxLogBytes {
-		return o, fmt.Errorf("journal: log of %d bytes: must be from %d to %d", o.LogBytes, minLogBytes, int64(maxLogBytes))
+	if err := o.Validate(); err != nil {
+		return o, fmt.Errorf("journal: %w", err)
 	}
 	o.LogBytes = (o.LogBytes + pageBytes - 1) / pageBytes * pageBytes
 	if o.Logger == nil {
@@ -77,6 +74,17 @@ func (o Options) withDefaults() (Options, error) {
 		o.boot = bootID
 	}
 	return o, nil
+}
+
+// Validate says what is wrong with o, if anything.
+func (o Options) Validate() error {
+	if o.Slots < 0 || o.Slots > maxSlots {
+		return fmt.Errorf("%d slots: must be from 1 to %d", o.Slots, maxSlots)
+	}
+	if o.LogBytes < 0 || o.LogBytes > maxLogBytes {
+		return fmt.Errorf("log of %d bytes: must be from %d to %d", o.LogBytes, minLogBytes, int64(maxLogBytes))
+	}
+	return nil
 }
 
 // Journal is an open journal. All methods are safe for concurrent use.

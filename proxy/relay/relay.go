@@ -34,6 +34,8 @@ type Options struct {
 	// HideUsage drops the extra chunk that stream_options.include_usage brings, for
 	// a client that did not ask for it.
 	HideUsage bool
+	// Choices is how many answers were asked for at once; 0 is one. Each finishes by itself.
+	Choices int
 	// MaxEventBytes bounds what is held of an event that is not complete yet.
 	MaxEventBytes int
 }
@@ -48,7 +50,7 @@ type Stream struct {
 	events  int64
 	end     End
 
-	finished bool
+	finishes int // of choices
 }
 
 // Reset makes s ready for a new stream and keeps its buffer.
@@ -113,7 +115,9 @@ func (s *Stream) CloseInput(out []byte) []byte {
 func (s *Stream) take(out, ev []byte) []byte {
 	info := kimi.InspectEvent(ev, s.opts.Face, &s.usage)
 	s.output += info.OutputBytes
-	s.finished = s.finished || info.Finish
+	if info.Finish {
+		s.finishes++
+	}
 	switch info.Kind {
 	case kimi.EventEndMark:
 		s.end = Done
@@ -141,9 +145,9 @@ func (s *Stream) Usage() *kimi.Usage { return &s.usage }
 // of all text in the events, since a token has at least one byte.
 func (s *Stream) OutputBytes() int64 { return s.output }
 
-// Finished reports whether the upstream said why it stopped, so that what it reported
-// by then is final.
-func (s *Stream) Finished() bool { return s.finished }
+// Finished reports whether the upstream said why it stopped, for every choice, so that
+// what it reported by then is final.
+func (s *Stream) Finished() bool { return s.finishes >= max(s.opts.Choices, 1) }
 
 // Events returns how many events with content were passed on: no comments, pings, errors
 // or end marks.

@@ -189,6 +189,24 @@ func TestEventsPassWholeAndAtOnce(t *testing.T) {
 	}
 }
 
+// Of several choices each finishes by itself; what is reported before the last one has is not
+// final.
+func TestFinishedIsEveryChoice(t *testing.T) {
+	t.Parallel()
+	chunk := func(choice int) []byte {
+		return fmt.Appendf(nil, "data: {\"choices\":[{\"index\":%d,\"delta\":{},\"finish_reason\":\"stop\",\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":3}}]}\n\n", choice)
+	}
+	for choices, want := range [][]bool{{true, true}, {true, true}, {false, true}, {false, false}} {
+		var s relay.Stream
+		s.Reset(relay.Options{Face: kimi.OpenAI, Choices: choices})
+		for i, want := range want {
+			if _, err := s.Feed(nil, chunk(i)); err != nil || s.Finished() != want {
+				t.Errorf("%d choices, %d have finished: %v, %v", choices, i+1, s.Finished(), err)
+			}
+		}
+	}
+}
+
 func TestHideUsageDropsTheExtraChunkAlone(t *testing.T) {
 	t.Parallel()
 	for _, c := range samples() {
