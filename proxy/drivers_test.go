@@ -14,7 +14,8 @@ func TestGoroutineDriver(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"ClientGoneDrained": TestClientGoneDrained, "DrainedCallsEnd": TestDrainedCallsEnd, "DrainsAreBounded": TestDrainsAreBounded,
 		"SlowReaderDrained": TestSlowReaderDrained, "DrainReturnsLeases": TestDrainReturnsLeases, "DrainWithoutRedis": TestDrainWithoutRedis,
-		"Endings": TestEndings, "EndingDrained": TestEndingDrained, "EndingRevoked": TestEndingRevoked,
+		"DrainWaitsForNobodyWhoDoesNotRead": TestDrainWaitsForNobodyWhoDoesNotRead,
+		"Endings":                           TestEndings, "EndingDrained": TestEndingDrained, "EndingRevoked": TestEndingRevoked,
 		"AnswerHeadersAreRebuilt": TestAnswerHeadersAreRebuilt, "HTTP10": TestHTTP10,
 		"LimitLoweredBelowUse": TestLimitLoweredBelowUse, "LimitLoweredAfterAnUntoldRaise": TestLimitLoweredAfterAnUntoldRaise,
 		"LimitLoweredKeepsHolds": TestLimitLoweredKeepsHolds, "Metrics": TestMetrics, "PanicsAreCaught": TestPanicsAreCaught,

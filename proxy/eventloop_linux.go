@@ -452,7 +452,11 @@ func (t *loopStream) close() {
 
 // sendLast writes the last chunk, and reports whether the client can have it.
 func (t *loopStream) sendLast() bool {
-	if t.conn.SetWriteDeadline(time.Now().Add(time.Duration(t.c.s.cfg.Timeouts.Write))) != nil {
+	limit := time.Duration(t.c.s.cfg.Timeouts.Write)
+	if t.c.s.state.Load() == stateClosed {
+		limit = min(limit, time.Second)
+	}
+	if t.conn.SetWriteDeadline(time.Now().Add(limit)) != nil {
 		return false
 	}
 	_, err := t.conn.Write([]byte("0\r\n\r\n"))

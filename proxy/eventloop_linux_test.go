@@ -1,19 +1,23 @@
 package proxy_test
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 )
@@ -81,5 +85,42 @@ func TestEndingsTLS(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// The total time of an exchange passes also while its client does not read, which is told that it
+// did when it reads again.
+func TestTotalTimeBesideASlowClient(t *testing.T) {
+	t.Parallel()
+	const tokens = 250_000 // more than is buffered anywhere
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.replica(func(c *proxy.Config) {
+				c.Timeouts.Write = proxy.Duration(time.Hour)
+				for i := range c.Upstreams {
+					c.Upstreams[i].TotalTimeout, c.Upstreams[i].IdleTimeout = proxy.Duration(1500*time.Millisecond), proxy.Duration(time.Hour)
+				}
+			})
+			tok, _ := w.token(nil)
+			conn := dialSmall(t, r)
+			_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+			k := &kept{t, conn, bufio.NewReader(conn), tok}
+			k.say(k.text(f, capped(chat(true, sim(kimisim.Behavior{OutputTokens: tokens})), tokens)))
+			ev := w.events(1)[0]
+			if ev.Outcome != contract.OutcomeUpstreamTimeout || ev.Basis != contract.BasisEstimated {
+				t.Errorf("outcome %s, basis %s", ev.Outcome, ev.Basis)
+			}
+			w.upstreamClosed(time.Now())
+			resp := k.head()
+			b, err := io.ReadAll(resp.Body)
+			if err != nil || !strings.Contains(string(b), "upstream_timeout") || complete(string(b)) {
+				t.Errorf("%d bytes, %v: …%s", len(b), err, b[max(0, len(b)-300):])
+			}
+			checkCounts(t, ev, received(string(b)))
+			k.say(k.text(f, chat(false, "hello")))
+			k.whole(false)
+		})
 	}
 }
