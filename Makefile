@@ -33,7 +33,7 @@ deps-run:
 build: ## build all programs into bin/
 	@echo 'Building bin/ (the first time takes a minute or two; it lists packages as they are compiled)'
 	@# Without -buildvcs: a checkout of another user has no readable history, and need not have.
-	@go build -buildvcs=false -ldflags "-X main.builtFrom=$$(git describe --always --dirty=+changes --exclude='*' --abbrev=12 2>/dev/null || true)" -v -o bin/ ./cmd/...
+	@go build -buildvcs=false -ldflags "-X main.builtFrom=$$(scripts/revision)" -v -o bin/ ./cmd/...
 
 up: deps-run build ## start everything on loopback and print a request that works
 	@bin/devstack up
