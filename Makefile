@@ -32,7 +32,8 @@ deps-run:
 
 build: ## build all programs into bin/
 	@echo 'Building bin/ (the first time takes a minute or two; it lists packages as they are compiled)'
-	@go build -buildvcs=false -v -o bin/ ./cmd/... # a checkout of another user has no readable history
+	@# Without -buildvcs: a checkout of another user has no readable history, and need not have.
+	@go build -buildvcs=false -ldflags "-X main.builtFrom=$$(scripts/revision)" -v -o bin/ ./cmd/...
 
 up: deps-run build ## start everything on loopback and print a request that works
 	@bin/devstack up

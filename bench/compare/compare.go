@@ -52,11 +52,11 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 		}
 	}
 	for round := range c.Rounds {
-		for _, phase := range []string{record.PhaseRequests, record.PhaseHalf, record.PhaseEvents} {
+		for _, phase := range []string{record.PhaseRequests, record.PhaseHalf, record.PhaseEvents, record.PhaseFew} {
 			for i := range l.Running {
 				// Another one begins in each round.
 				r := l.Running[(i+round)%len(l.Running)]
-				if r.Gateway && round >= c.GatewayRounds {
+				if (r.Gateway || phase == record.PhaseFew) && round >= c.GatewayRounds {
 					continue
 				}
 				if err := m.measure(ctx, r, phase, round); err != nil {
@@ -103,6 +103,8 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 		cfg.Rate, cfg.Poisson, cfg.Seed, cfg.Duration = m.half[r.Name], true, uint64(round+1), m.c.Half
 	case record.PhaseEvents:
 		cfg = m.streams(r, m.c.Streams, m.c.Interval, m.c.Events)
+	case record.PhaseFew:
+		cfg = m.streams(r, max(1, m.c.Streams/10), m.c.Interval, m.c.Events)
 	}
 	s, err := m.l.Measure(ctx, r, phase, cfg)
 	if err != nil {
@@ -183,7 +185,7 @@ func line(s *record.Sample) string {
 	switch {
 	case s.StreamBytes > 0:
 		text += fmt.Sprintf("  %.1f KiB per stream", s.StreamBytes/1024)
-	case s.Phase == record.PhaseEvents:
+	case s.Phase == record.PhaseEvents, s.Phase == record.PhaseFew:
 		text += fmt.Sprintf("  lag p50 %.0f p99 %.0f µs", s.Load.Lag.P50, s.Load.Lag.P99)
 	default:
 		text += fmt.Sprintf("  p50 %.0f p99 %.0f µs", s.Load.Latency.P50, s.Load.Latency.P99)

@@ -70,6 +70,7 @@ const (
 	PhaseRequests = "requests" // closed load of whole answers
 	PhaseHalf     = "half"     // open load at half of what the slower of two takes
 	PhaseEvents   = "events"   // paced streams
+	PhaseFew      = "few"      // a tenth of them, which slow gateways can follow
 	PhaseMemory   = "memory"   // open streams, few events
 	PhaseCapacity = "capacity" // closed load, to know what overload is
 	PhaseOverload = "overload" // open load of Step times that
@@ -112,7 +113,8 @@ type Sample struct {
 
 // Ops is what CPUMicros is divided by.
 func (s *Sample) Ops() int64 {
-	if s.Phase == PhaseEvents || s.Phase == PhaseMemory || s.Phase == PhaseReplay {
+	switch s.Phase {
+	case PhaseEvents, PhaseFew, PhaseMemory, PhaseReplay:
 		return s.Load.Events
 	}
 	return s.Load.Answers

@@ -37,7 +37,6 @@ func latP999(s *record.Sample) (float64, bool) {
 	return s.Load.Latency.P999, s.Load.Latency.Count > 0
 }
 func lagP999(s *record.Sample) (float64, bool) { return s.Load.Lag.P999, s.Load.Lag.Count > 0 }
-func ttfb99(s *record.Sample) (float64, bool)  { return s.Load.TTFB.P99, s.Load.TTFB.Count > 0 }
 func around(s *record.Sample) (float64, bool)  { return s.AroundMicros, s.AroundMicros > 0 }
 
 func difference(peer, base float64) float64 { return peer - base }
@@ -94,24 +93,36 @@ func compared(p *page, r *record.Run) {
 	p.table(rows)
 
 	p.printf("### Streams: %s at a time, an event each %s\n\n", setting(r, "streams"), setting(r, "interval"))
-	rows = [][]string{{"", "CPU per event, µs", "ratio to nginx", "context switches each", "events/s", "lag p50 µs", "lag p99 µs", "lag p99.9 µs", "added p99 µs", "first byte p99 µs"}}
-	chart = nil
-	for _, peer := range r.Peers {
-		of := func(v record.Value) string { return cell(r.Of(peer.Name, record.PhaseEvents, v)) }
-		cpu := r.Of(peer.Name, record.PhaseEvents, record.CPU)
-		rows = append(rows, []string{
-			peer.Title, cell(cpu), ratio(r.Ratio(peer.Name, base(peer), record.PhaseEvents, record.CPU)), of(record.Switches), of(record.Throughput),
-			of(lagP50), of(lagP99), of(lagP999), cell(r.Against(peer.Name, direct, record.PhaseEvents, lagP99, difference)), of(ttfb99),
-		})
-		chart = appendBar(chart, peer, cpu)
-	}
-	p.table(rows)
+	chart = streamTable(p, r, record.PhaseEvents)
 	p.plot("cpu-event.svg", "CPU per event of each proxy", bars("CPU per relayed event (µs, less is better)", perMicro, chart, r.Of(compare.Baseline, record.PhaseEvents, record.CPU).Median))
+
+	if len(r.Steps(record.PhaseFew)) > 0 {
+		p.printf("### A tenth of those streams\n\nLess to do at a time costs more per event. A gateway that cannot follow above sends several events at once there, which makes each look cheap, and late; here it can.\n\n")
+		streamTable(p, r, record.PhaseFew)
+	}
 
 	memory(p, r)
 	disturbed(p, r)
 	aroundTable(p, r)
 	failures(p, r)
+}
+
+// streamTable writes what streams cost, and returns the bars of that.
+func streamTable(p *page, r *record.Run, phase string) []bar {
+	rows := [][]string{{"", "CPU per event, µs", "ratio to nginx", "context switches each", "events/s", "lag p50 µs", "lag p99 µs", "lag p99.9 µs", "added p50 µs", "added p99 µs"}}
+	var chart []bar
+	for _, peer := range r.Peers {
+		of := func(v record.Value) string { return cell(r.Of(peer.Name, phase, v)) }
+		added := func(v record.Value) string { return cell(r.Against(peer.Name, direct, phase, v, difference)) }
+		cpu := r.Of(peer.Name, phase, record.CPU)
+		rows = append(rows, []string{
+			peer.Title, cell(cpu), ratio(r.Ratio(peer.Name, base(peer), phase, record.CPU)), of(record.Switches), of(record.Throughput),
+			of(lagP50), of(lagP99), of(lagP999), added(lagP50), added(lagP99),
+		})
+		chart = appendBar(chart, peer, cpu)
+	}
+	p.table(rows)
+	return chart
 }
 
 func appendBar(chart []bar, peer record.Peer, s record.Spread) []bar {

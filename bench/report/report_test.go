@@ -31,7 +31,7 @@ func run(factor float64) *record.Run {
 		us := map[string]float64{"direct": 0, "nginx": 10, "token-proxy": 10 * factor, "portkey": 1000, "nginx-tls": 20, "token-proxy-tls": 20 * factor}[p.Name]
 		q := load.Quantiles{Count: 100, P50: 50 + us, P99: 100 + us, P999: 200 + us}
 		for round := range 3 {
-			for _, phase := range []string{record.PhaseRequests, record.PhaseHalf, record.PhaseEvents} {
+			for _, phase := range []string{record.PhaseRequests, record.PhaseHalf, record.PhaseEvents, record.PhaseFew} {
 				r.Samples = append(r.Samples, record.Sample{Round: round, Peer: p.Name, Phase: phase, CPUMicros: us,
 					Load: load.Result{Seconds: 1, Answers: 5000, Events: 7000, Latency: q, Lag: q, TTFB: q}})
 			}

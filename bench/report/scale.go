@@ -246,7 +246,7 @@ func (b *book) scaleGoals() []goal {
 		}
 		spread := record.Spread{Median: high / low, N: 1}
 		steps := r.Steps(record.PhaseRequests)
-		goals = append(goals, goal{fmt.Sprintf("CPU per request from %s to %s grants", figure(steps[0]), figure(steps[len(steps)-1])), "flat (most / least ≤ 1.1)",
+		goals = append(goals, goal{fmt.Sprintf("CPU per request from %s to %s grants", tick(steps[0]), tick(steps[len(steps)-1])), "flat (most / least ≤ 1.1)",
 			fmt.Sprintf("%s × (ratios to nginx from %s to %s)", figure(spread.Median), figure(low), figure(high)), judge(spread, 1.1, 1.1)})
 	}
 	return goals

@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -102,14 +100,14 @@ func (a *app) env() []string {
 	return env
 }
 
-// revision names what was measured.
+// builtFrom is the revision that this program, and those beside it, were built from. "make
+// build" has the linker set it.
+var builtFrom string
+
+// revision names what was measured, as far as it is known.
 func revision() string {
-	if rev := record.Revision(); rev != "" {
-		return rev
+	if builtFrom != "" {
+		return builtFrom
 	}
-	out, err := exec.Command("git", "describe", "--always", "--dirty=, changed", "--exclude=*", "--abbrev=12").Output()
-	if err != nil {
-		return "" // not a checkout
-	}
-	return strings.TrimSpace(string(out))
+	return record.Revision()
 }

@@ -47,7 +47,7 @@ of open files does not allow is lowered to what it does.`,
 				return err
 			}
 			for i := range c.Steps {
-				if most := int(min(files, 1<<20))/2 - 150; c.Steps[i] > most {
+				if most := int(min(files, 1<<20))/2 - 400; c.Steps[i] > most {
 					c.Say("%d streams need more than the %d files that a process may have open here: %d instead", c.Steps[i], files, most)
 					c.Steps[i] = most
 				}
