@@ -106,6 +106,30 @@ func TestAbsenceAfterLossOfTheMark(t *testing.T) {
 	})
 }
 
+// A grant was looked for before the control plane had written it anew, and the marks after that.
+func TestAbsenceFromBeforeTheRebuild(t *testing.T) {
+	t.Parallel()
+	testenv.SingleAndCluster(t, func(t *testing.T, server testenv.AnyRedis) {
+		r, p, _ := lossReader(t, server)
+		server.FlushAll()
+		<-r.reloads
+		d := newDigest()
+		release := r.holdReads()
+		found := make(chan error, 1)
+		go func() {
+			_, err := r.Lookup(context.Background(), d)
+			found <- err
+		}()
+		<-r.held
+		p.store(d, grant(1, contract.StatusActive))
+		p.set(contract.FeedComplete, "second")
+		release()
+		if err := <-found; err != nil {
+			t.Errorf("a token that there is: %v", err)
+		}
+	})
+}
+
 // Redis went back to an older copy of its data: its mark is the old one and says nothing.
 func TestAbsenceAfterGoingBack(t *testing.T) {
 	t.Parallel()

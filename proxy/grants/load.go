@@ -125,13 +125,15 @@ func (c *Cache) load(digest contract.Digest) (*entry, error) {
 			continue
 		}
 		if grant == nil {
-			// Asked after the read: a loss before it shows.
-			m, err := c.marks(ctx)
+			there, steady, m, err := c.lookAgain(ctx, digest)
 			if err != nil {
 				c.failing.Store(int64(c.now() + failingFor))
 				return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 			}
-			if !c.absence.believed(m, c.now()) {
+			if there {
+				continue
+			}
+			if believed := c.absence.believed(m, c.now()); !believed || !steady {
 				return nil, fmt.Errorf("%w: Redis has lost its data, the grant may be published again", ErrUnavailable)
 			}
 		}
@@ -139,6 +141,25 @@ func (c *Cache) load(digest contract.Digest) (*entry, error) {
 		return e, nil
 	}
 	return nil, fmt.Errorf("%w: what Redis has is older than the feed", ErrUnavailable)
+}
+
+// lookAgain looks for a grant that was not found once more, between two looks at the marks, and
+// reports whether these are the same. Found missing before the grants were written anew, and
+// judged by the marks of after that, it would be taken for one that does not exist.
+func (c *Cache) lookAgain(ctx context.Context, digest contract.Digest) (there, steady bool, m marks, err error) {
+	var before, after *redis.SliceCmd
+	var exists *redis.IntCmd
+	_, err = c.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		before = p.HMGet(ctx, contract.FeedStateKey, contract.FeedComplete, contract.FeedRebuild)
+		exists = p.Exists(ctx, contract.GrantKey(digest))
+		after = p.HMGet(ctx, contract.FeedStateKey, contract.FeedComplete, contract.FeedRebuild)
+		return nil
+	})
+	if err != nil {
+		return false, false, marks{}, fmt.Errorf("read whether all grants are there: %w", err)
+	}
+	m = marksOf(after.Val())
+	return exists.Val() > 0, marksOf(before.Val()) == m, m, nil
 }
 
 // get is the read itself; no grant is no error.
