@@ -75,6 +75,10 @@ func check(ctx context.Context, client redis.Cmdable, ofCluster bool) error {
 			info[name] = value
 		}
 	}
+	if info["loading"] == "1" {
+		// While it reads its append-only file, it says that it has none.
+		return errors.New("ask Redis how it keeps data: it is still loading them")
+	}
 	var wrong []string
 	if policy := info["maxmemory_policy"]; policy != "noeviction" {
 		wrong = append(wrong, fmt.Sprintf("maxmemory-policy is %q: set \"maxmemory-policy noeviction\"", policy))

@@ -159,3 +159,40 @@ func answering(t *testing.T, text string) string {
 	}()
 	return l.Addr().String()
 }
+
+// A Redis that is reading its append-only file says that it has none. That is no answer yet.
+func TestLoadingIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	const keys = 20_000
+	r := testenv.Redis(t, testenv.RedisArgs("--key-load-delay", "100"))
+	ctx := t.Context()
+	client := r.Client()
+	if _, err := client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i := range keys {
+			p.Set(ctx, fmt.Sprint(i), "x", 0)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.Stop()
+	started := make(chan struct{})
+	go func() { defer close(started); r.Start() }()
+	loading := 0
+	for done := false; !done; {
+		err := durableredis.Check(ctx, client)
+		switch {
+		case errors.Is(err, durableredis.ErrUnsafe):
+			t.Error(err)
+			done = true
+		case err != nil && strings.Contains(err.Error(), "still loading"):
+			loading++
+		case err == nil:
+			done = true
+		}
+	}
+	<-started
+	if loading == 0 {
+		t.Error("it was never seen loading: the test shows nothing")
+	}
+}
