@@ -12,6 +12,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/bench/platform"
 	"github.com/andreabadesso/openclaw-cloud/bench/poller"
 	"github.com/andreabadesso/openclaw-cloud/bench/proc"
+	"github.com/andreabadesso/openclaw-cloud/internal/localserver"
 )
 
 // Options of a Lab.
@@ -116,7 +117,7 @@ func choose(names []string) ([]peers.Peer, error) {
 
 // origin starts an upstream and returns its address.
 func (l *Lab) origin(ctx context.Context, name string, args ...string) (string, error) {
-	port, err := proc.FreePort()
+	port, err := localserver.FreePort()
 	if err != nil {
 		return "", err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/bench/platform"
 	"github.com/andreabadesso/openclaw-cloud/bench/proc"
+	"github.com/andreabadesso/openclaw-cloud/internal/localserver"
 )
 
 //go:embed conf
@@ -101,7 +102,7 @@ func (r *Running) Close() {
 
 // listen picks the peer's address.
 func listen() (string, error) {
-	port, err := proc.FreePort()
+	port, err := localserver.FreePort()
 	if err != nil {
 		return "", err
 	}

@@ -76,7 +76,7 @@ func Start(ctx context.Context, o Options) (p *Platform, err error) {
 	if err := p.seed(ctx); err != nil {
 		return p, err
 	}
-	port, err := proc.FreePort()
+	port, err := localserver.FreePort()
 	if err != nil {
 		return p, err
 	}
@@ -144,7 +144,7 @@ func (p *Platform) startRedis(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	port, err := proc.FreePort()
+	port, err := localserver.FreePort()
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (p *Platform) startPostgres(ctx context.Context) (err error) {
 	if !localserver.CanEnter(p.o.Dir, cred) {
 		return fmt.Errorf("platform: Postgres does not run as root, and its own user cannot enter %s: choose another directory", p.o.Dir)
 	}
-	port, err := proc.FreePort()
+	port, err := localserver.FreePort()
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,7 @@ package proc
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -118,21 +116,4 @@ func Accepts(addr string) func(context.Context) error {
 		}
 		return c.Close()
 	}
-}
-
-// FreePort returns a loopback port on which nothing listens just now, below the range from
-// which the kernel picks ports of outgoing connections.
-func FreePort() (int, error) {
-	for range 1000 {
-		port := 20000 + rand.IntN(12000)
-		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			return 0, fmt.Errorf("free port: %w", err)
-		}
-		return port, nil
-	}
-	return 0, errors.New("no free TCP port found on 127.0.0.1")
 }

@@ -3,7 +3,7 @@
 // loopback: by tests (internal/testenv) and by the development stack
 // (internal/devstack).
 //
-// It only locates programs, writes their data directories and builds their
-// command lines. Whoever calls it starts, watches and ends the processes. All
+// It only locates programs, writes their data directories, builds their command
+// lines and chooses ports. Whoever calls it starts, watches and ends the processes. All
 // functions are safe for concurrent use.
 package localserver

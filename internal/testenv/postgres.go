@@ -182,11 +182,10 @@ func (c *cluster) start() error {
 	for attempt := 1; ; attempt++ {
 		moved := c.port == 0
 		if moved {
-			port, ok := handedOut.next()
-			if !ok {
-				return fmt.Errorf("testenv: no free TCP port found on 127.0.0.1")
+			var err error
+			if c.port, err = localserver.FreePort(); err != nil {
+				return err
 			}
-			c.port = port
 		}
 		err := c.run()
 		if err == nil {

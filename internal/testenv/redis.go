@@ -70,7 +70,7 @@ func newRedis(t testing.TB, command func(*RedisServer, bool) ([]string, error), 
 		opt(s)
 	}
 	t.Cleanup(s.close)
-	// Another process may take the port between the choice and the start.
+	// A program that is none of ours may take the port between the choice and the start.
 	for attempt := 1; ; attempt++ {
 		s.Port = FreePort(t)
 		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))
