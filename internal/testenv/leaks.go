@@ -59,6 +59,7 @@ func warmUp(t testing.TB) {
 		t.Fatal(err)
 	}
 	launcher()
+	FreePort(t) // opens the book of ports
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("testenv: %v", err)
