@@ -189,7 +189,7 @@ func TestRefusedWhenOverloaded(t *testing.T) {
 }
 
 // dial opens a connection that is kept alive.
-func dial(t *testing.T, r *replica) net.Conn {
+func dial(t testing.TB, r *replica) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", r.Addr().String())
 	if err != nil {
