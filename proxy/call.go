@@ -9,6 +9,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
+	"github.com/andreabadesso/openclaw-cloud/proxy/hangup"
 	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
 	"github.com/andreabadesso/openclaw-cloud/quota"
@@ -67,8 +68,8 @@ type call struct {
 	upstreamName string
 	upstreamID   string // the upstream's name for the request
 	cancel       upstream.Canceler
-	departure    departure // what happens when the client leaves
-	unwatch      func()
+	departure    departure    // what happens when the client leaves
+	peer         *hangup.Peer // watched while the call runs; nil: not, or by an event loop
 	slot         journal.Slot // the request in the journal, from before it is sent until it is settled
 	resp         *upstream.Response
 	forwarded    bool // the upstream may have seen the request: an event is due

@@ -160,9 +160,9 @@ func (t *loopStream) Run() {
 		t.client.Init(raw)
 		err = l.Watch(&t.fromClient, raw, eventloop.Writable, (*clientSide)(t))
 	}
-	if c.unwatch != nil { // the loop has the client watched from before that
-		c.unwatch()
-		c.unwatch = nil
+	if c.peer != nil { // the loop has the client watched from before that
+		c.peer.Stop()
+		c.peer = nil
 	}
 	if c.departure.going.Load() {
 		t.dropClient()

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"github.com/andreabadesso/openclaw-cloud/proxy/hangup"
 )
 
 // listener accepts client connections, at most limit and at most perAddress of one
@@ -25,6 +27,7 @@ type listener struct {
 	perAddress int
 	exempt     func(netip.Addr) bool // proxies before us speak for many clients
 	uploads    *uploads              // gets back what connections claimed
+	hangups    *hangup.Watcher       // knows every connection
 	log        *slog.Logger
 
 	mu      sync.Mutex
@@ -56,7 +59,7 @@ func filesNeeded(cfg *Config) uint64 {
 	return uint64(l.Connections) + overflowConns + uint64(min(l.Connections, l.JournalSlots)) + otherFiles
 }
 
-func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool, log *slog.Logger) (*listener, error) {
+func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool, hangups *hangup.Watcher, log *slog.Logger) (*listener, error) {
 	lc := net.ListenConfig{
 		KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: vanishedAfter / 3, Interval: vanishedAfter / 9, Count: 6,
@@ -67,7 +70,7 @@ func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool, lo
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, log: log, open: map[netip.Addr]int{}, resting: map[*clientConn]struct{}{}}, nil
+	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, hangups: hangups, log: log, open: map[netip.Addr]int{}, resting: map[*clientConn]struct{}{}}, nil
 }
 
 // Accept returns the next connection whose address has not too many. Those over the
@@ -93,7 +96,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		addr := addrOf(tc.RemoteAddr())
 		if ok, over := l.take(addr); ok {
-			cc := &clientConn{TCPConn: tc, ln: l, addr: addr}
+			cc := &clientConn{TCPConn: tc, ln: l, addr: addr, peer: l.hangups.Peer(tc)}
 			if over {
 				cc.overflowUntil = time.Now().Add(overflowTime)
 			}
@@ -143,11 +146,12 @@ func (l *listener) give(c *clientConn) {
 }
 
 // clientConn is a client's connection. Embedding *net.TCPConn keeps SyscallConn, which
-// the hang-up watcher needs, and ReadFrom.
+// the event loop needs, and ReadFrom.
 type clientConn struct {
 	*net.TCPConn
 	ln     *listener
 	addr   netip.Addr
+	peer   *hangup.Peer // who may hang up while nobody reads
 	closed atomic.Bool
 	unread atomic.Bool           // a request was answered that is not read to its end
 	claim  atomic.Pointer[claim] // of the body that was told to come by 100 Continue
@@ -230,6 +234,7 @@ func (c *clientConn) Close() error {
 	}
 	if c.closed.CompareAndSwap(false, true) {
 		c.answer(false)
+		c.peer.Leave()
 		if c.unread.Load() {
 			c.discard()
 		}

@@ -16,7 +16,7 @@ import (
 // events coming and without.
 func TestConnectionsNoticeVanishedPeers(t *testing.T) {
 	t.Parallel()
-	ln, err := listen("127.0.0.1:0", 10, 10, func(netip.Addr) bool { return false }, slog.New(slog.DiscardHandler))
+	ln, err := listen("127.0.0.1:0", 10, 10, func(netip.Addr) bool { return false }, watcher(t), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

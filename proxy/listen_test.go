@@ -10,7 +10,19 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/andreabadesso/openclaw-cloud/proxy/hangup"
 )
+
+func watcher(t *testing.T) *hangup.Watcher {
+	t.Helper()
+	w, err := hangup.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.Close() })
+	return w
+}
 
 // outOfFiles is a listener that fails a few times.
 type outOfFiles struct {
@@ -30,7 +42,7 @@ func (l *outOfFiles) Accept() (net.Conn, error) {
 func TestFailedAcceptsAreRepeated(t *testing.T) {
 	t.Parallel()
 	var logged strings.Builder
-	ln, err := listen("127.0.0.1:0", 10, 10, func(netip.Addr) bool { return false }, slog.New(slog.NewTextHandler(&logged, nil)))
+	ln, err := listen("127.0.0.1:0", 10, 10, func(netip.Addr) bool { return false }, watcher(t), slog.New(slog.NewTextHandler(&logged, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -175,7 +175,7 @@ const pooledBodyBytes = 64 << 10
 
 // Listen opens the public listener.
 func (s *Server) Listen() error {
-	ln, err := listen(s.cfg.Listen, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.trusted, s.log)
+	ln, err := listen(s.cfg.Listen, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.trusted, s.hangups, s.log)
 	if err != nil {
 		return err
 	}
@@ -414,6 +414,9 @@ func (s *Server) enlist(c *call) (refusal, detail) {
 		return refuseRevoked, detail{}
 	}
 	c.use(g)
-	c.unwatch = s.hangups.Watch(c.conn, func() { c.clientLeft() })
+	if cc, ok := c.conn.(*clientConn); ok {
+		c.peer = cc.peer
+		c.peer.Watch(func() { c.clientLeft() })
+	}
 	return refuseNone, detail{}
 }

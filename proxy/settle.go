@@ -140,8 +140,8 @@ func (c *call) close() {
 		return
 	}
 	c.closed = true
-	if c.unwatch != nil {
-		c.unwatch()
+	if c.peer != nil {
+		c.peer.Stop()
 	}
 	c.s.calls.remove(c)
 	c.cancel.Detach()

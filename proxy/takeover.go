@@ -28,7 +28,7 @@ func (c *clientConn) buffered(nc net.Conn) (ahead []byte) {
 // because fasthttp may not have forgotten c yet. ahead is what was read of it already.
 func (c *clientConn) successor(ahead []byte, t *Timeouts) *clientConn {
 	c.answer(false)
-	return &clientConn{TCPConn: c.TCPConn, ln: c.ln, addr: c.addr, ahead: ahead, resume: t}
+	return &clientConn{TCPConn: c.TCPConn, ln: c.ln, addr: c.addr, peer: c.peer, ahead: ahead, resume: t}
 }
 
 // rest counts c among those that wait for a request after a stream. fasthttp takes them for new

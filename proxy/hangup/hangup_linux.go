@@ -4,7 +4,9 @@
 //
 // On Linux one epoll instance watches all registered sockets for EPOLLRDHUP: nothing
 // is polled, and data that the client already sent (a pipelined request) does not hide
-// the FIN behind it. A half-close counts as a hang-up, as in nginx.
+// the FIN behind it. A socket is registered once, for all the requests of its
+// connection: to watch it costs no system call. A half-close counts as a hang-up, as in
+// nginx.
 package hangup
 
 import (
@@ -23,13 +25,8 @@ type Watcher struct {
 
 	mu    sync.Mutex
 	next  uint32
-	watch map[int32]entry // by file descriptor
+	peers map[int32]*Peer // by file descriptor
 	done  chan struct{}
-}
-
-type entry struct {
-	gen uint32 // tells a late event of an earlier watch of the same descriptor
-	fn  func()
 }
 
 // New starts a Watcher.
@@ -49,7 +46,7 @@ func New() (*Watcher, error) {
 		_ = unix.Close(wake)
 		return nil, fmt.Errorf("watch for hang-ups: epoll: %w", err)
 	}
-	w := &Watcher{epfd: epfd, wake: wake, watch: map[int32]entry{}, done: make(chan struct{})}
+	w := &Watcher{epfd: epfd, wake: wake, peers: map[int32]*Peer{}, done: make(chan struct{})}
 	go w.run()
 	return w, nil
 }
@@ -62,46 +59,56 @@ func (w *Watcher) Close() error {
 		return fmt.Errorf("stop watching for hang-ups: %w", err)
 	}
 	<-w.done
-	return errors.Join(unix.Close(w.epfd), unix.Close(w.wake))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := errors.Join(unix.Close(w.epfd), unix.Close(w.wake))
+	w.epfd, w.peers = -1, map[int32]*Peer{} // connections may still come and go
+	return err
 }
 
-// Watch calls fn once, from the Watcher's goroutine, when the peer of c closes or
-// resets the connection; at once if it already has. fn must not block. The caller must
-// call the returned stop before c is closed; when stop returns fn is not running and
-// will not run. A connection without a file descriptor (TLS, a pipe) is not watched.
-func (w *Watcher) Watch(c net.Conn, fn func()) (stop func()) {
+// place is where a Watcher has a Peer.
+type place struct {
+	fd  int32
+	gen uint32 // tells a late event of an earlier socket with the same descriptor
+}
+
+// Peer registers the connection c, whose Leave must be called before c is closed. Of a
+// connection without a file descriptor (TLS, a pipe), or once the system has no room for
+// more, nothing is noticed.
+func (w *Watcher) Peer(c net.Conn) *Peer {
+	p := &Peer{w: w, place: place{fd: -1}}
 	raw := rawConn(c)
 	if raw == nil {
-		return func() {}
+		return p
 	}
-	var fd, gen = int32(-1), uint32(0)
-	_ = raw.Control(func(f uintptr) {
+	_ = raw.Control(func(f uintptr) { // fails where c is closed, and nothing is left to notice
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.next++
+		at := place{fd: int32(f), gen: w.next}
 		ev := unix.EpollEvent{
-			Events: unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR | unix.EPOLLET | unix.EPOLLONESHOT,
-			Fd:     int32(f), Pad: int32(w.next),
+			Events: unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR | unix.EPOLLET,
+			Fd:     at.fd, Pad: int32(at.gen),
 		}
 		err := unix.EpollCtl(w.epfd, unix.EPOLL_CTL_ADD, int(f), &ev)
 		if errors.Is(err, unix.EEXIST) {
 			err = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_MOD, int(f), &ev)
 		}
 		if err == nil {
-			fd, gen = int32(f), w.next
-			w.watch[fd] = entry{gen, fn}
+			p.place = at
+			w.peers[at.fd] = p
 		}
 	})
-	if fd < 0 {
-		return func() {}
-	}
-	return func() {
-		w.mu.Lock()
-		if e, ok := w.watch[fd]; ok && e.gen == gen {
-			delete(w.watch, fd)
-			_ = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_DEL, int(fd), nil)
-		}
-		w.mu.Unlock()
+	return p
+}
+
+// leave ends what Peer began.
+func (w *Watcher) leave(p *Peer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if at := p.place; w.peers[at.fd] == p {
+		delete(w.peers, at.fd)
+		_ = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_DEL, int(at.fd), nil)
 	}
 }
 
@@ -120,15 +127,12 @@ func (w *Watcher) run() {
 			if ev.Fd == -1 {
 				return
 			}
-			// fn runs under the lock, so that a stop that returned means that it will
-			// not run; it must not block, and it must not call Watch or stop.
 			w.mu.Lock()
-			if e, ok := w.watch[ev.Fd]; ok && e.gen == uint32(ev.Pad) {
-				delete(w.watch, ev.Fd)
-				_ = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_DEL, int(ev.Fd), nil)
-				e.fn()
-			}
+			p := w.peers[ev.Fd]
 			w.mu.Unlock()
+			if p != nil && p.place.gen == uint32(ev.Pad) {
+				p.hungUp()
+			}
 		}
 	}
 }

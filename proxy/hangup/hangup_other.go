@@ -18,20 +18,14 @@ const pollEvery = 250 * time.Millisecond
 // Watcher watches sockets. It is safe for concurrent use.
 type Watcher struct {
 	mu    sync.Mutex
-	next  uint64
-	watch map[uint64]entry
+	peers map[*Peer]struct{}
 	stop  chan struct{}
 	done  chan struct{}
 }
 
-type entry struct {
-	raw syscall.RawConn
-	fn  func()
-}
-
 // New starts a Watcher.
 func New() (*Watcher, error) {
-	w := &Watcher{watch: map[uint64]entry{}, stop: make(chan struct{}), done: make(chan struct{})}
+	w := &Watcher{peers: map[*Peer]struct{}{}, stop: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w, nil
 }
@@ -40,27 +34,32 @@ func New() (*Watcher, error) {
 func (w *Watcher) Close() error {
 	close(w.stop)
 	<-w.done
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.peers = map[*Peer]struct{}{}
 	return nil
 }
 
-// Watch calls fn once, from the Watcher's goroutine, when the peer of c closes or
-// resets the connection. fn must not block. The caller must call the returned stop
-// before c is closed; when stop returns fn is not running and will not run.
-func (w *Watcher) Watch(c net.Conn, fn func()) (stop func()) {
-	raw := rawConn(c)
-	if raw == nil {
-		return func() {}
-	}
-	w.mu.Lock()
-	w.next++
-	id := w.next
-	w.watch[id] = entry{raw, fn}
-	w.mu.Unlock()
-	return func() {
+// place is where a Watcher has a Peer.
+type place struct{ raw syscall.RawConn }
+
+// Peer registers the connection c, whose Leave must be called before c is closed. Of a
+// connection without a file descriptor (TLS, a pipe) nothing is noticed.
+func (w *Watcher) Peer(c net.Conn) *Peer {
+	p := &Peer{w: w, place: place{rawConn(c)}}
+	if p.place.raw != nil {
 		w.mu.Lock()
-		delete(w.watch, id)
+		w.peers[p] = struct{}{}
 		w.mu.Unlock()
 	}
+	return p
+}
+
+// leave ends what Peer began.
+func (w *Watcher) leave(p *Peer) {
+	w.mu.Lock()
+	delete(w.peers, p)
+	w.mu.Unlock()
 }
 
 func (w *Watcher) run() {
@@ -73,14 +72,18 @@ func (w *Watcher) run() {
 			return
 		case <-t.C:
 		}
+		var gone []*Peer
 		w.mu.Lock()
-		for id, e := range w.watch {
-			if peerClosed(e.raw) {
-				delete(w.watch, id)
-				e.fn()
+		for p := range w.peers {
+			if peerClosed(p.place.raw) {
+				delete(w.peers, p)
+				gone = append(gone, p)
 			}
 		}
 		w.mu.Unlock()
+		for _, p := range gone {
+			p.hungUp()
+		}
 	}
 }
 

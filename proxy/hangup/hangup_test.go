@@ -34,6 +34,13 @@ func newWatcher(t *testing.T) *hangup.Watcher {
 	return w
 }
 
+// watch watches c alone; stop ends it.
+func watch(w *hangup.Watcher, c net.Conn, fn func()) (stop func()) {
+	p := w.Peer(c)
+	p.Watch(fn)
+	return p.Leave
+}
+
 // pair returns both ends of a TCP connection over loopback.
 func pair(t testing.TB) (server, client *net.TCPConn) {
 	t.Helper()
@@ -120,7 +127,7 @@ func TestNoticesEachWayToHangUp(t *testing.T) {
 			w := newWatcher(t)
 			server, client := pair(t)
 			s := newSignal()
-			stop := w.Watch(server, s.fn)
+			stop := watch(w, server, s.fn)
 			s.silent(t, "while the client is there")
 			hangUp(t, client)
 			s.await(t)
@@ -128,11 +135,11 @@ func TestNoticesEachWayToHangUp(t *testing.T) {
 			if n := s.calls.Load(); n != 1 {
 				t.Errorf("called %d times", n)
 			}
-			if n := w.Watched(); n != 0 {
-				t.Errorf("%d sockets are still watched", n)
-			}
 			stop()
 			stop() // harmless
+			if n := w.Registered(); n != 0 {
+				t.Errorf("%d sockets are still watched", n)
+			}
 		})
 		t.Run(name+" before the watch", func(t *testing.T) {
 			t.Parallel()
@@ -140,7 +147,7 @@ func TestNoticesEachWayToHangUp(t *testing.T) {
 			server, client := pair(t)
 			hangUp(t, client)
 			s := newSignal()
-			defer w.Watch(server, s.fn)()
+			defer watch(w, server, s.fn)()
 			s.await(t)
 		})
 	}
@@ -152,7 +159,7 @@ func TestDataIsNoHangUp(t *testing.T) {
 	w := newWatcher(t)
 	server, client := pair(t)
 	s := newSignal()
-	stop := w.Watch(server, s.fn)
+	stop := watch(w, server, s.fn)
 	const pipelined = "GET /next HTTP/1.1\r\n\r\n"
 	if _, err := client.Write([]byte(pipelined)); err != nil {
 		t.Fatal(err)
@@ -170,8 +177,8 @@ func TestNothingIsCalledAfterStop(t *testing.T) {
 	w := newWatcher(t)
 	server, client := pair(t)
 	s := newSignal()
-	w.Watch(server, s.fn)()
-	if n := w.Watched(); n != 0 {
+	watch(w, server, s.fn)()
+	if n := w.Registered(); n != 0 {
 		t.Errorf("%d sockets are watched after stop", n)
 	}
 	_ = client.Close()
@@ -183,17 +190,48 @@ func TestWatchesFollowEachOther(t *testing.T) {
 	t.Parallel()
 	w := newWatcher(t)
 	server, client := pair(t)
+	p := w.Peer(server)
+	defer p.Leave()
 	old := newSignal()
 	for range 100 {
-		w.Watch(server, old.fn)()
+		p.Watch(old.fn)
+		p.Stop()
 	}
 	s := newSignal()
-	stop := w.Watch(server, s.fn)
-	defer stop()
+	p.Watch(s.fn)
 	_ = client.Close()
 	s.await(t)
-	if old.calls.Load() != 0 {
-		t.Error("an earlier watch was called")
+	// Who was gone before the watch is gone at once.
+	late := newSignal()
+	p.Watch(late.fn)
+	if late.calls.Load() != 1 {
+		t.Error("a watch of a peer that had hung up was not called")
+	}
+	if old.calls.Load() != 0 || s.calls.Load() != 1 {
+		t.Errorf("earlier watches were called %d and %d times, want 0 and 1", old.calls.Load(), s.calls.Load())
+	}
+}
+
+// Between two requests nobody watches, and the kernel says it only once.
+func TestHangUpBetweenWatches(t *testing.T) {
+	t.Parallel()
+	for name, hangUp := range map[string]func(*testing.T, *net.TCPConn){
+		"FIN": func(_ *testing.T, c *net.TCPConn) { _ = c.Close() }, "RST": reset,
+	} {
+		w := newWatcher(t)
+		server, client := pair(t)
+		p := w.Peer(server)
+		p.Watch(func() { t.Error("called after Stop") })
+		p.Stop()
+		hangUp(t, client)
+		time.Sleep(quiet)
+		s := newSignal()
+		p.Watch(s.fn)
+		s.await(t)
+		p.Leave()
+		if n := w.Registered(); n != 0 {
+			t.Errorf("%s: %d sockets are registered", name, n)
+		}
 	}
 }
 
@@ -206,7 +244,7 @@ func TestReusedDescriptor(t *testing.T) {
 		server, client := pair(t)
 		fd := descriptor(t, server)
 		old := newSignal()
-		stopOld := w.Watch(server, old.fn)
+		stopOld := watch(w, server, old.fn)
 		_ = server.Close() // against the rules: before stop
 		_ = client.Close()
 		server, client = pair(t)
@@ -220,9 +258,9 @@ func TestReusedDescriptor(t *testing.T) {
 		}
 		reused = true
 		s := newSignal()
-		stop := w.Watch(watched, s.fn)
+		stop := watch(w, watched, s.fn)
 		stopOld()
-		if n := w.Watched(); n != 1 {
+		if n := w.Registered(); n != 1 {
 			t.Fatalf("%d sockets are watched, want the new one", n)
 		}
 		_ = peer.Close()
@@ -258,7 +296,7 @@ func TestStopRacesWithHangUp(t *testing.T) {
 	for range 300 {
 		server, client := pair(t)
 		owned := 0 // written by the callback, and by us once stop has returned
-		stop := w.Watch(server, func() { owned++ })
+		stop := watch(w, server, func() { owned++ })
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = client.Close() })
 		stop()
@@ -286,7 +324,7 @@ func TestConcurrentUse(t *testing.T) {
 			for i := range 50 {
 				server, client := pair(t)
 				s := newSignal()
-				stop := w.Watch(server, s.fn)
+				stop := watch(w, server, s.fn)
 				if i%2 == 0 {
 					_ = client.Close()
 					<-s.first
@@ -294,29 +332,29 @@ func TestConcurrentUse(t *testing.T) {
 				stop()
 				_ = server.Close()
 				_ = client.Close()
-				_ = w.Watched()
+				_ = w.Registered()
 			}
 		})
 	}
 	wg.Wait()
-	if n := w.Watched(); n != 0 {
+	if n := w.Registered(); n != 0 {
 		t.Errorf("%d sockets are still watched", n)
 	}
 }
 
-func TestWithoutDescriptorNothingIsWatched(t *testing.T) {
+func TestWithoutDescriptorNothingIsRegistered(t *testing.T) {
 	t.Parallel()
 	w := newWatcher(t)
 	a, b := net.Pipe()
 	s := newSignal()
-	stop := w.Watch(a, s.fn)
+	stop := watch(w, a, s.fn)
 	_ = b.Close()
 	s.silent(t, "for a pipe")
 	stop()
 	closed, _ := pair(t)
 	_ = closed.Close()
-	w.Watch(closed, s.fn)()
-	if n := w.Watched(); n != 0 {
+	watch(w, closed, s.fn)()
+	if n := w.Registered(); n != 0 {
 		t.Errorf("%d sockets are watched", n)
 	}
 }
@@ -329,7 +367,7 @@ func TestCloseForgetsWatches(t *testing.T) {
 	}
 	server, client := pair(t)
 	s := newSignal()
-	stop := w.Watch(server, s.fn)
+	stop := watch(w, server, s.fn)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -349,20 +387,20 @@ func TestManyWatchesLeaveNothing(t *testing.T) {
 	const n = 1000
 	var gone sync.WaitGroup
 	gone.Add(n / 2)
-	type watch struct {
+	type watched struct {
 		server, client *net.TCPConn
 		stop           func()
 	}
-	var watches []watch
+	var watches []watched
 	for i := range n {
 		server, client := pair(t)
 		fn := func() { t.Error("called although the client is there") }
 		if i%2 == 0 {
 			fn = gone.Done
 		}
-		watches = append(watches, watch{server, client, w.Watch(server, fn)})
+		watches = append(watches, watched{server, client, watch(w, server, fn)})
 	}
-	if got := w.Watched(); got != n {
+	if got := w.Registered(); got != n {
 		t.Fatalf("%d sockets are watched, want %d", got, n)
 	}
 	for i, c := range watches {
@@ -376,7 +414,7 @@ func TestManyWatchesLeaveNothing(t *testing.T) {
 		_ = c.server.Close()
 		_ = c.client.Close()
 	}
-	if got := w.Watched(); got != 0 {
+	if got := w.Registered(); got != 0 {
 		t.Errorf("%d sockets are still watched", got)
 	}
 }
