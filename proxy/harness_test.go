@@ -232,7 +232,7 @@ func (w *world) start(opts ...option) *replica {
 	rates := quota.NewRates(rdb, quota.RateOptions{Replica: name, Logger: log})
 	r.Server, err = proxy.New(cfg, proxy.Deps{
 		Grants: cache, Ledger: r.leases, Rates: rates, Journal: j, Meter: r.meter,
-		Pool: pool, Hasher: w.hasher, Metrics: r.metrics, Logger: log,
+		Pool: pool, Hasher: w.hasher, Metrics: r.metrics, Logger: log, AccessLog: w.logs,
 	})
 	if err != nil {
 		t.Fatal(err)

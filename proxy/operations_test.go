@@ -102,6 +102,9 @@ func TestOneLogLinePerRequest(t *testing.T) {
 		}
 		l := lines[id][0]
 		text := func(name string) string { s, _ := l[name].(string); return s }
+		if at, err := time.Parse(time.RFC3339Nano, text("time")); err != nil || time.Since(at).Abs() > time.Minute || text("level") != "INFO" || text("service") != "token-proxy" || text("replica") != r.name {
+			t.Errorf("not a line of this replica's log, or %v: %v", err, l)
+		}
 		if l["status"] != float64(v.status) || text("blocked") != v.blocked || text("outcome") != v.outcome || text("remote") != "127.0.0.1" || l["took_ms"] == nil {
 			t.Errorf("want %+v, got %v", v, l)
 		}

@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -60,7 +61,7 @@ type Ledger interface {
 	Close(ctx context.Context) error
 }
 
-// Deps are what a Server works with. All are required. Drain closes the Ledger.
+// Deps are what a Server works with. All but AccessLog are required. Drain closes the Ledger.
 type Deps struct {
 	Grants  Grants
 	Ledger  Ledger
@@ -71,6 +72,9 @@ type Deps struct {
 	Hasher  *contract.Hasher
 	Metrics *Metrics
 	Logger  *slog.Logger
+	// AccessLog takes one line of JSON for each request, from many goroutines, and must not
+	// block. It may be nil.
+	AccessLog io.Writer
 }
 
 // Server is one token-proxy. Create it with New, run it with Serve, end it with Drain.
@@ -89,6 +93,7 @@ type Server struct {
 	metrics *Metrics
 	log     *slog.Logger
 
+	accessLog accessLog
 	http      *fasthttp.Server
 	ln        *listener
 	hangups   *hangup.Watcher
@@ -133,7 +138,7 @@ func New(cfg Config, d Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, trustedProxies: nets, hosts: map[string]bool{},
 		grants: d.Grants, ledger: d.Ledger, rates: d.Rates, journal: d.Journal, meter: d.Meter, pool: d.Pool,
-		hasher: d.Hasher, metrics: d.Metrics, log: d.Logger, hangups: w, loops: ls,
+		hasher: d.Hasher, metrics: d.Metrics, log: d.Logger, accessLog: newAccessLog(d.AccessLog, d.Journal.Replica()), hangups: w, loops: ls,
 	}
 	for _, h := range cfg.Hosts {
 		s.hosts[strings.ToLower(h)] = true

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"context"
-	"log/slog"
 	"strconv"
 	"time"
 
@@ -147,9 +145,10 @@ func (c *call) close() {
 	c.cancel.Detach()
 	c.departed()
 	c.leave()
-	took := time.Since(c.start)
+	now := time.Now()
+	took := now.Sub(c.start)
 	c.s.metrics.observe(c, took)
-	c.logLine(took)
+	c.logLine(now, took)
 }
 
 // leave frees the call's place in flight. Idempotent.
@@ -158,31 +157,6 @@ func (c *call) leave() {
 		c.entered = false
 		c.s.customers.leave(c.grant.CustomerID)
 	}
-}
-
-func (c *call) logLine(took time.Duration) {
-	ctx := context.Background()
-	if !c.s.log.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
-	attrs := make([]slog.Attr, 0, 20)
-	attrs = append(attrs,
-		slog.String("request_id", c.requestID), slog.Int("status", c.status),
-		slog.Float64("took_ms", float64(took.Microseconds())/1000), slog.String("remote", c.remote.String()))
-	if c.grant != nil {
-		attrs = append(attrs, slog.String("customer", c.grant.CustomerID), slog.String("token", c.grant.TokenID))
-	}
-	if c.blocked != "" {
-		attrs = append(attrs, slog.String("blocked", c.blocked))
-	}
-	if c.forwarded {
-		attrs = append(attrs,
-			slog.String("model", c.served), slog.String("upstream", c.upstreamName), slog.String("upstream_id", c.upstreamID),
-			slog.String("outcome", string(c.outcome)), slog.String("basis", string(c.basis)),
-			slog.Int64("prompt", c.counts.Prompt), slog.Int64("cached", c.counts.Cached), slog.Int64("completion", c.counts.Completion),
-			slog.Int64("charged", c.charged), slog.Float64("ttfb_ms", float64(c.ttfb.Microseconds())/1000))
-	}
-	c.s.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 }
 
 // warnAt is the share of the monthly limit from which answers carry a warning.

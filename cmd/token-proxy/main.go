@@ -57,7 +57,7 @@ func main() {
 		return
 	}
 	lines := newLogWriter(os.Stdout)
-	err = run(cfg, pepper, newLogger(cfg.LogLevel, lines))
+	err = run(cfg, pepper, lines)
 	lines.flush(time.Second)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "token-proxy:", err)
@@ -118,8 +118,12 @@ func newLogger(level string, out io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: l}))
 }
 
-func run(cfg proxy.Config, pepper []byte, log *slog.Logger) error {
-	log = log.With("service", "token-proxy")
+func run(cfg proxy.Config, pepper []byte, lines io.Writer) error {
+	log := newLogger(cfg.LogLevel, lines).With("service", proxy.ServiceName)
+	var access io.Writer
+	if log.Enabled(context.Background(), slog.LevelInfo) {
+		access = lines
+	}
 	j, err := journal.Open(cfg.JournalDir, journal.Options{Slots: cfg.Limits.JournalSlots, LogBytes: cfg.Limits.JournalBytes, Logger: log})
 	if err != nil {
 		return fmt.Errorf("journal_dir %s: %w", cfg.JournalDir, err)
@@ -174,7 +178,7 @@ func run(cfg proxy.Config, pepper []byte, log *slog.Logger) error {
 
 	srv, err := proxy.New(cfg, proxy.Deps{
 		Grants: cache, Ledger: leases, Rates: rates, Journal: j, Meter: events, Pool: pool,
-		Hasher: hasher, Metrics: metrics, Logger: log,
+		Hasher: hasher, Metrics: metrics, Logger: log, AccessLog: access,
 	})
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 // quotes and braces that are here. body must be the body that was scanned and must not
 // overlap dst.
 func (r *Request) AppendAsText(dst, body []byte, model string) []byte {
-	dst = append(appendString(append(dst, `{"model":`...), model), `,"messages":[{"role":"user","content":"`...)
+	dst = append(AppendString(append(dst, `{"model":`...), model), `,"messages":[{"role":"user","content":"`...)
 	from := 0
 	for _, m := range r.inlineMedia(body) {
 		dst = appendEscaped(dst, body[from:m.Start])

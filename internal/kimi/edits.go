@@ -90,7 +90,7 @@ func (s *splice) append(dst []byte) []byte {
 	dst = append(dst, s.head...)
 	switch {
 	case s.quoted:
-		dst = appendString(dst, s.name)
+		dst = AppendString(dst, s.name)
 	case s.hasValue:
 		dst = strconv.AppendInt(dst, s.value, 10)
 	}

@@ -74,21 +74,21 @@ type Refusal struct {
 func AppendError(dst []byte, face Face, r Refusal) []byte {
 	if face == Anthropic {
 		dst = append(dst, `{"type":"error","error":{"type":`...)
-		dst = appendString(dst, r.Type)
+		dst = AppendString(dst, r.Type)
 		dst = append(dst, `,"message":`...)
-		dst = appendString(dst, r.Message)
+		dst = AppendString(dst, r.Message)
 		dst = appendLimit(dst, &r)
 		dst = append(dst, '}')
 		if r.RequestID != "" {
 			dst = append(dst, `,"request_id":`...)
-			dst = appendString(dst, r.RequestID)
+			dst = AppendString(dst, r.RequestID)
 		}
 		return append(dst, '}')
 	}
 	dst = append(dst, `{"error":{"message":`...)
-	dst = appendString(dst, r.Message)
+	dst = AppendString(dst, r.Message)
 	dst = append(dst, `,"type":`...)
-	dst = appendString(dst, r.Type)
+	dst = AppendString(dst, r.Type)
 	dst = append(dst, `,"code":`...)
 	dst = appendNullable(dst, r.Code)
 	dst = append(dst, `,"param":`...)
@@ -111,7 +111,7 @@ func appendNullable(dst []byte, text string) []byte {
 	if text == "" {
 		return append(dst, "null"...)
 	}
-	return appendString(dst, text)
+	return AppendString(dst, text)
 }
 
 func appendLimit(dst []byte, r *Refusal) []byte {

@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// appendString appends text as a JSON string. Invalid UTF-8 becomes U+FFFD.
-func appendString(dst []byte, text string) []byte {
+// AppendString appends text as a JSON string. Invalid UTF-8 becomes U+FFFD.
+func AppendString(dst []byte, text string) []byte {
 	return append(appendEscaped(append(dst, '"'), text), '"')
 }
 
