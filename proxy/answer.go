@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/valyala/fasthttp"
 
@@ -15,7 +16,7 @@ import (
 // answer relays an answer that is not a stream: read whole, metered, then passed on
 // byte for byte.
 func (s *Server) answer(ctx *fasthttp.RequestCtx, c *call) {
-	body, err := readAtMost(c.resp, s.cfg.Limits.AnswerBytes)
+	body, err := readAtMost(c.resp, c.resp.Head.ContentLength, s.cfg.Limits.AnswerBytes)
 	if err != nil {
 		r, d := s.answerFailed(c, err)
 		c.refuse(&ctx.Response, r, d)
@@ -65,13 +66,27 @@ func (s *Server) answerFailed(c *call, err error) (refusal, detail) {
 	return c.settleRefused(contract.OutcomeUpstreamCut, refuseUpstreamCut, detail{})
 }
 
-func readAtMost(r io.Reader, limit int) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
-	if err != nil {
-		return nil, err
+// readAtMost reads an answer to its end. size is what it says of itself, or negative.
+func readAtMost(r io.Reader, size int64, limit int) ([]byte, error) {
+	room := int64(512)
+	if size >= 0 {
+		room = size + 1 // so that its end is seen without more
 	}
-	if len(body) > limit {
-		return nil, fmt.Errorf("answer of the upstream is larger than %d bytes", limit)
+	body := make([]byte, 0, min(room, int64(limit)+1, pooledBodyBytes)) // a size is not believed until it came
+	for {
+		n, err := r.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case len(body) > limit:
+			return nil, fmt.Errorf("answer of the upstream is larger than %d bytes", limit)
+		case err == io.EOF:
+			return body, nil
+		case err != nil:
+			return nil, err
+		}
+		if len(body) == cap(body) {
+			body = slices.Grow(body, len(body))
+			body = body[:len(body):min(cap(body), limit+1)]
+		}
 	}
-	return body, nil
 }

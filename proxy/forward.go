@@ -210,7 +210,7 @@ var passed = [...]string{
 func passHeaders(dst *fasthttp.ResponseHeader, src *upstream.Head) {
 	for _, name := range passed {
 		if v := src.Get(name); len(v) > 0 {
-			dst.SetBytesV(name, v)
+			dst.SetCanonical([]byte(name), v)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -9,7 +8,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
-	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // settle fixes how a forwarded request ended: its counts and their basis, the charge
@@ -157,48 +155,4 @@ func (c *call) leave() {
 		c.entered = false
 		c.s.customers.leave(c.grant.CustomerID)
 	}
-}
-
-// warnAt is the share of the monthly limit from which answers carry a warning.
-const warnAt = 0.9
-
-// setHeaders writes what every answer carries: the request's id and, once the customer
-// is known, the state of its limits.
-func (c *call) setHeaders(h *fasthttp.ResponseHeader) {
-	h.Set("X-Request-Id", c.requestID)
-	if c.face == kimi.Anthropic && len(h.Peek("Request-Id")) == 0 {
-		h.Set("Request-Id", c.requestID) // where Anthropic's SDKs look
-	}
-	g := c.grant
-	if g == nil || g.Status == contract.StatusRevoked { // the limits of a revoked grant mean nothing
-		return
-	}
-	if !c.ratelimit.known { // refused before the rate was asked
-		rate := quota.RequestRate{PerSecond: g.RequestsPerSecond, Burst: g.Burst}
-		c.ratelimit = rateState{known: true, remaining: c.s.rates.Remaining(g.CustomerID, rate, c.start)}
-	}
-	h.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(g.Burst))
-	h.Set("X-Ratelimit-Remaining-Requests", strconv.Itoa(max(c.ratelimit.remaining, 0)))
-	missing := float64(g.Burst - c.ratelimit.remaining)
-	h.Set("X-Ratelimit-Reset-Requests", seconds(time.Duration(missing/g.RequestsPerSecond*float64(time.Second))))
-	h.Set("X-Ratelimit-Limit-Tokens", strconv.FormatInt(g.MonthlyLimit, 10))
-	h.Set("X-Ratelimit-Reset-Tokens", seconds(time.Until(g.Period.End)))
-	a := c.answer
-	if a.Verdict == quota.Unknown {
-		a = c.s.standing(g)
-	}
-	if a.Verdict == quota.Unknown {
-		return
-	}
-	h.Set("X-Ratelimit-Limit-Tokens", strconv.FormatInt(a.Limit, 10))
-	h.Set("X-Ratelimit-Remaining-Tokens", strconv.FormatInt(max(a.Limit-a.Settled-a.Held, 0), 10))
-	if a.Limit > 0 && float64(a.Settled) >= warnAt*float64(a.Limit) {
-		h.Set("X-Token-Warning", "90%")
-	}
-}
-
-// seconds writes a duration as OpenAI's headers do: "12s".
-func seconds(d time.Duration) string {
-	d = max(d, 0)
-	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10) + "s"
 }
