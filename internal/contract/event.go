@@ -122,12 +122,6 @@ type Batch struct {
 	Events  []Event `json:"events"`
 }
 
-// EncodeBatch writes b in the current format.
-func EncodeBatch(b Batch) ([]byte, error) {
-	b.Format = EventFormat
-	return json.Marshal(b)
-}
-
 // RawBatch is a batch whose events are still encoded, so that one poisonous
 // event can be parked without losing its neighbours.
 type RawBatch struct {
