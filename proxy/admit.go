@@ -82,7 +82,7 @@ func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 	outputCap := asked
 
 	exact := false
-	deadline := time.Now().Add(time.Duration(s.cfg.Timeouts.WaitForHold))
+	var deadline time.Time
 	for {
 		w := c.grant.Weights
 		a, err := s.take(account(c.grant), quota.Need(w, prompt, outputCap, n))
@@ -125,6 +125,9 @@ func (s *Server) reserve(c *call, body []byte) (refusal, detail) {
 			outputCap = lowered
 		case quota.Held:
 			before := c.grant
+			if deadline.IsZero() {
+				deadline = time.Now().Add(time.Duration(s.cfg.Timeouts.WaitForHold))
+			}
 			if r, d := s.awaitHold(c, deadline); r != refuseNone {
 				return r, d
 			}

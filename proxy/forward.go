@@ -101,12 +101,14 @@ func (c *call) intent() *journal.Intent {
 // pick chooses where to send; again, it avoids the upstream that was just tried, unless
 // there is no other.
 func (s *Server) pick(c *call, again bool) (*upstream.Target, error) {
+	now := c.admitted
 	if again {
-		if t, err := s.pool.PickExcept(c.face, c.req.Model, time.Now(), c.upstreamName); err == nil {
+		now = time.Now()
+		if t, err := s.pool.PickExcept(c.face, c.req.Model, now, c.upstreamName); err == nil {
 			return t, nil
 		}
 	}
-	return s.pool.Pick(c.face, c.req.Model, time.Now())
+	return s.pool.Pick(c.face, c.req.Model, now)
 }
 
 func (s *Server) noUpstream(err error) (refusal, detail) {
