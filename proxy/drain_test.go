@@ -214,7 +214,7 @@ func TestDrainWaitsForNoRest(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			o := newOrigin(t)
-			const size = 24 << 20 // more than is buffered anywhere
+			const size = 16 << 20 // more than is buffered anywhere
 			r := w.replica(o.upstreams, patientUpstream, func(c *proxy.Config) {
 				c.Limits.EventBytes = 2 * size
 				c.Timeouts.Write, c.Timeouts.Drain = proxy.Duration(time.Hour), proxy.Duration(100*time.Millisecond)
