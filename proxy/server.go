@@ -407,9 +407,10 @@ func (cs *callSet) stopWriting() {
 func (cs *callSet) mayWriteUntil(c *call, t time.Time) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if !cs.stopped {
-		_ = c.conn.SetWriteDeadline(t) // a dead connection fails at the write itself
+	if cs.stopped {
+		t = time.Unix(1, 0)
 	}
+	_ = c.conn.SetWriteDeadline(t) // a dead connection fails at the write itself
 }
 
 // looped notes that t drives c, and reports false after stopWriting.
