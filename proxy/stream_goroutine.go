@@ -98,7 +98,7 @@ func (b *streamBody) extendWrite() {
 		return
 	case s.state.Load() == stateClosed:
 		b.hurried = true
-		limit = min(limit, cutTime)
+		limit = cutTime
 	case b.writeBy.Sub(now) > limit-limit/8:
 		return
 	}
