@@ -76,6 +76,7 @@ type call struct {
 	ttfb         time.Duration
 
 	// relay
+	loop       *loopStream // drives it, if an event loop does; of the callSet
 	usage      kimi.Usage
 	outputSeen int64 // upper bound of the completion tokens that came
 	finished   bool  // the upstream said why it stopped: its counts are final

@@ -3,9 +3,12 @@ package proxy_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -267,5 +270,67 @@ func TestSlowReaderDrained(t *testing.T) {
 	}
 	if len(evs) != 1 || evs[0].Outcome != contract.OutcomeClientGone || evs[0].Basis != contract.BasisUpstream || evs[0].Completion != tokens {
 		t.Errorf("%+v", evs)
+	}
+}
+
+// A client that has had a stream on its connection and hangs up behind its next request, or when
+// that has arrived, has left, as if it had been the first.
+func TestLeavesBehindItsNextRequest(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		sim    kimisim.Behavior
+		stream bool
+	}{
+		{"before a stream's head", kimisim.Behavior{StallBeforeHead: true}, true},
+		{"in a stream", kimisim.Behavior{StallAfterEvents: 3}, true},
+		{"before an answer", kimisim.Behavior{StallBeforeHead: true}, false},
+	} {
+		for i, arrived := range []bool{false, true} {
+			f := faces[i]
+			t.Run(fmt.Sprintf("%s/arrived=%v", c.name, arrived), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				r := w.replica(patientUpstream)
+				tok, g := w.token(nil)
+				k := r.kept(t, tok)
+				k.say(k.text(f, chat(true, "hello")))
+				k.whole(true)
+				var left atomic.Int64
+				hangUp := func() {
+					left.Store(time.Now().UnixNano())
+					if err := k.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+						t.Error(err)
+					}
+				}
+				body := chat(c.stream, sim(c.sim))
+				if arrived {
+					body = w.onArrival(body, hangUp)
+				}
+				k.say(k.text(f, body))
+				if !arrived {
+					hangUp()
+				}
+				// The log tells also of a call that ended before it was sent.
+				eventually(t, "both calls are over", func() bool {
+					return strings.Count(w.logs.String(), `"msg":"request"`) == 2 && r.inFlight() == "0"
+				})
+				w.upstreamClosed(time.Unix(0, left.Load()))
+				n := len(w.chats())
+				if arrived && n != 2 {
+					t.Fatalf("%d requests reached the upstream", n)
+				}
+				var settled int64
+				for i, ev := range w.events(n) {
+					settled += ev.Settled
+					if i == 1 && ev.Outcome != contract.OutcomeClientGone {
+						t.Errorf("outcome %s", ev.Outcome)
+					}
+				}
+				if n := r.nothingHeld(g); n != settled {
+					t.Errorf("%d tokens are settled, the events say %d", n, settled)
+				}
+			})
+		}
 	}
 }

@@ -205,6 +205,88 @@ func TestDrainWaitsForNobodyWhoDoesNotRead(t *testing.T) {
 	}
 }
 
+// Who does not take the rest of a stream that has ended holds up the end of a drain as little,
+// nor does who takes it in drops.
+func TestDrainWaitsForNoRest(t *testing.T) {
+	t.Parallel()
+	for _, drops := range []bool{false, true} {
+		t.Run(fmt.Sprintf("drops=%v", drops), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			o := newOrigin(t)
+			const size = 16 << 20 // more than is buffered anywhere
+			r := w.replica(o.upstreams, patientUpstream, func(c *proxy.Config) {
+				c.Limits.EventBytes = 2 * size
+				c.Timeouts.Write, c.Timeouts.Drain = proxy.Duration(time.Hour), proxy.Duration(100*time.Millisecond)
+			})
+			tok, g := w.token(nil)
+			o.next(func(nc net.Conn) {
+				_, _ = io.WriteString(nc, answerHead("text/event-stream", "Content-Length: 1000000000")+
+					`data: {"choices":[{"index":0,"delta":{"content":"`+strings.Repeat("x", size))
+				time.Sleep(300 * time.Millisecond) // so that the end is read in one piece
+				_, _ = io.WriteString(nc, `"}}]}`+"\n\n"+`data: {"error":{"message":"broken","type":"server_error"}}`+"\n\n")
+				_, _ = nc.Read(make([]byte, 1)) // until the proxy has closed it
+			})
+			conn := dialSmall(t, r)
+			if _, err := io.WriteString(conn, strings.ReplaceAll(sent(faces[0], chat(true, "hello")), "<token>", tok)); err != nil {
+				t.Fatal(err)
+			}
+			if ev := w.events(1)[0]; ev.Outcome != contract.OutcomeUpstreamError {
+				t.Errorf("outcome %s", ev.Outcome)
+			}
+			if n := r.metric("token_proxy_streams"); n != "1" {
+				t.Fatalf("%s streams run: the whole stream fitted into buffers", n)
+			}
+			if drops {
+				go func() { // until the connection is closed
+					for b := make([]byte, 4096); ; time.Sleep(10 * time.Millisecond) {
+						if _, err := conn.Read(b); err != nil {
+							return
+						}
+					}
+				}()
+			}
+			if err := r.drain(); err != nil {
+				t.Error(err)
+			}
+			if u := r.usage(g); u.Held != 0 {
+				t.Errorf("%+v", u)
+			}
+		})
+	}
+}
+
+// A stream that a shutdown cuts is told so also when its upstream was silent for longer than a
+// write may take.
+func TestDrainTellsAfterASilence(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			const write = 300 * time.Millisecond
+			r := w.replica(patientUpstream, func(c *proxy.Config) {
+				c.Timeouts.Write, c.Timeouts.Drain = proxy.Duration(write), proxy.Duration(100*time.Millisecond)
+			})
+			tok, _ := w.token(nil)
+			k := r.kept(t, tok)
+			k.say(k.text(f, chat(true, sim(kimisim.Behavior{StallAfterEvents: 4}))))
+			resp := k.head()
+			time.Sleep(write + 700*time.Millisecond)
+			if err := r.drain(); err != nil {
+				t.Error(err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			if err != nil || !strings.Contains(string(b), "shutting down") {
+				t.Errorf("the client was not told: %q, %v", b, err)
+			}
+			if ev := w.events(1)[0]; ev.Outcome != contract.OutcomeDrained {
+				t.Errorf("outcome %s", ev.Outcome)
+			}
+		})
+	}
+}
+
 // nextSettled waits until something is settled for the customer, and returns how much.
 func (r *replica) nextSettled(g contract.Grant) (n int64) {
 	r.w.t.Helper()

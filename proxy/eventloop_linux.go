@@ -101,6 +101,7 @@ type (
 	clientSide   loopStream
 	upstreamSide loopStream
 	canceled     loopStream // to cancel it from anywhere
+	forsaken     loopStream // whose client gets nothing more
 	resumed      loopStream
 )
 
@@ -164,7 +165,7 @@ func (t *loopStream) Run() {
 		c.peer.Stop()
 		c.peer = nil
 	}
-	if c.departure.going.Load() {
+	if may := c.s.calls.looped(c, t); !may || c.departure.going.Load() {
 		t.dropClient()
 	}
 	if err == nil {
@@ -311,7 +312,7 @@ func (t *loopStream) send(out []byte) {
 	}
 	if n < len(out) {
 		t.pend = append([]byte(nil), out[n:]...)
-		t.writeBy = t.d.Now() + time.Duration(t.c.s.cfg.Timeouts.Write)
+		t.writeBy = t.d.Now() + t.patience()
 	}
 }
 
@@ -323,8 +324,8 @@ func (t *loopStream) flush() {
 		return
 	}
 	if t.pend = t.pend[n:]; len(t.pend) > 0 {
-		if n > 0 {
-			t.writeBy = t.d.Now() + time.Duration(t.c.s.cfg.Timeouts.Write) // it is slow, but there
+		if n > 0 && t.c.s.state.Load() != stateClosed {
+			t.writeBy = t.d.Now() + t.patience() // it is slow, but there
 		}
 		return
 	}

@@ -24,6 +24,8 @@ type loopStream struct{}
 
 func (*loopStream) inherit() {}
 
+func (*loopStream) forsake() {}
+
 func (*loops) close() error { return nil }
 
 func (*Server) handOver(*fasthttp.RequestCtx, *call) bool { return false }

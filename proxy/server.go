@@ -330,8 +330,9 @@ func (l quietLogger) Printf(format string, args ...any) {
 
 // callSet holds the calls in flight, so that a revocation or a drain can cut them.
 type callSet struct {
-	mu    sync.Mutex
-	calls map[*call]struct{}
+	mu      sync.Mutex
+	calls   map[*call]struct{}
+	stopped bool // clients get nothing more
 }
 
 func (cs *callSet) init() { cs.calls = map[*call]struct{}{} }
@@ -392,9 +393,32 @@ func (cs *callSet) cut(cause error, match func(*call) bool) {
 func (cs *callSet) stopWriting() {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	cs.stopped = true
 	for c := range cs.calls {
 		_ = c.conn.SetWriteDeadline(time.Unix(1, 0)) // of a closed connection nothing is written
+		if c.loop != nil {
+			c.loop.forsake()
+		}
 	}
+}
+
+// mayWriteUntil gives what is written to the client of c time until t. After stopWriting
+// there is none.
+func (cs *callSet) mayWriteUntil(c *call, t time.Time) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.stopped {
+		t = time.Unix(1, 0)
+	}
+	_ = c.conn.SetWriteDeadline(t) // a dead connection fails at the write itself
+}
+
+// looped notes that t drives c, and reports false after stopWriting.
+func (cs *callSet) looped(c *call, t *loopStream) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c.loop = t
+	return !cs.stopped
 }
 
 // enlist makes the call visible to a drain, to a revocation and to the hang-up watcher,

@@ -18,6 +18,7 @@ type streamBody struct {
 	out     []byte // for the client, from bufs.out
 	closed  bool
 	writeBy time.Time   // write deadline that is set on the connection
+	hurried bool        // the deadline is the last one
 	tail    *time.Timer // ends an upstream that goes on after its end mark
 }
 
@@ -86,18 +87,23 @@ func (b *streamBody) advance() {
 }
 
 // extendWrite gives the client its time to take what comes next. The deadline is
-// moved at most eight times per timeout: each move costs a timer.
+// moved at most eight times per timeout: each move costs a timer. At the end of a drain it is
+// moved once more: the last one may have passed while the upstream was silent.
 func (b *streamBody) extendWrite() {
-	if b.c.s.state.Load() == stateClosed {
-		return // the end of a drain may have failed all writes
-	}
-	limit := time.Duration(b.c.s.cfg.Timeouts.Write)
+	s := b.c.s
+	limit := time.Duration(s.cfg.Timeouts.Write)
 	now := time.Now()
-	if b.writeBy.Sub(now) > limit-limit/8 {
+	switch {
+	case b.hurried:
+		return
+	case s.state.Load() == stateClosed:
+		b.hurried = true
+		limit = cutTime
+	case b.writeBy.Sub(now) > limit-limit/8:
 		return
 	}
 	b.writeBy = now.Add(limit)
-	_ = b.c.conn.SetWriteDeadline(b.writeBy) // a dead connection fails at the write itself
+	s.calls.mayWriteUntil(b.c, b.writeBy)
 }
 
 // Close is called by fasthttp when the body is through or the client is gone.

@@ -90,7 +90,9 @@ func (s *Stream) Feed(out, in []byte) ([]byte, error) {
 	case Failed:
 		rest = nil
 	}
-	s.pending = append(s.pending[:0], rest...) // overlapping moves are safe: append copies like copy
+	if pos > 0 || len(s.pending) == 0 { // else it is there, and to move a large event for each read would cost
+		s.pending = append(s.pending[:0], rest...) // overlapping moves are safe: append copies like copy
+	}
 	s.scanned = len(rest)
 	if limit := s.opts.MaxEventBytes; limit > 0 && len(rest) > limit {
 		return out, fmt.Errorf("%w: more than %d bytes", ErrEventTooLarge, limit)
