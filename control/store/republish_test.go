@@ -100,6 +100,11 @@ func TestWithLock(t *testing.T) {
 	if !ran || !run(other, "a", nothing) {
 		t.Error("the lock is not free")
 	}
+	for i := range 200 { // it is free at once
+		if !run([]*store.Store{st, other}[i%2], "a", nothing) {
+			t.Fatalf("turn %d: the lock is not free", i)
+		}
+	}
 	// A failure, and an end of the context, free it too.
 	ctx, cancel := context.WithCancel(t.Context())
 	failure := errors.New("failed")

@@ -1,13 +1,13 @@
 package e2e_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
 	"github.com/andreabadesso/openclaw-cloud/test/stack"
 )
 
@@ -22,11 +22,11 @@ func TestSIGTERM(t *testing.T) {
 	tok := s.Customer("Term", "team")
 	p := s.Proxies[0]
 	stream := func(tokens int) chan string {
-		s.Sim.SetDefaults(kimisim.Behavior{OutputTokens: tokens, TokensPerSecond: 20})
 		before := s.Sim.InFlight()
 		text := make(chan string, 1)
 		go func() {
-			body := `{"model":"kimi-k2.5","stream":true,"max_tokens":10000,"messages":[{"role":"user","content":"hi"}]}`
+			body := fmt.Sprintf(`{"model":"kimi-k2.5","stream":true,"max_tokens":10000,"messages":[{"role":"user",
+				"content":"hi [[sim:{\"output_tokens\":%d,\"tokens_per_second\":20}]]"}]}`, tokens)
 			req, err := http.NewRequest("POST", p.URL+"/v1/chat/completions", strings.NewReader(body))
 			if err != nil {
 				text <- err.Error()
@@ -46,7 +46,6 @@ func TestSIGTERM(t *testing.T) {
 		return text
 	}
 	short, long := stream(40), stream(5000)
-	s.Sim.SetDefaults(kimisim.Behavior{})
 
 	ended := make(chan error, 1)
 	go func() { ended <- p.Stop(30 * time.Second) }()
