@@ -85,7 +85,7 @@ func readAtMost(r io.Reader, size int64, limit int) ([]byte, error) {
 			return nil, err
 		}
 		if len(body) == cap(body) {
-			body = slices.Grow(body, len(body))
+			body = slices.Grow(body, min(len(body), limit+1-len(body)))
 			body = body[:len(body):min(cap(body), limit+1)]
 		}
 	}
