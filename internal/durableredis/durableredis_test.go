@@ -189,6 +189,13 @@ func TestLoadingIsNoAnswer(t *testing.T) {
 			loading++
 		case err == nil:
 			done = true
+		default: // it cannot be reached; if it never can be, Start says so and ends the test
+			select {
+			case <-started:
+				t.Error(err)
+				done = true
+			case <-time.After(time.Millisecond):
+			}
 		}
 	}
 	<-started
