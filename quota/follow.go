@@ -32,6 +32,9 @@ const (
 	beatRetired = "retired"
 )
 
+// nextField, with the name of a replica, is the field of a life that waits to show itself.
+const nextField = "next:"
+
 // follow shows that this replica lives and keeps up with the epoch, until ctx ends.
 func (l *Leases) follow(ctx context.Context) {
 	t := time.NewTicker(l.opts.FollowEvery)
@@ -133,18 +136,27 @@ func (l *Leases) followOnce(ctx context.Context) error {
 
 // mayBeat finds out, once, whether this life may show itself: not while the retirement of
 // an earlier one is still to be noted. Otherwise an older copy of Redis' data could tell of
-// that retirement when this life has leases, and the control plane knew of none. l.beating
-// is held.
+// that retirement when this life has leases, and the control plane knew of none. Meanwhile it
+// says that it waits: an earlier life may only be silent, and retire once more. l.beating is held.
 func (l *Leases) mayBeat(ctx context.Context) error {
 	if l.beaten {
 		return nil
 	}
-	text, err := l.client.HGet(ctx, contract.QuotaBeatsKey, l.journal.Replica()).Result()
+	me := l.journal.Replica()
+	text, err := l.client.HGet(ctx, contract.QuotaBeatsKey, me).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
-	b, ok := parseBeat(text)
-	l.beaten = !ok || !b.Retired || b.Life == l.journal.Life()
+	if b, ok := parseBeat(text); ok && b.Retired && b.Life != l.journal.Life() {
+		l.waits = true
+		return l.client.HSet(ctx, contract.QuotaBeatsKey, nextField+me, l.journal.Life()).Err()
+	}
+	if l.waits { // it may have said so once more when that was over
+		if err := l.client.HDel(ctx, contract.QuotaBeatsKey, nextField+me).Err(); err != nil {
+			return err
+		}
+	}
+	l.beaten = true
 	return nil
 }
 
