@@ -182,7 +182,7 @@ func (l *Leases) enter(ctx context.Context, epoch, base int64, state string) err
 // declare settles and tells what is leased, account by account, and then says so.
 func (l *Leases) declare(ctx context.Context, epoch int64) {
 	for l.epoch.Load() == epoch && !l.lost.Load() {
-		left := 0
+		left, wait := 0, 10*time.Millisecond
 		l.each(func(a *account) {
 			if a.declared == epoch {
 				return
@@ -204,9 +204,10 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 			if err == nil && done == 1 {
 				return
 			}
+			wait = l.opts.FollowEvery // Redis is silent, or at another epoch, of which this hears
 		}
 		l.tickNow()
-		if !pause(ctx, 10*time.Millisecond) {
+		if !pause(ctx, wait) {
 			return
 		}
 	}

@@ -160,7 +160,7 @@ func (w *realWorld) keys() []string {
 func (w *realWorld) start(r *realReplica) {
 	r.life++
 	ctx, cancel := context.WithCancel(context.Background())
-	o := Options{Timeout: time.Minute, Grace: time.Hour, Logger: slog.New(slog.DiscardHandler)}
+	o := Options{Timeout: time.Minute, Grace: time.Hour, FollowEvery: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
 	o.setDefaults()
 	l := &Leases{
 		client: w.client, guarded: w.client, journal: r, opts: o, sync: redis.NewScript(syncScript), setFields: redis.NewScript(joinScript),
