@@ -148,13 +148,11 @@ func (l *Leases) mayBeat(ctx context.Context) error {
 		return err
 	}
 	if b, ok := parseBeat(text); ok && b.Retired && b.Life != l.journal.Life() {
-		l.waits = true
 		return l.client.HSet(ctx, contract.QuotaBeatsKey, nextField+me, l.journal.Life()).Err()
 	}
-	if l.waits { // it may have said so once more when that was over
-		if err := l.client.HDel(ctx, contract.QuotaBeatsKey, nextField+me).Err(); err != nil {
-			return err
-		}
+	// It may have said so once more when that was over.
+	if err := l.client.HDel(ctx, contract.QuotaBeatsKey, nextField+me).Err(); err != nil {
+		return err
 	}
 	l.beaten = true
 	return nil

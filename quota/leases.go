@@ -82,10 +82,9 @@ type Leases struct {
 	base    atomic.Int64 // number of the newest event that the epoch's records contain
 	caught  atomic.Bool
 
-	beating  sync.Mutex // held while the epoch is followed; guards the next three
+	beating  sync.Mutex // held while the epoch is followed; guards retiring and beaten
 	retiring bool       // no beat shows a living replica any more
 	beaten   bool       // this life has given a sign of itself, or is about to
-	waits    bool       // it has said that it waits to do so
 
 	swept atomic.Bool   // no earlier life's lease is left over
 	hurry atomic.Bool   // find what is left over at once

@@ -20,7 +20,7 @@ import "math/bits"
 //     in that very step: an old copy could say so as well.
 //   - A life is noted in Postgres before it can lease: before it joins, and before an epoch is
 //     opened in which it has declared. What says that an earlier one has retired is not
-//     believed from then on.
+//     believed from then on. None is noted that has not begun: the last one is always believed.
 //   - An epoch whose member is lost before it has declared is followed by another one.
 //   - What a lost replica leases is given out again only when it cannot serve any more: the
 //     grace after it could last read that it is registered.
@@ -369,7 +369,7 @@ func (m *model) retire(s *state, r *replicaState) {
 }
 
 func (r *replicaState) forgetBeat() {
-	r.redis.beat, r.redis.beatLast, r.redis.beatEpoch, r.redis.beatLife = beatNone, 0, 0, 0
+	r.redis.beat, r.redis.beatLast, r.redis.beatEpoch, r.redis.beatLife, r.redis.next = beatNone, 0, 0, 0, 0
 }
 
 // note notes the life of r that gives signs of itself.
@@ -383,13 +383,29 @@ func (m *model) believed(r *replicaState) bool {
 // retiredBefore reports whether r has retired from an earlier epoch with events that this one
 // lacks and Postgres has: the next one has them.
 func (m *model) retiredBefore(s *state, r *replicaState) bool {
-	return m.believed(r) && !r.beaten && !r.redis.declared && r.redis.beatEpoch < s.epoch && r.acked() >= r.redis.beatLast && r.pgBase < r.redis.beatLast
+	// One that is silent may be taken for dead.
+	return m.believed(r) && (!r.beaten || r.retiring) && !r.redis.declared && r.redis.beatEpoch < s.epoch && r.acked() >= r.redis.beatLast && r.pgBase < r.redis.beatLast
+}
+
+// outlived reports whether r has entered the epoch since it retired, with events that it lacks,
+// and its next life waits: that is noted, and has to retire itself.
+func (m *model) outlived(s *state, r *replicaState) bool {
+	return m.believed(r) && (r.redis.next > r.redis.beatLife || m.flaw == flawNoteNext) && r.redis.declared && r.redis.beatEpoch < s.epoch &&
+		r.acked() >= r.redis.beatLast && r.pgBase < r.redis.beatLast
+}
+
+// disbelieve removes a beat that tells of a retirement.
+func (m *model) disbelieve(s *state, r *replicaState) {
+	if m.outlived(s, r) {
+		r.pgLife = max(r.redis.next, r.redis.beatLife+1)
+	}
+	r.forgetBeat()
 }
 
 // disbelieved reports whether the keeper has to remove a beat that tells of a retirement.
 func (m *model) disbelieved(s *state, r *replicaState) bool {
 	return m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && r.redis.beat == beatGone &&
-		(r.status == replicaUnknown || r.status == replicaLive && !m.believed(r))
+		(r.status == replicaUnknown || r.status == replicaLive && !m.believed(r) || m.outlived(s, r))
 }
 
 // retirable reports whether r has retired and nothing of it is missing: neither in the record,
@@ -446,7 +462,7 @@ func (r *inRedis) record(from inRedis) {
 
 func (r *inRedis) rest(from inRedis) {
 	r.member, r.declared = from.member, from.declared
-	r.beat, r.beatLast, r.beatEpoch, r.beatLife = from.beat, from.beatLast, from.beatEpoch, from.beatLife
+	r.beat, r.beatLast, r.beatEpoch, r.beatLife, r.next = from.beat, from.beatLast, from.beatEpoch, from.beatLife, from.next
 }
 
 // snapshot keeps a copy of what Redis has.
