@@ -11,7 +11,8 @@ import (
 //	model_state_test.go     what there is
 //	model_steps_test.go     what may happen, and when
 //	model_replica_test.go   … at a replica
-//	model_keeper_test.go    … at the control plane, and to Redis; the rules for its author
+//	model_keeper_test.go    … at the control plane; the rules for its author
+//	model_redis_test.go     … to Redis
 //	model_scripts_test.go   … in a script; model_lua_test.go compares with Redis
 //	model_check_test.go     what must never be, and how all comes to rest
 //	model_explore_test.go   visits all states
