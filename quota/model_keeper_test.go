@@ -2,8 +2,8 @@ package quota
 
 import "math/bits"
 
-// What the control plane does, as steps of the model. The rules
-// that whoever drives a Keeper has to keep are here:
+// What the control plane does, as steps of the model. The rules that whoever drives a Keeper
+// has to keep are here:
 //
 //   - An epoch gets a new number in Postgres, then Begin, then the bases are read, of all
 //     replicas, and kept in Postgres. A keeper that died or failed on the way, or whose
