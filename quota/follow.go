@@ -32,6 +32,9 @@ const (
 	beatRetired = "retired"
 )
 
+// nextField, with the name of a replica, is the field of a life that waits to show itself.
+const nextField = "next:"
+
 // follow shows that this replica lives and keeps up with the epoch, until ctx ends.
 func (l *Leases) follow(ctx context.Context) {
 	t := time.NewTicker(l.opts.FollowEvery)
@@ -133,18 +136,25 @@ func (l *Leases) followOnce(ctx context.Context) error {
 
 // mayBeat finds out, once, whether this life may show itself: not while the retirement of
 // an earlier one is still to be noted. Otherwise an older copy of Redis' data could tell of
-// that retirement when this life has leases, and the control plane knew of none. l.beating
-// is held.
+// that retirement when this life has leases, and the control plane knew of none. Meanwhile it
+// says that it waits: an earlier life may only be silent, and retire once more. l.beating is held.
 func (l *Leases) mayBeat(ctx context.Context) error {
 	if l.beaten {
 		return nil
 	}
-	text, err := l.client.HGet(ctx, contract.QuotaBeatsKey, l.journal.Replica()).Result()
+	me := l.journal.Replica()
+	text, err := l.client.HGet(ctx, contract.QuotaBeatsKey, me).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
-	b, ok := parseBeat(text)
-	l.beaten = !ok || !b.Retired || b.Life == l.journal.Life()
+	if b, ok := parseBeat(text); ok && b.Retired && b.Life != l.journal.Life() {
+		return l.client.HSet(ctx, contract.QuotaBeatsKey, nextField+me, l.journal.Life()).Err()
+	}
+	// It may have said so once more when that was over.
+	if err := l.client.HDel(ctx, contract.QuotaBeatsKey, nextField+me).Err(); err != nil {
+		return err
+	}
+	l.beaten = true
 	return nil
 }
 
@@ -170,7 +180,7 @@ func (l *Leases) enter(ctx context.Context, epoch, base int64, state string) err
 // declare settles and tells what is leased, account by account, and then says so.
 func (l *Leases) declare(ctx context.Context, epoch int64) {
 	for l.epoch.Load() == epoch && !l.lost.Load() {
-		left := 0
+		left, wait := 0, 10*time.Millisecond
 		l.each(func(a *account) {
 			if a.declared == epoch {
 				return
@@ -192,9 +202,10 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 			if err == nil && done == 1 {
 				return
 			}
+			wait = l.opts.FollowEvery // Redis is silent, or at another epoch, of which this hears
 		}
 		l.tickNow()
-		if !pause(ctx, 10*time.Millisecond) {
+		if !pause(ctx, wait) {
 			return
 		}
 	}

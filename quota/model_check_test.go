@@ -19,8 +19,11 @@ func (m *model) check(s *state) error {
 		}
 		all := r.sum(0, r.last)
 		bound += all + r.inFlight()
-		if r.up {
+		if r.up && !r.retiring {
 			bound += r.idle()
+		}
+		if r.status == replicaLive && r.redis.beat == beatGone && r.redis.beatLife == r.life && !m.believed(r) {
+			return fmt.Errorf("r%d has retired, no later life has begun, and it is not believed", i)
 		}
 	}
 	if s.redis.leased != leased {
@@ -209,6 +212,14 @@ func (m *model) settleReplica(s *state, i int8, do func(action) error) (err erro
 			add(r.call.state == callAnswered, doAnswer, 0, 0)
 		}
 		add(r.epoch == s.redis.number && !r.redis.declared && s.redis.phase == epochDeclaring && !r.dirty, doDeclare, 0, 0)
+	}
+	if r.retiring && err == nil {
+		switch {
+		case m.closable(r) && r.epoch == s.epoch:
+			add(true, doClose, 0, 0)
+		case r.status == replicaUnknown: // nothing waits for it, whatever it leases
+			add(true, doCrash, 0, 0)
+		}
 	}
 	return err
 }

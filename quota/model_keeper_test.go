@@ -2,8 +2,8 @@ package quota
 
 import "math/bits"
 
-// What the control plane does, and what happens to Redis, as steps of the model. The rules
-// that whoever drives a Keeper has to keep are here:
+// What the control plane does, as steps of the model. The rules that whoever drives a Keeper
+// has to keep are here:
 //
 //   - An epoch gets a new number in Postgres, then Begin, then the bases are read, of all
 //     replicas, and kept in Postgres. A keeper that died or failed on the way, or whose
@@ -20,7 +20,7 @@ import "math/bits"
 //     in that very step: an old copy could say so as well.
 //   - A life is noted in Postgres before it can lease: before it joins, and before an epoch is
 //     opened in which it has declared. What says that an earlier one has retired is not
-//     believed from then on.
+//     believed from then on. None is noted that has not begun: the last one is always believed.
 //   - An epoch whose member is lost before it has declared is followed by another one.
 //   - What a lost replica leases is given out again only when it cannot serve any more: the
 //     grace after it could last read that it is registered.
@@ -369,7 +369,7 @@ func (m *model) retire(s *state, r *replicaState) {
 }
 
 func (r *replicaState) forgetBeat() {
-	r.redis.beat, r.redis.beatLast, r.redis.beatEpoch, r.redis.beatLife = beatNone, 0, 0, 0
+	r.redis.beat, r.redis.beatLast, r.redis.beatEpoch, r.redis.beatLife, r.redis.next = beatNone, 0, 0, 0, 0
 }
 
 // note notes the life of r that gives signs of itself.
@@ -383,13 +383,29 @@ func (m *model) believed(r *replicaState) bool {
 // retiredBefore reports whether r has retired from an earlier epoch with events that this one
 // lacks and Postgres has: the next one has them.
 func (m *model) retiredBefore(s *state, r *replicaState) bool {
-	return m.believed(r) && !r.beaten && !r.redis.declared && r.redis.beatEpoch < s.epoch && r.acked() >= r.redis.beatLast && r.pgBase < r.redis.beatLast
+	// One that is silent may be taken for dead.
+	return m.believed(r) && (!r.beaten || r.retiring) && !r.redis.declared && r.redis.beatEpoch < s.epoch && r.acked() >= r.redis.beatLast && r.pgBase < r.redis.beatLast
+}
+
+// outlived reports whether r has entered the epoch since it retired, with events that it lacks,
+// and its next life waits: that is noted, and has to retire itself.
+func (m *model) outlived(s *state, r *replicaState) bool {
+	return m.believed(r) && (r.redis.next > r.redis.beatLife || m.flaw == flawNoteNext) && r.redis.declared && r.redis.beatEpoch < s.epoch &&
+		r.acked() >= r.redis.beatLast && r.pgBase < r.redis.beatLast
+}
+
+// disbelieve removes a beat that tells of a retirement.
+func (m *model) disbelieve(s *state, r *replicaState) {
+	if m.outlived(s, r) {
+		r.pgLife = max(r.redis.next, r.redis.beatLife+1)
+	}
+	r.forgetBeat()
 }
 
 // disbelieved reports whether the keeper has to remove a beat that tells of a retirement.
 func (m *model) disbelieved(s *state, r *replicaState) bool {
 	return m.leaderIdle(s) && s.redis.number == s.epoch && s.redis.phase >= epochDeclaring && r.redis.beat == beatGone &&
-		(r.status == replicaUnknown || r.status == replicaLive && !m.believed(r))
+		(r.status == replicaUnknown || r.status == replicaLive && !m.believed(r) || m.outlived(s, r))
 }
 
 // retirable reports whether r has retired and nothing of it is missing: neither in the record,
@@ -405,92 +421,4 @@ func (m *model) retirable(s *state, r *replicaState) bool {
 func (m *model) join(s *state, r *replicaState) {
 	r.status, r.redis.member = replicaLive, r.pgBase
 	r.note()
-}
-
-// flush is the loss of all data of a Redis that goes on.
-func (m *model) flush(s *state) {
-	m.dropRecord(s)
-	m.dropEpoch(s)
-}
-
-// dropRecord loses the record only: as if it was on another server of a cluster.
-func (m *model) dropRecord(s *state) {
-	s.redis.record(redisState{})
-	s.stale = false
-	for i := range m.replicas {
-		r := &s.r[i].redis
-		r.record(inRedis{lease: never, mark: never})
-	}
-}
-
-// dropEpoch loses the rest only.
-func (m *model) dropEpoch(s *state) {
-	s.redis.rest(redisState{})
-	for i := range m.replicas {
-		s.r[i].redis.rest(inRedis{member: memberNone})
-	}
-}
-
-// record takes over from what belongs to the record, and rest what does not.
-func (s *redisState) record(from redisState) {
-	s.epoch, s.version, s.settled, s.leased = from.epoch, from.version, from.settled, from.leased
-}
-
-func (s *redisState) rest(from redisState) {
-	s.number, s.phase, s.nodes = from.number, from.phase, from.nodes
-}
-
-func (r *inRedis) record(from inRedis) {
-	r.lease, r.call, r.mark, r.shut, r.counted, r.excess = from.lease, from.call, from.mark, from.shut, from.counted, from.excess
-}
-
-func (r *inRedis) rest(from inRedis) {
-	r.member, r.declared = from.member, from.declared
-	r.beat, r.beatLast, r.beatEpoch, r.beatLife = from.beat, from.beatLast, from.beatEpoch, from.beatLife
-}
-
-// snapshot keeps a copy of what Redis has.
-func (m *model) snapshot(s *state) {
-	s.snap, s.snapped = s.redis, true
-	for i := range m.replicas {
-		s.r[i].snap = s.r[i].redis
-	}
-}
-
-// Which servers start again: one with everything, or one of two.
-const (
-	startBoth = iota
-	startRecord
-	startEpoch
-)
-
-// restartRedis ends a server's process, and with it all connections; the next has older
-// data, or none.
-func (m *model) restartRedis(s *state, which int8, old bool) {
-	if which != startEpoch {
-		s.starts.record++
-		m.dropRecord(s)
-		for i := range m.replicas {
-			r := &s.r[i]
-			r.conn, r.call, r.late = false, modelCall{}, [modelLate]modelCall{}
-			if old {
-				r.redis.record(r.snap)
-			}
-		}
-		if old {
-			s.redis.record(s.snap)
-			s.stale = true
-		}
-		m.forgetLate(s)
-	}
-	if which != startRecord {
-		s.starts.epoch++
-		m.dropEpoch(s)
-		if old {
-			s.redis.rest(s.snap)
-			for i := range m.replicas {
-				s.r[i].redis.rest(s.r[i].snap)
-			}
-		}
-	}
 }

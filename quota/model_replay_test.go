@@ -160,7 +160,7 @@ func (w *realWorld) keys() []string {
 func (w *realWorld) start(r *realReplica) {
 	r.life++
 	ctx, cancel := context.WithCancel(context.Background())
-	o := Options{Timeout: time.Minute, Grace: time.Hour, Logger: slog.New(slog.DiscardHandler)}
+	o := Options{Timeout: time.Minute, Grace: time.Hour, FollowEvery: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
 	o.setDefaults()
 	l := &Leases{
 		client: w.client, guarded: w.client, journal: r, opts: o, sync: redis.NewScript(syncScript), setFields: redis.NewScript(joinScript),
@@ -270,6 +270,10 @@ func (w *realWorld) compare(s *state) error {
 	if err != nil {
 		return err
 	}
+	beats, err := w.plain.HGetAll(ctx, contract.QuotaBeatsKey).Result()
+	if err != nil {
+		return err
+	}
 	field := func(from map[string]string, name string, absent int64) int64 {
 		n, err := strconv.ParseInt(from[name], 10, 64)
 		if err != nil {
@@ -304,6 +308,9 @@ func (w *realWorld) compare(s *state) error {
 			member = field(epoch, "m:"+name, memberNone)
 		}
 		add(member, int64(r.member))
+		if w.m.retiring {
+			add(beats[nextField+name] != "", r.next != 0)
+		}
 		add(epoch["d:"+name] != "" && epoch["d:"+name] == epoch["epoch"], r.declared)
 	}
 	if g, w := fmt.Sprint(got...), fmt.Sprint(want...); g != w {

@@ -214,6 +214,12 @@ func (r *replicaState) crash(slots int8) {
 	}
 }
 
+// retire says that r has.
+func (r *replicaState) retire() {
+	r.redis.beat, r.redis.beatLast, r.redis.beatEpoch, r.redis.beatLife = beatGone, r.last, r.epoch, r.life
+	r.retiring = true
+}
+
 // restart begins another life. Requests that were open become events; used says of each
 // what it used, as digits to the base 3.
 func (m *model) restart(r *replicaState, used int8) error {
@@ -244,11 +250,17 @@ func (m *model) restart(r *replicaState, used int8) error {
 // hear is the first half of followOnce: Redis answers.
 func (m *model) hear(s *state, r *replicaState) {
 	r.beaten = r.beaten || m.retiring && (r.redis.beat != beatGone || r.redis.beatLife == r.life)
+	if m.retiring {
+		r.redis.next = 0
+		if !r.beaten {
+			r.redis.next = r.life
+		}
+	}
 	if m.retiring && !r.beaten && r.redis.member != memberGone {
 		return // the retirement of an earlier life is still to be noted
 	}
 	r.heard, r.heardEpoch, r.heardPhase, r.heardMember = true, s.redis.number, s.redis.phase, r.redis.member
-	if r.beaten {
+	if r.beaten && !r.retiring {
 		r.redis.beat, r.redis.beatLife = beatHere, r.life
 	}
 }

@@ -94,7 +94,7 @@ func schedulable(rng *rand.Rand) *model {
 	case 1:
 		m.name, m.losable = "lost replica", true
 	case 2:
-		m.name, m.retiring = "retiring replicas", true
+		m.name, m.retiring, m.silent = "retiring replicas", true, true
 	case 3:
 		m.name, m.replicas = "three replicas", 3
 	}
@@ -269,6 +269,11 @@ func (w *realWorld) do(before, after *state, a action) error {
 		acc.mu.Unlock()
 	case doExpire:
 		l.confirmed.Store(0)
+	case doSay:
+		l.beating.Lock()
+		l.retiring = true
+		l.beating.Unlock()
+		return w.plain.HSet(ctx, contract.QuotaBeatsKey, r.name, l.beat(l.epoch.Load(), beatRetired)).Err()
 	case doClose:
 		// It does not wait to be taken off the register.
 		beat := l.beat(l.epoch.Load(), beatRetired)

@@ -61,6 +61,7 @@ type inRedis struct {
 	beatLast          int8 // with beatGone: number of the last event
 	beatEpoch         int8 // with beatGone: epoch in which all was settled and returned
 	beatLife          int8 // of the journal
+	next              int8 // life that waits until the retirement of an earlier one was dealt with
 	excess            bool // not in Redis: lease may be more than the replica knows of, see deliver
 }
 
@@ -102,6 +103,7 @@ type replicaState struct {
 	declared                        int8
 	life                            int8 // of the journal, the last one when down; counted only where replicas retire
 	beaten                          bool // this life has given a sign of itself
+	retiring                        bool // it has said that it retires, and gives none any more
 	calls                           int8 // number of the last call
 	call                            modelCall
 	late                            [modelLate]modelCall
@@ -226,7 +228,7 @@ func (r *replicaState) renumber() {
 
 // renumberLives does so for lives.
 func (r *replicaState) renumberLives() {
-	lives := [...]*int8{&r.life, &r.redis.beatLife, &r.snap.beatLife, &r.pgLife}
+	lives := [...]*int8{&r.life, &r.redis.beatLife, &r.snap.beatLife, &r.redis.next, &r.snap.next, &r.pgLife}
 	var there uint64
 	for _, n := range lives {
 		there |= 1 << *n

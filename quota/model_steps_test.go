@@ -34,6 +34,7 @@ const (
 	flawRetireAcked
 	flawRetireAnywhere // also on a server with old data
 	flawOldLife        // of a life before others
+	flawNoteNext       // a life is noted that may never begin
 	flawGuardAnyEpoch
 	flawDeclareEarly
 	flawCloseDirty
@@ -52,7 +53,7 @@ func (f flaw) String() string {
 		"making a record is repeated later", "a lost replica's lease is freed while it serves",
 		"an epoch is opened without a lost replica that has entered it",
 		"a replica retires before Postgres has its events", "a replica retires from an epoch that it has not entered",
-		"a replica retires by an old beat", "a replica retires by the beat of an earlier life",
+		"a replica retires by an old beat", "a replica retires by the beat of an earlier life", "a life is noted before it has begun",
 		"connections are checked for any epoch", "a replica declares while a call of its is under way",
 		"a replica retires while a call of its is under way",
 	}[f]
@@ -85,6 +86,7 @@ const (
 	doShip
 	doGrant
 	doExpire
+	doSay
 	doClose
 	doLose
 	doShut
@@ -113,7 +115,7 @@ const (
 func (a action) String() string {
 	name := [...]string{
 		"reserve", "release", "complete", "read", "call", "deliver", "answer", "abandon call", "deliver late call", "crash", "restart", "hear",
-		"follow", "declare", "forget", "ship", "learn limit", "expire", "close", "declare lost", "shut", "free", "retire", "join",
+		"follow", "declare", "forget", "ship", "learn limit", "expire", "say that it retires", "close", "declare lost", "shut", "free", "retire", "join",
 		"new epoch number", "keeper's next step", "keeper's next step, late", "deliver late step", "keeper dies", "open", "maker's next step", "restore record",
 		"change limit", "set limit", "Redis loses all", "Redis loses the record", "Redis loses the epoch", "Redis is copied", "Redis restarts",
 	}[a.kind]
@@ -157,6 +159,7 @@ type model struct {
 	forgets       bool
 	losable       bool // the first replica may be declared lost
 	retiring      bool
+	silent        bool // a replica may live for a while after it has said that it retires
 
 	flaw  flaw
 	first []action // these are taken first of all
@@ -265,14 +268,15 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 		add(m.retirable(s, r), doRetire, 0, 0)
 		add(m.disbelieved(s, r), doRetire, 1, 0)
 		add(keeper && r.redis.beat == beatHere && r.redis.member == memberNone && s.redis.phase >= epochDeclaring, doJoin, 0, 0)
-		add(r.up && r.inFlight() == 0 && r.settled == r.last && r.lease == 0 && r.call.state == callNone && r.epoch > 0 && (!r.dirty || m.flaw == flawCloseDirty), doClose, 0, 0)
+		add(m.silent && m.closable(r) && !r.retiring, doSay, 0, 0)
+		add(m.closable(r), doClose, 0, 0)
 	}
 	if !r.up {
 		m.restarts(r, 1, r.open1, r.open2, 0, func(used int8) { add(true, doRestart, used, 0) })
 		return out
 	}
 	for _, n := range m.sizes {
-		add(r.usable() && r.last+r.open1+r.open2 < m.events && r.idle() >= n && r.limit >= r.grant, doTake, n, 0)
+		add(r.usable() && !r.retiring && r.last+r.open1+r.open2 < m.events && r.idle() >= n && r.limit >= r.grant, doTake, n, 0)
 		if n == 1 && r.open1 > 0 || n == 2 && r.open2 > 0 {
 			add(true, doRelease, n, 0)
 			for _, used := range m.used[n] {
@@ -285,7 +289,7 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 		for _, spare := range m.spares {
 			add(r.dirty || r.settled < r.read || r.idle() > 0, doLaunch, 0, spare<<1)
 			for _, n := range m.sizes {
-				if r.usable() && (r.open || m.flaw == flawGrowAlways) && (r.idle() < n || r.limit < r.grant) {
+				if r.usable() && !r.retiring && (r.open || m.flaw == flawGrowAlways) && (r.idle() < n || r.limit < r.grant) {
 					add(true, doLaunch, n, spare<<1)
 					add(r.idle() > 0, doLaunch, n, spare<<1|1)
 				}
@@ -299,7 +303,7 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 	add(s.crashes < m.crashes, doCrash, 0, 0)
 	if m.epochs > 1 || m.crashes > 0 || m.retiring || m.losable {
 		news := r.epoch != s.redis.number || r.open != (s.redis.phase == epochOpen) || r.redis.member == memberGone && !r.lost ||
-			!r.confirmed && r.redis.member >= 0 || m.retiring && (r.redis.beat != beatHere || r.redis.beatLife != r.life)
+			!r.confirmed && r.redis.member >= 0 || m.retiring && !r.retiring && (r.redis.beat != beatHere || r.redis.beatLife != r.life)
 		add(!r.heard && news, doHear, 0, 0)
 		add(r.heard, doFollow, 0, 0)
 		add(r.epoch > 0 && r.epoch == s.redis.number && !r.redis.declared && s.redis.phase == epochDeclaring &&
@@ -308,6 +312,11 @@ func (m *model) replicaActions(s *state, i int8, out []action) []action {
 	add(m.forgets && r.epoch > 0 && (r.forgetting > 0 || r.acked() > r.forgotten || m.flaw == flawAckedLate && r.settled > r.forgotten), doForget, r.forgetting, 0)
 	add(m.grants && s.version > r.grant, doGrant, 0, 0)
 	return out
+}
+
+// closable reports whether nothing of r is left in its epoch.
+func (m *model) closable(r *replicaState) bool {
+	return r.up && r.inFlight() == 0 && r.settled == r.last && r.lease == 0 && r.call.state == callNone && r.epoch > 0 && (!r.dirty || m.flaw == flawCloseDirty)
 }
 
 // restarts names all that the open requests may have used.
@@ -397,8 +406,10 @@ func (m *model) step(s *state, r *replicaState, a action) error {
 		r.grant = s.version
 	case doExpire:
 		r.confirmed = false
+	case doSay:
+		r.retire()
 	case doClose:
-		r.redis.beat, r.redis.beatLast, r.redis.beatEpoch, r.redis.beatLife = beatGone, r.last, r.epoch, r.life
+		r.retire()
 		r.crash(m.late)
 		r.retired = true
 	case doLose:
@@ -409,7 +420,7 @@ func (m *model) step(s *state, r *replicaState, a action) error {
 		m.free(s, r)
 	case doRetire:
 		if a.a == 1 {
-			r.forgetBeat()
+			m.disbelieve(s, r)
 		} else {
 			m.retire(s, r)
 		}

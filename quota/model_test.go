@@ -11,7 +11,8 @@ import (
 //	model_state_test.go     what there is
 //	model_steps_test.go     what may happen, and when
 //	model_replica_test.go   … at a replica
-//	model_keeper_test.go    … at the control plane, and to Redis; the rules for its author
+//	model_keeper_test.go    … at the control plane; the rules for its author
+//	model_redis_test.go     … to Redis
 //	model_scripts_test.go   … in a script; model_lua_test.go compares with Redis
 //	model_check_test.go     what must never be, and how all comes to rest
 //	model_explore_test.go   visits all states
@@ -134,6 +135,10 @@ func configurations() []*model {
 		m.retiring, m.copies, m.forgets = true, true, false
 		m.first = []action{{kind: doClose}, {kind: doSnapshot}, {kind: doRestart}}
 	})
+	add("a replica retires and is silent", func(m *model) {
+		loss(m)
+		m.retiring, m.silent, m.forgets, m.crashes = true, true, false, 0
+	})
 	add("replicas retire with calls on the way", func(m *model) {
 		late(m)
 		loss(m)
@@ -213,6 +218,10 @@ func flawed(f flaw) *model {
 	case flawOldLife:
 		m.retiring, m.copies = true, true
 		m.first = []action{{kind: doClose}, {kind: doSnapshot}, {kind: doRetire}, {kind: doRestart}, {kind: doHear}, {kind: doJoin}, {kind: doHear}}
+	case flawNoteNext:
+		m.retiring, m.silent = true, true
+		m.first = slices.Concat([]action{{doLaunch, 0, 2, 0}, {kind: doDeliver}, {kind: doAnswer}, {kind: doTake, a: 2}, {doComplete, 0, 2, 1},
+			{doLaunch, 0, 0, 1}, {kind: doDeliver}, {kind: doAnswer}, {kind: doSay}}, nextEpoch)
 	case flawCloseDirty:
 		m.retiring, m.timeouts, m.late = true, 1, 1
 	case flawDeclareEarly:

@@ -21,6 +21,9 @@ type Beat struct {
 	Last    int64 // number of the newest event in its journal
 	Epoch   int64 // that it has entered
 	Retired bool
+	// Next is the life that waits until the retirement of this one was dealt with; 0 if none
+	// has said so.
+	Next uint64
 }
 
 // Beats returns the last sign of life of each replica that Redis knows of.
@@ -34,6 +37,7 @@ func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
 	beats := make(map[string]Beat, len(all))
 	for replica, text := range all {
 		if b, ok := parseBeat(text); ok {
+			b.Next, _ = strconv.ParseUint(all[nextField+replica], 10, 64) // 0 if it is not there
 			beats[replica] = b
 		}
 	}
@@ -61,7 +65,8 @@ func parseBeat(text string) (b Beat, ok bool) {
 // copy of Redis' data, too: no later life may have leased since. None does that the
 // control plane has not noted in Postgres if it notes the lives of all that beat before
 // it calls Join and before it calls Open; a life does not beat before the retirement of an earlier
-// one was dealt with.
+// one was dealt with. But it must note none of which it does not know that it has begun, as from
+// Beat.Next: before that, the last one may only be silent, and what it says later is true.
 func (k *Keeper) Retire(ctx context.Context, epoch int64, replica string, beat Beat) (bool, error) {
 	return k.endBeat(ctx, strconv.FormatInt(epoch, 10), replica, beat)
 }
@@ -100,7 +105,7 @@ if ARGV[3] ~= '' then
   if epoch ~= ARGV[3] or redis.call('HGET', KEYS[1], 'node:' .. server) ~= epoch then return 0 end
   redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1], 'd:' .. ARGV[1])
 end
-redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1], 'next:' .. ARGV[1])
 return 1
 `
 

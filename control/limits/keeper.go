@@ -24,8 +24,8 @@ type Options struct {
 	// Every is how often it looks at Redis and, without being the leader, whether it can
 	// be (250 ms).
 	Every time.Duration
-	// Grace is how long a replica that hears nothing from Redis uses what it leased: at
-	// least as long as any token-proxy's grace (10 s).
+	// Grace is how long a replica that hears nothing from Redis may use what it leased; each
+	// epoch says so, and a token-proxy whose own grace is shorter keeps to that (10 s).
 	Grace time.Duration
 	// Timeout bounds one Redis command (1 s).
 	Timeout time.Duration

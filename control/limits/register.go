@@ -100,13 +100,15 @@ func (r *register) leaving(ctx context.Context, m control.Member, beat quota.Bea
 		return nil
 	case beat.Epoch < r.epoch.Number && m.InEpoch && m.Base < beat.Last && r.epoch.Declared[m.ID]:
 		// It has entered this epoch since, with what its records lack, and may have leased in
-		// it. If it ended before it could say so again, its next life has to. That one is noted
-		// before it can lease, since an older copy of Redis may tell of this retirement.
-		if h := r.heard[m.ID]; h == nil || time.Since(h.at) < beatsEvery {
-			return nil // it may still be about to say so
+		// it. However long it is silent, it may be about to say so again. If it has ended, its
+		// next life has to, or the records of the next epoch lack nothing. Only a life that is
+		// there, and waits, is noted: that of this beat can say nothing true any more. And it is
+		// before it can lease: an older copy of Redis may tell of this retirement.
+		if beat.Next <= beat.Life {
+			return nil
 		}
 		next := controlBeat(m.ID, beat)
-		next.Life++
+		next.Life = int64(beat.Next)
 		if err := r.leader.NoteBeats(ctx, []control.Beat{next}); err != nil {
 			return err
 		}

@@ -197,6 +197,85 @@ func TestRetirementOfAnEarlierEpochThanItsLast(t *testing.T) {
 	e.awaitUsage(a, 1000, 60, e.held(a))
 }
 
+// A replica retires, an epoch begins, and it is silent for a while after it has entered that
+// with what its records lack. Then it retires from that one, or has ended, and the epoch after
+// that has all: it is taken off the register either way.
+func TestSilentWhileItRetires(t *testing.T) {
+	t.Parallel()
+	for _, lives := range []bool{true, false} {
+		t.Run(fmt.Sprint(lives), func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			a := e.customer(1000)
+			e.keep(e.options())
+			first := e.awaitOpen(1)
+			r := e.replica(nil)
+			r.use(a, 3, 10)
+			r.stopBilling()
+			r.use(a, 2, 10)
+			until(t, "all is settled", func() error { return flushed(r) })
+			e.redis.FlushAll()
+			next := e.awaitOpen(first.Number + 1)
+			until(t, "it has settled them in the second epoch too", func() error { return flushed(r) })
+			e.awaitUsage(a, 1000, 50, 0)
+			m, _ := e.member(r.name)
+			r.kill() // what it would say is said here
+			e.record(r.events...)
+			last := len(r.events)
+			if m.Base >= int64(last) {
+				t.Fatalf("base %d of %d events", m.Base, last)
+			}
+			say := func(epoch int64) {
+				beat := fmt.Sprintf("%d|%d|%d|%d|retired", time.Now().UnixMilli(), max(m.Life, 1), last, epoch)
+				if err := e.client.HSet(t.Context(), contract.QuotaBeatsKey, r.name, beat).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			say(first.Number)
+			time.Sleep(3500 * time.Millisecond) // who beats more rarely than every 3 s is not there
+			if lives {
+				say(next.Number)
+			} else {
+				e.restartRedis()
+				e.awaitOpen(next.Number + 1)
+			}
+			e.awaitOff(r.name)
+			e.awaitUsage(a, 1000, 50, 0)
+		})
+	}
+}
+
+// A replica has retired; its next life waits until that is dealt with, and is stopped
+// meanwhile. It is taken off the register all the same.
+func TestStoppedWhileARetirementIsDealtWith(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	_, stop := e.keep(e.options())
+	e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 1, 10)
+	e.settleAndRetire(r, stop)
+	next := e.replicaSoon(r.journal)
+	until(t, "its next life waits", func() error {
+		beats, err := e.quota.Beats(t.Context())
+		if b := beats[r.name]; err == nil && (!b.Retired || b.Next != b.Life+1) {
+			err = fmt.Errorf("%+v", beats)
+		}
+		return err
+	})
+	e.keep(e.options())
+	next.retire()
+	e.awaitOff(r.name)
+	until(t, "nothing is left of it in Redis", func() error {
+		if all := e.client.HGetAll(t.Context(), contract.QuotaBeatsKey).Val(); len(all) > 0 {
+			return fmt.Errorf("%v", all)
+		}
+		return nil
+	})
+	e.awaitUsage(a, 1000, 10, 0)
+}
+
 // Redis goes back to when a replica had retired, which has come back since and leases: an
 // epoch waits for it.
 func TestOldRetirementComesBack(t *testing.T) {

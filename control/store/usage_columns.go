@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/sha256"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
@@ -37,7 +38,7 @@ func eventColumns(events []control.Delivery) []any {
 	return []any{
 		text[0], ints[0], admitted, text[1], text[2], text[3], text[4], text[5], text[6], text[7],
 		text[8], text[9], text[10], text[11], ints[1], ints[2], ints[3], ints[4],
-		ints[5], ints[6], ints[7], text[12], text[13], ints[10], ints[8], ints[9],
+		ints[5], ints[6], ints[7], text[12], text[13], ints[10], ints[8], ints[9], digests(events),
 	}
 }
 
@@ -55,5 +56,15 @@ func classifyColumns(events []control.Delivery) []any {
 		seq[i], settled[i], unbilled[i] = e.Seq, e.Settled, e.Unbilled
 		prompt[i], completion[i] = e.Prompt, e.Completion
 	}
-	return []any{index, replica, seq, admitted, request, customer, period, settled, unbilled, prompt, completion}
+	return []any{index, replica, seq, admitted, request, customer, period, settled, unbilled, prompt, completion, digests(events)}
+}
+
+// digests returns what Postgres has as payload_digest of dead letters.
+func digests(events []control.Delivery) [][]byte {
+	list := make([][]byte, len(events))
+	for i := range events {
+		sum := sha256.Sum256(events[i].Payload)
+		list[i] = sum[:]
+	}
+	return list
 }

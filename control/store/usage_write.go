@@ -27,31 +27,34 @@ func keyOf(d *control.Delivery) eventKey {
 	return eventKey{d.Event.Replica, d.Event.Seq, d.Event.AdmittedAt.UnixMicro()}
 }
 
+// eventNames are the columns of usage_events, as eventColumns has them.
+const eventNames = `
+		replica, seq, admitted_at, period_id, request_id, upstream_request_id, customer_id, box_id, token_id, tier,
+		model_asked, model_served, face, upstream, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,
+		settled_tokens, unbilled_tokens, reserved_tokens, basis, outcome, status, ttfb_us, duration_us`
+
+// isDropped is what holds of the dead letters of a number if the event of that number with a given
+// payload has been decided not to be billed: its own letter was dropped; or, if it has none, one
+// was, and none waits, which may be billed still.
+const isDropped = `bool_or(d.dropped_at IS NOT NULL) AND (bool_or(d.dropped_at IS NOT NULL AND d.payload_digest = k.payload_digest)
+			OR NOT bool_or(d.dropped_at IS NULL AND d.replayed_at IS NULL))`
+
 // insertEvents writes the events of known customers that are not there yet, and that nobody
-// has decided not to bill (a number may have several dead letters; one that waits may be billed
-// still), and adds
-// to the totals what was really inserted: one statement, however many events. The
-// outer parts of the CTE read all of "ins" before they lock a period, and both locks
+// has decided not to bill, and adds to the totals what was really inserted: one statement,
+// however many events. The outer parts of the CTE read all of "ins" before they lock a period, and both locks
 // are taken in sorted order, so that concurrent writers never deadlock.
 const insertEvents = `
 WITH ins AS (
-	INSERT INTO usage_events (
-		replica, seq, admitted_at, period_id, request_id, upstream_request_id, customer_id, box_id, token_id, tier,
-		model_asked, model_served, face, upstream, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,
-		settled_tokens, unbilled_tokens, reserved_tokens, basis, outcome, status, ttfb_us, duration_us)
-	SELECT e.*
+	INSERT INTO usage_events (` + eventNames + `)
+	SELECT ` + eventNames + `
 	FROM unnest(
 		$1::text[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
 		$11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[],
-		$19::bigint[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::bigint[], $25::bigint[], $26::bigint[]
-	) AS e (
-		replica, seq, admitted_at, period_id, request_id, upstream_request_id, customer_id, box_id, token_id, tier,
-		model_asked, model_served, face, upstream, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,
-		settled_tokens, unbilled_tokens, reserved_tokens, basis, outcome, status, ttfb_us, duration_us)
-	WHERE EXISTS (SELECT FROM customers c WHERE c.id = e.customer_id)
-		AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.replica = e.replica AND d.seq = e.seq
-			HAVING bool_or(d.dropped_at IS NOT NULL) AND NOT bool_or(d.dropped_at IS NULL AND d.replayed_at IS NULL))
-	ORDER BY e.replica, e.seq
+		$19::bigint[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::bigint[], $25::bigint[], $26::bigint[], $27::bytea[]
+	) AS k (` + eventNames + `, payload_digest)
+	WHERE EXISTS (SELECT FROM customers c WHERE c.id = k.customer_id)
+		AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.replica = k.replica AND d.seq = k.seq HAVING ` + isDropped + `)
+	ORDER BY k.replica, k.seq
 	ON CONFLICT (replica, seq, admitted_at) DO NOTHING
 	RETURNING replica, seq, admitted_at, customer_id, period_id, prompt_tokens, cached_tokens, completion_tokens,
 		reasoning_tokens, settled_tokens, unbilled_tokens
@@ -83,10 +86,9 @@ SELECT k.i, c.id IS NOT NULL, e.replica IS NOT NULL,
 	coalesce(e.request_id = k.request_id AND e.customer_id = k.customer_id AND e.period_id = k.period_id
 		AND e.settled_tokens = k.settled AND e.unbilled_tokens = k.unbilled
 		AND e.prompt_tokens = k.prompt AND e.completion_tokens = k.completion, false),
-	EXISTS (SELECT FROM dead_letters d WHERE d.replica = k.replica AND d.seq = k.seq
-		HAVING bool_or(d.dropped_at IS NOT NULL) AND NOT bool_or(d.dropped_at IS NULL AND d.replayed_at IS NULL))
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
-	AS k (i, replica, seq, admitted_at, request_id, customer_id, period_id, settled, unbilled, prompt, completion)
+	EXISTS (SELECT FROM dead_letters d WHERE d.replica = k.replica AND d.seq = k.seq HAVING ` + isDropped + `)
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bytea[])
+	AS k (i, replica, seq, admitted_at, request_id, customer_id, period_id, settled, unbilled, prompt, completion, payload_digest)
 LEFT JOIN customers c ON c.id = k.customer_id
 LEFT JOIN usage_events e ON e.replica = k.replica AND e.seq = k.seq AND e.admitted_at = k.admitted_at`
 

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	for range n {
 		port, err := localserver.FreePort()
 		if err != nil {
-			_, _ = out.WriteString(err.Error())
+			_, _ = out.WriteString(err.Error() + "\n")
 			break
 		}
 		_, _ = out.WriteString(strconv.Itoa(port) + "\n")

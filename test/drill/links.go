@@ -8,6 +8,8 @@ import (
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/localserver"
 )
 
 // link is one way of one program to what it depends on, where the network between the
@@ -23,16 +25,15 @@ type link struct {
 type links struct {
 	server *toxiproxy.ApiServer // never listens: it only holds what the links share
 	all    []*link
-	free   *ports
 }
 
-func newLinks(free *ports) *links {
-	return &links{server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), free: free}
+func newLinks() *links {
+	return &links{server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 }
 
 // add opens a link to a loopback port.
 func (l *links) add(name string, target int) (*link, error) {
-	port, err := l.free.next()
+	port, err := localserver.FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func (l *links) named(name string) *link {
 }
 
 // toxicLimit bounds how long a toxic may take to get hold of the link's connections:
-// one whose peer is frozen may never let it.
+// one whose peer is frozen does not let it before it is thawed.
 const toxicLimit = 2 * time.Second
 
 func (k *link) renew() {
@@ -64,8 +65,9 @@ func (k *link) renew() {
 }
 
 // stop closes the link and its connections. Toxiproxy waits for its accept loop first, which
-// waits for the lock that a toxic holds while it gets hold of a connection, which may be for ever
-// if a peer is frozen: then the link gets another proxy, and what is left of that one is silent.
+// waits for the lock that a toxic holds while it gets hold of a connection, for as long as a peer
+// is frozen: then the link gets another proxy. The old one takes no new connections; those it has
+// stay open, some with the toxic and some without, until it gets the lock and closes them.
 func (k *link) stop() {
 	done := make(chan struct{})
 	go func(p *toxiproxy.Proxy) { p.Stop(); close(done) }(k.proxy)
@@ -110,7 +112,8 @@ func (k *link) damage(f netFault, millis int) error {
 	return nil
 }
 
-// heal mends a link. Its connections are closed: those that lost bytes must not go on.
+// heal mends a link. Its connections are closed, since those that lost bytes must not go on. What
+// stop could not close has its toxic for good, so that what lost bytes gets no later ones.
 func (k *link) heal() error {
 	k.stop()
 	toxics := k.proxy.Toxics
@@ -128,8 +131,8 @@ func (k *link) restart() {
 	_ = k.proxy.Start() // heal tries again and says what is wrong
 }
 
-// bounded waits for f, at most toxicLimit. Then it closes the link's connections, which
-// lets f get on, and waits for it.
+// bounded waits for f, at most toxicLimit. Then it stops the link, which lets f get on if its
+// connections can be closed, waits for it once more, and fails if they cannot.
 func (k *link) bounded(f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- f() }()

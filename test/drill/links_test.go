@@ -24,7 +24,7 @@ func TestStuckLinkIsRenewed(t *testing.T) {
 			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
 		}
 	}()
-	l := newLinks(&ports{used: map[int]bool{}})
+	l := newLinks()
 	k, err := l.add("a to b", echo.Addr().(*net.TCPAddr).Port)
 	if err != nil {
 		t.Fatal(err)

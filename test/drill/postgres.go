@@ -29,7 +29,7 @@ type postgres struct {
 // database is where the system keeps its books.
 const database = "openclaw"
 
-func newPostgres(dir string, free *ports) (*postgres, error) {
+func newPostgres(dir string) (*postgres, error) {
 	p := &postgres{dir: filepath.Join(dir, "postgres"), password: rand.Text()}
 	var err error
 	if p.programs, err = localserver.FindPostgres(); err != nil {
@@ -38,7 +38,7 @@ func newPostgres(dir string, free *ports) (*postgres, error) {
 	if p.cred, err = localserver.Unprivileged(); err != nil {
 		return nil, err
 	}
-	if p.port, err = free.next(); err != nil {
+	if p.port, err = localserver.FreePort(); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(p.dir, 0o711); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -146,32 +145,6 @@ func (p *process) forgive() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.doomed = true
-}
-
-// ports hands out loopback ports, from below the range of outgoing connections so that
-// none takes the port of a process that is down for a while.
-type ports struct {
-	mu   sync.Mutex
-	used map[int]bool
-}
-
-func (p *ports) next() (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for range 1000 {
-		port := 20000 + rand.IntN(12000)
-		if p.used[port] {
-			continue
-		}
-		l, err := net.Listen("tcp4", local(port))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		p.used[port] = true
-		return port, nil
-	}
-	return 0, errors.New("no free TCP port on 127.0.0.1")
 }
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -46,7 +46,7 @@ const clusterNodes = 3
 // directTimeout bounds what the drill asks Redis itself: it may be frozen.
 const directTimeout = 400 * time.Millisecond
 
-func newRedis(dir string, cluster bool, free *ports) (*redisServer, error) {
+func newRedis(dir string, cluster bool) (*redisServer, error) {
 	program, err := localserver.FindRedis()
 	if err != nil {
 		return nil, err
@@ -61,11 +61,11 @@ func newRedis(dir string, cluster bool, free *ports) (*redisServer, error) {
 		if cluster {
 			node.name = fmt.Sprintf("redis %d", i)
 			// 10000 above the port, where it would be by default, connections may have taken it.
-			if node.bus, err = free.next(); err != nil {
+			if node.bus, err = localserver.FreePort(); err != nil {
 				return nil, err
 			}
 		}
-		if node.port, err = free.next(); err != nil {
+		if node.port, err = localserver.FreePort(); err != nil {
 			return nil, err
 		}
 		if err := os.MkdirAll(node.dir, 0o700); err != nil {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/internal/localserver"
 )
 
 // upstreamKey is the key that the proxies hold and the simulator accepts.
@@ -29,7 +30,6 @@ const servedModel = "kimi-k2.5"
 type system struct {
 	dir      string // logs, configurations, journals
 	bin      string
-	free     *ports
 	redis    *redisServer
 	postgres *postgres
 	sim      *kimisim.Server
@@ -78,8 +78,7 @@ func build(ctx context.Context, root, bin string, race bool) error {
 
 // newSystem starts everything but the load. What it has started when it fails, stop ends.
 func newSystem(ctx context.Context, s *system, n size) error {
-	s.free = &ports{used: map[int]bool{}}
-	s.links = newLinks(s.free)
+	s.links = newLinks()
 	var err error
 	if n.sim.Keys == nil {
 		n.sim.Keys = []string{upstreamKey}
@@ -87,7 +86,7 @@ func newSystem(ctx context.Context, s *system, n size) error {
 	if s.sim, err = kimisim.New(n.sim); err != nil {
 		return err
 	}
-	if s.redis, err = newRedis(s.dir, n.cluster, s.free); err != nil {
+	if s.redis, err = newRedis(s.dir, n.cluster); err != nil {
 		return err
 	}
 	if n.cluster {
@@ -102,7 +101,7 @@ func newSystem(ctx context.Context, s *system, n size) error {
 	if err := s.redis.run(); err != nil {
 		return err
 	}
-	if s.postgres, err = newPostgres(s.dir, s.free); err != nil {
+	if s.postgres, err = newPostgres(s.dir); err != nil {
 		return err
 	}
 	pepper := filepath.Join(s.dir, "pepper")
@@ -173,7 +172,7 @@ func (s *system) addWorker(i int) error {
 	if err != nil {
 		return err
 	}
-	port, err := s.free.next()
+	port, err := localserver.FreePort()
 	if err != nil {
 		return err
 	}
@@ -206,11 +205,11 @@ func (s *system) addProxy(i int, pepper string) error {
 	if err != nil {
 		return err
 	}
-	public, err := s.free.next()
+	public, err := localserver.FreePort()
 	if err != nil {
 		return err
 	}
-	admin, err := s.free.next()
+	admin, err := localserver.FreePort()
 	if err != nil {
 		return err
 	}
