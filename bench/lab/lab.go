@@ -75,7 +75,7 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 				return l, err
 			}
 		}
-		if (p.Name == "token-proxy" || p.Name == "token-proxy-tls") && l.env.Platform == nil {
+		if p.Ours && l.env.Platform == nil {
 			o.Say("starting Redis, Postgres and the billing-worker, with %d customers", o.Customers)
 			l.env.Platform, err = platform.Start(ctx, platform.Options{Bin: o.Bin, Dir: dir, Env: o.Env, Customers: o.Customers})
 			if err != nil {

@@ -41,6 +41,7 @@ type Peer struct {
 	TLS   bool   // it speaks TLS to its upstream
 	// Gateway is an AI gateway: much slower, so measured in fewer rounds.
 	Gateway bool
+	Ours    bool // it is token-proxy, which needs a Platform
 	start   func(ctx context.Context, env *Env, name string) (*Running, error)
 }
 
@@ -67,10 +68,12 @@ func All() []Peer {
 		{Name: "haproxy", Title: "HAProxy", start: startHAProxy},
 		{Name: "reverseproxy", Title: "httputil.ReverseProxy", start: startSelf("reverseproxy")},
 		{Name: "fasthttp", Title: "bare fasthttp proxy", start: startSelf("fasthttp")},
-		{Name: "token-proxy", Title: "token-proxy, all features on", start: startTokenProxy},
+		{Name: "token-proxy", Title: "token-proxy, all features on", Ours: true, start: startTokenProxyWith()},
+		// As nginx and HAProxy with one worker: Go's scheduler wakes no second thread.
+		{Name: "token-proxy-1p", Title: "token-proxy with GOMAXPROCS=1", Ours: true, start: startTokenProxyWith("GOMAXPROCS=1")},
 		{Name: "portkey", Title: "Portkey gateway", Gateway: true, start: startPortkey},
 		{Name: "nginx-tls", Title: "nginx, TLS upstream", TLS: true, start: startNginx},
-		{Name: "token-proxy-tls", Title: "token-proxy, TLS upstream", TLS: true, start: startTokenProxy},
+		{Name: "token-proxy-tls", Title: "token-proxy, TLS upstream", TLS: true, Ours: true, start: startTokenProxyWith()},
 	}
 }
 

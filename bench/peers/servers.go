@@ -138,7 +138,14 @@ func startPortkey(ctx context.Context, env *Env, name string) (*Running, error) 
 	}, nil
 }
 
-func startTokenProxy(ctx context.Context, env *Env, name string) (*Running, error) {
+// startTokenProxyWith starts it with more in its environment.
+func startTokenProxyWith(more ...string) func(context.Context, *Env, string) (*Running, error) {
+	return func(ctx context.Context, env *Env, name string) (*Running, error) {
+		return startTokenProxy(ctx, env, name, more...)
+	}
+}
+
+func startTokenProxy(ctx context.Context, env *Env, name string, more ...string) (*Running, error) {
 	if env.Platform == nil {
 		return nil, errors.New("there is no platform for it")
 	}
@@ -165,7 +172,7 @@ func startTokenProxy(ctx context.Context, env *Env, name string) (*Running, erro
 	if err != nil {
 		return nil, err
 	}
-	p, err := run(ctx, env, name, addr, env.Platform.Program("token-proxy"), []string{"-config", file})
+	p, err := run(ctx, env, name, addr, env.Platform.Program("token-proxy"), []string{"-config", file}, more...)
 	if err != nil {
 		return nil, err
 	}

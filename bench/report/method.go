@@ -31,7 +31,8 @@ const method = `## How it is measured
   billing-worker, access log, metrics. Redis appends to its file; Postgres runs without fsync, for a slow disk is not what is
   measured.
 - **The others** do nothing but forward, with the configuration in ` + "`bench/peers/conf`" + ` and ` + "`bench/peers/own.go`" + `: connections to the upstream are
-  kept, answers are not buffered, nothing is logged. nginx and HAProxy have one worker, which is cheapest per request. Portkey gets
+  kept, answers are not buffered, nothing is logged. nginx and HAProxy have one worker, which is cheapest per request; token-proxy
+  is measured with all processors, and with GOMAXPROCS=1, which is the same for it. Portkey gets
   provider and address in headers, as its users do it; it is a Node program of one thread.
 - Requests have {{body}} bytes, answers 16 tokens, as OpenAI chat completions.
 
