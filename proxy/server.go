@@ -162,7 +162,10 @@ func New(cfg Config, d Deps) (*Server, error) {
 		ReadTimeout:        time.Duration(cfg.Timeouts.ReadRequest),
 		IdleTimeout:        time.Duration(cfg.Timeouts.Idle),
 		// The stream moves this deadline on with each event it writes.
-		WriteTimeout:                 time.Duration(cfg.Timeouts.Write),
+		WriteTimeout: time.Duration(cfg.Timeouts.Write),
+		// A connection that an event loop takes over leaves its goroutine behind, and its stack.
+		MaxIdleWorkerDuration: time.Second,
+
 		NoDefaultServerHeader:        true,
 		NoDefaultContentType:         true,
 		DisablePreParseMultipartForm: true,

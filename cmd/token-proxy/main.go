@@ -207,6 +207,7 @@ func run(cfg proxy.Config, pepper []byte, lines io.Writer) error {
 	background("grants feed", func() error { return cache.Run(life) })
 	background("admin listener", func() error { return admin.Serve(adminLn) })
 	background("public listener", srv.Serve)
+	go tidy(life, tidyEvery)
 	log.Info("listening", "addr", srv.Addr().String(), "admin", adminLn.Addr().String(), "models", srv.Models(), "version", buildVersion())
 
 	sig, unhook := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
