@@ -152,6 +152,10 @@ func (m *measurement) halves() {
 	}
 }
 
+// memoryTime is for how long streams are open whose memory is measured: what their beginning
+// took shall have been given back, by whoever does that.
+const memoryTime = 12 * time.Second
+
 // memory opens streams at a new instance, since what an old one has kept of earlier work
 // would hide what they need.
 func (m *measurement) memory(ctx context.Context, p peers.Peer, round int) error {
@@ -166,7 +170,12 @@ func (m *measurement) memory(ctx context.Context, p peers.Peer, round int) error
 	if err := m.l.Warm(ctx, r); err != nil {
 		return err
 	}
-	s, err := m.l.Memory(ctx, r, m.streams(r, m.c.MemoryStreams, time.Second, 3*time.Second))
+	cfg := m.streams(r, m.c.MemoryStreams, time.Second, memoryTime)
+	cfg.Jobs = lab.Jobs(r, load.Shape{
+		Anthropic: m.c.Anthropic, Stream: true, BodyBytes: m.c.BodyBytes, Stamp: true,
+		TokensPerSecond: 1, OutputTokens: int((2*memoryTime + cfg.Warmup).Seconds()), // they last until the end
+	})
+	s, err := m.l.Memory(ctx, r, cfg)
 	if err != nil {
 		return err
 	}

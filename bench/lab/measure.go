@@ -176,12 +176,17 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 	}
 	var during proc.Usage
 	var failed error
-	open, done := int64(0), false
+	open, most, done := int64(0), int64(0), false
 	cfg.Progress = func(p load.Progress) {
 		open = max(open, p.Open)
-		if !done && p.Elapsed >= cfg.Warmup && p.Open >= int64(cfg.Connections) {
-			during, failed = r.Proc.Usage()
-			done = true
+		u, err := r.Proc.Usage()
+		if err != nil {
+			failed = err
+			return
+		}
+		most = max(most, u.PSS)
+		if p.Elapsed >= cfg.Warmup && p.Open >= int64(cfg.Connections) {
+			during, done = u, true
 		}
 	}
 	// Once only: what another try found would be what the first has left.
@@ -194,5 +199,6 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 	}
 	s.Step = float64(cfg.Connections)
 	s.StreamBytes = float64(during.PSS-before.PSS) / float64(cfg.Connections)
+	s.PeakBytes = float64(most-before.PSS) / float64(cfg.Connections)
 	return s, nil
 }

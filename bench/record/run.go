@@ -102,8 +102,10 @@ type Sample struct {
 	Foreign float64 `json:"foreign_cores,omitempty"`
 	// Syscalls are system calls per answer or event, by name.
 	Syscalls map[string]float64 `json:"syscalls,omitempty"`
-	// StreamBytes is memory per open stream.
+	// StreamBytes is memory per open stream, after they have been open for a while, and
+	// PeakBytes the most that it was.
 	StreamBytes float64 `json:"stream_bytes,omitempty"`
+	PeakBytes   float64 `json:"peak_bytes,omitempty"`
 	// MemoryBytes is the process's (PSS), and RedisBytes that of Redis' data.
 	MemoryBytes int64 `json:"memory_bytes,omitempty"`
 	RedisBytes  int64 `json:"redis_bytes,omitempty"`

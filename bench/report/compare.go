@@ -135,18 +135,18 @@ func appendBar(chart []bar, peer record.Peer, s record.Spread) []bar {
 }
 
 func memory(p *page, r *record.Run) {
-	rows := [][]string{{"", "KiB per stream"}}
+	rows := [][]string{{"", "KiB per stream", "at most, while they begin"}}
 	var chart []bar
 	for _, peer := range r.Peers {
 		if s := r.Of(peer.Name, record.PhaseMemory, kib); s.N > 0 {
-			rows = append(rows, []string{peer.Title, cell(s)})
+			rows = append(rows, []string{peer.Title, cell(s), cell(r.Of(peer.Name, record.PhaseMemory, peakKiB))})
 			chart = append(chart, bar{label: peer.Title, value: s.Median, low: s.Low, high: s.Top, mark: isOurs(peer.Name)})
 		}
 	}
 	if len(chart) == 0 {
 		return
 	}
-	p.printf("### Memory of %s open streams\n\nProportional set size with the streams open, less that before, of a proxy that was just started and has answered a few requests. The kernel's buffers are not in it.\n\n", setting(r, "memory-streams"))
+	p.printf("### Memory of %s open streams\n\nProportional set size when the streams have been open for some seconds, less that before, of a proxy that was just started and has answered a few requests. The kernel's buffers are not in it.\n\n", setting(r, "memory-streams"))
 	p.table(rows)
 	p.plot("memory-stream.svg", "Memory per open stream of each proxy", bars("Memory per open stream (KiB, less is better)", "KiB", chart, 0))
 }

@@ -32,6 +32,7 @@ func (b *book) scale(p *page) {
 
 // Figures of samples.
 func kib(s *record.Sample) (float64, bool)      { return s.StreamBytes / 1024, s.StreamBytes > 0 }
+func peakKiB(s *record.Sample) (float64, bool)  { return s.PeakBytes / 1024, s.PeakBytes > 0 }
 func admitted(s *record.Sample) (float64, bool) { return perSecond(s, s.Load.Answers), true }
 func refused(s *record.Sample) (float64, bool)  { return perSecond(s, s.Load.Refused), true }
 func offered(s *record.Sample) (float64, bool)  { return s.Offered, s.Offered > 0 }
@@ -85,7 +86,7 @@ func streams(p *page, r *record.Run) {
 	p.printf("## Thousands of open streams\n\n")
 	about(p, r)
 	p.printf("Streams with an event each %s, at proxies just started. Memory as above; added is the difference to nothing in between.\n\n", setting(r, "interval"))
-	rows := [][]string{{"streams", "", "KiB per stream", "events/s", "CPU per event, µs", "lag p50 µs", "lag p99 µs", "added p99 µs", "failures"}}
+	rows := [][]string{{"streams", "", "KiB per stream", "at most, while they begin", "events/s", "CPU per event, µs", "lag p50 µs", "lag p99 µs", "added p99 µs", "failures"}}
 	for _, step := range r.Steps(record.PhaseMemory) {
 		part := r.Only(step)
 		for _, peer := range r.Peers {
@@ -94,7 +95,7 @@ func streams(p *page, r *record.Run) {
 			}
 			of := func(v record.Value) string { return cell(part.Of(peer.Name, record.PhaseMemory, v)) }
 			rows = append(rows, []string{
-				tick(step), peer.Title, of(kib), of(record.Throughput), of(record.CPU), of(lagP50), of(lagP99),
+				tick(step), peer.Title, of(kib), of(peakKiB), of(record.Throughput), of(record.CPU), of(lagP50), of(lagP99),
 				cell(part.Against(peer.Name, direct, record.PhaseMemory, lagP99, difference)), failureList(part.Failures(peer.Name)),
 			})
 		}

@@ -62,7 +62,7 @@ of open files does not allow is lowered to what it does.`,
 	s.flags(f, []string{"direct", "nginx", "haproxy", "token-proxy"})
 	f.IntSliceVar(&c.Steps, "steps", []int{1000, 5000, 10_000}, "streams at a time")
 	f.DurationVar(&c.Interval, "interval", time.Second, "between two events of a stream")
-	f.DurationVar(&c.Duration, "duration", 5*time.Second, "that is counted, 3 s or more")
+	f.DurationVar(&c.Duration, "duration", 12*time.Second, "that is counted, 3 s or more")
 	f.IntVar(&c.Body, "body-bytes", 1024, "size of a request's body")
 	return cmd
 }
