@@ -7,8 +7,13 @@ import (
 	"time"
 )
 
-// tidyEvery is how often it is looked whether memory should be given back.
-const tidyEvery = 3 * time.Second
+const (
+	// tidyEvery is how often it is looked whether memory should be given back.
+	tidyEvery = time.Second
+	// tidyAfter is for how many looks nothing must have been collected: under load the runtime
+	// does it more often than that.
+	tidyAfter = 3
+)
 
 // tidy collects garbage where the runtime, which does it when the heap has doubled, would not
 // for up to two minutes: after many streams have begun at the same time. Each has had a
@@ -36,6 +41,7 @@ func tidy(ctx context.Context, every time.Duration) {
 type memory struct {
 	samples []metrics.Sample
 	cycles  uint64 // collections until the last look
+	quiet   int    // looks since the last one
 	stacks  uint64 // largest size of all stacks since the last collection
 }
 
@@ -47,16 +53,20 @@ func newMemory() *memory {
 	return m
 }
 
-// worthIt reports whether there was no collection since the last look, but a quarter of what
-// is in use may be garbage, or was the stacks of goroutines that have ended.
+// worthIt is called at each look, and reports whether there was no collection during the last
+// ones, but a third of what is in use may be garbage, or the stacks of goroutines that have ended
+// were a quarter of it.
 func (m *memory) worthIt() bool {
 	metrics.Read(m.samples)
 	cycles, live, objects, stacks := m.samples[0].Value.Uint64(), m.samples[1].Value.Uint64(), m.samples[2].Value.Uint64(), m.samples[3].Value.Uint64()
 	if cycles != m.cycles {
-		m.cycles, m.stacks = cycles, stacks
+		m.cycles, m.stacks, m.quiet = cycles, stacks, 0
 		return false
 	}
 	m.stacks = max(m.stacks, stacks)
+	if m.quiet++; m.quiet < tidyAfter {
+		return false
+	}
 	const slack = 1 << 20
 	return objects > live+(live+stacks)/2+slack || m.stacks-stacks > (live+stacks)/4+slack
 }
