@@ -116,7 +116,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 			if quick {
 				set := cmd.Flags().Changed
 				for name, value := range map[string]string{
-					"rounds": "3", "gateway-rounds": "1", "warmup": "300ms", "requests": "1s", "half": "1s", "events": "1500ms", "memory-rounds": "1",
+					"rounds": "3", "gateway-rounds": "1", "warmup": "300ms", "requests": "1s", "half": "1s", "events": "1500ms", "memory-rounds": "0",
 					"peers": "direct,nginx,haproxy,fasthttp,token-proxy",
 				} {
 					if !set(name) {
