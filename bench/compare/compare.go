@@ -35,8 +35,11 @@ type Config struct {
 	Interval      time.Duration // between the events of a stream
 	MemoryStreams int           // open ones for the memory of one
 	MemoryRounds  int           // 0 leaves it out
-	Anthropic     bool          // the face
-	Say           func(format string, args ...any)
+	// MemoryTime is for how long streams are open whose memory is measured: what their beginning
+	// took shall have been given back, by whoever does that. 3 s or more.
+	MemoryTime time.Duration
+	Anthropic  bool // the face
+	Say        func(format string, args ...any)
 }
 
 // streamTime is how long one stream takes.
@@ -152,10 +155,6 @@ func (m *measurement) halves() {
 	}
 }
 
-// memoryTime is for how long streams are open whose memory is measured: what their beginning
-// took shall have been given back, by whoever does that.
-const memoryTime = 12 * time.Second
-
 // memory opens streams at a new instance, since what an old one has kept of earlier work
 // would hide what they need.
 func (m *measurement) memory(ctx context.Context, p peers.Peer, round int) error {
@@ -170,10 +169,10 @@ func (m *measurement) memory(ctx context.Context, p peers.Peer, round int) error
 	if err := m.l.Warm(ctx, r); err != nil {
 		return err
 	}
-	cfg := m.streams(r, m.c.MemoryStreams, time.Second, memoryTime)
+	cfg := m.streams(r, m.c.MemoryStreams, time.Second, m.c.MemoryTime)
 	cfg.Jobs = lab.Jobs(r, load.Shape{
 		Anthropic: m.c.Anthropic, Stream: true, BodyBytes: m.c.BodyBytes, Stamp: true,
-		TokensPerSecond: 1, OutputTokens: int((2*memoryTime + cfg.Warmup).Seconds()), // they last until the end
+		TokensPerSecond: 1, OutputTokens: int((2*m.c.MemoryTime + cfg.Warmup).Seconds()), // they last until the end
 	})
 	s, err := m.l.Memory(ctx, r, cfg)
 	if err != nil {

@@ -164,6 +164,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 	f.IntVar(&c.Streams, "streams", 200, "streams at a time")
 	f.DurationVar(&c.Interval, "interval", 10*time.Millisecond, "between two events of a stream")
 	f.IntVar(&c.MemoryStreams, "memory-streams", 2000, "open streams for the memory of one")
+	f.DurationVar(&c.MemoryTime, "memory-time", 12*time.Second, "for how long they are open, 3 s or more")
 	f.IntVar(&c.MemoryRounds, "memory-rounds", 1, "rounds of that; 0 leaves it out")
 	f.BoolVar(&c.Anthropic, "anthropic", false, "use the Anthropic face instead of the OpenAI one")
 	return cmd
