@@ -2,7 +2,6 @@ package quota
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -34,6 +33,21 @@ const (
 
 // nextField, with the name of a replica, is the field of a life that waits to show itself.
 const nextField = "next:"
+
+// waitScript says that a life waits, and answers 1, if an earlier one has retired and that
+// was not dealt with yet.
+//
+//	KEYS[1] QuotaBeatsKey
+//	ARGV: replica, life, how often it has said so
+const waitScript = `
+local life = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+|(%d+)|.*|retired$')
+if life and life ~= ARGV[2] then
+  redis.call('HSET', KEYS[1], 'next:' .. ARGV[1], ARGV[2] .. '|' .. ARGV[3])
+  return 1
+end
+redis.call('HDEL', KEYS[1], 'next:' .. ARGV[1])
+return 0
+`
 
 // follow shows that this replica lives and keeps up with the epoch, until ctx ends.
 func (l *Leases) follow(ctx context.Context) {
@@ -137,25 +151,48 @@ func (l *Leases) followOnce(ctx context.Context) error {
 // mayBeat finds out, once, whether this life may show itself: not while the retirement of
 // an earlier one is still to be noted. Otherwise an older copy of Redis' data could tell of
 // that retirement when this life has leases, and the control plane knew of none. Meanwhile it
-// says that it waits: an earlier life may only be silent, and retire once more. l.beating is held.
+// says again and again that it waits: the control plane cannot know whether the earlier life has
+// ended, or is only silent and will retire once more. l.beating is held.
 func (l *Leases) mayBeat(ctx context.Context) error {
-	if l.beaten {
+	if l.beaten || l.retiring {
 		return nil
 	}
-	me := l.journal.Replica()
-	text, err := l.client.HGet(ctx, contract.QuotaBeatsKey, me).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
+	waits, err := l.wait.Run(ctx, l.client, []string{contract.QuotaBeatsKey}, l.journal.Replica(), l.journal.Life(), l.waited+1).Int()
+	if err != nil {
 		return err
 	}
-	if b, ok := parseBeat(text); ok && b.Retired && b.Life != l.journal.Life() {
-		return l.client.HSet(ctx, contract.QuotaBeatsKey, nextField+me, l.journal.Life()).Err()
-	}
-	// It may have said so once more when that was over.
-	if err := l.client.HDel(ctx, contract.QuotaBeatsKey, nextField+me).Err(); err != nil {
-		return err
+	if waits == 1 {
+		l.waited++
+		return nil
 	}
 	l.beaten = true
 	return nil
+}
+
+// giveUp reports whether this life still waits to show itself; then it never does. It has no
+// lease, and is on no register. The earlier life has returned what it leased before it retired;
+// if what tells of that is an older copy of Redis' data, what is leased stays so, as after a crash.
+func (l *Leases) giveUp() bool {
+	l.beating.Lock()
+	defer l.beating.Unlock()
+	if l.beaten || l.waited == 0 {
+		return false
+	}
+	l.retiring = true
+	return true
+}
+
+// waitNoMore takes back that this life waits, once nothing follows the epoch any more. It may
+// fail: one that does not say so again and again is not believed.
+func (l *Leases) waitNoMore() {
+	l.beating.Lock()
+	defer l.beating.Unlock()
+	if l.beaten || l.waited == 0 {
+		return
+	}
+	timed, cancel := context.WithTimeout(context.Background(), l.opts.Timeout)
+	defer cancel()
+	_ = l.client.HDel(timed, contract.QuotaBeatsKey, nextField+l.journal.Replica()).Err()
 }
 
 // beat is what the control plane reads of this replica.

@@ -61,6 +61,7 @@ type Leases struct {
 	opts      Options
 	sync      *redis.Script
 	setFields *redis.Script
+	wait      *redis.Script
 	start     time.Time
 	begun     int64 // number of the newest event of earlier lives
 
@@ -82,9 +83,10 @@ type Leases struct {
 	base    atomic.Int64 // number of the newest event that the epoch's records contain
 	caught  atomic.Bool
 
-	beating  sync.Mutex // held while the epoch is followed; guards retiring and beaten
+	beating  sync.Mutex // held while the epoch is followed; guards what follows
 	retiring bool       // no beat shows a living replica any more
 	beaten   bool       // this life has given a sign of itself, or is about to
+	waited   int64      // how often it has said that it waits until it may
 
 	swept atomic.Bool   // no earlier life's lease is left over
 	hurry atomic.Bool   // find what is left over at once
@@ -114,7 +116,7 @@ func NewLeases(client, guarded redis.UniversalClient, j Journal, o Options) *Lea
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Leases{
 		client: client, guarded: guarded, journal: j, opts: o, sync: redis.NewScript(syncScript), setFields: redis.NewScript(joinScript),
-		start: time.Now(), begun: j.Last(), stop: stop,
+		wait: redis.NewScript(waitScript), start: time.Now(), begun: j.Last(), stop: stop,
 		kick: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 	}
 	for i := range l.shards {
@@ -283,6 +285,7 @@ func (l *Leases) Close(ctx context.Context) error {
 	err := l.leave(ctx)
 	l.stop()
 	l.done.Wait()
+	l.waitNoMore()
 	if err != nil {
 		return fmt.Errorf("close quota leases: %w", err)
 	}

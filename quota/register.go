@@ -22,8 +22,9 @@ type Beat struct {
 	Epoch   int64 // that it has entered
 	Retired bool
 	// Next is the life that waits until the retirement of this one was dealt with; 0 if none
-	// has said so.
-	Next uint64
+	// has said so. While it waits, Waited changes.
+	Next   uint64
+	Waited int64
 }
 
 // Beats returns the last sign of life of each replica that Redis knows of.
@@ -37,7 +38,9 @@ func (k *Keeper) Beats(ctx context.Context) (map[string]Beat, error) {
 	beats := make(map[string]Beat, len(all))
 	for replica, text := range all {
 		if b, ok := parseBeat(text); ok {
-			b.Next, _ = strconv.ParseUint(all[nextField+replica], 10, 64) // 0 if it is not there
+			life, waited, _ := strings.Cut(all[nextField+replica], "|")
+			b.Next, _ = strconv.ParseUint(life, 10, 64) // 0 if it is not there
+			b.Waited, _ = strconv.ParseInt(waited, 10, 64)
 			beats[replica] = b
 		}
 	}
@@ -62,11 +65,13 @@ func parseBeat(text string) (b Beat, ok bool) {
 // Postgres, and nobody settles the rest anew. So call it once Postgres has all its events up
 // to Beat.Last, and if it retired from an earlier epoch than this one, once the records of
 // this one were made with a base that is not below Beat.Last. The beat may come from an older
-// copy of Redis' data, too: no later life may have leased since. None does that the
-// control plane has not noted in Postgres if it notes the lives of all that beat before
-// it calls Join and before it calls Open; a life does not beat before the retirement of an earlier
-// one was dealt with. But it must note none of which it does not know that it has begun, as from
-// Beat.Next: before that, the last one may only be silent, and what it says later is true.
+// copy of Redis' data, too: no later life may have leased since. None has that Postgres does
+// not know of if the control plane notes the lives of all that beat before it calls Join and
+// before it calls Open: a life that follows a retirement does not beat before that was dealt
+// with. One that follows a crash leases at once, and may be noted later: no copy tells that the
+// life before it has retired. But only lives must be noted that have begun for sure, those that
+// beat or are seen to wait (Beat.Waited): else what the last one says after a silence, or has
+// said, would not be believed, though it is true.
 func (k *Keeper) Retire(ctx context.Context, epoch int64, replica string, beat Beat) (bool, error) {
 	return k.endBeat(ctx, strconv.FormatInt(epoch, 10), replica, beat)
 }

@@ -345,7 +345,7 @@ func (l *Leases) returnAll(ctx context.Context) error {
 				a.dirty, a.retryAt, a.usedAt = true, 0, -l.opts.ReturnAfter-1
 			}
 		})
-		if calls == 0 && l.swept.Load() {
+		if calls == 0 && (l.swept.Load() || l.giveUp()) {
 			return nil
 		}
 		l.tickNow()

@@ -114,6 +114,7 @@ type heard struct {
 	beat  quota.Beat
 	at    time.Time // when it changed, or when this leadership began
 	moved bool      // it changed since then
+	waits bool      // Beat.Next was seen to wait between the last two looks
 }
 
 // NewKeeper returns a Keeper. The client must heed the deadlines of contexts.

@@ -101,10 +101,11 @@ func (r *register) leaving(ctx context.Context, m control.Member, beat quota.Bea
 	case beat.Epoch < r.epoch.Number && m.InEpoch && m.Base < beat.Last && r.epoch.Declared[m.ID]:
 		// It has entered this epoch since, with what its records lack, and may have leased in
 		// it. However long it is silent, it may be about to say so again. If it has ended, its
-		// next life has to, or the records of the next epoch lack nothing. Only a life that is
-		// there, and waits, is noted: that of this beat can say nothing true any more. And it is
+		// next life has to, or the records of the next epoch lack nothing. Only a life that was
+		// seen to wait is noted: that of this beat can say nothing true any more. One that has
+		// said so and is gone would leave nobody who could retire. And it is noted
 		// before it can lease: an older copy of Redis may tell of this retirement.
-		if beat.Next <= beat.Life {
+		if beat.Next <= beat.Life || !r.heard[m.ID].waits {
 			return nil
 		}
 		next := controlBeat(m.ID, beat)
@@ -216,7 +217,7 @@ func (r *register) stranger(ctx context.Context, id string) error {
 	if s, ok := r.strangers[id]; !ok || s.epoch != r.epoch.Number {
 		r.strangers[id] = stranger{r.epoch.Number, r.beats[id]}
 		return nil
-	} else if s.beat == r.beats[id] {
+	} else if ownBeat(s.beat) == ownBeat(r.beats[id]) {
 		return nil
 	}
 	base, fits, err := r.leader.Register(ctx, r.epoch.Number, id)
@@ -247,8 +248,12 @@ func (r *register) hear(ctx context.Context) error {
 		h := r.heard[id]
 		if h == nil {
 			r.heard[id] = &heard{beat: b, at: now}
-		} else if h.beat != b {
-			h.beat, h.at, h.moved = b, now, true
+		} else {
+			h.waits = h.beat.Next == b.Next && h.beat.Waited != b.Waited
+			if ownBeat(h.beat) != ownBeat(b) {
+				h.at, h.moved = now, true
+			}
+			h.beat = b
 		}
 	}
 	maps.DeleteFunc(r.heard, func(id string, _ *heard) bool {
@@ -287,6 +292,12 @@ func (r *register) note(ctx context.Context) error {
 		}
 	}
 	return r.leader.NoteBeats(ctx, beats)
+}
+
+// ownBeat is b without what another life says.
+func ownBeat(b quota.Beat) quota.Beat {
+	b.Next, b.Waited = 0, 0
+	return b
 }
 
 func controlBeat(id string, b quota.Beat) control.Beat {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,6 +59,16 @@ func TestAllIsStoppedInOrder(t *testing.T) {
 // lack them, and nobody settles them. Those of another one have them.
 func TestEventsOfARetiredReplicaComeInTheNextEpoch(t *testing.T) {
 	t.Parallel()
+	for _, waits := range []bool{false, true} {
+		t.Run(fmt.Sprint(waits), func(t *testing.T) {
+			t.Parallel()
+			eventsComeInTheNextEpoch(t, waits)
+		})
+	}
+}
+
+// That the next life waits meanwhile is no sign of life of the one that has retired.
+func eventsComeInTheNextEpoch(t *testing.T, waits bool) {
 	e := newEnv(t)
 	a := e.customer(1000)
 	_, stop := e.keep(e.options())
@@ -82,6 +93,14 @@ func TestEventsOfARetiredReplicaComeInTheNextEpoch(t *testing.T) {
 		}
 		return err
 	})
+	if waits {
+		next := e.replicaSoon(r.journal)
+		e.awaitOpen(first.Number + 2)
+		next.use(a, 1, 10)
+		until(t, "all is settled", func() error { return flushed(next) })
+		e.awaitUsage(a, 1000, 40, e.held(a))
+		return
+	}
 	e.record(r.events[1:]...)
 	e.awaitOpen(first.Number + 2)
 	e.awaitOff(r.name)
@@ -245,9 +264,21 @@ func TestSilentWhileItRetires(t *testing.T) {
 	}
 }
 
-// A replica has retired; its next life waits until that is dealt with, and is stopped
+// awaitWaiting waits until the next life of r says that it waits.
+func (e *env) awaitWaiting(r *replica) {
+	e.t.Helper()
+	until(e.t, "its next life waits", func() error {
+		beats, err := e.quota.Beats(e.t.Context())
+		if b := beats[r.name]; err == nil && (!b.Retired || b.Next != b.Life+1) {
+			err = fmt.Errorf("%+v", beats)
+		}
+		return err
+	})
+}
+
+// A replica has retired; its next life waits until that is dealt with, and is killed
 // meanwhile. It is taken off the register all the same.
-func TestStoppedWhileARetirementIsDealtWith(t *testing.T) {
+func TestKilledWhileARetirementIsDealtWith(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	a := e.customer(1000)
@@ -257,15 +288,9 @@ func TestStoppedWhileARetirementIsDealtWith(t *testing.T) {
 	r.use(a, 1, 10)
 	e.settleAndRetire(r, stop)
 	next := e.replicaSoon(r.journal)
-	until(t, "its next life waits", func() error {
-		beats, err := e.quota.Beats(t.Context())
-		if b := beats[r.name]; err == nil && (!b.Retired || b.Next != b.Life+1) {
-			err = fmt.Errorf("%+v", beats)
-		}
-		return err
-	})
+	e.awaitWaiting(r)
+	next.kill()
 	e.keep(e.options())
-	next.retire()
 	e.awaitOff(r.name)
 	until(t, "nothing is left of it in Redis", func() error {
 		if all := e.client.HGetAll(t.Context(), contract.QuotaBeatsKey).Val(); len(all) > 0 {
@@ -274,6 +299,105 @@ func TestStoppedWhileARetirementIsDealtWith(t *testing.T) {
 		return nil
 	})
 	e.awaitUsage(a, 1000, 10, 0)
+}
+
+// Likewise, but it is told to stop, and nobody keeps the limits: it ends in order if nothing
+// is left to settle, and says what is left if something is. In no case it says that it waits
+// any more.
+func TestStoppedWhileItWaits(t *testing.T) {
+	t.Parallel()
+	for _, left := range []bool{false, true} {
+		t.Run(fmt.Sprint(left), func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			a := e.customer(1000)
+			_, stop := e.keep(e.options())
+			e.awaitOpen(1)
+			r := e.replica(nil)
+			if left {
+				r.stopBilling()
+			}
+			r.use(a, 1, 10)
+			until(t, "the journal has forgotten what is settled", func() error {
+				if r.Forgotten() != r.Last() && !left {
+					return errors.New("not yet")
+				}
+				return nil
+			})
+			e.settleAndRetire(r, stop)
+			next := e.replicaSoon(r.journal)
+			e.awaitWaiting(r)
+			patient := patience
+			if left {
+				patient = 500 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patient)
+			defer cancel()
+			if err := next.Close(ctx); left != errors.Is(err, context.DeadlineExceeded) || !left && err != nil {
+				t.Errorf("close: %v", err)
+			}
+			beats, err := e.quota.Beats(t.Context())
+			if b := beats[r.name]; err != nil || !b.Retired || b.Next != 0 {
+				t.Errorf("beats %+v, %v", beats, err)
+			}
+			e.record(r.events...)
+			e.keep(e.options())
+			e.awaitOff(r.name)
+			e.awaitUsage(a, 1000, 10, 0)
+		})
+	}
+}
+
+// A replica says that it has retired, enters an epoch that has begun meanwhile, with what its
+// records lack, and dies. Its next life waits, and dies as well before anybody looks: it is not
+// noted, and the epoch after that has all and does not wait for the replica.
+func TestNextLifeIsGoneToo(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	a := e.customer(1000)
+	_, stop := e.keep(e.options())
+	first := e.awaitOpen(1)
+	r := e.replica(nil)
+	r.use(a, 3, 10)
+	r.stopBilling()
+	r.use(a, 2, 10)
+	until(t, "all is settled", func() error { return flushed(r) })
+	e.redis.FlushAll()
+	next := e.awaitOpen(first.Number + 1)
+	until(t, "it has settled them in the second epoch too", func() error { return flushed(r) })
+	e.awaitUsage(a, 1000, 50, 0)
+	m, _ := e.member(r.name)
+	r.kill() // what it would say is said here
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	e.record(r.events...)
+	last := len(r.events)
+	if m.Base >= int64(last) {
+		t.Fatalf("base %d of %d events", m.Base, last)
+	}
+	beat := fmt.Sprintf("%d|1|%d|%d|retired", time.Now().UnixMilli(), last, first.Number)
+	if err := e.client.HSet(t.Context(), contract.QuotaBeatsKey, r.name, beat).Err(); err != nil {
+		t.Fatal(err)
+	}
+	second := e.replicaSoon(r.journal)
+	e.awaitWaiting(r)
+	second.kill()
+	var looks atomic.Int64
+	e.keepWith(e.options(), func() { looks.Add(1) })
+	until(t, "the keeper has looked", func() error {
+		if n := looks.Load(); n < 10 {
+			return fmt.Errorf("%d times", n)
+		}
+		return nil
+	})
+	if m, there := e.member(r.name); !there || m.Life > 1 {
+		t.Errorf("life 2 is noted, and gone: %+v", m)
+	}
+	e.restartRedis()
+	e.awaitOpen(next.Number + 1)
+	e.awaitOff(r.name)
+	e.awaitUsage(a, 1000, 50, 0)
 }
 
 // Redis goes back to when a replica had retired, which has come back since and leases: an

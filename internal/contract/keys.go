@@ -82,8 +82,8 @@ const (
 	// mark:<n> → epoch in which QuotaMarkKey(n) was set).
 	QuotaEpochKey = "oc:{quota}:epoch"
 	// QuotaBeatsKey shows which replicas live (hash: replica → "Unix ms|life|number of the
-	// newest event|epoch|state", next:<replica> → life that may not show itself before the
-	// retirement of an earlier one was dealt with).
+	// newest event|epoch|state", next:<replica> → "life|n" of a life that may not show itself
+	// before the retirement of an earlier one was dealt with; n grows while it waits).
 	QuotaBeatsKey = "oc:{quota}:beats"
 	// QuotaMissingKey names records that replicas did not find (set of "customer period").
 	QuotaMissingKey = "oc:{quota}:missing"
