@@ -62,8 +62,11 @@ type Limits struct {
 	VideoTokens      int64 `json:"video_tokens"`       // upper bound of one video (131,072)
 	AuthFailures     int   `json:"auth_failures"`      // failed authentications per address and minute (60)
 	CachedTokens     int64 `json:"cached_tokens"`      // grants kept in memory (100,000)
-	JournalSlots     int   `json:"journal_slots"`      // forwarded requests in flight (16,384)
-	JournalBytes     int64 `json:"journal_bytes"`      // room for usage that Postgres does not have yet; then new work is refused (64 MiB)
+	// SchedulingDelay is how long nine of ten goroutines may wait for a processor, during some
+	// 300 ms, before new requests are refused; negative: for ever (20ms).
+	SchedulingDelay Duration `json:"scheduling_delay"`
+	JournalSlots    int      `json:"journal_slots"` // forwarded requests in flight (16,384)
+	JournalBytes    int64    `json:"journal_bytes"` // room for usage that Postgres does not have yet; then new work is refused (64 MiB)
 }
 
 // Timeouts bound how long things take.
@@ -116,6 +119,7 @@ func (c *Config) SetDefaults() {
 	setDefault(&l.VideoTokens, 131_072)
 	setDefault(&l.AuthFailures, 60)
 	setDefault(&l.CachedTokens, 100_000)
+	setDefault(&l.SchedulingDelay, Duration(20*time.Millisecond))
 	setDefault(&l.JournalSlots, 16_384)
 	setDefault(&l.JournalBytes, 64<<20)
 	t := &c.Timeouts
@@ -206,6 +210,9 @@ func (c *Config) Validate() error {
 		if v.d < 0 {
 			bad("timeouts.%s is negative", v.name)
 		}
+	}
+	if d := c.Limits.SchedulingDelay; d > 0 && d < Duration(time.Millisecond) {
+		bad("limits.scheduling_delay is %s: goroutines wait for a millisecond now and then on any machine; leave it out for its default, or make it negative to refuse nothing", d)
 	}
 	if c.Timeouts.Grace > 0 && c.Timeouts.Grace < Duration(minGrace) {
 		bad("timeouts.grace is %s: below %s every small delay of Redis would refuse requests", c.Timeouts.Grace, minGrace)

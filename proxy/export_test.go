@@ -79,3 +79,6 @@ func (s *Server) Sent(face kimi.Face, body []byte) ([][]byte, error) {
 	in.SetBodyRaw(body)
 	return s.upstreamRequest(c, t, &in).Body, nil
 }
+
+// RefuseShare has the server refuse that part of all requests, as if it had too much to do.
+func (s *Server) RefuseShare(part float64) { s.overload.share.Store(uint32(part * overloadWhole)) }

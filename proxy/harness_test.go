@@ -199,6 +199,7 @@ func (w *world) start(opts ...option) *replica {
 		Timeouts: proxy.Timeouts{Redis: proxy.Duration(5 * time.Second), PreStop: proxy.Duration(10 * time.Millisecond), Drain: proxy.Duration(5 * time.Second)},
 	}
 	cfg.Limits.JournalSlots, cfg.Limits.JournalBytes = 2048, 16<<20
+	cfg.Limits.SchedulingDelay = -1 // the machine of a test may have too much to do
 	driver(t)(&cfg)
 	for _, o := range opts {
 		o(&cfg)

@@ -189,6 +189,46 @@ func TestRefusedWhenOverloaded(t *testing.T) {
 }
 
 // dial opens a connection that is kept alive.
+// A proxy that has too much to do refuses a share of the requests before anything is asked, and
+// serves the others; streams go on.
+func TestOverloadIsRefusedEarly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica()
+	tok, _ := w.token(nil)
+	f := faces[0]
+	stream, err := r.request(context.Background(), f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 40, TokensPerSecond: 40})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	r.RefuseShare(1)
+	before := len(w.sim.Ledger())
+	for _, f := range faces {
+		for _, stream := range []bool{false, true} {
+			refusal{status: 503, typ: "overloaded_error", retry: "2"}.check(t, f, r.post(f, tok, chat(stream, "hello")))
+		}
+	}
+	if n := len(w.sim.Ledger()); n != before {
+		t.Errorf("%d requests went upstream", n-before)
+	}
+	r.RefuseShare(0.5)
+	statuses := map[int]int{}
+	for range 100 {
+		statuses[r.post(f, tok, chat(false, "hello")).status]++
+	}
+	if statuses[200]+statuses[503] != 100 || statuses[200] < 20 || statuses[503] < 20 {
+		t.Errorf("half of all are to be refused: %v", statuses)
+	}
+	r.RefuseShare(0)
+	if a := r.post(f, tok, chat(false, "hello")); a.status != 200 {
+		t.Errorf("when it is over: %d %s", a.status, a.body)
+	}
+	if b, err := io.ReadAll(stream.Body); err != nil || !strings.Contains(string(b), "[DONE]") {
+		t.Errorf("the stream ended with %v, %.200q", err, b)
+	}
+}
+
 func dial(t testing.TB, r *replica) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", r.Addr().String())

@@ -103,6 +103,7 @@ type Server struct {
 	failures  failures
 	strangers *rate.Limiter
 	uploads   uploads
+	overload  overload
 	leaving   map[string]*departures // by upstream; fixed
 	state     atomic.Int32           // serving, lame (not ready, still accepting), closed
 	enrolled  atomic.Bool            // the ledger was ready once
@@ -148,6 +149,7 @@ func New(cfg Config, d Deps) (*Server, error) {
 	s.customers.init()
 	s.failures.init(cfg.Limits.AuthFailures)
 	s.uploads.init(cfg.Limits.InFlightBytes, int64(cfg.Limits.HeaderBytes))
+	s.overload.limit = time.Duration(cfg.Limits.SchedulingDelay)
 	s.calls.init()
 	s.life, s.end = context.WithCancel(context.Background())
 	s.http = &fasthttp.Server{
@@ -201,6 +203,7 @@ func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 // Serve answers clients until the listener is closed.
 func (s *Server) Serve() error {
 	fasthttp.SetBodySizePoolLimit(pooledBodyBytes, pooledBodyBytes)
+	go s.overload.run(s.life)
 	if err := s.http.Serve(s.ln); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("serve clients: %w", err)
 	}
@@ -245,7 +248,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 	}()
 
-	if over := overflows(c.conn); over || claim.refused {
+	if over := overflows(c.conn); over || claim.refused || s.overload.refuses() {
 		c.face, c.remote = faceOf(ctx.Request.Header.RequestURI()), addrOf(ctx.RemoteAddr())
 		d := detail{}
 		if over {

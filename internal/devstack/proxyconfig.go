@@ -39,6 +39,7 @@ type proxyFile struct {
 	AllowUnsafe     bool              `json:"allow_unsafe_redis,omitempty"`
 	Upstreams       []proxyUpstream   `json:"upstreams"`
 	Timeouts        map[string]string `json:"timeouts"`
+	Limits          map[string]string `json:"limits"`
 }
 
 type proxyUpstream struct {
@@ -87,6 +88,8 @@ func (s *stack) writeProxyConfig() error {
 		},
 		// Nobody balances load here, and `make down` waits for the drain.
 		Timeouts: map[string]string{"pre_stop": "1ms", "drain": "5s", "flush": "5s"},
+		// Compilers and browsers may be at work beside it.
+		Limits: map[string]string{"scheduling_delay": "-1ms"},
 	}
 	text, err := json.MarshalIndent(conf, "", "  ")
 	if err != nil {

@@ -234,7 +234,7 @@ func (s *system) addProxy(i int, pepper string) error {
 		"listen": local(public), "admin": local(admin), "redis_url": redisURL, "token_pepper_file": pepper, "journal_dir": p.journal,
 		"upstreams": []any{openai, upstream("anthropic", "/anthropic/v1")},
 		"timeouts":  map[string]any{"pre_stop": "200ms", "drain": "3s"},
-		"limits":    map[string]any{"per_address": 20_000},
+		"limits":    map[string]any{"per_address": 20_000, "scheduling_delay": "-1ms"},
 	})
 	if err != nil {
 		return err
