@@ -39,10 +39,12 @@ type account struct {
 	// The newest limit that a grant told of.
 	grantLimit, grantVersion int64
 
-	flight  *flight // the call under way; at most one
-	calls   int64   // number of the last call
-	waiting []*wait // reservations that wait for an answer, in the order in which they came
-	dirty   bool    // to be called at the next tick
+	flight  *flight    // the call under way; at most one
+	calls   int64      // number of the last call
+	waiting []*wait    // reservations that wait for an answer, in the order in which they came
+	dirty   bool       // to be called at the next tick; see mark
+	listed  bool       // in list
+	list    *dirtyList // nil in a test of the arithmetic
 
 	spare int64 // what is best kept idle
 	demand
@@ -80,6 +82,37 @@ type call struct {
 
 // maxBatch is how many settlements one call carries.
 const maxBatch = 1000
+
+// mark says whether a is to be called at the next tick.
+func (a *account) mark(dirty bool) {
+	a.dirty = dirty
+	if dirty && !a.listed && a.list != nil {
+		a.listed = true
+		a.list.add(a)
+	}
+}
+
+// dirtyList has the accounts that may be dirty, and so spares a tick those that are not: of
+// all that were active within the last minute few are.
+type dirtyList struct {
+	mu       sync.Mutex // after any account's
+	accounts []*account
+}
+
+func (d *dirtyList) add(accounts ...*account) {
+	d.mu.Lock()
+	d.accounts = append(d.accounts, accounts...)
+	d.mu.Unlock()
+}
+
+// take empties the list. The accounts stay marked as listed.
+func (d *dirtyList) take() []*account {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	accounts := d.accounts
+	d.accounts = nil
+	return accounts
+}
 
 func (a *account) idle() int64 { return a.lease - a.held - a.unsettled }
 
@@ -121,7 +154,7 @@ func (a *account) recovered(seq, used int64) {
 func (a *account) owe(seq, used int64) {
 	a.unsettled += used
 	a.pending = append(a.pending, spend{seq, used})
-	a.dirty = true
+	a.mark(true)
 }
 
 // forgetSpends begins a new epoch: what was used is added anew, from where the rebuilt
@@ -130,7 +163,7 @@ func (a *account) forgetSpends() {
 	a.lease -= a.unsettled
 	a.settled += a.unsettled // all in all as before, until an answer says better
 	a.unsettled, a.pending = 0, nil
-	a.dirty = a.lease > 0 // whatever call was not answered can lease nothing any more
+	a.mark(a.lease > 0) // whatever call was not answered can lease nothing any more
 }
 
 // learn takes note of a limit that a grant has.
@@ -223,10 +256,10 @@ func (a *account) apply(c *call, r reply) {
 	}
 	a.lease = r.lease
 	a.limit, a.version, a.settled, a.others = r.limit, r.version, r.settled, r.others
-	a.dirty = a.dirty || len(a.pending) > 0 // it may have become so meanwhile
+	a.mark(a.dirty || len(a.pending) > 0) // it may have become so meanwhile
 	if above := min(a.idle(), -a.free()); above > 0 {
 		a.lease -= above
-		a.dirty = true
+		a.mark(true)
 	}
 }
 

@@ -222,7 +222,7 @@ func (l *Leases) declare(ctx context.Context, epoch int64) {
 			if a.declared == epoch {
 				return
 			}
-			a.dirty = a.dirty || a.lease > 0 || len(a.pending) > 0
+			a.mark(a.dirty || a.lease > 0 || len(a.pending) > 0)
 			// Without either it is dirty after a call that may still come, and lease what was
 			// released since.
 			if a.dirty || a.flight != nil && a.flight.call.epoch == epoch {

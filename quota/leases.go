@@ -66,6 +66,7 @@ type Leases struct {
 	begun     int64 // number of the newest event of earlier lives
 
 	shards    [accountShards]shard
+	dirty     dirtyList
 	callsGone atomic.Int64 // highest number of a call for an account that was forgotten
 	waiters   waiters
 	servers   servers
@@ -318,7 +319,7 @@ func (l *Leases) lock(k accountKey) *account {
 		if a == nil {
 			s.mu.Lock()
 			if a = s.by[k]; a == nil {
-				a = &account{key: k, usedAt: l.now(), calls: l.callsGone.Load()}
+				a = &account{key: k, usedAt: l.now(), calls: l.callsGone.Load(), list: &l.dirty}
 				s.by[k] = a
 			}
 			s.mu.Unlock()

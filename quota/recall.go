@@ -73,7 +73,8 @@ func (l *Leases) surrender(k accountKey) {
 	switch {
 	case len(a.waiting) > 0: // who waits here gives up what is idle by itself
 	case a.flight != nil:
-		a.recalled, a.dirty = true, true
+		a.recalled = true
+		a.mark(true)
 	case unknown || a.idle() > 0:
 		f := l.launch(a, true)
 		a.mu.Unlock()
@@ -208,7 +209,7 @@ func (l *Leases) sweepServer(ctx context.Context, c *redis.Client) error {
 func (l *Leases) leftOver(k accountKey) {
 	a := l.lock(k)
 	if a.answeredAt == 0 {
-		a.dirty = true
+		a.mark(true)
 	}
 	a.mu.Unlock()
 }

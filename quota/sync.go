@@ -107,10 +107,10 @@ func (l *Leases) land(f *flight, values []any, err error) {
 	if err != nil {
 		f.err = fmt.Errorf("lease tokens: %w", err)
 		// Redis may have heard it, and lease what nobody knows of here; not in an older epoch.
-		a.dirty = a.dirty || f.call.epoch == l.epoch.Load() || a.lease > 0 || len(a.pending) > 0
+		a.mark(a.dirty || f.call.epoch == l.epoch.Load() || a.lease > 0 || len(a.pending) > 0)
 	}
 	if errors.Is(err, errNoRecord) {
-		a.dirty = a.lease > 0 || len(a.pending) > 0
+		a.mark(a.lease > 0 || len(a.pending) > 0)
 		a.retryAt = now + missingRetry
 		if l.missing.add(a.key) {
 			l.tickNow()
@@ -257,12 +257,21 @@ func (a *account) due(now time.Duration) bool {
 func (l *Leases) callDirty() {
 	now := l.now()
 	dirty := map[*server][]*account{}
-	l.each(func(a *account) {
+	accounts := l.dirty.take()
+	still := accounts[:0]
+	for _, a := range accounts {
+		a.mu.Lock()
 		if a.due(now) {
 			s := l.serverOf(a)
 			dirty[s] = append(dirty[s], a)
 		}
-	})
+		// Until it is called, or if it is not yet due, the next tick looks again.
+		if a.listed = a.dirty && !a.gone; a.listed {
+			still = append(still, a)
+		}
+		a.mu.Unlock()
+	}
+	l.dirty.add(still...)
 	for s, accounts := range dirty {
 		if s.busy.Swap(true) {
 			s.more.Store(true)
@@ -319,7 +328,7 @@ func (l *Leases) sweep(now time.Duration) {
 			a.mu.Lock()
 			silent := now - a.usedAt
 			if a.idle() > 0 && silent > l.opts.ReturnAfter && l.answering(now) {
-				a.dirty = true
+				a.mark(true)
 			}
 			if a.empty() && silent > l.opts.ForgetAfter {
 				a.gone = true
@@ -342,7 +351,8 @@ func (l *Leases) returnAll(ctx context.Context) error {
 			if a.lease > 0 || a.dirty || a.flight != nil {
 				left += a.lease
 				calls++
-				a.dirty, a.retryAt, a.usedAt = true, 0, -l.opts.ReturnAfter-1
+				a.mark(true)
+				a.retryAt, a.usedAt = 0, -l.opts.ReturnAfter-1
 			}
 		})
 		if calls == 0 && (l.swept.Load() || l.giveUp()) {
