@@ -164,7 +164,7 @@ func (w *realWorld) start(r *realReplica) {
 	o.setDefaults()
 	l := &Leases{
 		client: w.client, guarded: w.client, journal: r, opts: o, sync: redis.NewScript(syncScript), setFields: redis.NewScript(joinScript),
-		start: time.Now().Add(-time.Minute), begun: r.Last(), stop: cancel, kick: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
+		wait: redis.NewScript(waitScript), start: time.Now().Add(-time.Minute), begun: r.Last(), stop: cancel, kick: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 	}
 	for i := range l.shards {
 		l.shards[i].by = map[accountKey]*account{}
