@@ -207,8 +207,8 @@ func (w *realWorld) declare(r *realReplica, epoch int64) error {
 	retiring := r.leases.retiring
 	r.leases.beating.Unlock()
 	if retiring && r.declaredIn == epoch {
-		// It was taken off the register, and in the model may say it once more. The code does
-		// so once in an epoch, and has ended when it was taken off.
+		// In the model it may say so once more, when it was taken off the register or Redis has
+		// forgotten it. The code does so once in an epoch, and ends once it was taken off.
 		return w.plain.HSet(context.Background(), contract.QuotaEpochKey, "d:"+r.name, epoch).Err()
 	}
 	r.gate.Store(true)

@@ -121,12 +121,12 @@ func TestRandomSchedule(t *testing.T) {
 			t.Logf("epoch %v", w.plane.client.HGetAll(context.Background(), contract.QuotaEpochKey).Val())
 			t.Logf("beats %v", w.plane.client.HGetAll(context.Background(), contract.QuotaBeatsKey).Val())
 			for _, s := range w.seats {
-				sums := map[string]int64{}
+				sums, acked := map[string]int64{}, w.plane.acked(s.d) // whose lock comes first
 				s.d.mu.Lock()
 				for _, e := range s.d.events {
 					sums[e.CustomerID] += e.Settled
 				}
-				t.Logf("%s: journal %d events, sums %v, acked %d", s.d.name, len(s.d.events), sums, w.plane.acked(s.d))
+				t.Logf("%s: journal %d events, sums %v, acked %d", s.d.name, len(s.d.events), sums, acked)
 				s.d.mu.Unlock()
 			}
 		}
