@@ -360,13 +360,14 @@ func (s *Server) remoteAddr(ctx *fasthttp.RequestCtx) netip.Addr {
 	return addr
 }
 
-// parseHop reads an address as proxies write it, with or without a port.
+// parseHop reads an address as proxies write it, with or without a port. A zone, which may be
+// any text, is left out.
 func parseHop(s string) (netip.Addr, bool) {
 	if a, err := netip.ParseAddr(s); err == nil {
-		return a.Unmap(), true
+		return a.Unmap().WithZone(""), true
 	}
 	if ap, err := netip.ParseAddrPort(s); err == nil {
-		return ap.Addr().Unmap(), true
+		return ap.Addr().Unmap().WithZone(""), true
 	}
 	return netip.Addr{}, false
 }

@@ -24,6 +24,16 @@ func watcher(t *testing.T) *hangup.Watcher {
 	return w
 }
 
+// A zone may hold quotes, and the access log writes addresses as they are.
+func TestHopsHaveNoZone(t *testing.T) {
+	t.Parallel()
+	for _, hop := range []string{`fe80::1%x","customer":"evil`, `[fe80::1%a"b]:80`, "fe80::1"} {
+		if a, ok := parseHop(hop); !ok || a.String() != "fe80::1" {
+			t.Errorf("%s is read as %s, %v", hop, a, ok)
+		}
+	}
+}
+
 // outOfFiles is a listener that fails a few times.
 type outOfFiles struct {
 	net.Listener

@@ -48,6 +48,8 @@ type realReplica struct {
 	answer []any
 	late   []any // of a call that nobody waits for any more
 	gate   atomic.Bool
+
+	declaredIn int64 // the newest epoch in which this life has said that it has declared
 }
 
 func (r *realReplica) Replica() string { return r.name }
@@ -172,7 +174,7 @@ func (w *realWorld) start(r *realReplica) {
 	l.swept.Store(true)
 	l.at.Store(r.Forgotten())
 	l.caught.Store(l.at.Load() >= l.begun)
-	r.leases, r.cancel = l, cancel
+	r.leases, r.cancel, r.declaredIn = l, cancel, 0
 	r.account().mu.Unlock()
 	_ = ctx
 }
@@ -201,6 +203,14 @@ func (w *realWorld) close() {
 
 // declare lets r say that it has declared, and waits for that.
 func (w *realWorld) declare(r *realReplica, epoch int64) error {
+	r.leases.beating.Lock()
+	retiring := r.leases.retiring
+	r.leases.beating.Unlock()
+	if retiring && r.declaredIn == epoch {
+		// In the model it may say so once more, when it was taken off the register or Redis has
+		// forgotten it. The code does so once in an epoch, and ends once it was taken off.
+		return w.plain.HSet(context.Background(), contract.QuotaEpochKey, "d:"+r.name, epoch).Err()
+	}
 	r.gate.Store(true)
 	defer r.gate.Store(false)
 	deadline := time.Now().Add(30 * time.Second)
@@ -208,6 +218,7 @@ func (w *realWorld) declare(r *realReplica, epoch int64) error {
 		n, err := w.plain.HGet(context.Background(), contract.QuotaEpochKey, "d:"+r.name).Int64()
 		switch {
 		case err == nil && n == epoch:
+			r.declaredIn = epoch
 			return nil
 		case err != nil && !errors.Is(err, redis.Nil):
 			return err

@@ -249,8 +249,8 @@ func (m *model) restart(r *replicaState, used int8) error {
 
 // hear is the first half of followOnce: Redis answers.
 func (m *model) hear(s *state, r *replicaState) {
-	r.beaten = r.beaten || m.retiring && (r.redis.beat != beatGone || r.redis.beatLife == r.life)
-	if m.retiring {
+	if m.retiring && !r.beaten && !r.retiring {
+		r.beaten = r.redis.beat != beatGone || r.redis.beatLife == r.life
 		r.redis.next = 0
 		if !r.beaten {
 			r.redis.next = r.life

@@ -27,6 +27,7 @@ type plane struct {
 	accounts map[string]quota.Account // by customer and period
 	ledger   map[string]*ledger       // by replica
 	lost     map[string]bool
+	disks    map[string]*disk // of replicas that retire, and whose events are not all billed otherwise
 	paused   bool
 	failed   error // the last failure of a round
 }
@@ -102,13 +103,17 @@ func (p *plane) pause(yes bool) {
 
 // bill takes over what the journal on d has, up to number n.
 func (p *plane) bill(d *disk, n int64) {
-	d.mu.Lock()
-	events := slices.Clone(d.events[:min(n, int64(len(d.events)))])
-	d.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l := p.of(d.name); len(l.events) < len(events) {
-		l.events = events
+	p.of(d.name).take(d, n)
+}
+
+// take takes over the events of d up to number n.
+func (l *ledger) take(d *disk, n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n = min(n, int64(len(d.events))); int64(len(l.events)) < n {
+		l.events = slices.Clone(d.events[:n])
 	}
 }
 
@@ -217,6 +222,10 @@ func (p *plane) round() error {
 				return err
 			}
 		case b.Retired:
+			// Only now: should Redis lose its data, nobody settles anew what Postgres lacks.
+			if d := p.disks[replica]; d != nil {
+				l.take(d, b.Last)
+			}
 			if gone, err := p.Retire(ctx, p.epoch, replica, b); err != nil {
 				return err
 			} else if gone {

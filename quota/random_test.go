@@ -91,8 +91,15 @@ func TestRandomSchedule(t *testing.T) {
 		w.truth[a.Customer] = &truth{most: a.Limit}
 		w.plane.add(t, a)
 	}
+	w.plane.mu.Lock()
+	w.plane.disks = map[string]*disk{}
+	w.plane.mu.Unlock()
 	for i := range 3 {
-		w.seats = append(w.seats, &seat{d: newDisk(fmt.Sprintf("r%d", i))})
+		d := newDisk(fmt.Sprintf("r%d", i))
+		w.plane.mu.Lock()
+		w.plane.disks[d.name] = d
+		w.plane.mu.Unlock()
+		w.seats = append(w.seats, &seat{d: d})
 		w.begin(w.seats[i], rng(uint64(i)))
 	}
 
@@ -106,6 +113,23 @@ func TestRandomSchedule(t *testing.T) {
 		workers(1, func(_ int, done <-chan struct{}) { w.bill(rng(300), done) }),
 		workers(1, func(_ int, done <-chan struct{}) { w.limits(rng(301), done) }))
 	defer func() {
+		if w.failed.Load() || t.Failed() {
+			for _, a := range w.accts {
+				tr := w.truth[a.Customer]
+				t.Logf("%s: truth held %d used %d; record %v", a.Customer, tr.held, tr.used, w.plane.client.HGetAll(context.Background(), contract.QuotaKey(a.Customer, a.Period.ID)).Val())
+			}
+			t.Logf("epoch %v", w.plane.client.HGetAll(context.Background(), contract.QuotaEpochKey).Val())
+			t.Logf("beats %v", w.plane.client.HGetAll(context.Background(), contract.QuotaBeatsKey).Val())
+			for _, s := range w.seats {
+				sums, acked := map[string]int64{}, w.plane.acked(s.d) // whose lock comes first
+				s.d.mu.Lock()
+				for _, e := range s.d.events {
+					sums[e.CustomerID] += e.Settled
+				}
+				t.Logf("%s: journal %d events, sums %v, acked %d", s.d.name, len(s.d.events), sums, acked)
+				s.d.mu.Unlock()
+			}
+		}
 		for _, s := range w.seats {
 			s.mu.RLock()
 			if w.failed.Load() || t.Failed() {

@@ -207,6 +207,14 @@ func TestSizing(t *testing.T) {
 	if !strings.Contains(text, "| 1,000,000 | 16,667 |") {
 		t.Error("there is no row for a million customers")
 	}
+	// What streams cost where many were open counts, if that is more.
+	many := &record.Run{Kind: record.KindStreams, Peers: []record.Peer{{Name: "token-proxy", Title: "ours"}}, Samples: []record.Sample{
+		{Peer: "token-proxy", Phase: record.PhaseMemory, Step: 100, StreamBytes: 1 << 10, Load: load.Result{Seconds: 1}},
+		{Peer: "token-proxy", Phase: record.PhaseMemory, Step: 9000, StreamBytes: 1 << 20, Load: load.Result{Seconds: 1}},
+	}}
+	if text, _ := write(t, run(1), many); !strings.Contains(text, "| 1,000 | 16.7 | 143 | 5,717 | 0.06 | 143 |") {
+		t.Errorf("143 streams of 1 MiB: %s", text[strings.Index(text, "| customers |"):][:600])
+	}
 }
 
 func TestFigures(t *testing.T) {

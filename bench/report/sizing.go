@@ -61,6 +61,12 @@ func (b *book) sizing(p *page) {
 	if r.perRequest == 0 || r.perEvent == 0 {
 		return
 	}
+	if o := b.streams; o != nil {
+		// Whichever is more: with few open, what they cost is lost in what else there is.
+		for _, step := range o.Steps(record.PhaseMemory) {
+			r.perStream = max(r.perStream, o.Only(step).Of(ours, record.PhaseMemory, record.Memory).Median)
+		}
+	}
 	if o := b.overload; o != nil {
 		// The least load, spread over most customers: hardly two requests of one share a call.
 		if steps := o.Steps(record.PhaseOverload); len(steps) > 0 {

@@ -249,7 +249,7 @@ func (r *register) hear(ctx context.Context) error {
 		if h == nil {
 			r.heard[id] = &heard{beat: b, at: now}
 		} else {
-			h.waits = h.beat.Next == b.Next && h.beat.Waited != b.Waited
+			h.waits = h.beat.Next == b.Next && h.beat.Waited < b.Waited
 			if ownBeat(h.beat) != ownBeat(b) {
 				h.at, h.moved = now, true
 			}

@@ -204,11 +204,13 @@ func FuzzScanAnswer(f *testing.F) {
 	})
 }
 
-var secrets = regexp.MustCompile(`(?i)(^|[^0-9a-z])(org-|ak-|sk-|proj-|proj_|ocp_)[0-9a-z_-]`)
+// secrets spells both cases: (?i) would take the long s and the Kelvin sign for s and k.
+var secrets = regexp.MustCompile(`(^|[^0-9A-Za-z])([oO][rR][gG]-|[aAsS][kK]-|[pP][rR][oO][jJ][-_]|[oO][cC][pP]_)[0-9A-Za-z_-]`)
 
 func FuzzRedact(f *testing.F) {
 	addSamples(f, "08_errors.json", func(b []byte) { f.Add(b) })
 	f.Add([]byte(`x%3Csk-fake\u003cak-1\u003eorg-2<ak-3>sk-4`))
+	f.Add([]byte("SK-fake-1 \u017fk-1 s\u212a-2 \u00e9Org-3 oCp_4 PROJ-5"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		once := kimi.Redact(nil, b)
 		if m := secrets.Find(once); m != nil {
