@@ -6,6 +6,7 @@ package compare
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/lab"
@@ -53,12 +54,14 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 		if err := l.Warm(ctx, r); err != nil {
 			return nil, err
 		}
+		// The first load of a process is dearer: its memory has to grow.
+		if _, err := l.Measure(ctx, r, record.PhaseRequests, m.whole(r)); err != nil {
+			return nil, err
+		}
 	}
 	for round := range c.Rounds {
 		for _, phase := range []string{record.PhaseRequests, record.PhaseHalf, record.PhaseEvents, record.PhaseFew} {
-			for i := range l.Running {
-				// Another one begins in each round.
-				r := l.Running[(i+round)%len(l.Running)]
+			for _, r := range turns(l.Running, phase, round) {
 				if (r.Gateway || phase == record.PhaseFew) && round >= c.GatewayRounds {
 					continue
 				}
@@ -88,6 +91,25 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 	return m.samples, nil
 }
 
+// turns is the order in which peers are measured: another one begins in each round. Where
+// processor time is compared it goes there and back, so that a machine that becomes slower or
+// faster meanwhile does so for all alike; but not for gateways, which take long.
+func turns(all []*peers.Running, phase string, round int) []*peers.Running {
+	var order []*peers.Running
+	for i := range all {
+		order = append(order, all[(i+round)%len(all)])
+	}
+	if phase != record.PhaseRequests && phase != record.PhaseEvents {
+		return order
+	}
+	for _, r := range slices.Backward(order) {
+		if !r.Gateway {
+			order = append(order, r)
+		}
+	}
+	return order
+}
+
 // measurement is one in progress.
 type measurement struct {
 	l       *lab.Lab
@@ -97,13 +119,11 @@ type measurement struct {
 }
 
 func (m *measurement) measure(ctx context.Context, r *peers.Running, phase string, round int) error {
-	whole := lab.Jobs(r, load.Shape{Anthropic: m.c.Anthropic, BodyBytes: m.c.BodyBytes, OutputTokens: 16})
-	cfg := load.Config{Jobs: whole, Connections: m.c.Connections, Warmup: m.c.Warmup}
+	cfg := m.whole(r)
 	switch phase {
-	case record.PhaseRequests:
-		cfg.Closed, cfg.Duration = true, m.c.Requests
 	case record.PhaseHalf:
-		cfg.Rate, cfg.Poisson, cfg.Seed, cfg.Duration = m.half[r.Name], true, uint64(round+1), m.c.Half
+		cfg.Closed, cfg.Duration = false, m.c.Half
+		cfg.Rate, cfg.Poisson, cfg.Seed = m.half[r.Name], true, uint64(round+1)
 	case record.PhaseEvents:
 		cfg = m.streams(r, m.c.Streams, m.c.Interval, m.c.Events)
 	case record.PhaseFew:
@@ -117,6 +137,14 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 	m.samples = append(m.samples, s)
 	m.c.Say("round %d  %-9s %-16s %s", round+1, phase, r.Name, line(&s))
 	return nil
+}
+
+// whole is a closed load of whole answers.
+func (m *measurement) whole(r *peers.Running) load.Config {
+	return load.Config{
+		Closed: true, Connections: m.c.Connections, Warmup: m.c.Warmup, Duration: m.c.Requests,
+		Jobs: lab.Jobs(r, load.Shape{Anthropic: m.c.Anthropic, BodyBytes: m.c.BodyBytes, OutputTokens: 16}),
+	}
 }
 
 func (m *measurement) streams(r *peers.Running, n int, interval, length time.Duration) load.Config {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,12 @@ func TestRatiosAreTakenWithinARound(t *testing.T) {
 	}
 	if f := r.Failures("p"); f["cut"] != 3 {
 		t.Errorf("failures %v", f)
+	}
+	// What was measured twice in a round counts as its mean.
+	twice := *r
+	twice.Samples = append(slices.Clone(r.Samples), Sample{Round: 1, Peer: "p", Phase: PhaseRequests, CPUMicros: 100})
+	if s := twice.Ratio("p", "nginx", PhaseRequests, CPU); s.N != 3 || !near(s.Top, (1.5+80.0/40)/2) {
+		t.Errorf("with a second measurement: %+v", s)
 	}
 	// A peer that missed a round is compared in the others only.
 	r.Samples = r.Samples[1:]

@@ -2,6 +2,7 @@ package record
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 )
@@ -57,46 +58,41 @@ func Switches(s *Sample) (float64, bool) { return s.Switches, s.CPUMicros > 0 }
 // Memory is bytes per open stream.
 func Memory(s *Sample) (float64, bool) { return s.StreamBytes, s.StreamBytes > 0 }
 
-// Of returns the spread of a figure of one peer in one phase.
+// Of returns the spread over rounds of a figure of one peer in one phase.
 func (r *Run) Of(peer, phase string, v Value) Spread {
-	var values []float64
-	for i := range r.Samples {
-		s := &r.Samples[i]
-		if s.Peer != peer || s.Phase != phase {
-			continue
-		}
-		if x, ok := v(s); ok {
-			values = append(values, x)
-		}
-	}
-	return SpreadOf(values)
+	return SpreadOf(slices.Collect(maps.Values(r.rounds(peer, phase, v))))
 }
 
 // Against returns the spread of the combination of a figure of one peer with that of base
 // in the same round: what the machine did to both of them cancels out.
 func (r *Run) Against(peer, base, phase string, v Value, combine func(peer, base float64) float64) Spread {
-	rounds := make(map[int]float64)
-	for i := range r.Samples {
-		s := &r.Samples[i]
-		if s.Peer == base && s.Phase == phase {
-			if x, ok := v(s); ok {
-				rounds[s.Round] = x
-			}
+	bases := r.rounds(base, phase, v)
+	var values []float64
+	for round, x := range r.rounds(peer, phase, v) {
+		if b, ok := bases[round]; ok {
+			values = append(values, combine(x, b))
 		}
 	}
-	var values []float64
+	return SpreadOf(values)
+}
+
+// rounds is what a figure was in each round: the mean, where it was measured several times.
+func (r *Run) rounds(peer, phase string, v Value) map[int]float64 {
+	sum, n := make(map[int]float64), make(map[int]float64)
 	for i := range r.Samples {
 		s := &r.Samples[i]
 		if s.Peer != peer || s.Phase != phase {
 			continue
 		}
 		if x, ok := v(s); ok {
-			if b, ok := rounds[s.Round]; ok {
-				values = append(values, combine(x, b))
-			}
+			sum[s.Round] += x
+			n[s.Round]++
 		}
 	}
-	return SpreadOf(values)
+	for round := range sum {
+		sum[round] /= n[round]
+	}
+	return sum
 }
 
 // Ratio of a figure to that of base in the same round.

@@ -66,7 +66,7 @@ func ratio(s record.Spread) string {
 func compared(p *page, r *record.Run) {
 	p.printf("## Side by side\n\n")
 	about(p, r)
-	p.printf("Medians over rounds. A ratio is to nginx in the same round (with a TLS upstream, to nginx with one), with its quartiles and their distance in percent of the median. CPU is the processor time of the proxy's own processes, kernel included.\n\n")
+	p.printf("Medians over rounds. A round measures all busy connections and the streams twice, in one order and back, and takes the mean. A ratio is to nginx in the same round (with a TLS upstream, to nginx with one), with its quartiles and their distance in percent of the median. CPU is the processor time of the proxy's own processes, kernel included.\n\n")
 
 	p.printf("### Whole answers, %s connections always busy\n\n", setting(r, "connections"))
 	rows := [][]string{{"", "CPU per request, µs", "ratio to nginx", "context switches each", "requests/s", "p50 µs", "p99 µs"}}

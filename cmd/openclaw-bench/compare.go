@@ -116,7 +116,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 			if quick {
 				set := cmd.Flags().Changed
 				for name, value := range map[string]string{
-					"rounds": "3", "gateway-rounds": "1", "warmup": "300ms", "requests": "1s", "half": "1s", "events": "1500ms", "memory-rounds": "0",
+					"rounds": "3", "gateway-rounds": "1", "warmup": "300ms", "requests": "500ms", "half": "1s", "events": "700ms", "memory-rounds": "0",
 					"peers": "direct,nginx,haproxy,fasthttp,token-proxy",
 				} {
 					if !set(name) {
@@ -157,10 +157,10 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 	f.IntVar(&c.GatewayRounds, "gateway-rounds", 3, "rounds of AI gateways, which are far slower")
 	f.IntVar(&c.Connections, "connections", 64, "connections for whole answers")
 	f.IntVar(&c.BodyBytes, "body-bytes", 1024, "size of a request's body")
-	f.DurationVar(&c.Warmup, "warmup", 500*time.Millisecond, "before each measurement")
-	f.DurationVar(&c.Requests, "requests", 2*time.Second, "time with all connections busy")
+	f.DurationVar(&c.Warmup, "warmup", 400*time.Millisecond, "before each measurement")
+	f.DurationVar(&c.Requests, "requests", 1200*time.Millisecond, "time with all connections busy, twice in a round")
 	f.DurationVar(&c.Half, "half", 2*time.Second, "time at half of the rate")
-	f.DurationVar(&c.Events, "events", 3*time.Second, "time with streams")
+	f.DurationVar(&c.Events, "events", 1500*time.Millisecond, "time with streams, twice in a round")
 	f.IntVar(&c.Streams, "streams", 200, "streams at a time")
 	f.DurationVar(&c.Interval, "interval", 10*time.Millisecond, "between two events of a stream")
 	f.IntVar(&c.MemoryStreams, "memory-streams", 2000, "open streams for the memory of one")

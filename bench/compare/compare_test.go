@@ -1,0 +1,35 @@
+package compare
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/andreabadesso/openclaw-cloud/bench/peers"
+	"github.com/andreabadesso/openclaw-cloud/bench/record"
+)
+
+func TestTurnsGoThereAndBack(t *testing.T) {
+	t.Parallel()
+	var all []*peers.Running
+	for _, name := range []string{"a", "b", "slow"} {
+		all = append(all, &peers.Running{Peer: peers.Peer{Name: name, Gateway: name == "slow"}})
+	}
+	for _, c := range []struct {
+		phase string
+		round int
+		want  string
+	}{
+		{record.PhaseRequests, 0, "a b slow b a"},
+		{record.PhaseEvents, 1, "b slow a a b"},
+		{record.PhaseHalf, 4, "b slow a"},
+		{record.PhaseFew, 0, "a b slow"},
+	} {
+		var got []string
+		for _, r := range turns(all, c.phase, c.round) {
+			got = append(got, r.Name)
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s in round %d: %s, want %s", c.phase, c.round, s, c.want)
+		}
+	}
+}
