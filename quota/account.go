@@ -39,12 +39,14 @@ type account struct {
 	// The newest limit that a grant told of.
 	grantLimit, grantVersion int64
 
-	flight  *flight    // the call under way; at most one
-	calls   int64      // number of the last call
-	waiting []*wait    // reservations that wait for an answer, in the order in which they came
-	dirty   bool       // to be called at the next tick; see mark
-	listed  bool       // in list
-	list    *dirtyList // nil in a test of the arithmetic
+	flight   *flight       // the call under way; at most one
+	calls    int64         // number of the last call
+	waiting  []*wait       // reservations that wait for an answer, in the order in which they came
+	dirty    bool          // to be called at a tick; see mark
+	urgent   bool          // at the next one
+	calledAt time.Duration // when the last call was launched
+	listed   bool          // in list
+	list     *dirtyList    // nil in a test of the arithmetic
 
 	spare int64 // what is best kept idle
 	demand
@@ -85,6 +87,15 @@ const maxBatch = 1000
 
 // mark says whether a is to be called at the next tick.
 func (a *account) mark(dirty bool) {
+	a.urgent = dirty
+	a.stain(dirty)
+}
+
+// later has a called at a tick within routine: to tell Redis what was used does not hurry, for the
+// lease contains it.
+func (a *account) later() { a.stain(true) }
+
+func (a *account) stain(dirty bool) {
 	a.dirty = dirty
 	if dirty && !a.listed && a.list != nil {
 		a.listed = true
@@ -115,6 +126,9 @@ func (d *dirtyList) take() []*account {
 }
 
 func (a *account) idle() int64 { return a.lease - a.held - a.unsettled }
+
+// low reports whether so little is idle that the lease should be renewed.
+func (a *account) low() bool { return a.idle() < a.spare/2 }
 
 // take reserves tokens if they are idle here.
 func (a *account) take(tokens int64, now time.Duration) bool {
@@ -154,7 +168,7 @@ func (a *account) recovered(seq, used int64) {
 func (a *account) owe(seq, used int64) {
 	a.unsettled += used
 	a.pending = append(a.pending, spend{seq, used})
-	a.mark(true)
+	a.later()
 }
 
 // forgetSpends begins a new epoch: what was used is added anew, from where the rebuilt
@@ -256,7 +270,9 @@ func (a *account) apply(c *call, r reply) {
 	}
 	a.lease = r.lease
 	a.limit, a.version, a.settled, a.others = r.limit, r.version, r.settled, r.others
-	a.mark(a.dirty || len(a.pending) > 0) // it may have become so meanwhile
+	if len(a.pending) > 0 { // what was used meanwhile, or more than one call carries
+		a.later()
+	}
 	if above := min(a.idle(), -a.free()); above > 0 {
 		a.lease -= above
 		a.mark(true)

@@ -37,13 +37,14 @@ func (l *Leases) launch(a *account, surrender bool) *flight {
 	// Under a's lock the base belongs to the epoch: rebase locks every account in between.
 	epoch, base := l.epoch.Load(), l.base.Load()
 	surrender = surrender || a.recalled && len(a.waiting) == 0
-	a.dirty, a.recalled = false, false
-	a.plan(l.now(), l.grace())
+	now := l.now()
+	a.dirty, a.urgent, a.recalled, a.calledAt = false, false, false, now
+	a.plan(now, l.grace())
 	record := contract.QuotaKey(a.key.customer, a.key.period)
 	f := &flight{account: a, record: record, server: l.servers.of(l.client, record), done: make(chan struct{})}
 	f.call = a.build(epoch, l.journal.Life(), l.open.Load(), surrender)
 	f.call.base = base
-	if l.now() < a.shyUntil {
+	if now < a.shyUntil {
 		f.call.spare = 0
 	}
 	f.order = a.calls
@@ -247,9 +248,14 @@ func (l *Leases) tickNow() {
 	}
 }
 
+// routine is how many ticks apart a customer's calls are that do not hurry: a call for each
+// request cost a tenth of its processor time, and all of a tick at once held up others.
+const routine = 10
+
 // due reports whether a tick should call for a, whose lock is held.
-func (a *account) due(now time.Duration) bool {
-	return a.dirty && a.flight == nil && now >= a.retryAt && !a.gone
+func (l *Leases) due(a *account, now time.Duration) bool {
+	return a.dirty && a.flight == nil && now >= a.retryAt && !a.gone &&
+		(a.urgent || a.low() || len(a.pending) >= maxBatch || now-a.calledAt >= routine*l.opts.SettleEvery)
 }
 
 // callDirty calls once for every account that wants it. It does not wait for the answers: a
@@ -261,7 +267,7 @@ func (l *Leases) callDirty() {
 	still := accounts[:0]
 	for _, a := range accounts {
 		a.mu.Lock()
-		if a.due(now) {
+		if l.due(a, now) {
 			s := l.serverOf(a)
 			dirty[s] = append(dirty[s], a)
 		}
@@ -297,7 +303,7 @@ func (l *Leases) callServer(s *server, accounts []*account) {
 		flights := make([]*flight, 0, len(some))
 		for _, a := range some {
 			a.mu.Lock()
-			if a.due(now) {
+			if l.due(a, now) {
 				flights = append(flights, l.launch(a, len(a.waiting) == 0 && now-a.usedAt > l.opts.ReturnAfter && l.returning(s, now)))
 			}
 			a.mu.Unlock()

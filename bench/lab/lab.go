@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/peers"
@@ -25,6 +27,7 @@ type Options struct {
 	Peers     []string // their names
 	Portkey   string   // directory of Portkey's npm package
 	Workers   int      // of nginx and HAProxy
+	Apart     bool     // the proxies have the last processor, and all else the others, if there are any
 	Customers int      // of token-proxy
 	Retries   int      // of a measurement during which the machine was busy with something else
 	Quiet     float64  // processors that something else may use without that
@@ -36,6 +39,7 @@ type Lab struct {
 	o       Options
 	env     peers.Env
 	origins []*proc.Process
+	free    func()           // gives this process back the processors that the proxies had
 	Running []*peers.Running // in the order of reports
 	Missing []string         // peers that are not installed, and what to do
 }
@@ -57,6 +61,13 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 			l = nil
 		}
 	}()
+	if n := runtime.NumCPU(); o.Apart && n > 1 {
+		last := strconv.Itoa(n - 1)
+		if l.free, err = proc.Confine(n - 1); err != nil {
+			return l, err
+		}
+		l.env.CPUs = last
+	}
 	// Postgres runs as another user.
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return l, fmt.Errorf("lab: %w", err)
@@ -140,6 +151,9 @@ func (l *Lab) Close() {
 	}
 	for _, p := range l.origins {
 		p.End(2 * time.Second)
+	}
+	if l.free != nil {
+		l.free()
 	}
 	if l.o.Keep {
 		l.o.Say("logs are kept in %s", l.env.Dir)

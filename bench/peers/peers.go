@@ -30,6 +30,7 @@ type Env struct {
 	CA       string             // PEM file with its root
 	Portkey  string             // directory of its npm package
 	Workers  int                // of nginx and HAProxy
+	CPUs     string             // that they may use, as taskset takes them; "" for all
 	Files    int                // that a process may have open
 	Platform *platform.Platform // for token-proxy; nil without it
 }
@@ -68,12 +69,10 @@ func All() []Peer {
 		{Name: "haproxy", Title: "HAProxy", start: startHAProxy},
 		{Name: "reverseproxy", Title: "httputil.ReverseProxy", start: startSelf("reverseproxy")},
 		{Name: "fasthttp", Title: "bare fasthttp proxy", start: startSelf("fasthttp")},
-		{Name: "token-proxy", Title: "token-proxy, all features on", Ours: true, start: startTokenProxyWith()},
-		// As nginx and HAProxy with one worker: Go's scheduler wakes no second thread.
-		{Name: "token-proxy-1p", Title: "token-proxy with GOMAXPROCS=1", Ours: true, start: startTokenProxyWith("GOMAXPROCS=1")},
+		{Name: "token-proxy", Title: "token-proxy, all features on", Ours: true, start: startTokenProxy},
 		{Name: "portkey", Title: "Portkey gateway", Gateway: true, start: startPortkey},
 		{Name: "nginx-tls", Title: "nginx, TLS upstream", TLS: true, start: startNginx},
-		{Name: "token-proxy-tls", Title: "token-proxy, TLS upstream", TLS: true, Ours: true, start: startTokenProxyWith()},
+		{Name: "token-proxy-tls", Title: "token-proxy, TLS upstream", TLS: true, Ours: true, start: startTokenProxy},
 	}
 }
 
@@ -162,7 +161,7 @@ func startDirect(_ context.Context, env *Env, _ string) (*Running, error) {
 // run starts a program of a peer and waits until it listens.
 func run(ctx context.Context, env *Env, name, addr, path string, args []string, more ...string) (*proc.Process, error) {
 	p, err := proc.Start(proc.Command{
-		Name: name, Path: path, Args: args, Dir: env.Dir,
+		Name: name, Path: path, Args: args, Dir: env.Dir, CPUs: env.CPUs,
 		Env: append(append([]string(nil), env.Env...), more...),
 	})
 	if err != nil {

@@ -138,14 +138,7 @@ func startPortkey(ctx context.Context, env *Env, name string) (*Running, error) 
 	}, nil
 }
 
-// startTokenProxyWith starts it with more in its environment.
-func startTokenProxyWith(more ...string) func(context.Context, *Env, string) (*Running, error) {
-	return func(ctx context.Context, env *Env, name string) (*Running, error) {
-		return startTokenProxy(ctx, env, name, more...)
-	}
-}
-
-func startTokenProxy(ctx context.Context, env *Env, name string, more ...string) (*Running, error) {
+func startTokenProxy(ctx context.Context, env *Env, name string) (*Running, error) {
 	if env.Platform == nil {
 		return nil, errors.New("there is no platform for it")
 	}
@@ -172,7 +165,7 @@ func startTokenProxy(ctx context.Context, env *Env, name string, more ...string)
 	if err != nil {
 		return nil, err
 	}
-	p, err := run(ctx, env, name, addr, env.Platform.Program("token-proxy"), []string{"-config", file}, more...)
+	p, err := run(ctx, env, name, addr, env.Platform.Program("token-proxy"), []string{"-config", file})
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ func Start(ctx context.Context, o Options) (p *Platform, err error) {
 	}
 	listen := fmt.Sprintf("127.0.0.1:%d", port)
 	worker, err := p.start(proc.Command{
-		Name: "billing-worker", Path: p.Program("control"), Args: []string{"billing-worker", "--listen", listen}, Env: p.env(), Dir: o.Dir,
+		Name: "billing-worker", Path: p.Program("control"), Args: []string{"billing-worker", "--listen", listen}, Env: p.env(), Dir: o.Dir, Aside: true,
 	})
 	if err != nil {
 		return p, err
@@ -187,7 +187,7 @@ func (p *Platform) startPostgres(ctx context.Context) (err error) {
 		return err
 	}
 	one, err := p.start(proc.Command{
-		Name: "postgres-server", Path: p.programs.Postgres, Env: p.o.Env, Dir: p.o.Dir, Cred: cred, Stop: syscall.SIGINT,
+		Name: "postgres-server", Path: p.programs.Postgres, Env: p.o.Env, Dir: p.o.Dir, Cred: cred, Stop: syscall.SIGINT, Aside: true,
 		// A disk that is slow, or shared, is not what is measured.
 		Args: localserver.PostgresArgs(data, port, "max_connections=100", "synchronous_commit=off", "fsync=off", "shared_buffers=256MB"),
 	})

@@ -21,6 +21,9 @@ type Command struct {
 	Dir  string              // working directory, and that of the log
 	Cred *syscall.Credential // nil: this user
 	Stop syscall.Signal      // asks for an orderly end; SIGTERM if 0
+	// Aside gives way to all others: it stands for what has a machine of its own elsewhere.
+	Aside bool
+	CPUs  string // those that it may use, as taskset takes them; "" for this program's
 }
 
 // Process is a running program. Its methods are safe for concurrent use.
@@ -43,7 +46,15 @@ func Start(c Command) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", c.Name, err)
 	}
 	defer out.Close()
-	p.cmd = exec.Command(c.Path, c.Args...)
+	line := append([]string{c.Path}, c.Args...)
+	// All threads and children inherit both.
+	if c.Aside {
+		line = append([]string{"nice", "-n", "10"}, line...)
+	}
+	if c.CPUs != "" {
+		line = append([]string{"taskset", "-c", c.CPUs}, line...)
+	}
+	p.cmd = exec.Command(line[0], line[1:]...)
 	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = c.Env, c.Dir, out, out
 	p.cmd.SysProcAttr = attributes(c.Cred)
 	if err := p.cmd.Start(); err != nil {

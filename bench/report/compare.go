@@ -16,8 +16,6 @@ const (
 	ours     = "token-proxy"
 	oursTLS  = "token-proxy-tls"
 	perMicro = "µs"
-	// oursAlone is token-proxy with one processor.
-	oursAlone = "token-proxy-1p"
 )
 
 // base is the peer that another is compared with.

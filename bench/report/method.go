@@ -12,9 +12,10 @@ const method = `## How it is measured
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
 - **All proxies run at the same time** and are measured in turn, phase by phase, in several rounds; another one begins each
-  round. What else the machine does hits all of them, and ratios are taken within a round. Load generator, upstream and proxy
-  share the machine, so absolute times contain the waiting for a core; CPU per operation hardly does. A measurement during
-  which something else used more than a part of a processor (` + "`--quiet`" + `) is repeated, and the least disturbed is kept.
+  round. What else the machine does hits all of them, and ratios are taken within a round. The proxies
+  have the last processor for themselves and all else shares the others (` + "`--apart`" + `), so a proxy does not wait while something else
+  runs, and what its neighbours leave in the caches is the same for all. Busy connections and streams are measured twice in a round,
+  in one order and back. A measurement during which something else used more than a part of a processor (` + "`--quiet`" + `) is repeated, and the least disturbed is kept.
 - **CPU** is read from each process's own clock of the operating system (the scheduler's, exact to the nanosecond, user and
   kernel time of all threads, children included), when counting begins and when it ends. What the kernel does in interrupts
   on behalf of nobody is in none of them.
@@ -29,10 +30,10 @@ const method = `## How it is measured
 - **token-proxy has everything on**: authentication against grants in Redis, requests per second, concurrency and monthly
   limit of {{customers}} customers whose requests come in turn, usage metered through its journal and Redis into Postgres by the
   billing-worker, access log, metrics. Redis appends to its file; Postgres runs without fsync, for a slow disk is not what is
-  measured.
+  measured; it and the billing-worker, which have machines of their own elsewhere and nobody waits for, run at nice 10.
 - **The others** do nothing but forward, with the configuration in ` + "`bench/peers/conf`" + ` and ` + "`bench/peers/own.go`" + `: connections to the upstream are
-  kept, answers are not buffered, nothing is logged. nginx and HAProxy have one worker, which is cheapest per request; token-proxy
-  is measured with all processors, and with GOMAXPROCS=1, which is the same for it. Portkey gets
+  kept, answers are not buffered, nothing is logged. nginx and HAProxy have one worker, which is all that
+  their processor needs; programs in Go see one processor. Portkey gets
   provider and address in headers, as its users do it; it is a Node program of one thread.
 - Requests have {{body}} bytes, answers 16 tokens, as OpenAI chat completions.
 

@@ -51,12 +51,6 @@ func compareGoals(r *record.Run) []goal {
 		{"CPU per event of a stream", "1.0 × nginx, at worst 1.15", ratio(event), judge(event, 1, 1.15)},
 		{"CPU per event, TLS upstream", "1.0 × nginx with a TLS upstream, at worst 1.15", ratio(eventTLS), judge(eventTLS, 1, 1.15)},
 	}
-	if one := r.Ratio(oursAlone, compare.Baseline, record.PhaseRequests, record.CPU); one.N > 0 {
-		event := r.Ratio(oursAlone, compare.Baseline, record.PhaseEvents, record.CPU)
-		goals = append(goals,
-			goal{"CPU per request, GOMAXPROCS=1", "1.0 × nginx, at worst 1.15", ratio(one), judge(one, 1, 1.15)},
-			goal{"CPU per event of a stream, GOMAXPROCS=1", "1.0 × nginx, at worst 1.15", ratio(event), judge(event, 1, 1.15)})
-	}
 	for _, peer := range r.Peers {
 		if !peer.Gateway {
 			continue

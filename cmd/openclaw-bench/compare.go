@@ -20,6 +20,7 @@ type setup struct {
 	customers int
 	portkey   string
 	workers   int
+	apart     bool
 	retries   int
 	quiet     float64
 	dir       string
@@ -32,6 +33,7 @@ func (s *setup) flags(f *pflag.FlagSet, names []string) {
 	f.IntVar(&s.customers, "customers", 4000, "customers of token-proxy, with one token each; each may send 10 requests per second")
 	f.StringVar(&s.portkey, "portkey", peers.PortkeyDir, "where scripts/install-deps has put Portkey")
 	f.IntVar(&s.workers, "workers", 1, "worker processes of nginx, threads of HAProxy")
+	f.BoolVar(&s.apart, "apart", true, "give the proxies the last processor for themselves, and all else the others")
 	f.IntVar(&s.retries, "retries", 2, "how often a measurement is repeated during which something else used the machine")
 	f.Float64Var(&s.quiet, "quiet", 0.4, "processors that something else may use without that")
 	f.StringVar(&s.dir, "dir", "", "where data and logs are kept meanwhile (default: the system's temporary directory)")
@@ -46,7 +48,7 @@ func (a *app) lab(s *setup, say func(string, ...any)) (lab.Options, error) {
 	}
 	return lab.Options{
 		Self: self, Bin: bin, Dir: s.dir, Keep: s.keep, Env: a.env(), Peers: s.peers, Portkey: s.portkey,
-		Workers: s.workers, Customers: s.customers, Retries: s.retries, Quiet: s.quiet, Say: say,
+		Workers: s.workers, Apart: s.apart, Customers: s.customers, Retries: s.retries, Quiet: s.quiet, Say: say,
 	}, nil
 }
 
