@@ -170,7 +170,7 @@ func (l *Lab) commands(ctx context.Context, r *peers.Running, errs *[]error) int
 // Memory runs a load of streams and measures what they add to the peer's memory, when all
 // are open, against before the first. The time that is counted must be 3 s or more.
 func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (record.Sample, error) {
-	before, err := r.Proc.Usage()
+	before, err := rested(ctx, r)
 	if err != nil {
 		return record.Sample{}, err
 	}
@@ -201,4 +201,29 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 	s.StreamBytes = float64(during.PSS-before.PSS) / float64(cfg.Connections)
 	s.PeakBytes = float64(most-before.PSS) / float64(cfg.Connections)
 	return s, nil
+}
+
+// rest is for how long a process's memory must not have shrunk to count as what it needs.
+const rest = 5 * time.Second
+
+// rested returns what a process uses when it has given back what its first requests took.
+func rested(ctx context.Context, r *peers.Running) (proc.Usage, error) {
+	tick := time.NewTicker(rest / 10)
+	defer tick.Stop()
+	least, err := r.Proc.Usage()
+	for since, end := time.Now(), time.Now().Add(settleLimit); err == nil && time.Since(since) < rest && time.Now().Before(end); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return least, ctx.Err()
+		}
+		var u proc.Usage
+		if u, err = r.Proc.Usage(); err == nil && u.PSS < least.PSS {
+			if u.PSS < least.PSS-least.PSS/100 {
+				since = time.Now()
+			}
+			least = u
+		}
+	}
+	return least, err
 }
