@@ -6,9 +6,6 @@ package compare
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -131,18 +128,6 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 		cfg = m.streams(r, m.c.Streams, m.c.Interval, m.c.Events)
 	case record.PhaseFew:
 		cfg = m.streams(r, max(1, m.c.Streams/10), m.c.Interval, m.c.Events)
-	}
-	if phase == record.PhaseHalf && r.Admin != "" && os.Getenv("TRACE") != "" {
-		go func() {
-			time.Sleep(cfg.Warmup + 300*time.Millisecond)
-			resp, err := http.Get("http://" + r.Admin + "/debug/pprof/trace?seconds=1")
-			if err != nil {
-				fmt.Println(err)
-				return
-			}
-			b, _ := io.ReadAll(resp.Body)
-			os.WriteFile(fmt.Sprintf("/tmp/trace-%s-%d", r.Name, round), b, 0o644)
-		}()
 	}
 	s, err := m.l.Measure(ctx, r, phase, cfg)
 	if err != nil {
