@@ -119,7 +119,7 @@ func (c *Config) SetDefaults() {
 	setDefault(&l.VideoTokens, 131_072)
 	setDefault(&l.AuthFailures, 60)
 	setDefault(&l.CachedTokens, 100_000)
-	setDefault(&l.SchedulingDelay, Duration(20*time.Millisecond))
+	setDefault(&l.SchedulingDelay, Duration(50*time.Millisecond))
 	setDefault(&l.JournalSlots, 16_384)
 	setDefault(&l.JournalBytes, 64<<20)
 	t := &c.Timeouts

@@ -93,21 +93,22 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 
 // turns is the order in which peers are measured: another one begins in each round. Where
 // processor time is compared it goes there and back, so that a machine that becomes slower or
-// faster meanwhile does so for all alike; but not for gateways, which take long.
+// faster meanwhile does so for all alike. Gateways, which take long, come once, at the end.
 func turns(all []*peers.Running, phase string, round int) []*peers.Running {
-	var order []*peers.Running
+	var order, gateways []*peers.Running
 	for i := range all {
-		order = append(order, all[(i+round)%len(all)])
-	}
-	if phase != record.PhaseRequests && phase != record.PhaseEvents {
-		return order
-	}
-	for _, r := range slices.Backward(order) {
-		if !r.Gateway {
+		if r := all[(i+round)%len(all)]; r.Gateway {
+			gateways = append(gateways, r)
+		} else {
 			order = append(order, r)
 		}
 	}
-	return order
+	if phase == record.PhaseRequests || phase == record.PhaseEvents {
+		for _, r := range slices.Backward(order) {
+			order = append(order, r)
+		}
+	}
+	return append(order, gateways...)
 }
 
 // measurement is one in progress.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -61,12 +60,16 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 			l = nil
 		}
 	}()
-	if n := runtime.NumCPU(); o.Apart && n > 1 {
-		last := strconv.Itoa(n - 1)
-		if l.free, err = proc.Confine(n - 1); err != nil {
+	if o.Apart {
+		var last int
+		if last, l.free, err = proc.Confine(); err != nil {
 			return l, err
 		}
-		l.env.CPUs = last
+		if last < 0 {
+			o.Say("there is one processor only: the proxies have none for themselves")
+		} else {
+			l.env.CPUs = strconv.Itoa(last)
+		}
 	}
 	// Postgres runs as another user.
 	if err := os.Chmod(dir, 0o711); err != nil {
