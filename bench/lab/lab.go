@@ -28,9 +28,11 @@ type Options struct {
 	Workers   int      // of nginx and HAProxy
 	Apart     bool     // the proxies have the last processor, and all else the others, if there are any
 	Customers int      // of token-proxy
-	Retries   int      // of a measurement during which the machine was busy with something else
-	Quiet     float64  // processors that something else may use without that
-	Say       func(format string, args ...any)
+	// SchedulingDelay is limits.scheduling_delay of token-proxy, 0 for its default.
+	SchedulingDelay time.Duration
+	Retries         int     // of a measurement during which the machine was busy with something else
+	Quiet           float64 // processors that something else may use without that
+	Say             func(format string, args ...any)
 }
 
 // Lab is what was set up.
@@ -53,7 +55,7 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	l = &Lab{o: o, env: peers.Env{Dir: dir, Env: o.Env, Self: o.Self, Portkey: o.Portkey, Workers: o.Workers, Files: int(min(files, 1<<20))}}
+	l = &Lab{o: o, env: peers.Env{Dir: dir, Env: o.Env, Self: o.Self, Portkey: o.Portkey, Workers: o.Workers, Files: int(min(files, 1<<20)), SchedulingDelay: o.SchedulingDelay}}
 	defer func() {
 		if err != nil {
 			l.Close()

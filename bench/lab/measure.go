@@ -171,7 +171,7 @@ func (l *Lab) commands(ctx context.Context, r *peers.Running, errs *[]error) int
 // Memory runs a load of streams and measures what they add to the peer's memory, when all
 // are open, against before the first. The time that is counted must be 3 s or more.
 func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (record.Sample, error) {
-	before, err := rested(ctx, r)
+	before, err := rested(ctx, r, min(10*time.Second, cfg.Duration))
 	if err != nil {
 		return record.Sample{}, err
 	}
@@ -204,11 +204,9 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 	return s, nil
 }
 
-// rest is for how long a process's memory must not have shrunk to count as what it needs.
-const rest = 10 * time.Second
-
-// rested returns what a process uses when it has given back what its first requests took.
-func rested(ctx context.Context, r *peers.Running) (proc.Usage, error) {
+// rested returns what a process uses when it has given back what its first requests took: it
+// has not shrunk for as long as rest.
+func rested(ctx context.Context, r *peers.Running, rest time.Duration) (proc.Usage, error) {
 	tick := time.NewTicker(rest / 10)
 	defer tick.Stop()
 	least, err := r.Proc.Usage()
