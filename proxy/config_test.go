@@ -59,7 +59,7 @@ func TestConfigDefaults(t *testing.T) {
 	limits := proxy.Limits{
 		Connections: 20_000, PerAddress: 1000, HeaderBytes: 16 << 10, BodyBytes: 8 << 20, InFlightBytes: 1 << 30,
 		AnswerBytes: 32 << 20, EventBytes: 1 << 20, DefaultOutputCap: 32_768, MinOutput: 256,
-		ImageTokens: 8192, VideoTokens: 131_072, AuthFailures: 60, CachedTokens: 100_000, JournalSlots: 16_384, JournalBytes: 64 << 20,
+		ImageTokens: 8192, VideoTokens: 131_072, AuthFailures: 60, CachedTokens: 100_000, SchedulingDelay: proxy.Duration(50 * time.Millisecond), JournalSlots: 16_384, JournalBytes: 64 << 20,
 	}
 	if got.Limits != limits {
 		t.Errorf("limits %+v\nwant   %+v", got.Limits, limits)
@@ -139,6 +139,10 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 	limits := reflect.TypeFor[proxy.Limits]()
 	for i := range limits.NumField() {
 		name := limits.Field(i).Tag.Get("json")
+		if name == "scheduling_delay" { // negative is off
+			rows = append(rows, row{func(c *proxy.Config) { c.Limits.SchedulingDelay = proxy.Duration(time.Microsecond) }, "limits.scheduling_delay is 1µs: goroutines wait"})
+			continue
+		}
 		for _, v := range []int64{0, -1} {
 			rows = append(rows, row{func(c *proxy.Config) { reflect.ValueOf(&c.Limits).Elem().Field(i).SetInt(v) },
 				fmt.Sprintf("limits.%s is %d: it must be positive", name, v)})

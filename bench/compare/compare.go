@@ -123,7 +123,8 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 	cfg := m.whole(r)
 	switch phase {
 	case record.PhaseHalf:
-		cfg.Closed, cfg.Duration = false, m.c.Half
+		// Long enough to hear of each customer: who was silent for long is dearer once.
+		cfg.Closed, cfg.Warmup, cfg.Duration = false, max(time.Second, m.c.Warmup), m.c.Half
 		cfg.Rate, cfg.Poisson, cfg.Seed = m.half[r.Name], true, uint64(round+1)
 	case record.PhaseEvents:
 		cfg = m.streams(r, m.c.Streams, m.c.Interval, m.c.Events)
