@@ -61,10 +61,13 @@ func (s *Server) limitChanged(d contract.Digest, g *contract.Grant) {
 	// Other replicas tell within a second or so what they used.
 	looks := limitLooks
 	go s.insist(func() bool {
+		if n, ok := s.grants.Cached(d); ok && n.Period.ID == g.Period.ID && n.LimitVersion > g.LimitVersion || !s.calls.any(lowered) {
+			return true // a newer limit is looked at by itself
+		}
 		// Reserving nothing tells the ledger of the limit, and how much is settled.
 		a, err := s.ledger.Reserve(s.life, account(g), 0)
 		if err != nil {
-			return !s.calls.any(lowered)
+			return false
 		}
 		s.ledger.Release(a.Hold)
 		if a.Settled >= a.Limit {

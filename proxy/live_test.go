@@ -9,6 +9,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
+	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // setLimit publishes the next version of g, with another limit.
@@ -62,6 +63,35 @@ func TestLimitLoweredBelowUse(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// As above, where another replica used that up a moment ago and has not settled it yet.
+func TestLimitLoweredBelowWhatOthersSettleLater(t *testing.T) {
+	t.Parallel()
+	f := faces[0]
+	w := newWorld(t)
+	w.quota = quota.Options{} // settled within a second, as in production
+	r, other := w.replica(patientUpstream), w.replica()
+	tok, g := w.token(nil)
+	done := make(chan answer, 1)
+	go func() {
+		done <- r.post(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 60, StallAfterEvents: 5})))
+	}()
+	eventually(t, "it is in flight", func() bool { return w.sim.InFlight() == 1 })
+	other.served(f, tok)
+	used := w.events(1)[0].Settled
+	w.setLimit(tok, &g, used)
+	select {
+	case a := <-done:
+		if !strings.Contains(a.body, "monthly_limit_exceeded") {
+			t.Errorf("the client was told %q", a.body)
+		}
+	case <-time.After(15 * time.Second):
+		t.Fatal("the stream goes on although nothing is left")
+	}
+	if e := w.events(2)[1]; e.Outcome != contract.OutcomeLimitCut {
+		t.Errorf("%+v", e)
 	}
 }
 

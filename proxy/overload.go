@@ -61,7 +61,7 @@ func (o *overload) run(ctx context.Context, log *slog.Logger) {
 		if wait, ok := w.look(); ok {
 			o.unknown = 0
 			o.step(wait)
-		} else if o.unknown++; o.unknown >= overloadIdle {
+		} else if o.long, o.unknown = 0, o.unknown+1; o.unknown >= overloadIdle {
 			o.step(0)
 		}
 		switch after := o.share.Load(); {
