@@ -19,8 +19,8 @@ const (
 type dirtyList struct {
 	mu   sync.Mutex // after any account's
 	soon []*account
-	ring [routine + 1][]*account // one for each tick to come
-	at   int                     // that of the last tick
+	ring [routine][]*account // one for each tick to come
+	at   int                 // that of the last tick
 }
 
 // hurry has the next tick look at an account, which is marked as soon.

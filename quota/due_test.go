@@ -43,6 +43,12 @@ func TestWhatHurriesIsCalledAtTheNextTick(t *testing.T) {
 			if at < c.at || at > c.until {
 				t.Fatalf("%s: called at turn %d, want %d to %d", name, at, c.at, c.until)
 			}
+			if at == 0 && a.dirty && !a.gone { // it is not forgotten for that
+				a.flight = nil
+				if len(l.dues(now+time.Second, false)) != 1 {
+					t.Fatalf("%s: not called when it can be", name)
+				}
+			}
 		}
 	}
 }
@@ -60,10 +66,40 @@ func TestRoutineGoesOn(t *testing.T) {
 			due.dirty, due.urgent = false, false // as launch does
 			calls++
 		}
+		if turn == 0 { // it is in both lists
+			a.owe(0, 0)
+			a.mark(true)
+		}
 		a.owe(int64(turn+1), 1)
 		a.pending, a.unsettled = nil, 0
 	}
 	if calls < 10 || calls > 10*routine/(routine-spread)+2 {
 		t.Errorf("%d calls in %d ticks", calls, 10*routine)
+	}
+}
+
+// Who asks for tokens back from a replica that has none idle learns soon what it used of them.
+func TestARecallHurriesWhatWasUsed(t *testing.T) {
+	t.Parallel()
+	l := &Leases{start: time.Now()}
+	for i := range l.shards {
+		l.shards[i].by = map[accountKey]*account{}
+	}
+	l.epoch.Store(1)
+	l.caught.Store(true)
+	k := accountKey{"c1", "p1"}
+	a := l.lock(k)
+	a.lease = 100
+	if !a.take(100, l.now()) {
+		t.Fatal("nothing was leased")
+	}
+	a.spend(1, 100, 100)
+	a.mu.Unlock()
+	if due := l.dues(l.now(), false); len(due) > 0 {
+		t.Fatal("what was used hurries by itself")
+	}
+	l.surrender(k)
+	if due := l.dues(l.now(), false); len(due) != 1 || due[0] != a {
+		t.Errorf("%d accounts are called", len(due))
 	}
 }

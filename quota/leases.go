@@ -51,9 +51,9 @@ func (o *Options) setDefaults() {
 // and when nothing is heard from Redis for the grace, reservations fail with ErrUnavailable.
 //
 // Redis work grows with time and with the number of active customers, not with requests:
-// about one call per customer and second, at most one per tick, of a constant number of commands. Only where a
-// customer is close to the limit do reservations make calls of their own, and those that
-// come together share one.
+// about one call per customer and second, and one per tick where little of the lease is left,
+// each of a constant number of commands. Only where a customer is close to the limit do
+// reservations make calls of their own, and those that come together share one.
 type Leases struct {
 	client    redis.UniversalClient // for the epoch, for recalls
 	guarded   redis.UniversalClient // for records: only Redis servers that the epoch trusts

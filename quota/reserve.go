@@ -29,7 +29,8 @@ func (l *Leases) TryReserve(acct Account, tokens int64) Answer {
 // recheck is how long what an answer of Redis left free counts, for those who need more.
 const recheck = 5 * time.Millisecond
 
-// Reserve asks Redis for what is missing, and for news if nothing is to be reserved. Reservations that come meanwhile share the call.
+// Reserve asks Redis for what is missing, and for news if nothing is to be reserved.
+// Reservations that come meanwhile share the call.
 func (l *Leases) Reserve(ctx context.Context, acct Account, tokens int64) (Answer, error) {
 	if err := ctx.Err(); err != nil {
 		return Answer{}, fmt.Errorf("reserve tokens: %w", err)

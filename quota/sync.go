@@ -253,7 +253,7 @@ func (l *Leases) tickNow() {
 
 // due reports whether a tick should call for a, whose lock is held.
 func (a *account) due(now time.Duration) bool {
-	return a.dirty && a.urgent && a.flight == nil && now >= a.retryAt && !a.gone
+	return a.urgent && a.flight == nil && now >= a.retryAt && !a.gone
 }
 
 // dues returns the accounts that a tick should call for. At a turn, which is at each tick that
@@ -280,7 +280,7 @@ func (l *Leases) dues(now time.Duration, turn bool) []*account {
 			due = append(due, a)
 		}
 		// Until it is called, or if it is not yet due, the next tick looks again.
-		a.soon = a.dirty && a.urgent && !a.gone
+		a.soon = a.urgent && !a.gone
 		if a.soon {
 			still = append(still, a)
 		}
