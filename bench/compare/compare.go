@@ -165,16 +165,15 @@ func (m *measurement) streams(r *peers.Running, n int, interval, length time.Dur
 func (m *measurement) halves() {
 	own := make(map[string]float64)
 	common := 0.0
-	for i := range m.samples {
-		s := &m.samples[i]
-		if s.Phase != record.PhaseRequests {
+	so := &record.Run{Samples: m.samples}
+	for _, r := range m.l.Running {
+		rate := so.Of(r.Name, record.PhaseRequests, record.Throughput).Median
+		if rate <= 0 {
 			continue
 		}
-		own[s.Peer] = float64(s.Load.Answers) / s.Load.Seconds
-		if s.Peer == Baseline || s.Peer == "token-proxy" {
-			if common == 0 || own[s.Peer] < common {
-				common = own[s.Peer]
-			}
+		own[r.Name] = rate
+		if (r.Name == Baseline || r.Name == "token-proxy") && (common == 0 || rate < common) {
+			common = rate
 		}
 	}
 	for name, rate := range own {

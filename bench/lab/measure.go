@@ -204,8 +204,8 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 	return s, nil
 }
 
-// rested returns what a process uses when it has given back what its first requests took: it
-// has not shrunk for as long as rest.
+// rested returns what a process uses when it has given back what its first requests took: it has
+// not shrunk by a hundredth for as long as rest, or 30 s have passed.
 func rested(ctx context.Context, r *peers.Running, rest time.Duration) (proc.Usage, error) {
 	tick := time.NewTicker(rest / 10)
 	defer tick.Stop()

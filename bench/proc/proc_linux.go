@@ -57,7 +57,12 @@ func Confine() (cpu int, free func(), err error) {
 
 // confine does so for each thread, until there are no others: a new one takes it from who starts it.
 func confine(set *unix.CPUSet) error {
-	for again := true; again; {
+	const passes = 100 // a mask that is not taken as it is would make it endless
+	again := true
+	for pass := 0; again; pass++ {
+		if pass == passes {
+			return errors.New("processors: they cannot be chosen here")
+		}
 		again = false
 		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {

@@ -7,14 +7,14 @@ import (
 // method says how it was measured, so that it can be doubted and repeated.
 const method = `## How it is measured
 
-    make bench         # the comparison, about 10 minutes
+    make bench         # the comparison, about 20 minutes
     make bench-scale   # streams, overload, grants, about 10 minutes
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
 - **All proxies run at the same time** and are measured in turn, phase by phase, in several rounds; another one begins each
   round. What else the machine does hits all of them, and ratios are taken within a round. The proxies
   have the last processor for themselves and all else shares the others (` + "`--apart`" + `), so a proxy does not wait while something else
-  runs, and what its neighbours leave in the caches is the same for all. Busy connections and streams are measured twice in a round,
+  runs, and what its neighbours leave in the caches is the same for all; a run of a revision before ` + "`--apart`" + ` shared them all. Busy connections and streams are measured twice in a round,
   in one order and back. A measurement during which something else used more than a part of a processor (` + "`--quiet`" + `) is repeated, and the least disturbed is kept.
 - **CPU** is read from each process's own clock of the operating system (the scheduler's, exact to the nanosecond, user and
   kernel time of all threads, children included), when counting begins and when it ends. What the kernel does in interrupts

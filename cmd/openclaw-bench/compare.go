@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -79,6 +80,13 @@ func portable(args []string) []string {
 		case "--dir", "--results", "--portkey", "--token", "--tokens-file":
 			if !whole {
 				i++ // its value
+			}
+		case "--trace": // which is told from others by its name
+			kept = append(kept, name)
+			if _, value, ok := strings.Cut(args[i], "="); ok {
+				kept = append(kept, filepath.Base(value))
+			} else if i++; i < len(args) {
+				kept = append(kept, filepath.Base(args[i]))
 			}
 		case "--keep":
 		default:

@@ -142,4 +142,9 @@ func TestCommandsOfOneMachineAreLeftOut(t *testing.T) {
 	if strings.Join(got, " ") != "compare --quick --rounds 3" {
 		t.Errorf("%q", got)
 	}
+	for _, args := range [][]string{{"replay", "--trace", "/x/hour.jsonl", "--speed", "20"}, {"replay", "--trace=/x/hour.jsonl", "--speed", "20"}} {
+		if got := strings.Join(portable(args), " "); got != "replay --trace hour.jsonl --speed 20" {
+			t.Errorf("%q", got)
+		}
+	}
 }
