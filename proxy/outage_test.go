@@ -57,7 +57,7 @@ func TestPausedRedisHurtsNoWarmCustomer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.quota = quota.Options{ReturnAfter: 2 * time.Second}
+			w.quota = quota.Options{}
 			r := w.replica(func(c *proxy.Config) {
 				c.Timeouts.Redis = proxy.Duration(timeout)
 				c.Timeouts.Grace = proxy.Duration(time.Minute) // of a machine that may stand still

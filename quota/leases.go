@@ -20,7 +20,7 @@ type Options struct {
 	SettleEvery time.Duration // the tick: how often those are called for that hurry; the others each tenth (100 ms)
 	FollowEvery time.Duration // how often the epoch is read (250 ms)
 	Grace       time.Duration // how long leases may be used without hearing from Redis (10 s), if the control plane allows it
-	ReturnAfter time.Duration // how long idle tokens of a silent customer are kept at least, and half as long again at most (10 s)
+	ReturnAfter time.Duration // how long idle tokens of a silent customer are kept at least, and half as long again at most (5 s)
 	ForgetAfter time.Duration // how long an account with nothing in it is remembered (1 min)
 	Logger      *slog.Logger  // (slog.Default)
 	Guard       *Guard        // what checks the connections of the guarded client, if it is one of a Cluster
@@ -36,7 +36,7 @@ func (o *Options) setDefaults() {
 	def(&o.SettleEvery, 100*time.Millisecond)
 	def(&o.FollowEvery, 250*time.Millisecond)
 	def(&o.Grace, 10*time.Second)
-	def(&o.ReturnAfter, 10*time.Second)
+	def(&o.ReturnAfter, 5*time.Second)
 	def(&o.ForgetAfter, time.Minute)
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -198,8 +198,7 @@ func compareTotals(t *testing.T, s *stack.Stack, tokens []stack.Token, rows []ro
 		if w == 0 {
 			t.Errorf("customer %s used nothing", tok.Customer)
 		}
-		// What is idle is given back within 15 s.
-		s.Eventually(fmt.Sprintf("Redis says %d for %s", w, tok.Customer), 30*time.Second, func() bool {
+		s.Eventually(fmt.Sprintf("Redis says %d for %s", w, tok.Customer), 10*time.Second, func() bool {
 			settled, held := counters(t, s, tok.Customer)
 			return settled == w && (held == 0 || !nothingHeld)
 		})
