@@ -157,8 +157,11 @@ func (m *measurement) round(ctx context.Context, round int, phase string) error 
 		groups, alone, passes = nil, beside, 0
 	}
 	for i := range groups {
-		n := (i + round) % len(groups)
-		for _, r := range turns(groups[n], passes, round) {
+		n, times := (i+round)%len(groups), passes
+		if phase == record.PhaseHalf && !slices.ContainsFunc(groups[n], func(r *peers.Running) bool { return r.Ours }) {
+			times = 1 // it is there to be seen, and promises nothing
+		}
+		for _, r := range turns(groups[n], times, round) {
 			if err := m.measure(ctx, r, phase, round, n+1); err != nil {
 				return err
 			}

@@ -128,7 +128,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 			if quick {
 				set := cmd.Flags().Changed
 				for name, value := range map[string]string{
-					"rounds": "3", "passes": "2", "short-rounds": "1", "half": "500ms", "memory-rounds": "0",
+					"rounds": "3", "passes": "2", "events": "400ms", "short-rounds": "1", "half": "500ms", "memory-rounds": "0",
 					"peers": "direct,nginx,haproxy,fasthttp,token-proxy",
 				} {
 					if !set(name) {
@@ -174,7 +174,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 	f.DurationVar(&c.Requests, "requests", 400*time.Millisecond, "time with all connections busy, in each pass")
 	f.DurationVar(&c.Half, "half", time.Second, "time at half of the rate, in each of half the passes")
 	f.Float64Var(&c.HalfRate, "half-rate", 0, "that rate, in requests per second (default: half of what the slower of nginx and token-proxy takes, made round)")
-	f.DurationVar(&c.Events, "events", 500*time.Millisecond, "time with streams, in each pass")
+	f.DurationVar(&c.Events, "events", 700*time.Millisecond, "time with streams, in each pass")
 	f.IntVar(&c.Streams, "streams", 200, "streams at a time")
 	f.DurationVar(&c.Interval, "interval", 10*time.Millisecond, "between two events of a stream")
 	f.IntVar(&c.MemoryStreams, "memory-streams", 2000, "open streams for the memory of one")
