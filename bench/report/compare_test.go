@@ -142,7 +142,7 @@ func TestOtherRevisionsAreMarked(t *testing.T) {
 		compared.Revision, grants.Revision = c.compared, c.grants
 		text, _ := write(t, compared, grants)
 		if strings.Contains(text, "CPU per request from 1 to 10 grants (of revision bbb)") != c.marked ||
-			strings.Contains(text, "revision bbb, **not that of the comparison**") != c.marked {
+			strings.Contains(text, "of revision bbb, **not that of the comparison**") != c.marked {
 			t.Errorf("%+v: %s", c, row(t, text, "CPU per request, connections always busy"))
 		}
 	}

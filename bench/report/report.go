@@ -122,14 +122,14 @@ func about(p *page, r *record.Run) {
 	if setting(r, "apart") == "true" {
 		where = "the proxies have a processor for themselves"
 	}
-	p.printf("<sub>%s, %s; %s; `%s`, as that revision understands it; %.0f s", r.At.Format("2006-01-02 15:04 UTC"), machine(&r.Machine), where, r.Command, r.Seconds)
+	p.printf("<sub>%s, %s; %s; `%s`", r.At.Format("2006-01-02 15:04 UTC"), machine(&r.Machine), where, r.Command)
 	if r.Revision != "" {
-		p.printf("; revision %s", r.Revision)
+		p.printf(" of revision %s", r.Revision)
 	}
 	if differ(r.Revision, p.code) {
 		p.printf(", **not that of the comparison**")
 	}
-	p.printf("</sub>\n\n")
+	p.printf("; %.0f s</sub>\n\n", r.Seconds)
 }
 
 // differ reports whether two revisions are known and not the same.

@@ -47,13 +47,14 @@ func redisMemory(s *record.Sample) (float64, bool) {
 	return float64(s.RedisBytes) / (1 << 20), s.RedisBytes > 0
 }
 
-// failed is what was neither served nor refused.
+// failed is what was neither served nor refused. Older files count as not sent what was not before
+// anything was counted, too.
 func failed(s *record.Sample) (float64, bool) {
 	n := s.Load.Backlog
 	for _, k := range s.Load.Failures {
 		n += k
 	}
-	return perSecond(s, n-s.Load.Refused), true
+	return perSecond(s, n-s.Load.Refused), s.Tries > 0 || s.Load.Backlog == 0
 }
 
 func perSecond(s *record.Sample, n int64) float64 {

@@ -36,13 +36,17 @@ func TestCapacityAndOverload(t *testing.T) {
 		{Peer: "nginx", Phase: record.PhaseCapacity, CPUMicros: 20, Load: load.Result{Seconds: 2, Answers: 100_000}}, // of an older file
 		{Peer: "token-proxy", Phase: record.PhaseCapacity, Step: 64, CPUMicros: 50, Load: load.Result{Seconds: 2, Answers: 40_000}},
 		{Peer: "token-proxy", Phase: record.PhaseCapacity, Step: 4000, CPUMicros: 70, Load: load.Result{Seconds: 2, Answers: 28_000, Refused: 200}},
-		{Peer: "token-proxy", Phase: record.PhaseOverload, Step: 2, Offered: 28_000, CPUMicros: 80, Load: load.Result{
+		{Peer: "token-proxy", Phase: record.PhaseOverload, Step: 2, Offered: 28_000, CPUMicros: 80, Tries: 1, Load: load.Result{
 			Seconds: 2, Answers: 26_000, Refused: 20_000, Backlog: 9_000, Failures: map[string]int64{"status 503": 20_000, "timeout": 1000},
 			Latency: load.Quantiles{Count: 1, P50: 300, P99: 700}, Refusing: load.Quantiles{Count: 1, P99: 99},
 		}},
 	}}
+	old := r.Samples[3]
+	old.Step, old.Tries = 3, 0
+	r.Samples = append(r.Samples, old)
 	text, _ := write(t, r)
 	for _, want := range []string{
+		"| ours | 3 | 28,000 | 13,000 | 10,000 | - | 300 |",
 		"| nginx | 64 | 50,000 | 0 | 20.0 | - |", "| ours | 64 | 20,000 | 0 | 50.0 | - |", "| ours | 4,000 | 14,000 | 100 | 70.0 | - |",
 		"| ours | 2 | 28,000 | 13,000 | 10,000 | 5,000 | 300 | 700 | 99.0 | 80.0 | - |",
 	} {
