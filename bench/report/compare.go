@@ -173,7 +173,7 @@ func memory(p *page, r *record.Run) {
 	if len(chart) == 0 {
 		return
 	}
-	p.printf("### Memory of %s open streams\n\nProportional set size when the streams have been open for some seconds, less that before, of a proxy that was just started and has answered a few requests: their mean, so what the process had to spare makes it less, and what it takes at once makes it more (see [thousands of open streams](#thousands-of-open-streams) for what a further one takes). It was looked at once a second, so it may have been more for a moment while they began. The kernel's buffers are not in it.\n\n", setting(r, "memory-streams"))
+	p.printf("### Memory of %s open streams\n\nProportional set size when the streams have been open for some seconds, less that before, of a proxy that was just started and has answered a few requests: their mean, so what the process had to spare makes it less, and what it takes at once makes it more (`openclaw-bench streams` shows what a further one takes). It was looked at once a second, so it may have been more for a moment while they began. The kernel's buffers are not in it.\n\n", setting(r, "memory-streams"))
 	p.table(rows)
 	p.plot("memory-stream.svg", "Memory per open stream of each proxy", bars("Memory per open stream (KiB, less is better)", "KiB", chart, 0))
 }
