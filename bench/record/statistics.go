@@ -121,17 +121,29 @@ func (r *Run) Ratio(peer, base, phase string, v Value) Spread {
 	return r.Against(peer, base, phase, v, func(p, b float64) float64 { return p / b })
 }
 
-// Failures sums what went wrong with a peer over all rounds and phases.
-func (r *Run) Failures(peer string) map[string]int64 {
+// Failures sums what went wrong with a peer over all rounds, in the phases that are given, or in
+// all.
+func (r *Run) Failures(peer string, phases ...string) map[string]int64 {
 	sum := make(map[string]int64)
 	for i := range r.Samples {
-		if s := &r.Samples[i]; s.Peer == peer {
+		if s := &r.Samples[i]; s.Peer == peer && (len(phases) == 0 || slices.Contains(phases, s.Phase)) {
 			for kind, n := range s.Load.Failures {
 				sum[kind] += n
 			}
 		}
 	}
 	return sum
+}
+
+// Phases returns the phases that there are, in the order in which they come first.
+func (r *Run) Phases() []string {
+	var phases []string
+	for i := range r.Samples {
+		if phase := r.Samples[i].Phase; !slices.Contains(phases, phase) {
+			phases = append(phases, phase)
+		}
+	}
+	return phases
 }
 
 // Steps returns the values of Step that a phase has, ascending.
