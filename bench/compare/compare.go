@@ -46,10 +46,8 @@ type Config struct {
 	Say        func(format string, args ...any)
 }
 
-const (
-	streamTime = 10 * time.Second     // that one stream takes
-	openEvery  = 2 * time.Millisecond // a stream begins where memory is measured
-)
+// streamTime is how long one stream takes.
+const streamTime = 10 * time.Second
 
 // Run measures all of the lab's peers.
 func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
@@ -181,7 +179,7 @@ func (m *measurement) round(ctx context.Context, round int, phase string) error 
 // besideGateways says whether a peer takes part where gateways are the subject; nothing in
 // between, of which there is no process, is what latency is added to.
 func besideGateways(r *peers.Running) bool {
-	return r.Gateway || r.Proc == nil || r.Name == Baseline || r.Name == "token-proxy"
+	return r.Gateway || r.Proc == nil || r.Name == Baseline || r.Name == peers.TokenProxy
 }
 
 // measurement is one in progress.
@@ -217,9 +215,9 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 		cfg.Closed, cfg.Warmup, cfg.Duration = false, 2*m.c.Warmup, m.c.Half
 		cfg.Rate, cfg.Poisson, cfg.Seed = m.half[r.Name], true, uint64(round+1)
 	case record.PhaseEvents:
-		cfg = m.streams(r, m.c.Streams, m.c.Interval, streamTime, m.c.Events)
+		cfg = m.streams(r, m.c.Streams)
 	case record.PhaseFew:
-		cfg = m.streams(r, max(1, m.c.Streams/10), m.c.Interval, streamTime, m.c.Events)
+		cfg = m.streams(r, max(1, m.c.Streams/10))
 	}
 	if whole := phase == record.PhaseRequests || phase == record.PhaseHalf; whole && r.Tokens != nil {
 		if err := m.uncounted(ctx, r); err != nil {
@@ -251,16 +249,17 @@ func (m *measurement) whole(r *peers.Running) load.Config {
 // how long a burst takes and whose cost depends on how it falls into reads of the proxy.
 const phaseStep = 0.0901699437494742
 
-// streams is a load of n streams with an event each interval, all of which last for as long.
-func (m *measurement) streams(r *peers.Running, n int, interval, lasting, length time.Duration) load.Config {
-	ramp := time.Duration(float64(n) * phaseStep * float64(interval))
-	return load.Config{
-		Closed: true, Connections: n, Warmup: ramp + m.c.Warmup/2, Ramp: ramp, Duration: length,
-		Jobs: lab.Jobs(r, load.Shape{
-			Anthropic: m.c.Anthropic, Stream: true, BodyBytes: m.c.BodyBytes, Stamp: true,
-			TokensPerSecond: float64(time.Second) / float64(interval), OutputTokens: max(2, int(lasting/interval)),
-		}),
-	}
+// streams is a load of n streams with an event each interval, out of step.
+func (m *measurement) streams(r *peers.Running, n int) load.Config {
+	cfg := lab.Streams(r, m.stream(), n, m.c.Interval, streamTime)
+	cfg.Ramp = time.Duration(float64(n) * phaseStep * float64(m.c.Interval))
+	cfg.Warmup, cfg.Duration = cfg.Ramp+m.c.Warmup/2, m.c.Events
+	return cfg
+}
+
+// stream is what a stream's request has beside its pace.
+func (m *measurement) stream() load.Shape {
+	return load.Shape{Anthropic: m.c.Anthropic, BodyBytes: m.c.BodyBytes}
 }
 
 // halves fixes the rates of the open load.
@@ -280,7 +279,7 @@ func (m *measurement) halves() {
 // depends on the rate, and the next run shall have the same.
 func halfRates(most map[string]float64, common float64) map[string]float64 {
 	if common == 0 {
-		for _, name := range []string{Baseline, "token-proxy"} {
+		for _, name := range []string{Baseline, peers.TokenProxy} {
 			if rate := most[name] / 2; rate > 0 && (common == 0 || rate < common) {
 				common = rate
 			}
@@ -313,10 +312,10 @@ func (m *measurement) memory(ctx context.Context, p peers.Peer, round int) error
 	if err := m.l.Warm(ctx, r); err != nil {
 		return err
 	}
-	// They begin as fast as handshakes with an upstream can follow, and last until the end.
-	ramp := time.Duration(m.c.MemoryStreams) * openEvery
-	cfg := m.streams(r, m.c.MemoryStreams, time.Second, ramp+m.c.Warmup+2*m.c.MemoryTime, m.c.MemoryTime)
-	cfg.Ramp, cfg.Warmup = ramp, ramp+m.c.Warmup
+	warmup := lab.OpenTime(r, m.c.MemoryStreams) + m.c.Warmup
+	// They last until the end.
+	cfg := lab.Streams(r, m.stream(), m.c.MemoryStreams, time.Second, warmup+2*m.c.MemoryTime)
+	cfg.Warmup, cfg.Duration = warmup, m.c.MemoryTime
 	s, err := m.l.Memory(ctx, r, cfg)
 	if err != nil {
 		return err

@@ -82,10 +82,10 @@ func TestTurnsGoThereAndBack(t *testing.T) {
 // Wherever a stream's events fall in the interval, as many others fall near it.
 func TestStreamsAreOutOfStep(t *testing.T) {
 	t.Parallel()
-	m := &measurement{c: Config{BodyBytes: 100}}
 	const interval = 10 * time.Millisecond
+	m := &measurement{c: Config{BodyBytes: 100, Interval: interval, Events: time.Second}}
 	for _, n := range []int{20, 200, 10_000} {
-		cfg := m.streams(&peers.Running{}, n, interval, time.Second, time.Second)
+		cfg := m.streams(&peers.Running{}, n)
 		phases := make([]int, 20)
 		for i := range n {
 			at := cfg.Ramp * time.Duration(i) / time.Duration(n) % interval

@@ -90,7 +90,7 @@ func ratio(s record.Spread) string {
 func compared(p *page, r *record.Run) {
 	p.printf("## Side by side\n\n")
 	about(p, r)
-	p.printf("Medians over rounds. A round measures all busy connections and the streams twice, in one order and back, and takes the mean. A ratio is to nginx in the same round (with a TLS upstream, to nginx with one), with its quartiles and their distance in percent of the median. CPU is the processor time of the proxy's own processes, kernel included. Added is the difference to nothing in between in the same round; with a TLS upstream there is no such thing.\n\n")
+	p.printf("Medians over rounds. In a round each proxy takes turns with nginx (with a TLS upstream, with nginx with one) for several short measurements; their median is its value. A ratio is to nginx in the same turns, with its quartiles over the rounds and their distance in percent of the median. CPU is the processor time of the proxy's own processes, kernel included. Added is the difference to nothing in between in the same round; with a TLS upstream there is no such thing.\n\n")
 
 	p.printf("### Whole answers, %s connections always busy\n\nEach at the rate that it takes. A proxy that is always busy hardly ever wakes a sleeping process, nor is woken, and both cost more than the work itself: at less than full load a request is dearer, as the next table shows.\n\n", setting(r, "connections"))
 	rows := [][]string{{"", "CPU per request, µs", "ratio to nginx", "context switches each", "requests/s", "p50 µs", "p99 µs"}}

@@ -11,13 +11,18 @@ const method = `## How it is measured
     make bench-scale   # streams, overload, grants, about 15 minutes
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
-- **All proxies run at the same time** and are measured in turn, phase by phase, in several rounds; another one begins each
-  round. What else the machine does hits all of them, and ratios are taken within a round. The proxies
+- **All proxies run at the same time** and are measured phase by phase, in several rounds. What is compared takes turns in short
+  measurements, there and back (nginx, token-proxy, token-proxy, nginx, and again): token-proxy with nginx alone, the other proxies with nginx, those with a TLS
+  upstream with nginx with one. What a proxy's measurements in such a block have as median is its value of the round, and a ratio is to nginx in the same block: what else
+  the machine does, or how fast it is just then, hits both. The proxies
   have the last processor for themselves and all else shares the others (` + "`--apart`" + `; each table says whether its run did), so a proxy
   does not wait while something else runs. Generator, upstream, Redis, Postgres and the billing-worker do wait for each other, on
   what is left: where that is one processor, what they use beside token-proxy delays the generator too, and is in its latency and lag.
-  The one that was measured before may still work a little while the next is. Busy connections and streams are measured twice in a round,
-  in one order and back. A measurement during which something else used more than a part of a processor (` + "`--quiet`" + `) is repeated, and the least disturbed is kept.
+  The one that was measured before may still work a little while the next is. A measurement during which something else used more than a
+  part of a processor (` + "`--quiet`" + `) is repeated, and the least disturbed is kept.
+- **Customers are not cold.** token-proxy returns the tokens of who was silent for 5 s, so a customer's next request is dearer. All are heard of, uncounted, before whole answers
+  are measured, if that is longer ago; an agent at work is never silent for so long.
+- **Streams are out of step**: each begins 0.09 of the interval after the one before, which spreads the events of any number of them evenly over it.
 - **CPU** is read from each process's own clock of the operating system (the scheduler's, exact to the nanosecond, user and
   kernel time of all threads, children included), when counting begins and when it ends. An interrupt counts for the process that
   it hits unless the kernel was built to tell them apart (IRQ_TIME_ACCOUNTING), and what loopback does to receive counts for the sender; those that
