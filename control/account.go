@@ -88,3 +88,31 @@ type Answer struct {
 	Status int
 	Body   []byte
 }
+
+// PageKey is where a page of a list begins: behind the entry of that age and id. The zero
+// value stands for the first page.
+type PageKey struct {
+	At time.Time
+	ID string
+}
+
+// AuditEntry is one of the audit log as it is read.
+type AuditEntry struct {
+	ID int64     `json:"id"`
+	At time.Time `json:"at"`
+	Audit
+}
+
+// CustomerData is what a customer gets who asks for all that is known of it, without its
+// usage events, which are many.
+type CustomerData struct {
+	Account       Account        `json:"account"`
+	Identities    []Identity     `json:"identities"`
+	Boxes         []Box          `json:"boxes"`
+	Tokens        []ProxyToken   `json:"tokens"`
+	APIKeys       []APIKey       `json:"api_keys"`
+	Subscriptions []Subscription `json:"subscriptions"`
+	Periods       []UsagePeriod  `json:"periods"`
+	Mails         []Mail         `json:"mails"`
+	Audit         []AuditEntry   `json:"audit"`
+}

@@ -69,6 +69,7 @@ CREATE TABLE refresh_tokens (
     CHECK (created_at < expires_at)
 );
 CREATE INDEX refresh_tokens_session ON refresh_tokens (session_id);
+CREATE INDEX refresh_tokens_expiry ON refresh_tokens (expires_at);
 -- Each token has at most one successor.
 CREATE UNIQUE INDEX refresh_tokens_unused ON refresh_tokens (session_id) WHERE used_at IS NULL;
 
