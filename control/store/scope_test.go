@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -216,5 +217,40 @@ func TestScopeEndsWithItsTransaction(t *testing.T) {
 	}
 	if err := st.ForCustomer(ctx, "", func(*store.Tx) error { return nil }); !errors.Is(err, control.ErrInvalid) {
 		t.Errorf("no customer: %v", err)
+	}
+}
+
+// A program need not connect as a superuser: the owner of an empty database that may make
+// roles gets the same schema, and is kept within a customer's rows by it.
+func TestScopeHoldsForAnOwnerWhoIsNoSuperuser(t *testing.T) {
+	t.Parallel()
+	pg := testenv.DedicatedPostgres(t)
+	pg.Query(`CREATE ROLE plain LOGIN CREATEROLE PASSWORD 'only-for-this-test'`)
+	pg.Query(`ALTER SCHEMA public OWNER TO plain`)
+	u, err := url.Parse(pg.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword("plain", "only-for-this-test")
+	st, err := store.Open(t.Context(), u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(st.Close)
+	if _, err := st.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a, b := signUp(t, st, "a@example.com"), signUp(t, st, "b@example.com")
+	if err := st.ForCustomer(t.Context(), a.ID, func(tx *store.Tx) error {
+		if _, err := tx.Account(t.Context(), b.ID); !errors.Is(err, control.ErrNotFound) {
+			t.Errorf("the other one's account: %v", err)
+		}
+		_, err := tx.Account(t.Context(), a.ID)
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	if err := st.MigrateDownTo(t.Context(), 0); err != nil {
+		t.Error(err)
 	}
 }
