@@ -42,6 +42,9 @@ func TestPutSubscriptionInAnyOrder(t *testing.T) {
 			v.Status, v.FailedPayments = status, len(states)
 			states = append(states, v)
 		}
+		if round%2 == 0 {
+			states = states[:3] // it has not ended, so that only the time of each answer decides
+		}
 		order := rand.Perm(len(states))
 		for _, i := range append(order, order...) {
 			if _, _, err := put(t, st, states[i], now.Add(time.Duration(i)*time.Second)); err != nil {
@@ -53,6 +56,9 @@ func TestPutSubscriptionInAnyOrder(t *testing.T) {
 			t.Fatalf("order %v: %+v, %v, want %+v", order, got.StripeSubscription, err, last)
 		}
 		// What has ended does not come back, whenever Stripe is said to have said it.
+		if round%2 == 0 {
+			continue
+		}
 		if _, got, err := put(t, st, states[1], now.Add(time.Hour)); err != nil || got.Status != control.SubscriptionCanceled {
 			t.Fatalf("it came back: %+v, %v", got, err)
 		}
