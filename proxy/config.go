@@ -63,7 +63,7 @@ type Limits struct {
 	AuthFailures     int   `json:"auth_failures"`      // failed authentications per address and minute (60)
 	CachedTokens     int64 `json:"cached_tokens"`      // grants kept in memory (100,000)
 	// SchedulingDelay is how long nine of ten goroutines may wait for a processor, during some
-	// 300 ms, before new requests are refused; negative: for ever (20ms).
+	// 300 ms, before new requests are refused; negative: for ever (50ms).
 	SchedulingDelay Duration `json:"scheduling_delay"`
 	JournalSlots    int      `json:"journal_slots"` // forwarded requests in flight (16,384)
 	JournalBytes    int64    `json:"journal_bytes"` // room for usage that Postgres does not have yet; then new work is refused (64 MiB)
@@ -119,7 +119,7 @@ func (c *Config) SetDefaults() {
 	setDefault(&l.VideoTokens, 131_072)
 	setDefault(&l.AuthFailures, 60)
 	setDefault(&l.CachedTokens, 100_000)
-	setDefault(&l.SchedulingDelay, Duration(20*time.Millisecond))
+	setDefault(&l.SchedulingDelay, Duration(50*time.Millisecond))
 	setDefault(&l.JournalSlots, 16_384)
 	setDefault(&l.JournalBytes, 64<<20)
 	t := &c.Timeouts

@@ -58,6 +58,8 @@ func (s *Server) limitChanged(d contract.Digest, g *contract.Grant) {
 	if !s.calls.any(lowered) {
 		return
 	}
+	// Other replicas tell within a second or so what they used.
+	looks := limitLooks
 	go s.insist(func() bool {
 		// Reserving nothing tells the ledger of the limit, and how much is settled.
 		a, err := s.ledger.Reserve(s.life, account(g), 0)
@@ -67,10 +69,16 @@ func (s *Server) limitChanged(d contract.Digest, g *contract.Grant) {
 		s.ledger.Release(a.Hold)
 		if a.Settled >= a.Limit {
 			s.calls.cut(&limitCut{a.Settled, a.Limit}, lowered)
+			return true
 		}
-		return true
+		looks--
+		return looks == 0
 	})
 }
+
+// limitLooks is how often it is looked whether anything is left of a limit that was lowered, each
+// 250 ms.
+const limitLooks = 7
 
 // promise notes that the call holds tokens under a limit that was raised and of which the
 // feed had not told yet. It may have told meanwhile of one that is lower again.

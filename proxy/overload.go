@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"runtime/metrics"
 	"sync/atomic"
@@ -13,8 +14,10 @@ const (
 	overloadLook = 100 * time.Millisecond
 	// overloadLooks is how many looks in a row must find that too long.
 	overloadLooks = 3
-	// overloadFew is how many goroutines must have waited for a look to say anything.
-	overloadFew = 20
+	// overloadFew is how many waits must have been counted for a look to say anything. The runtime
+	// counts each eighth. After overloadIdle looks that say nothing there is little to do.
+	overloadFew  = 20
+	overloadIdle = 10
 	// overloadWhole is all requests, in the unit of share; overloadMost of them are refused at
 	// most, so that it is seen when the load is gone.
 	overloadWhole = 1024
@@ -29,7 +32,8 @@ type overload struct {
 	limit time.Duration // that nine of ten may wait; negative: for ever
 	share atomic.Uint32 // of requests to refuse
 
-	long int // looks in a row that found it too long
+	long    int // looks in a row that found it too long
+	unknown int // looks in a row that say nothing
 }
 
 // refuses decides on one request.
@@ -39,11 +43,12 @@ func (o *overload) refuses() bool {
 }
 
 // run looks until ctx ends.
-func (o *overload) run(ctx context.Context) {
-	if o.limit < 0 {
+func (o *overload) run(ctx context.Context, log *slog.Logger) {
+	if o.limit <= 0 {
 		return
 	}
-	t := time.NewTicker(overloadLook)
+	// No ticker: it would come twice in a row after it had to wait itself.
+	t := time.NewTimer(overloadLook)
 	defer t.Stop()
 	w := newWaits()
 	for {
@@ -52,7 +57,20 @@ func (o *overload) run(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		o.step(w.look())
+		before := o.share.Load()
+		if wait, ok := w.look(); ok {
+			o.unknown = 0
+			o.step(wait)
+		} else if o.unknown++; o.unknown >= overloadIdle {
+			o.step(0)
+		}
+		switch after := o.share.Load(); {
+		case before == 0 && after > 0:
+			log.Warn("more to do than the processors can: a share of the requests is refused")
+		case before > 0 && after == 0:
+			log.Info("no requests are refused for want of processors any more")
+		}
+		t.Reset(overloadLook)
 	}
 }
 
@@ -86,9 +104,9 @@ func newWaits() *waits {
 	return w
 }
 
-// look returns the upper bound of what nine of ten have waited since the last look, 0 where few
-// have.
-func (w *waits) look() time.Duration {
+// look returns the upper bound of what nine of ten have waited since the last look that said
+// something; ok is false where too few have.
+func (w *waits) look() (wait time.Duration, ok bool) {
 	metrics.Read(w.sample)
 	h := w.sample[0].Value.Float64Histogram()
 	if len(w.before) != len(h.Counts) {
@@ -97,6 +115,9 @@ func (w *waits) look() time.Duration {
 	total := uint64(0)
 	for i, n := range h.Counts {
 		total += n - w.before[i]
+	}
+	if total < overloadFew {
+		return 0, false
 	}
 	var bound float64
 	for i, left := 0, total-total/10; i < len(h.Counts); i++ {
@@ -107,8 +128,5 @@ func (w *waits) look() time.Duration {
 		}
 		left -= min(left, n)
 	}
-	if total < overloadFew {
-		return 0
-	}
-	return time.Duration(bound * float64(time.Second))
+	return time.Duration(bound * float64(time.Second)), true
 }

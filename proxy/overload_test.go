@@ -2,8 +2,11 @@ package proxy
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -81,11 +84,11 @@ func TestWaitsAreSeen(t *testing.T) {
 		busy.Go(func() { burn(until) })
 	}
 	busy.Wait()
-	if d := w.look(); d < 5*time.Millisecond || d > time.Minute {
-		t.Errorf("100 times as many goroutines as processors, 200 µs each: nine of ten have waited at most %v", d)
+	if d, ok := w.look(); !ok || d < 5*time.Millisecond || d > time.Minute {
+		t.Errorf("100 times as many goroutines as processors, 200 µs each: nine of ten have waited at most %v, %v", d, ok)
 	}
 	time.Sleep(50 * time.Millisecond)
-	if d := w.look(); d > 5*time.Millisecond {
+	if d, _ := w.look(); d > 5*time.Millisecond {
 		t.Errorf("nothing to do: %v", d)
 	}
 }
@@ -93,9 +96,66 @@ func TestWaitsAreSeen(t *testing.T) {
 // Negative means for ever.
 func TestOverloadCanBeOff(t *testing.T) {
 	t.Parallel()
-	o := &overload{limit: -1}
-	o.run(context.Background()) // returns
-	if o.refuses() {
-		t.Error("refused")
+	for _, limit := range []time.Duration{-1, 0} {
+		o := &overload{limit: limit}
+		o.run(context.Background(), slog.New(slog.DiscardHandler)) // returns
+		if o.refuses() {
+			t.Error("refused")
+		}
 	}
+}
+
+// While there is too much to do a share is refused, and none when it is over; both are said.
+// Not parallel: it needs all processors.
+func TestOverloadComesAndGoes(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	said := make(messages, 100)
+	o := &overload{limit: 2 * time.Millisecond}
+	go o.run(ctx, slog.New(said))
+	await := func(what string, ok func() bool) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal(what)
+			}
+		}
+	}
+	var stop atomic.Bool
+	var busy sync.WaitGroup
+	for range 100 * runtime.GOMAXPROCS(0) {
+		busy.Go(func() {
+			for !stop.Load() {
+				runtime.Gosched()
+				for end := time.Now().Add(100 * time.Microsecond); time.Now().Before(end); {
+					continue
+				}
+			}
+		})
+	}
+	await("nothing is refused under load", func() bool { return o.share.Load() > 0 })
+	stop.Store(true)
+	busy.Wait()
+	await("it goes on being refused", func() bool { return o.share.Load() == 0 })
+	var all []string
+	await("that is not said", func() bool {
+		for len(said) > 0 {
+			all = append(all, <-said)
+		}
+		return slices.ContainsFunc(all, func(m string) bool { return m == "no requests are refused for want of processors any more" })
+	})
+	if all[0] != "more to do than the processors can: a share of the requests is refused" {
+		t.Errorf("said: %q", all)
+	}
+}
+
+// messages takes those of a log.
+type messages chan string
+
+func (m messages) Enabled(context.Context, slog.Level) bool { return true }
+func (m messages) WithAttrs([]slog.Attr) slog.Handler       { return m }
+func (m messages) WithGroup(string) slog.Handler            { return m }
+func (m messages) Handle(_ context.Context, r slog.Record) error {
+	m <- r.Message
+	return nil
 }

@@ -188,7 +188,6 @@ func TestRefusedWhenOverloaded(t *testing.T) {
 	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(false, "hello")).status == 200 })
 }
 
-// dial opens a connection that is kept alive.
 // A proxy that has too much to do refuses a share of the requests before anything is asked, and
 // serves the others; streams go on.
 func TestOverloadIsRefusedEarly(t *testing.T) {
@@ -229,6 +228,27 @@ func TestOverloadIsRefusedEarly(t *testing.T) {
 	}
 }
 
+// What ends nobody knows where is refused as such, and the connection closed, under overload too:
+// the next request might be its body.
+func TestOverloadKeepsNoDoubtfulConnection(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica()
+	r.RefuseShare(1)
+	c := dial(t, r)
+	if _, err := io.WriteString(c, framed(goodBody, "Transfer-Encoding: identity")+request(chatLine, goodBody, hostLine, authLine, jsonLine, lengthLine(goodBody))); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(c)
+	if err != nil || strings.Count(string(text), "HTTP/1.1 ") != 1 || !strings.HasPrefix(string(text), "HTTP/1.1 400") {
+		t.Errorf("%v: %q", err, text)
+	}
+}
+
+// dial opens a connection that is kept alive.
 func dial(t testing.TB, r *replica) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", r.Addr().String())

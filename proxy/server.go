@@ -203,7 +203,7 @@ func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 // Serve answers clients until the listener is closed.
 func (s *Server) Serve() error {
 	fasthttp.SetBodySizePoolLimit(pooledBodyBytes, pooledBodyBytes)
-	go s.overload.run(s.life)
+	go s.overload.run(s.life, s.log)
 	if err := s.http.Serve(s.ln); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("serve clients: %w", err)
 	}
@@ -248,7 +248,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 	}()
 
-	if over := overflows(c.conn); over || claim.refused || s.overload.refuses() {
+	if over := overflows(c.conn); over || claim.refused {
 		c.face, c.remote = faceOf(ctx.Request.Header.RequestURI()), addrOf(ctx.RemoteAddr())
 		d := detail{}
 		if over {
@@ -264,6 +264,9 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	if r == refuseBadRequest || r == refuseExpect {
 		// Where such a request ends is in doubt: what follows it may be its body.
 		ctx.SetConnectionClose()
+	}
+	if r == refuseNone && s.overload.refuses() {
+		r = refuseOverloaded
 	}
 	if r == refuseNone {
 		r, d = s.authenticate(c, h.credential)

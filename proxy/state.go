@@ -22,7 +22,7 @@ func (m stateMetric) send(ch chan<- prometheus.Metric, v float64, labels ...stri
 type stateCollector struct {
 	s *Server
 
-	inFlight, requestBytes, connections, refused, goingOn stateMetric
+	inFlight, requestBytes, connections, refused, goingOn, shed stateMetric
 
 	lookups, reloads, feedAge, feedSeq stateMetric
 
@@ -43,6 +43,7 @@ func (s *Server) registerState(reg prometheus.Registerer) {
 		connections:  newStateMetric(gauge, "connections", "Open client connections."),
 		refused:      newStateMetric(counter, "connections_refused_total", "Connections closed because there were too many, of their address or in all."),
 		goingOn:      newStateMetric(gauge, "calls_without_client", "Calls that are read to their end although the client has left.", "upstream"),
+		shed:         newStateMetric(gauge, "overload_share", "Share of the requests, 0 to 1, that is refused because there is more to do than the processors can."),
 
 		lookups: newStateMetric(counter, "grant_lookups_total", "Look-ups of tokens in the cache, several per request: hit, negative (known not to exist), miss (Redis was asked).", "result"),
 		reloads: newStateMetric(counter, "grant_reloads_total", "How often all cached grants were dropped because changes may have been missed."),
@@ -72,6 +73,7 @@ func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.Descr
 func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.s
 	c.inFlight.send(ch, float64(s.calls.len()))
+	c.shed.send(ch, float64(s.overload.share.Load())/overloadWhole)
 	c.requestBytes.send(ch, float64(s.uploads.held()))
 	if s.ln != nil {
 		c.connections.send(ch, float64(s.ln.count()))

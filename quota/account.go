@@ -39,14 +39,14 @@ type account struct {
 	// The newest limit that a grant told of.
 	grantLimit, grantVersion int64
 
-	flight   *flight       // the call under way; at most one
-	calls    int64         // number of the last call
-	waiting  []*wait       // reservations that wait for an answer, in the order in which they came
-	dirty    bool          // to be called at a tick; see mark
-	urgent   bool          // at the next one
-	calledAt time.Duration // when the last call was launched
-	listed   bool          // in list
-	list     *dirtyList    // nil in a test of the arithmetic
+	flight  *flight    // the call under way; at most one
+	calls   int64      // number of the last call
+	waiting []*wait    // reservations that wait for an answer, in the order in which they came
+	dirty   bool       // to be called at a tick; see mark and later
+	urgent  bool       // at the next one
+	soon    bool       // list looks at it at the next tick
+	ringed  bool       // list looks at it within routine ticks
+	list    *dirtyList // nil in a test of the arithmetic
 
 	spare int64 // what is best kept idle
 	demand
@@ -87,48 +87,31 @@ const maxBatch = 1000
 
 // mark says whether a is to be called at the next tick.
 func (a *account) mark(dirty bool) {
-	a.urgent = dirty
-	a.stain(dirty)
-}
-
-// later has a called at a tick within routine: to tell Redis what was used does not hurry, for the
-// lease contains it.
-func (a *account) later() { a.stain(true) }
-
-func (a *account) stain(dirty bool) {
-	a.dirty = dirty
-	if dirty && !a.listed && a.list != nil {
-		a.listed = true
-		a.list.add(a)
+	a.dirty, a.urgent = dirty, dirty
+	if dirty && !a.soon && a.list != nil {
+		a.soon = true
+		a.list.hurry(a)
 	}
 }
 
-// dirtyList has the accounts that may be dirty, and so spares a tick those that are not: of
-// all that were active within the last minute few are.
-type dirtyList struct {
-	mu       sync.Mutex // after any account's
-	accounts []*account
+// later has a called within routine ticks: to tell Redis what was used does not hurry, for the
+// lease contains it, unless little is left of it or there is more than one call can carry.
+func (a *account) later() {
+	a.dirty = true
+	switch {
+	case a.urgent:
+	case a.low() || len(a.pending) >= maxBatch:
+		a.mark(true)
+	case !a.ringed && a.list != nil:
+		a.ringed = true
+		a.list.delay(a)
+	}
 }
-
-func (d *dirtyList) add(accounts ...*account) {
-	d.mu.Lock()
-	d.accounts = append(d.accounts, accounts...)
-	d.mu.Unlock()
-}
-
-// take empties the list. The accounts stay marked as listed.
-func (d *dirtyList) take() []*account {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	accounts := d.accounts
-	d.accounts = nil
-	return accounts
-}
-
-func (a *account) idle() int64 { return a.lease - a.held - a.unsettled }
 
 // low reports whether so little is idle that the lease should be renewed.
 func (a *account) low() bool { return a.idle() < a.spare/2 }
+
+func (a *account) idle() int64 { return a.lease - a.held - a.unsettled }
 
 // take reserves tokens if they are idle here.
 func (a *account) take(tokens int64, now time.Duration) bool {
@@ -139,6 +122,9 @@ func (a *account) take(tokens int64, now time.Duration) bool {
 	a.usedAt = now
 	a.peak = max(a.peak, a.held)
 	a.largest = max(a.largest, tokens)
+	if a.dirty && !a.urgent && a.low() {
+		a.mark(true)
+	}
 	return true
 }
 

@@ -7,38 +7,63 @@ import (
 
 func TestWhatHurriesIsCalledAtTheNextTick(t *testing.T) {
 	t.Parallel()
-	const tick = 100 * time.Millisecond
-	l := &Leases{opts: Options{SettleEvery: tick}}
-	// At second 10 a call leased 1,000 tokens, of which 100 are best kept idle.
-	made := func() *account {
-		a := &account{lease: 1000, spare: 100, calledAt: 10 * time.Second}
-		if !a.take(200, 10*time.Second) {
-			t.Fatal("nothing was leased")
-		}
-		a.spend(1, 200, 50)
-		return a
-	}
+	const now = 10 * time.Second
 	for name, c := range map[string]struct {
 		change    func(a *account)
-		atOnce    bool
-		inASecond bool
+		at, until int // the turn at which it is called; 0: never
 	}{
-		"what was used":       {func(*account) {}, false, true},
-		"a surrender":         {func(a *account) { a.mark(true) }, true, true},
-		"and then a request":  {func(a *account) { a.mark(true); a.spend(2, 0, 0) }, true, true},
-		"little is left":      {func(a *account) { a.take(901, 10*time.Second) }, true, true},
-		"a full batch":        {func(a *account) { a.pending = make([]spend, maxBatch) }, true, true},
-		"after a failed call": {func(a *account) { a.mark(true); a.retryAt = 12 * time.Second }, false, false},
-		"a call is under way": {func(a *account) { a.mark(true); a.flight = &flight{} }, false, false},
-		"nothing to tell":     {func(a *account) { a.mark(false) }, false, false},
+		"what was used":       {func(*account) {}, routine - spread + 1, routine},
+		"a surrender":         {func(a *account) { a.mark(true) }, 1, 1},
+		"and then a request":  {func(a *account) { a.mark(true); a.spend(2, 0, 0) }, 1, 1},
+		"little is left":      {func(a *account) { a.take(901, now) }, 1, 1},
+		"a full batch":        {func(a *account) { a.pending = make([]spend, maxBatch); a.owe(2, 0) }, 1, 1},
+		"after a failed call": {func(a *account) { a.mark(true); a.retryAt = now + time.Second }, 0, 0},
+		"a call is under way": {func(a *account) { a.mark(true); a.flight = &flight{} }, 0, 0},
+		"nothing to tell":     {func(a *account) { a.mark(false) }, 0, 0},
+		"forgotten":           {func(a *account) { a.mark(true); a.gone = true }, 0, 0},
 	} {
-		a := made()
-		c.change(a)
-		if got := l.due(a, 10*time.Second+tick); got != c.atOnce {
-			t.Errorf("%s: due at the next tick: %v", name, got)
+		for range 20 { // when is chance
+			l := &Leases{}
+			// A call has leased 1,000 tokens, of which 100 are best kept idle.
+			a := &account{lease: 1000, spare: 100, list: &l.dirty}
+			if !a.take(200, now) {
+				t.Fatal("nothing was leased")
+			}
+			a.spend(1, 200, 50)
+			c.change(a)
+			at := 0
+			for turn := 1; turn <= 2*routine && at == 0; turn++ {
+				if len(l.dues(now, false)) > 0 && turn > 1 {
+					t.Fatalf("%s: called without a turn", name)
+				}
+				if len(l.dues(now, true)) > 0 {
+					at = turn
+				}
+			}
+			if at < c.at || at > c.until {
+				t.Fatalf("%s: called at turn %d, want %d to %d", name, at, c.at, c.until)
+			}
 		}
-		if got := l.due(a, 11*time.Second); got != c.inASecond {
-			t.Errorf("%s: due after a second: %v", name, got)
+	}
+}
+
+// What is called each second goes on being called each second, also if it was marked twice and
+// is used again before the next tick.
+func TestRoutineGoesOn(t *testing.T) {
+	t.Parallel()
+	l := &Leases{}
+	a := &account{lease: 1000, list: &l.dirty}
+	calls := 0
+	a.mark(true)
+	for turn := range 10 * routine {
+		for _, due := range l.dues(0, true) {
+			due.dirty, due.urgent = false, false // as launch does
+			calls++
 		}
+		a.owe(int64(turn+1), 1)
+		a.pending, a.unsettled = nil, 0
+	}
+	if calls < 10 || calls > 10*routine/(routine-spread)+2 {
+		t.Errorf("%d calls in %d ticks", calls, 10*routine)
 	}
 }

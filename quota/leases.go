@@ -17,10 +17,10 @@ import (
 // Options of Leases. Zero values mean the default in parentheses.
 type Options struct {
 	Timeout     time.Duration // of one Redis command (250 ms)
-	SettleEvery time.Duration // how often settlements are written and leases renewed (100 ms)
+	SettleEvery time.Duration // the tick: how often those are called for that hurry; the others each tenth (100 ms)
 	FollowEvery time.Duration // how often the epoch is read (250 ms)
 	Grace       time.Duration // how long leases may be used without hearing from Redis (10 s), if the control plane allows it
-	ReturnAfter time.Duration // how long idle tokens of a silent customer are kept (30 s)
+	ReturnAfter time.Duration // how long idle tokens of a silent customer are kept at least, and half as long again at most (30 s)
 	ForgetAfter time.Duration // how long an account with nothing in it is remembered (1 min)
 	Logger      *slog.Logger  // (slog.Default)
 	Guard       *Guard        // what checks the connections of the guarded client, if it is one of a Cluster
@@ -51,7 +51,7 @@ func (o *Options) setDefaults() {
 // and when nothing is heard from Redis for the grace, reservations fail with ErrUnavailable.
 //
 // Redis work grows with time and with the number of active customers, not with requests:
-// one call per customer and tick, of a constant number of commands. Only where a
+// about one call per customer and second, at most one per tick, of a constant number of commands. Only where a
 // customer is close to the limit do reservations make calls of their own, and those that
 // come together share one.
 type Leases struct {
@@ -212,6 +212,11 @@ func (l *Leases) Flush(ctx context.Context) error {
 		if l.lost.Load() {
 			return fmt.Errorf("settle usage: %w", ErrLost)
 		}
+		l.each(func(a *account) {
+			if len(a.pending) > 0 && a.flight == nil {
+				a.mark(true)
+			}
+		})
 		l.tickNow()
 		if !pause(ctx, 5*time.Millisecond) {
 			return fmt.Errorf("settle usage: events after %d of %d are not in Redis: %w", up, last, ctx.Err())

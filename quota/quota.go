@@ -93,7 +93,7 @@ const DefaultTimeout = 250 * time.Millisecond
 type Ledger interface {
 	// TryReserve answers without I/O or blocking; Unknown when it cannot.
 	TryReserve(acct Account, tokens int64) Answer
-	// Reserve answers with a round trip or two. It never waits for tokens that others
+	// Reserve answers with a round trip or two, one at least if tokens is 0. It never waits for tokens that others
 	// hold. The error is ErrUnavailable (wrapped) or the context's.
 	Reserve(ctx context.Context, acct Account, tokens int64) (Answer, error)
 	// Release frees a hold of which nothing was used. A hold whose request was completed

@@ -75,6 +75,8 @@ func (l *Leases) surrender(k accountKey) {
 	case a.flight != nil:
 		a.recalled = true
 		a.mark(true)
+	case a.dirty && a.idle() <= 0: // who asks should know what was used
+		a.mark(true)
 	case unknown || a.idle() > 0:
 		f := l.launch(a, true)
 		a.mu.Unlock()

@@ -29,7 +29,7 @@ func (l *Leases) TryReserve(acct Account, tokens int64) Answer {
 // recheck is how long what an answer of Redis left free counts, for those who need more.
 const recheck = 5 * time.Millisecond
 
-// Reserve asks Redis for what is missing. Reservations that come meanwhile share the call.
+// Reserve asks Redis for what is missing, and for news if nothing is to be reserved. Reservations that come meanwhile share the call.
 func (l *Leases) Reserve(ctx context.Context, acct Account, tokens int64) (Answer, error) {
 	if err := ctx.Err(); err != nil {
 		return Answer{}, fmt.Errorf("reserve tokens: %w", err)
@@ -64,12 +64,13 @@ func (l *Leases) Reserve(ctx context.Context, acct Account, tokens int64) (Answe
 // await answers a reservation that is on the list of a, whose lock is held before and after.
 func (l *Leases) await(ctx context.Context, a *account, w *wait) (Answer, error) {
 	var failed error
+	asked := w.tokens > 0 // otherwise it is news that is wanted
 	for stale := 0; ; {
 		now := l.now()
 		if !l.usable(now) {
 			return Answer{}, errors.Join(ErrUnavailable, l.Ready())
 		}
-		if w.granted || a.current() && a.give(w.tokens, now) {
+		if w.granted || asked && a.current() && a.give(w.tokens, now) {
 			return a.answer(Granted, w.tokens), nil
 		}
 		if failed != nil {
@@ -98,6 +99,7 @@ func (l *Leases) await(ctx context.Context, a *account, w *wait) (Answer, error)
 			return Answer{}, ctx.Err()
 		}
 		a.mu.Lock()
+		asked = true
 		switch {
 		case w.granted:
 		case errors.Is(f.err, errStale) && stale < 2:

@@ -38,7 +38,7 @@ func (l *Leases) launch(a *account, surrender bool) *flight {
 	epoch, base := l.epoch.Load(), l.base.Load()
 	surrender = surrender || a.recalled && len(a.waiting) == 0
 	now := l.now()
-	a.dirty, a.urgent, a.recalled, a.calledAt = false, false, false, now
+	a.dirty, a.urgent, a.recalled = false, false, false
 	a.plan(now, l.grace())
 	record := contract.QuotaKey(a.key.customer, a.key.period)
 	f := &flight{account: a, record: record, server: l.servers.of(l.client, record), done: make(chan struct{})}
@@ -216,18 +216,21 @@ func (l *Leases) report(ctx context.Context) {
 // maxFlights is how many accounts are called at once.
 const maxFlights = 256
 
-// tick calls for all accounts that have something to settle, and now and then returns what
+// tick calls for the accounts whose turn it is or that hurry, and now and then returns what
 // nobody uses.
 func (l *Leases) tick(ctx context.Context) {
 	t := time.NewTicker(l.opts.SettleEvery)
 	defer t.Stop()
 	var swept time.Duration
+	var turn bool
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			turn = true
 		case <-l.kick:
+			turn = false
 		}
 		if l.lost.Load() {
 			continue
@@ -236,7 +239,7 @@ func (l *Leases) tick(ctx context.Context) {
 			swept = now
 			l.sweep(now)
 		}
-		l.callDirty()
+		l.callDirty(turn)
 		l.report(ctx)
 	}
 }
@@ -248,36 +251,53 @@ func (l *Leases) tickNow() {
 	}
 }
 
-// routine is how many ticks apart a customer's calls are that do not hurry: a call for each
-// request cost a tenth of its processor time, and all of a tick at once held up others.
-const routine = 10
-
 // due reports whether a tick should call for a, whose lock is held.
-func (l *Leases) due(a *account, now time.Duration) bool {
-	return a.dirty && a.flight == nil && now >= a.retryAt && !a.gone &&
-		(a.urgent || a.low() || len(a.pending) >= maxBatch || now-a.calledAt >= routine*l.opts.SettleEvery)
+func (a *account) due(now time.Duration) bool {
+	return a.dirty && a.urgent && a.flight == nil && now >= a.retryAt && !a.gone
 }
 
-// callDirty calls once for every account that wants it. It does not wait for the answers: a
-// server that is silent must not hold up what others are told.
-func (l *Leases) callDirty() {
-	now := l.now()
-	dirty := map[*server][]*account{}
-	accounts := l.dirty.take()
-	still := accounts[:0]
-	for _, a := range accounts {
+// dues returns the accounts that a tick should call for. At a turn, which is at each tick that
+// nobody asked for, those come in that wait for theirs.
+func (l *Leases) dues(now time.Duration, turn bool) []*account {
+	soon, come := l.dirty.take(turn)
+	for _, a := range come {
 		a.mu.Lock()
-		if l.due(a, now) {
-			s := l.serverOf(a)
-			dirty[s] = append(dirty[s], a)
+		a.ringed = false
+		if a.dirty {
+			a.mark(true)
+		}
+		a.mu.Unlock()
+	}
+	if len(come) > 0 {
+		more, _ := l.dirty.take(false)
+		soon = append(soon, more...)
+	}
+	var due []*account
+	still := soon[:0]
+	for _, a := range soon {
+		a.mu.Lock()
+		if a.due(now) {
+			due = append(due, a)
 		}
 		// Until it is called, or if it is not yet due, the next tick looks again.
-		if a.listed = a.dirty && !a.gone; a.listed {
+		a.soon = a.dirty && a.urgent && !a.gone
+		if a.soon {
 			still = append(still, a)
 		}
 		a.mu.Unlock()
 	}
-	l.dirty.add(still...)
+	l.dirty.hurry(still...)
+	return due
+}
+
+// callDirty calls once for every account that wants it. It does not wait for the answers: a
+// server that is silent must not hold up what others are told.
+func (l *Leases) callDirty(turn bool) {
+	dirty := map[*server][]*account{}
+	for _, a := range l.dues(l.now(), turn) {
+		s := l.serverOf(a)
+		dirty[s] = append(dirty[s], a)
+	}
 	for s, accounts := range dirty {
 		if s.busy.Swap(true) {
 			s.more.Store(true)
@@ -303,7 +323,7 @@ func (l *Leases) callServer(s *server, accounts []*account) {
 		flights := make([]*flight, 0, len(some))
 		for _, a := range some {
 			a.mu.Lock()
-			if l.due(a, now) {
+			if a.due(now) {
 				flights = append(flights, l.launch(a, len(a.waiting) == 0 && now-a.usedAt > l.opts.ReturnAfter && l.returning(s, now)))
 			}
 			a.mu.Unlock()

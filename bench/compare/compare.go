@@ -6,9 +6,6 @@ package compare
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -96,21 +93,22 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 
 // turns is the order in which peers are measured: another one begins in each round. Where
 // processor time is compared it goes there and back, so that a machine that becomes slower or
-// faster meanwhile does so for all alike; but not for gateways, which take long.
+// faster meanwhile does so for all alike. Gateways, which take long, come once, at the end.
 func turns(all []*peers.Running, phase string, round int) []*peers.Running {
-	var order []*peers.Running
+	var order, gateways []*peers.Running
 	for i := range all {
-		order = append(order, all[(i+round)%len(all)])
-	}
-	if phase != record.PhaseRequests && phase != record.PhaseEvents {
-		return order
-	}
-	for _, r := range slices.Backward(order) {
-		if !r.Gateway {
+		if r := all[(i+round)%len(all)]; r.Gateway {
+			gateways = append(gateways, r)
+		} else {
 			order = append(order, r)
 		}
 	}
-	return order
+	if phase == record.PhaseRequests || phase == record.PhaseEvents {
+		for _, r := range slices.Backward(order) {
+			order = append(order, r)
+		}
+	}
+	return append(order, gateways...)
 }
 
 // measurement is one in progress.
@@ -131,18 +129,6 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 		cfg = m.streams(r, m.c.Streams, m.c.Interval, m.c.Events)
 	case record.PhaseFew:
 		cfg = m.streams(r, max(1, m.c.Streams/10), m.c.Interval, m.c.Events)
-	}
-	if phase == record.PhaseHalf && r.Admin != "" && os.Getenv("TRACE") != "" {
-		go func() {
-			time.Sleep(cfg.Warmup + 300*time.Millisecond)
-			resp, err := http.Get("http://" + r.Admin + "/debug/pprof/trace?seconds=1")
-			if err != nil {
-				fmt.Println(err)
-				return
-			}
-			b, _ := io.ReadAll(resp.Body)
-			os.WriteFile(fmt.Sprintf("/tmp/trace-%s-%d", r.Name, round), b, 0o644)
-		}()
 	}
 	s, err := m.l.Measure(ctx, r, phase, cfg)
 	if err != nil {

@@ -19,9 +19,9 @@ func TestTurnsGoThereAndBack(t *testing.T) {
 		round int
 		want  string
 	}{
-		{record.PhaseRequests, 0, "a b slow b a"},
-		{record.PhaseEvents, 1, "b slow a a b"},
-		{record.PhaseHalf, 4, "b slow a"},
+		{record.PhaseRequests, 0, "a b b a slow"},
+		{record.PhaseEvents, 1, "b a a b slow"},
+		{record.PhaseHalf, 4, "b a slow"},
 		{record.PhaseFew, 0, "a b slow"},
 	} {
 		var got []string

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -29,9 +28,11 @@ type Options struct {
 	Workers   int      // of nginx and HAProxy
 	Apart     bool     // the proxies have the last processor, and all else the others, if there are any
 	Customers int      // of token-proxy
-	Retries   int      // of a measurement during which the machine was busy with something else
-	Quiet     float64  // processors that something else may use without that
-	Say       func(format string, args ...any)
+	// SchedulingDelay is limits.scheduling_delay of token-proxy, 0 for its default.
+	SchedulingDelay time.Duration
+	Retries         int     // of a measurement during which the machine was busy with something else
+	Quiet           float64 // processors that something else may use without that
+	Say             func(format string, args ...any)
 }
 
 // Lab is what was set up.
@@ -54,19 +55,23 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	l = &Lab{o: o, env: peers.Env{Dir: dir, Env: o.Env, Self: o.Self, Portkey: o.Portkey, Workers: o.Workers, Files: int(min(files, 1<<20))}}
+	l = &Lab{o: o, env: peers.Env{Dir: dir, Env: o.Env, Self: o.Self, Portkey: o.Portkey, Workers: o.Workers, Files: int(min(files, 1<<20)), SchedulingDelay: o.SchedulingDelay}}
 	defer func() {
 		if err != nil {
 			l.Close()
 			l = nil
 		}
 	}()
-	if n := runtime.NumCPU(); o.Apart && n > 1 {
-		last := strconv.Itoa(n - 1)
-		if l.free, err = proc.Confine(n - 1); err != nil {
+	if o.Apart {
+		var last int
+		if last, l.free, err = proc.Confine(); err != nil {
 			return l, err
 		}
-		l.env.CPUs = last
+		if last < 0 {
+			o.Say("there is one processor only: the proxies have none for themselves")
+		} else {
+			l.env.CPUs = strconv.Itoa(last)
+		}
 	}
 	// Postgres runs as another user.
 	if err := os.Chmod(dir, 0o711); err != nil {

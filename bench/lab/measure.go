@@ -22,12 +22,13 @@ func Jobs(r *peers.Running, s load.Shape) func(uint64) load.Job {
 func (l *Lab) Warm(ctx context.Context, r *peers.Running) error {
 	n := max(len(r.Tokens), 200)
 	arrivals := make([]time.Duration, n)
-	for i := range arrivals {
-		arrivals[i] = time.Duration(i) * 250 * time.Microsecond
-	}
 	var last load.Result
-	// A customer's first request may be refused while its record is being made.
-	for range 5 {
+	// A customer's first request may be refused while its record is being made, and a share of
+	// them where the machine has too much to do: each try is slower.
+	for try := range 6 {
+		for i := range arrivals {
+			arrivals[i] = time.Duration(i) * 250 * time.Microsecond << try
+		}
 		result, err := load.Run(ctx, load.Config{
 			Target: r.Addr, Jobs: Jobs(r, load.Shape{OutputTokens: 16, BodyBytes: 256}), Arrivals: arrivals, Connections: 64, Timeout: 15 * time.Second,
 		})
@@ -170,7 +171,7 @@ func (l *Lab) commands(ctx context.Context, r *peers.Running, errs *[]error) int
 // Memory runs a load of streams and measures what they add to the peer's memory, when all
 // are open, against before the first. The time that is counted must be 3 s or more.
 func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (record.Sample, error) {
-	before, err := rested(ctx, r)
+	before, err := rested(ctx, r, min(10*time.Second, cfg.Duration))
 	if err != nil {
 		return record.Sample{}, err
 	}
@@ -203,14 +204,13 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 	return s, nil
 }
 
-// rest is for how long a process's memory must not have shrunk to count as what it needs.
-const rest = 5 * time.Second
-
-// rested returns what a process uses when it has given back what its first requests took.
-func rested(ctx context.Context, r *peers.Running) (proc.Usage, error) {
+// rested returns what a process uses when it has given back what its first requests took: it
+// has not shrunk for as long as rest.
+func rested(ctx context.Context, r *peers.Running, rest time.Duration) (proc.Usage, error) {
 	tick := time.NewTicker(rest / 10)
 	defer tick.Stop()
 	least, err := r.Proc.Usage()
+	was := least.PSS // at since
 	for since, end := time.Now(), time.Now().Add(settleLimit); err == nil && time.Since(since) < rest && time.Now().Before(end); {
 		select {
 		case <-tick.C:
@@ -219,8 +219,8 @@ func rested(ctx context.Context, r *peers.Running) (proc.Usage, error) {
 		}
 		var u proc.Usage
 		if u, err = r.Proc.Usage(); err == nil && u.PSS < least.PSS {
-			if u.PSS < least.PSS-least.PSS/100 {
-				since = time.Now()
+			if u.PSS < was-was/100 {
+				since, was = time.Now(), u.PSS
 			}
 			least = u
 		}

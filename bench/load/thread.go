@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"runtime"
 	"strconv"
 	"sync/atomic"
@@ -362,9 +361,6 @@ func (t *thread) finish(c *conn) {
 		case failure == "":
 			t.rec.answers++
 			record(t.rec.latency, took)
-			if took > 4e6 && slowLog != nil {
-				fmt.Fprintf(slowLog, "%d %.2f %.2f\n", t.start, float64(c.intended-t.start)/1e6, float64(took)/1e6)
-			}
 		case a.status == 429 || a.status == 503:
 			t.rec.refused++
 			t.rec.failures[failure]++
@@ -449,5 +445,3 @@ func (t *thread) close() {
 	}
 	t.p.Close()
 }
-
-var slowLog, _ = os.OpenFile(os.Getenv("SLOWLOG"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)

@@ -22,17 +22,19 @@ var conf embed.FS
 
 // Env is what peers are started in.
 type Env struct {
-	Dir      string             // for configuration, logs and data
-	Env      []string           // of the programs
-	Self     string             // this program, which is some of the peers itself
-	Origin   string             // host:port of the plain upstream
-	TLS      string             // host:port of the TLS upstream; "" without one
-	CA       string             // PEM file with its root
-	Portkey  string             // directory of its npm package
-	Workers  int                // of nginx and HAProxy
-	CPUs     string             // that they may use, as taskset takes them; "" for all
-	Files    int                // that a process may have open
-	Platform *platform.Platform // for token-proxy; nil without it
+	Dir     string   // for configuration, logs and data
+	Env     []string // of the programs
+	Self    string   // this program, which is some of the peers itself
+	Origin  string   // host:port of the plain upstream
+	TLS     string   // host:port of the TLS upstream; "" without one
+	CA      string   // PEM file with its root
+	Portkey string   // directory of its npm package
+	Workers int      // of nginx and HAProxy
+	CPUs    string   // that they may use, as taskset takes them; "" for all
+	Files   int      // that a process may have open
+	// SchedulingDelay is limits.scheduling_delay of token-proxy, 0 for its default.
+	SchedulingDelay time.Duration
+	Platform        *platform.Platform // for token-proxy; nil without it
 }
 
 // Peer is one kind of proxy.

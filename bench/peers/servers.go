@@ -23,13 +23,14 @@ type settings struct {
 	Root                            bool
 	Admin, Redis, Pepper            string
 	Scheme, UpstreamHost            string
+	SchedulingDelay                 time.Duration
 }
 
 func (env *Env) settings(name, addr string) settings {
 	s := settings{
 		Name: name, Dir: env.Dir, Listen: addr, Upstream: env.Origin, CA: env.CA, Workers: max(env.Workers, 1),
 		Files: env.Files, MaxConn: max(env.Files/2-100, 100), // a client's and the upstream's
-		Root: os.Geteuid() == 0, Scheme: "http", UpstreamHost: env.Origin,
+		Root: os.Geteuid() == 0, Scheme: "http", UpstreamHost: env.Origin, SchedulingDelay: env.SchedulingDelay,
 	}
 	if env.CA != "" {
 		s.Scheme = "https"

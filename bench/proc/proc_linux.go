@@ -31,35 +31,52 @@ func cpuOf(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, err
 }
 
-// Confine leaves this process, and all that it starts from now on, the first n processors. free
-// gives it back what it had.
-func Confine(n int) (free func(), err error) {
-	var before, few unix.CPUSet
+// Confine takes the last of the processors that this process may use from it, and from all that
+// it starts from now on, and returns its number. free gives it back. With one processor only there
+// is nothing to take: cpu is negative then.
+func Confine() (cpu int, free func(), err error) {
+	var before unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
-		return nil, fmt.Errorf("processors: %w", err)
+		return 0, nil, fmt.Errorf("processors: %w", err)
 	}
-	for i := range n {
-		few.Set(i)
+	if before.Count() < 2 {
+		return -1, func() {}, nil
 	}
+	few := before
+	for cpu = len(before)*strconv.IntSize - 1; !few.IsSet(cpu); cpu-- {
+		continue
+	}
+	few.Clear(cpu)
+	free = func() { _ = confine(&before) }
 	if err := confine(&few); err != nil {
-		return nil, err
+		free()
+		return 0, nil, err
 	}
-	return func() { _ = confine(&before) }, nil
+	return cpu, free, nil
 }
 
-// confine does so for each thread: new ones take it from those that start them.
+// confine does so for each thread, until there are no others: a new one takes it from who starts it.
 func confine(set *unix.CPUSet) error {
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return fmt.Errorf("processors: %w", err)
-	}
-	for _, t := range threads {
-		id, err := strconv.Atoi(t.Name())
+	for again := true; again; {
+		again = false
+		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
 			return fmt.Errorf("processors: %w", err)
 		}
-		if err := unix.SchedSetaffinity(id, set); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("processors: %w", err)
+		for _, t := range threads {
+			id, err := strconv.Atoi(t.Name())
+			if err != nil {
+				return fmt.Errorf("processors: %w", err)
+			}
+			var has unix.CPUSet
+			err = unix.SchedGetaffinity(id, &has)
+			if err == nil && has != *set {
+				again = true
+				err = unix.SchedSetaffinity(id, set)
+			}
+			if err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("processors: %w", err)
+			}
 		}
 	}
 	return nil

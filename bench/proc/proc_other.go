@@ -15,4 +15,4 @@ func attributes(cred *syscall.Credential) *syscall.SysProcAttr {
 func cpuOf(int) (time.Duration, error) { return 0, errors.ErrUnsupported }
 
 // Confine is possible on Linux only.
-func Confine(int) (free func(), err error) { return nil, errors.ErrUnsupported }
+func Confine() (cpu int, free func(), err error) { return 0, nil, errors.ErrUnsupported }

@@ -21,6 +21,7 @@ type setup struct {
 	portkey   string
 	workers   int
 	apart     bool
+	delay     time.Duration
 	retries   int
 	quiet     float64
 	dir       string
@@ -34,6 +35,7 @@ func (s *setup) flags(f *pflag.FlagSet, names []string) {
 	f.StringVar(&s.portkey, "portkey", peers.PortkeyDir, "where scripts/install-deps has put Portkey")
 	f.IntVar(&s.workers, "workers", 1, "worker processes of nginx, threads of HAProxy")
 	f.BoolVar(&s.apart, "apart", true, "give the proxies the last processor for themselves, and all else the others")
+	f.DurationVar(&s.delay, "scheduling-delay", 0, "limits.scheduling_delay of token-proxy; negative: it refuses nothing for want of processors (default: its own)")
 	f.IntVar(&s.retries, "retries", 2, "how often a measurement is repeated during which something else used the machine")
 	f.Float64Var(&s.quiet, "quiet", 0.4, "processors that something else may use without that")
 	f.StringVar(&s.dir, "dir", "", "where data and logs are kept meanwhile (default: the system's temporary directory)")
@@ -48,7 +50,7 @@ func (a *app) lab(s *setup, say func(string, ...any)) (lab.Options, error) {
 	}
 	return lab.Options{
 		Self: self, Bin: bin, Dir: s.dir, Keep: s.keep, Env: a.env(), Peers: s.peers, Portkey: s.portkey,
-		Workers: s.workers, Apart: s.apart, Customers: s.customers, Retries: s.retries, Quiet: s.quiet, Say: say,
+		Workers: s.workers, Apart: s.apart, SchedulingDelay: s.delay, Customers: s.customers, Retries: s.retries, Quiet: s.quiet, Say: say,
 	}, nil
 }
 

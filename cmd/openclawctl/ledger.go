@@ -32,8 +32,8 @@ func (a *app) verifyCommand() *cobra.Command {
 totals and with what Redis charges to the limit. It prints the periods that differ,
 and then exits with 4.
 
-Events need a moment from Redis to Postgres, and the other way when Redis had lost its
-data: where only Redis differs, verify looks again for --wait. If events are still on
+Events need a moment from Redis to Postgres, and limits are charged in Redis about once a
+second: where only Redis differs, verify looks again for --wait. If events are still on
 their way then, as with a customer that is busy all the time or a proxy that is away,
 Redis and Postgres cannot be compared; verify says so, and that is no difference.
 Periods that began before the months whose events are kept are not compared.
