@@ -101,3 +101,23 @@ type Recorded struct {
 	// all of its events 1…n are rows or parked.
 	Acked map[string]int64
 }
+
+// UsageShare is what a customer used of one model on one day, by admission.
+type UsageShare struct {
+	Day        time.Time `json:"day"`   // its beginning, UTC
+	Model      string    `json:"model"` // as served
+	Requests   int64     `json:"requests"`
+	Prompt     int64     `json:"prompt_tokens"` // cached included
+	Cached     int64     `json:"cached_tokens"`
+	Completion int64     `json:"completion_tokens"` // reasoning included
+	Reasoning  int64     `json:"reasoning_tokens"`
+	Settled    int64     `json:"settled_tokens"` // weighted, charged to the limit
+}
+
+// TierUsage sums up the periods of all customers of one tier.
+type TierUsage struct {
+	Tier      string      `json:"tier"`
+	Customers int64       `json:"customers"`
+	Limit     int64       `json:"limit_tokens"` // weighted
+	Totals    UsageTotals `json:"totals"`
+}

@@ -121,8 +121,8 @@ func (s *Service) CreateToken(ctx context.Context, actor, customerID, boxID stri
 		Hint: raw.Hint(), Version: 1, Status: contract.StatusActive, CreatedAt: now,
 	}
 	err = s.change(ctx, customerID, func(c *change) error {
-		if c.customer.Status == control.CustomerCancelled {
-			return fmt.Errorf("%w: customer %s is cancelled", control.ErrInvalid, customerID)
+		if st := c.customer.Status; st == control.CustomerCancelled || st == control.CustomerPending {
+			return fmt.Errorf("%w: customer %s is %s", control.ErrInvalid, customerID, st)
 		}
 		box, err := c.box(ctx, boxID)
 		if err != nil {

@@ -37,6 +37,10 @@ func (s *Service) setStatus(ctx context.Context, actor, customerID string, statu
 		if before == control.CustomerCancelled {
 			return fmt.Errorf("%w: customer %s is cancelled", control.ErrInvalid, customerID)
 		}
+		// Resumed later it would be served without ever having paid.
+		if before == control.CustomerPending {
+			return fmt.Errorf("%w: customer %s has not paid yet", control.ErrInvalid, customerID)
+		}
 		var err error
 		if c.customer, err = c.tx.SetCustomerStatus(ctx, customerID, status, s.now()); err != nil {
 			return err

@@ -1,6 +1,10 @@
 // Package store keeps the control plane's state in Postgres. All SQL of the project
-// lives here, and pgx is imported nowhere else; River's tables, when they come, are
-// the one exception.
+// lives here, and pgx is imported nowhere else; River's tables, which package jobs
+// keeps, are the one exception.
+//
+// Postgres keeps customers apart by itself: what runs for one customer runs within
+// Store.ForCustomer, under row-level security. All other methods run as the owner of the
+// tables, which sees all customers.
 //
 // A Store is safe for concurrent use. Its errors wrap control.ErrNotFound,
 // control.ErrExists, control.ErrInvalid or control.ErrSchema where that is what

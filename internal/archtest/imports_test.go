@@ -193,8 +193,27 @@ func checkFasthttpServer(files []*goFile) []string {
 	return complaints
 }
 
+// checkLent allows what control/store lends of pgx to control/jobs only, which hands it to
+// River's driver: anyone could run SQL by it without an import.
+func checkLent(files []*goFile) []string {
+	var complaints []string
+	for _, f := range files {
+		if within(f.dir(), "control/store", "control/jobs") {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && (sel.Sel.Name == "RiverPool" || sel.Sel.Name == "RiverTx") {
+				complaints = append(complaints, fmt.Sprintf("%s: %s is for control/jobs only", f.at(n.Pos()), sel.Sel.Name))
+			}
+			return true
+		})
+	}
+	return complaints
+}
+
 func TestOutsideSystemsHaveOneHome(t *testing.T) {
 	files := goFiles(t)
+	report(t, checkLent(files))
 	report(t, checkHomes(files, homes()))
 	report(t, checkFasthttpServer(files))
 }
@@ -208,4 +227,8 @@ func TestHomesComplain(t *testing.T) {
 	)
 	expect(t, checkHomes(files, homes()), 1, "control/api/a.go:2")
 	expect(t, checkFasthttpServer(files), 1, "control/web/a.go:3")
+	expect(t, checkLent(source(t,
+		"control/api/a.go", "package api\nfunc f(s store) { s.RiverPool().Exec() }\n",
+		"control/jobs/a.go", "package jobs\nfunc f(s store) { s.RiverPool() }\n",
+	)), 1, "control/api/a.go:2")
 }
