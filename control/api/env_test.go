@@ -196,7 +196,7 @@ func (c *client) do(method, path string, body any, header ...string) answer {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	for k, v := range c.header {
-		req.Header[k] = v
+		req.Header[http.CanonicalHeaderKey(k)] = v
 	}
 	for i := 0; i+1 < len(header); i += 2 {
 		if header[i+1] == "" {
