@@ -26,7 +26,10 @@ func (s *Service) DeleteCustomer(ctx context.Context, actor, customerID string) 
 				return err
 			}
 		}
-		return c.tx.EraseCustomer(ctx, actor, customerID, s.now())
+		if err := c.tx.EraseCustomer(ctx, actor, customerID, s.now()); err != nil {
+			return err
+		}
+		return s.noted(ctx, c.tx, nil)
 	})
 	if err != nil && !errors.Is(err, ErrUnpublished) {
 		return fmt.Errorf("delete customer %s: %w", customerID, err)

@@ -53,9 +53,12 @@ func (s *Service) setStatus(ctx context.Context, actor, customerID string, statu
 		if reason != "" {
 			detail["reason"] = reason
 		}
-		return c.tx.AddAudit(ctx, control.Audit{
+		if err := c.tx.AddAudit(ctx, control.Audit{
 			Actor: actor, Action: action, CustomerID: customerID, Target: customerID, Detail: detail,
-		})
+		}); err != nil {
+			return err
+		}
+		return s.noted(ctx, c.tx, out)
 	})
 	return out, err
 }

@@ -25,11 +25,15 @@ const (
 	timeout = 5 * time.Minute
 )
 
-// Handlers do the jobs of the kinds that are not done here.
+// Handlers do the jobs of the kinds that are not done here. A process works the queues that
+// it has the handlers of, and leaves the others to other processes.
 type Handlers struct {
 	// SendMails sends the mails that are due. It is called once per mail that was added,
-	// at least, and may find that another call has sent it.
+	// at least, and may find that another call has sent it. Who has it also does what is
+	// done here.
 	SendMails func(context.Context) error
+	// RevokeToken revokes a token for ever. It may be called again.
+	RevokeToken func(ctx context.Context, tokenID string) error
 }
 
 // Jobs inserts jobs and, after Start, works them. It is safe for concurrent use.
@@ -39,6 +43,9 @@ type Jobs struct {
 	start  func(context.Context) error
 	stop   func(context.Context) error
 	close  func()
+
+	list          func(context.Context, *river.JobListParams) (*river.JobListResult, error)
+	retry, cancel func(context.Context, int64) error
 }
 
 // Migrate brings River's tables to the version that this build needs, and returns how
@@ -69,7 +76,7 @@ func Migrate(ctx context.Context, st *store.Store, log *slog.Logger) (applied in
 // New returns Jobs on the database of st; without handlers they can only be inserted. The
 // error is control.ErrSchema if Migrate has not run. The caller closes it.
 func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handlers) (*Jobs, error) {
-	if handlers != nil && handlers.SendMails == nil {
+	if handlers != nil && handlers.SendMails == nil && handlers.RevokeToken == nil {
 		return nil, errors.New("jobs: a handler is missing")
 	}
 	pool, err := st.RiverPool(ctx, connections)
@@ -96,7 +103,15 @@ func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handl
 		cfg.Workers = river.NewWorkers()
 		river.AddWorker(cfg.Workers, &retentionWorker{store: st, log: log})
 		river.AddWorker(cfg.Workers, &mailWorker{send: handlers.SendMails})
-		cfg.Queues = map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: workers}}
+		river.AddWorker(cfg.Workers, &revocationWorker{revoke: handlers.RevokeToken})
+		cfg.Queues = map[string]river.QueueConfig{}
+		if handlers.SendMails != nil {
+			cfg.Queues[river.QueueDefault] = river.QueueConfig{MaxWorkers: workers}
+		}
+		if handlers.RevokeToken != nil {
+			cfg.Queues[tokenQueue] = river.QueueConfig{MaxWorkers: workers}
+		}
+		// Whichever process leads inserts them, so all that may lead have to know them.
 		cfg.PeriodicJobs = []*river.PeriodicJob{river.NewPeriodicJob(river.PeriodicInterval(retentionEvery),
 			func() (river.JobArgs, *river.InsertOpts) { return retentionArgs{}, nil }, &river.PeriodicJobOpts{RunOnStart: true})}
 	}
@@ -113,6 +128,12 @@ func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handl
 		start: client.Start,
 		stop:  client.Stop,
 		close: pool.Close,
+		list:  client.JobList,
+		retry: func(ctx context.Context, id int64) error { _, err := client.JobRetry(ctx, id); return err },
+		cancel: func(ctx context.Context, id int64) error {
+			_, err := client.JobCancel(ctx, id)
+			return err
+		},
 	}, nil
 }
 

@@ -142,12 +142,13 @@ What it used, in tokens:
 
   %s usage --customer %s
 
+What the api can do: http://%s/openapi.json for customers, http://%s/openapi.json for operators.
 Models: %s. Metrics: http://%s/metrics. Logs: %s
 Stop it with: make down
 `,
 		request("-sN", `{"model":"`+askedModel+`","stream":true,`+message+`}`),
 		request("-s", `{"model":"`+askedModel+`",`+message+`}`),
-		quote(ctl), customer, modelNames(), address(s.cfg.Ports.Admin), s.cfg.path("logs"))
+		quote(ctl), customer, address(s.cfg.Ports.API), address(s.cfg.Ports.Operators), modelNames(), address(s.cfg.Ports.Admin), s.cfg.path("logs"))
 	return nil
 }
 
