@@ -178,6 +178,9 @@ func (s *Service) SetLimit(ctx context.Context, actor, customerID string, tokens
 	}
 	var period control.UsagePeriod
 	err := s.change(ctx, customerID, func(c *change) error {
+		if !c.period.Contains(s.now()) {
+			return fmt.Errorf("%w: the present period of customer %s is not open yet", control.ErrConflict, customerID)
+		}
 		before := c.period.LimitTokens
 		p, err := c.tx.SetLimit(ctx, customerID, c.period.ID, tokens)
 		if err != nil {
