@@ -79,27 +79,32 @@ func (t *Tx) UnpaidBoxes(ctx context.Context, customer string) ([]control.Box, e
 	return boxes, explain("boxes of customer "+customer, err)
 }
 
+const overdueSubscriptions = selectSubscriptions + `
+	WHERE status IN ('trialing', 'active', 'past_due', 'unpaid', 'paused') AND period_end <= $1 ORDER BY period_end, id LIMIT $2`
+
 // OverdueSubscriptions lists live subscriptions, at most limit, whose period has ended as
 // far as is known here, those first that wait longest: Stripe knows more of them.
 func (s *Store) OverdueSubscriptions(ctx context.Context, at time.Time, limit int) ([]control.Subscription, error) {
-	rows, _ := s.pool.Query(ctx, selectSubscriptions+`
-		WHERE status IN ('trialing', 'active', 'past_due', 'unpaid', 'paused') AND period_end <= $1
-		ORDER BY period_end, id LIMIT $2`, at, limit)
+	rows, _ := s.pool.Query(ctx, overdueSubscriptions, at, limit)
 	list, err := pgx.CollectRows(rows, scanSubscription)
 	return list, explain("overdue subscriptions", err)
 }
 
-// PeriodsNearLimit lists present periods of active customers, at most limit, that have
-// used so many percent of their limit, from after on (zero for the first page, then the last
-// entry of the page before).
-func (s *Store) PeriodsNearLimit(ctx context.Context, at time.Time, percent int, after control.QuotaKey, limit int) ([]control.UsagePeriod, error) {
-	rows, _ := s.pool.Query(ctx, selectPeriods+` p
-		WHERE ends_at > $1 AND starts_at <= $1 AND settled_tokens >= limit_tokens * $2::bigint / 100
-			AND (customer_id, period_id) > ($3, $4)
-			AND EXISTS (SELECT FROM customers c WHERE c.id = p.customer_id AND c.status = 'active')
-		ORDER BY customer_id, period_id LIMIT $5`, at, percent, after.CustomerID, after.PeriodID, limit)
+const periodsUsed = selectPeriods + ` p
+	WHERE ends_at > $1 AND starts_at <= $1 AND settled_tokens * 100.0 >= limit_tokens * $2::numeric
+		AND ($3 = 0 OR settled_tokens * 100.0 < limit_tokens * $3::numeric)
+		AND EXISTS (SELECT FROM customers c WHERE c.id = p.customer_id AND c.status = 'active' AND c.email IS NOT NULL)
+		AND NOT EXISTS (SELECT FROM mails m WHERE m.customer_id = p.customer_id AND m.kind = $4
+			AND m.cause = p.period_id || '/' || p.limit_tokens)
+	LIMIT $5`
+
+// PeriodsUsed lists present periods of active customers with an address, at most limit, that
+// have used at least from percent of their limit and less than below percent (0 for no such
+// bound), and of which no mail of a kind tells with control.LimitCause.
+func (s *Store) PeriodsUsed(ctx context.Context, at time.Time, from, below int, kind string, limit int) ([]control.UsagePeriod, error) {
+	rows, _ := s.pool.Query(ctx, periodsUsed, at, from, below, kind, limit)
 	list, err := pgx.CollectRows(rows, scanPeriod)
-	return list, explain("periods near their limit", err)
+	return list, explain("periods by use", err)
 }
 
 // PeriodOverage returns how many tokens of a period's limit are paid for one by one, on top
@@ -126,17 +131,36 @@ func (t *Tx) Period(ctx context.Context, customer, period string) (control.Usage
 	return p, explain("period "+period+" of customer "+customer, err)
 }
 
+// PeriodsSince lists the known periods of a customer that ended after a time, oldest first.
+func (t *Tx) PeriodsSince(ctx context.Context, customer string, at time.Time) ([]control.UsagePeriod, error) {
+	rows, _ := t.tx.Query(ctx, selectPeriods+` WHERE customer_id = $1 AND ends_at > $2 ORDER BY starts_at`, customer, at)
+	list, err := pgx.CollectRows(rows, scanPeriod)
+	return list, explain("periods of customer "+customer, err)
+}
+
+const periodsAboveLimit = `
+	SELECT customer_id, period_id FROM usage_periods
+	WHERE ends_at > $1 AND overage_tokens > 0 AND settled_tokens > limit_tokens - overage_tokens
+		AND (customer_id, period_id) > ($2, $3)
+	ORDER BY customer_id, period_id LIMIT $4`
+
 // PeriodsAboveLimit lists periods, at most limit, that ended after a time, and of which
 // tokens are used that are paid for one by one, from after on (zero for the first page, then
 // the last entry of the page before).
 func (s *Store) PeriodsAboveLimit(ctx context.Context, ended time.Time, after control.QuotaKey, limit int) ([]control.QuotaKey, error) {
-	rows, _ := s.pool.Query(ctx, `
-		SELECT customer_id, period_id FROM usage_periods
-		WHERE ends_at > $1 AND overage_tokens > 0 AND settled_tokens > limit_tokens - overage_tokens
-			AND (customer_id, period_id) > ($2, $3)
-		ORDER BY customer_id, period_id LIMIT $4`, ended, after.CustomerID, after.PeriodID, limit)
+	rows, _ := s.pool.Query(ctx, periodsAboveLimit, ended, after.CustomerID, after.PeriodID, limit)
 	list, err := collectKeys(rows)
 	return list, explain("periods above their limit", err)
+}
+
+// MeteredCustomers lists customers, at most limit, with reports of overage on periods that
+// ended after a time, from the id after on.
+func (s *Store) MeteredCustomers(ctx context.Context, ended time.Time, after string, limit int) ([]string, error) {
+	rows, _ := s.pool.Query(ctx, `
+		SELECT DISTINCT customer_id FROM meter_reports JOIN usage_periods USING (customer_id, period_id)
+		WHERE ends_at > $1 AND customer_id > $2 ORDER BY customer_id LIMIT $3`, ended, after, limit)
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return list, explain("customers with overage", err)
 }
 
 // StripeInbox says what waits in the inbox.
