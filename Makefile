@@ -18,7 +18,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-bench build up down status clean test lint bench bench-quick bench-scale microbench fuzz smoke drill promises
+.PHONY: help deps deps-run deps-bench build up down status clean test orders lint bench bench-quick bench-scale microbench fuzz smoke drill promises
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -57,6 +57,9 @@ test: deps ## run all tests
 	go test -count=1 $(TESTFLAGS) ./test/... # they run built programs, which go test knows nothing of
 	cd test/drill && go test -count=1 -timeout 5m
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by
+
+orders: ## play the life of a customer who pays in 200 random orders of Stripe's events
+	go test -count=1 -run '^TestStory$$' -timeout 20m ./control/billing/stripe -orders 200
 
 lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 	@scripts/lint

@@ -40,6 +40,7 @@ type workerSettings struct {
 	dropEvery    time.Duration
 	replicaGrace time.Duration
 	ledger       billing.Options
+	stripe       stripeSettings
 }
 
 func billingWorkerCommand(getenv func(string) string) *cobra.Command {
@@ -74,6 +75,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.ledger.FinishWithin, "ledger-finish-within", 10*time.Second, "how long the batch in hand may take after SIGTERM")
 	f.DurationVar(&s.ledger.AckedEvery, "ledger-acked-every", 3*time.Second, "how often to tell the proxies again which events they may forget")
 	f.DurationVar(&s.ledger.RetryMax, "ledger-retry-max", 2*time.Second, "longest pause between attempts while Redis or Postgres is away")
+	s.stripe.flags(f)
 	return command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		return runWorker(cmd.Context(), s, log)
 	})
@@ -90,7 +92,7 @@ func (s *workerSettings) validate() error {
 		positive("keep-published-changes", s.keepChanges),
 		positive("ledger-gather", s.ledger.Gather), positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
 		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
-		positive("ledger-acked-every", s.ledger.AckedEvery),
+		positive("ledger-acked-every", s.ledger.AckedEvery), s.stripe.validate(),
 	}
 	if s.replicaGrace < minGrace {
 		errs = append(errs, fmt.Errorf("--replica-grace must be at least %s, the least that a token-proxy can have", minGrace))
@@ -206,6 +208,11 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 		every(ctx, s.renewEvery, log, "renew periods", service.RenewDue)
 		return nil
 	})
+	done, err := s.stripe.start(ctx, work, service, registry, log)
+	defer done()
+	if err != nil {
+		work.Go(func() error { return err })
+	}
 	return work.Wait()
 }
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
+	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 )
 
@@ -38,6 +40,10 @@ their way then, as with a customer that is busy all the time or a proxy that is 
 Redis and Postgres cannot be compared; verify says so, and that is no difference.
 Periods that began before the months whose events are kept are not compared.
 
+With $STRIPE_SECRET_KEY what was reported to Stripe as used above limits, in periods that go
+on or ended within 35 days, is compared with Stripe's own sums. Stripe takes some minutes for
+those.
+
 With --repair-totals the totals are set to the sums of the events, which is written
 to the audit log, and everything is verified once more.`,
 		Example: `  openclawctl ledger verify
@@ -49,7 +55,7 @@ to the audit log, and everything is verified once more.`,
 				return usageError{errors.New("--wait must not be negative")}
 			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				return a.verify(ctx, cmd, s.books(), o, repair)
+				return a.verify(ctx, cmd, s, o, repair)
 			})
 		},
 	}
@@ -73,7 +79,8 @@ func (l lostLeases) GiveUp(ctx context.Context, replica string) ([]control.Relea
 	return l.records.GiveUp(ctx, replica, l.grace)
 }
 
-func (a *app) verify(ctx context.Context, cmd *cobra.Command, books *billing.Books, o billing.VerifyOptions, repair bool) error {
+func (a *app) verify(ctx context.Context, cmd *cobra.Command, s *session, o billing.VerifyOptions, repair bool) error {
+	books := s.books()
 	v, err := books.Verify(ctx, o)
 	if err != nil {
 		return err
@@ -87,17 +94,25 @@ func (a *app) verify(ctx context.Context, cmd *cobra.Command, books *billing.Boo
 			return err
 		}
 	}
+	overage, err := a.verifyOverage(ctx, s, o.Customer)
+	if err != nil {
+		return err
+	}
 	data := struct {
 		billing.Verified
-		Repaired int `json:"repaired"`
-	}{v, repaired}
+		Repaired int                 `json:"repaired"`
+		Overage  []stripe.MeterCheck `json:"overage,omitempty"`
+	}{v, repaired, overage}
 	if a.output == "json" {
 		err = a.show(cmd, data)
 	} else {
-		err = a.showVerified(cmd, v, repaired)
+		err = errors.Join(a.showVerified(cmd, v, repaired), a.showOverage(cmd, overage))
 	}
 	if err == nil && len(v.Different) > 0 {
 		err = fmt.Errorf("%w: %d of %d periods", errDifferent, len(v.Different), v.Periods)
+	}
+	if err == nil && slices.ContainsFunc(overage, func(c stripe.MeterCheck) bool { return c.Differs() }) {
+		err = fmt.Errorf("%w: Stripe counts other tokens above limits than were reported", errDifferent)
 	}
 	return err
 }

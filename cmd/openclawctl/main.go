@@ -90,6 +90,7 @@ It works on the control plane's own databases, which it finds through the enviro
                                redis-sentinel://sentinel:port,sentinel:port/0?master=name
   OPENCLAW_TOKEN_PEPPER_FILE   file with the pepper that token-proxy uses ("token create" only)
   OPENCLAW_TOKEN_PEPPER        the pepper itself, or file:PATH, instead of the file
+  STRIPE_SECRET_KEY            secret key of the Stripe account ("billing" only)
   OPENCLAW_ACTOR               who is named in the audit log; default: $USER
 
 A change is saved first and then published to the proxies. If Redis is away it stays
@@ -119,6 +120,6 @@ saved, the exit code is 3, and it is published later.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "table or json")
-	root.AddCommand(a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand(), a.ledgerCommand(), a.feedCommand())
+	root.AddCommand(a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand(), a.ledgerCommand(), a.feedCommand(), a.billingCommand())
 	return root
 }

@@ -76,12 +76,26 @@ func (s *Service) commit(ctx context.Context, customerID string, do func(*change
 }
 
 // openPeriod finds the present period, or opens it if the last one has ended: in the
-// chain of months that the customer's first period began, with the tier's limit.
+// chain of months that the customer's first period began, with the tier's limit. It opens
+// none for who has not paid or has a subscription.
 func (c *change) openPeriod(ctx context.Context, now time.Time) error {
 	p, err := c.tx.PeriodAt(ctx, c.customer.ID, now)
 	if err == nil {
 		c.period = p
 		return nil
+	}
+	if !errors.Is(err, control.ErrNotFound) {
+		return err
+	}
+	if c.customer.Status == control.CustomerPending {
+		return fmt.Errorf("%w: customer %s has not paid yet", control.ErrInvalid, c.customer.ID)
+	}
+	// The periods of who has a subscription are Stripe's, and only Stripe says whether
+	// there is a next one. Until then the last one has to do, which admits nothing any more.
+	_, err = c.tx.LiveSubscription(ctx, c.customer.ID)
+	if err == nil {
+		c.period, err = c.tx.LastPeriod(ctx, c.customer.ID)
+		return err
 	}
 	if !errors.Is(err, control.ErrNotFound) {
 		return err

@@ -1,5 +1,6 @@
 // Package customers is what operators, and later the api, do to a customer: create,
-// mint and revoke tokens, change the limit, renew the period.
+// mint and revoke tokens, change the limit, renew the period; and what a customer becomes
+// by what Stripe says of its subscription.
 //
 // Each change is one transaction in Postgres that also writes the audit log and the
 // outbox, and is published to the proxies right after. Postgres is the truth: once a

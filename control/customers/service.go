@@ -196,3 +196,6 @@ func (s *Service) now() time.Time {
 	}
 	return time.Now().UTC().Truncate(time.Microsecond)
 }
+
+// Clock returns the time by which periods begin and end.
+func (s *Service) Clock() time.Time { return s.now() }

@@ -41,6 +41,10 @@ func (s *Service) setStatus(ctx context.Context, actor, customerID string, statu
 		if before == control.CustomerPending {
 			return fmt.Errorf("%w: customer %s has not paid yet", control.ErrInvalid, customerID)
 		}
+		// What an operator says holds: no payment undoes it.
+		if err := c.tx.SetPaymentHold(ctx, customerID, false); err != nil {
+			return err
+		}
 		var err error
 		if c.customer, err = c.tx.SetCustomerStatus(ctx, customerID, status, s.now()); err != nil {
 			return err

@@ -25,6 +25,7 @@ func layers() []layer {
 		{"internal/testenv", []string{"internal/localserver"}, "every test imports it: anything else makes cycles"},
 		{"internal/devstack", []string{"internal/localserver"}, "it runs the programs as a user would, from outside"},
 		{"internal/kimi/kimisim", []string{"internal/kimi"}, "the simulator must not share the proxy's mistakes"},
+		{"internal/stripesim", nil, "the simulator must not share the mistakes of billing"},
 		{"quota/quotatest", []string{"quota", "internal/contract"}, "it stands in for the control plane"},
 
 		{"internal", nil, "internal/* is the bottom layer"},
@@ -59,7 +60,7 @@ func checkLayers(files []*goFile, table []layer) []string {
 			if !ours || inside || allowed(dir, row.may) {
 				continue
 			}
-			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim", "quota/quotatest") {
+			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim", "internal/stripesim", "quota/quotatest") {
 				continue
 			}
 			// The proxy's tests publish grants as the control plane does: a second
@@ -104,7 +105,7 @@ func allowed(dir string, may []string) bool {
 // helper reports whether a directory holds test help, which product code must
 // not import although the tree around it is allowed.
 func helper(dir string) bool {
-	return within(dir, "internal/archtest", "internal/localserver", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "quota/quotatest")
+	return within(dir, "internal/archtest", "internal/localserver", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "internal/stripesim", "quota/quotatest")
 }
 
 func TestImportsPointDown(t *testing.T) {
@@ -148,6 +149,8 @@ func homes() []home {
 		{[]string{"github.com/riverqueue/river"}, []string{"control/jobs"}},
 		{[]string{"k8s.io", "sigs.k8s.io"}, []string{"control/operator"}},
 		{[]string{"github.com/stripe"}, []string{"control/billing"}},
+		{[]string{"github.com/wneessen/go-mail"}, []string{"control/mail"}},
+		{[]string{"github.com/emersion/go-smtp"}, []string{"control/mail", "cmd/control"}}, // the server of tests
 		{[]string{"github.com/spf13/cobra", "github.com/spf13/pflag"}, []string{"cmd"}},
 	}
 }

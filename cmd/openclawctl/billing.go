@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
+	"github.com/andreabadesso/openclaw-cloud/control/tiers"
+)
+
+func (a *app) billingCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "billing", Short: "Set up the Stripe account that customers pay to", Args: cobra.NoArgs}
+	cmd.AddCommand(a.bootstrapCommand())
+	return cmd
+}
+
+func (a *app) bootstrapCommand() *cobra.Command {
+	var webhook string
+	cmd := &cobra.Command{
+		Use:   "bootstrap --webhook-url URL",
+		Short: "Make products, prices, the meter and the webhook endpoint in Stripe",
+		Long: `bootstrap makes the account of $STRIPE_SECRET_KEY sell the tiers of the tier table: a product and
+a monthly price for each, the price of tokens above the limit with its meter, and the webhook
+endpoint, at the version of Stripe's API that this build speaks.
+
+What is there already, as it should be, stays, so that running it again changes nothing. A
+price that has changed is followed by a new one; subscriptions keep the old one. Nothing is
+removed, but an endpoint at the same URL with another version is disabled.
+
+The secret of a new webhook endpoint is printed once: Stripe does not tell it again.`,
+		Example: `  STRIPE_SECRET_KEY=… openclawctl billing bootstrap --webhook-url https://api.example.com/webhooks/stripe`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			account, err := stripe.NewAccount(a.getenv("STRIPE_SECRET_KEY"), a.getenv("STRIPE_URL"))
+			if err != nil {
+				return usageError{fmt.Errorf("STRIPE_SECRET_KEY: %w", err)}
+			}
+			tierTable, err := tiers.Default()
+			if err != nil {
+				return err
+			}
+			done, err := stripe.Bootstrap(cmd.Context(), account, tierTable, webhook)
+			out := table{head: []string{"KIND", "NAME", "ID", "ACTION"}}
+			for _, c := range done.Changes {
+				out.rows = append(out.rows, []string{c.Kind, c.Name, c.ID, c.Action})
+			}
+			// What was made before an error is there, and its secret is not told again.
+			if err == nil || len(done.Changes) > 0 {
+				if serr := a.show(cmd, done, out); serr != nil {
+					return serr
+				}
+			}
+			if a.output == "table" && done.WebhookSecret != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "\nWebhook secret, for STRIPE_WEBHOOK_SECRETS of the api:\n%s\n", done.WebhookSecret)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&webhook, "webhook-url", "", "where Stripe sends its events: the api's public address")
+	_ = cmd.MarkFlagRequired("webhook-url") // the flag is there
+	return cmd
+}
+
+// overageSince is how far back Stripe takes reports, and so how far they are compared.
+const overageSince = 35 * 24 * time.Hour
+
+// verifyOverage compares what was reported to Stripe, if the environment says how to reach
+// it.
+func (a *app) verifyOverage(ctx context.Context, s *session, customer string) ([]stripe.MeterCheck, error) {
+	key := a.getenv("STRIPE_SECRET_KEY")
+	if key == "" {
+		return nil, nil
+	}
+	account, err := stripe.NewAccount(key, a.getenv("STRIPE_URL"))
+	if err != nil {
+		return nil, err
+	}
+	m := &stripe.Meter{Account: account, Customers: s.service}
+	list, _, err := m.VerifyAll(ctx, customer, time.Now().Add(-overageSince))
+	return list, err
+}
+
+func (a *app) showOverage(cmd *cobra.Command, list []stripe.MeterCheck) error {
+	if len(list) == 0 {
+		return nil
+	}
+	t := table{head: []string{"CUSTOMER", "SINCE", "REPORTED", "STRIPE", "WAITING"}}
+	for _, c := range list {
+		t.rows = append(t.rows, []string{c.CustomerID, when(c.Since), number(c.Reported), number(c.Stripe), number(c.Waiting)})
+	}
+	return a.show(cmd, nil, t)
+}
