@@ -35,27 +35,3 @@ func ExplainAboveBases(ctx context.Context, s *Store, epoch int64) (plan string)
 	}
 	return plan
 }
-
-// ExplainAccountPages returns the plans by which the pages of a customer, and lists of
-// operators, are read, each with the arguments that it has in use.
-func ExplainAccountPages(ctx context.Context, s *Store, customer string, now time.Time) map[string]string {
-	plans := make(map[string]string)
-	for name, q := range map[string]struct {
-		sql  string
-		args []any
-	}{
-		"usage":     {usageShares, []any{customer, now.AddDate(0, 0, -30), now.Add(time.Hour)}},
-		"customers": {selectCustomers + ` WHERE (created_at, id) > ($1, $2) AND ($3 = '' OR status = $3)` + byAge, []any{now.Add(-time.Hour), "x", "", 50}},
-		"boxes":     {selectBoxes + ofCustomer(""), []any{now.Add(-time.Hour), "x", "", 50}},
-		"own boxes": {selectBoxes + ofCustomer(customer), []any{time.Time{}, "", customer, 50}},
-		"audit":     {selectAudit + ` WHERE id < $1 AND customer_id = $3 ORDER BY id DESC LIMIT $2`, []any{int64(1 << 60), 50, customer}},
-	} {
-		rows, _ := s.pool.Query(ctx, "EXPLAIN "+q.sql, q.args...)
-		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		plans[name] = strings.Join(lines, "\n")
-		if err != nil {
-			plans[name] = err.Error()
-		}
-	}
-	return plans
-}

@@ -158,32 +158,6 @@ func TestUsageByDay(t *testing.T) {
 	}
 }
 
-// The account pages' queries read what they need by an index, and usage from it alone.
-func TestPlansOfAccountPages(t *testing.T) {
-	t.Parallel()
-	st, pg := migrated(t)
-	ctx := t.Context()
-	c, _, p := addCustomer(t, st)
-	record(t, st, delivery(c.ID, p.ID, "r1", 1))
-	pg.Query(`INSERT INTO customers (id, name, tier, created_at) SELECT 'x' || n, 'x', 'pro', now() - n * interval '1 minute' FROM generate_series(1, 5000) n`)
-	pg.Query(`INSERT INTO boxes (id, customer_id, namespace, created_at) SELECT 'b' || n, 'x' || n, 'n' || n, now() - n * interval '1 minute' FROM generate_series(1, 5000) n`)
-	pg.Query(`INSERT INTO audit_log (actor, action, customer_id, target) SELECT 'x', 'x', 'x' || n, 'x' FROM generate_series(1, 5000) n`)
-	pg.Query(`INSERT INTO usage_periods (customer_id, period_id, starts_at, ends_at, limit_tokens, limit_version)
-		SELECT 'x' || n, 'p' || m, now() - m * interval '1 month', now() - (m - 1) * interval '1 month', 1, 1 FROM generate_series(1, 5000) n, generate_series(1, 20) m`)
-	pg.Query(`INSERT INTO usage_events SELECT 'r', n, e.admitted_at, period_id, request_id, upstream_request_id, 'x' || n / 20 + 1, box_id, token_id, tier,
-		model_asked, model_served, face, upstream, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, settled_tokens, unbilled_tokens,
-		reserved_tokens, basis, outcome, status, ttfb_us, duration_us, recorded_at FROM usage_events e, generate_series(1, 50000) n`)
-	pg.Query(`VACUUM ANALYZE`)
-	for name, plan := range store.ExplainAccountPages(ctx, st, "x7", time.Now()) {
-		if strings.Contains(plan, "Seq Scan") || !strings.Contains(plan, "Index") {
-			t.Errorf("%s:\n%s", name, plan)
-		}
-		if name == "usage" && !strings.Contains(plan, "Index Only Scan") {
-			t.Errorf("%s is not answered from the index alone:\n%s", name, plan)
-		}
-	}
-}
-
 func TestExportAndErase(t *testing.T) {
 	t.Parallel()
 	st, pg := migrated(t)

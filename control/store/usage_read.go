@@ -10,21 +10,46 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
-// usageShares reads nothing that is not in index usage_events_customer.
+// usageShares takes whole days, $2 to $3, from their sums, and what is left before, $4 to $5,
+// and behind them, $6 to $7, from the events.
 const usageShares = `
-	SELECT date_trunc('day', admitted_at AT TIME ZONE 'UTC') AS day, model_served, count(*), sum(prompt_tokens)::bigint,
-		sum(cached_tokens)::bigint, sum(completion_tokens)::bigint, sum(reasoning_tokens)::bigint, sum(settled_tokens)::bigint
-	FROM usage_events WHERE customer_id = $1 AND admitted_at >= $2 AND admitted_at < $3
-	GROUP BY day, model_served ORDER BY day, model_served`
+	SELECT day::timestamp, model, sum(requests)::bigint, sum(prompt)::bigint, sum(cached)::bigint, sum(completion)::bigint,
+		sum(reasoning)::bigint, sum(settled)::bigint
+	FROM (
+		SELECT day, model, requests, prompt_tokens AS prompt, cached_tokens AS cached, completion_tokens AS completion,
+			reasoning_tokens AS reasoning, settled_tokens AS settled
+		FROM usage_days WHERE customer_id = $1 AND day >= $2::date AND day < $3::date
+		UNION ALL ` + usageOfEvents + ` AND admitted_at >= $4 AND admitted_at < $5
+		UNION ALL ` + usageOfEvents + ` AND admitted_at >= $6 AND admitted_at < $7
+	) AS used GROUP BY day, model ORDER BY day, model`
+
+const usageOfEvents = `
+		SELECT (admitted_at AT TIME ZONE 'UTC')::date, model_served, 1, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, settled_tokens
+		FROM usage_events WHERE customer_id = $1`
+
+// usageArgs are the arguments of usageShares.
+func usageArgs(customer string, from, to time.Time) []any {
+	from, to = from.UTC(), to.UTC()
+	first, last := from.Truncate(24*time.Hour), to.Truncate(24*time.Hour) // days of UTC, counted from midnight
+	if first.Before(from) {
+		first = first.Add(24 * time.Hour)
+	}
+	if last.Before(first) { // it begins and ends within a day
+		first, last = to, to
+		return []any{customer, first, last, from, to, to, to}
+	}
+	return []any{customer, first, last, from, first, last, to}
+}
 
 func usageByDay(ctx context.Context, q querier, customer string, from, to time.Time) ([]control.UsageShare, error) {
-	rows, _ := q.Query(ctx, usageShares, customer, from, to)
+	rows, _ := q.Query(ctx, usageShares, usageArgs(customer, from, to)...)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[control.UsageShare])
 	return list, explain("usage of customer "+customer, err)
 }
 
 // UsageByDay sums up what a customer used from one time to another, that excluded, by day
-// (UTC) and model, in this order.
+// (UTC) and model, in this order. Of days whose events are kept no more (see
+// DropOldPartitions) only whole ones are in it.
 func (s *Store) UsageByDay(ctx context.Context, customer string, from, to time.Time) ([]control.UsageShare, error) {
 	return usageByDay(ctx, s.pool, customer, from, to)
 }
