@@ -22,6 +22,9 @@ func totals(t *testing.T, st *store.Store, customer, period string) control.Usag
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got := check(t, st, customer, period); got.WrongDays != 0 {
+		t.Errorf("%d sums by day and model differ from the events", got.WrongDays)
+	}
 	var want control.UsageTotals
 	for _, e := range events {
 		if e.PeriodID == period {
