@@ -18,7 +18,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-bench build up down status clean test orders lint bench bench-quick bench-scale microbench fuzz smoke drill promises
+.PHONY: help deps deps-run deps-bench build up down status clean test orders lint bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -80,6 +80,9 @@ bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million 
 	bin/openclaw-bench grants
 	bin/openclaw-bench syscalls
 	bin/openclaw-bench report
+
+bench-control: deps-run build ## ask the api with 100,000 customers and 10 million usage events in Postgres (8 minutes)
+	bin/openclaw-bench control
 
 microbench: ## run the benchmarks beside the code, BENCH in PACKAGES, and compare with revision BASE (HEAD)
 	@scripts/microbench '$(BASE)' '$(BENCH)' '$(COUNT)' $(PACKAGES)
