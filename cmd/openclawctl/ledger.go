@@ -150,6 +150,9 @@ func (a *app) showVerified(cmd *cobra.Command, v billing.Verified, repaired int)
 				row(f.what, f.recorded, f.counted, "")
 			}
 		}
+		if c.WrongDays != 0 {
+			t.rows = append(t.rows, []string{c.CustomerID, c.PeriodID, "days", number(c.WrongDays) + " differ", "", ""})
+		}
 		if r.Settled != n.Settled || c.RedisDiffers() {
 			redis := "-"
 			if c.Redis != nil {

@@ -118,6 +118,12 @@ func (c *change) openPeriod(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := c.tx.AddAudit(ctx, control.Audit{
+		Actor: "system", Action: "period.open", CustomerID: c.customer.ID, Target: c.period.ID,
+		Detail: map[string]any{"limit": c.period.LimitTokens, "start": c.period.Start, "end": c.period.End},
+	}); err != nil {
+		return err
+	}
 	return c.announceAll(ctx, now)
 }
 

@@ -56,3 +56,9 @@ func Exec(ctx context.Context, tx *Tx, statement string, args ...any) (int64, er
 	tag, err := tx.tx.Exec(ctx, statement, args...)
 	return tag.RowsAffected(), err
 }
+
+// Text runs a query within tx that answers with one text.
+func Text(ctx context.Context, tx *Tx, query string, args ...any) (s string, err error) {
+	err = tx.tx.QueryRow(ctx, query, args...).Scan(&s)
+	return s, err
+}

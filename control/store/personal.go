@@ -90,7 +90,7 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 		}
 	}
 	if _, err := t.tx.Exec(ctx, `
-		UPDATE customers SET name = 'deleted', email = NULL, status = 'cancelled', deleted_at = coalesce(deleted_at, $2), updated_at = $2
+		UPDATE customers SET name = 'deleted', email = NULL, status = 'cancelled', payment_hold = false, deleted_at = coalesce(deleted_at, $2), updated_at = $2
 		WHERE id = $1`, id, at); err != nil {
 		return explain(op, err)
 	}

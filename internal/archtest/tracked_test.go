@@ -73,6 +73,11 @@ func registryHosts() []string {
 // homePath matches a path into somebody's home directory.
 var homePath = regexp.MustCompile(`(?:^|[\s"'=:(])/(?:home|Users)/[a-z][a-z0-9._-]*/`)
 
+// secretShape matches secrets of those that we deal with, and private keys, as they look when
+// they are real: fakes of tests say that they are fake.
+var secretShape = regexp.MustCompile(`\b(?:sk|rk)_live_[0-9A-Za-z]{10}|\bwhsec_[A-Za-z0-9+/]{24}|\bsk-[A-Za-z0-9]{30}|` +
+	`-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30}|\b[0-9]{8,10}:[A-Za-z0-9_-]{35}\b`)
+
 func checkTracked(files map[string][]byte, root string, hosts []string) []string {
 	var complaints []string
 	for name, content := range files {
@@ -84,6 +89,9 @@ func checkTracked(files map[string][]byte, root string, hosts []string) []string
 				if bytes.Contains(line, []byte(host)) {
 					complaints = append(complaints, at+": names a package registry; leave that to the machine's configuration")
 				}
+			}
+			if secretShape.Match(line) {
+				complaints = append(complaints, at+": looks like a secret; if it is one, it is known now and has to be replaced")
 			}
 			// A recorded request shows the home directory of whoever sent it.
 			home := !strings.Contains(name, "testdata/") && homePath.Match(line)
@@ -104,6 +112,7 @@ func TestTrackedRulesComplain(t *testing.T) {
 		"a.md":            []byte("fine: /etc/hosts, src/home/x\nget it from https://packages.example.org/x\n"),
 		"b.sh":            []byte("cd /srv/checkout/bin\ncd /srv/checkouts\nHOME=/home/" + "somebody/x\n"),
 		"testdata/c.json": []byte("{\"cwd\": \"/home/" + "somebody/x\"}\n"),
+		"d.yaml":          []byte("key: sk_live_" + "0123456789abcdef\n-----BEGIN RSA " + "PRIVATE KEY-----\nkey: sk_test_fake\nhook: whsec_fake_one\n"),
 	}
-	expect(t, checkTracked(files, "/srv/checkout", []string{"packages.example.org"}), 3, "a.md:2", "b.sh:1", "b.sh:3")
+	expect(t, checkTracked(files, "/srv/checkout", []string{"packages.example.org"}), 5, "a.md:2", "b.sh:1", "b.sh:3", "d.yaml:1", "d.yaml:2")
 }
