@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	inboxEvery  = 5 * time.Second  // how often its metrics are updated
-	mailsEvery  = 15 * time.Second // how often mails are looked for that failed before
-	limitsEvery = 15 * time.Second // how often customers near their limit are
+	inboxEvery   = 5 * time.Second  // how often its metrics are updated
+	mailsEvery   = 15 * time.Second // how often mails are looked for that failed before
+	overdueEvery = 5 * time.Second  // how often subscriptions whose period is over are
 )
 
 // stripeSettings are the knobs of billing by Stripe and of mails. Without a key there is no
@@ -33,6 +33,7 @@ type stripeSettings struct {
 	url          string
 	every        time.Duration
 	overageEvery time.Duration
+	limitsEvery  time.Duration
 
 	host, username, tls, from, dashboard string
 	password                             secret.Text
@@ -44,6 +45,7 @@ func (s *stripeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.url, "stripe-url", "", "where Stripe's API is, for tests")
 	f.DurationVar(&s.every, "stripe-events-every", 250*time.Millisecond, "how often to look for events of Stripe that wait")
 	f.DurationVar(&s.overageEvery, "report-overage-every", time.Minute, "how often to report what was used above limits to Stripe")
+	f.DurationVar(&s.limitsEvery, "limit-mails-every", 15*time.Second, "how often to look for customers who have used most of their limit, and mail them")
 	f.StringVar(&s.host, "smtp-host", "", "SMTP server; without it mails wait")
 	f.IntVar(&s.port, "smtp-port", 587, "port of the SMTP server")
 	f.StringVar(&s.username, "smtp-username", "", "whom to sign in as at the SMTP server; nobody without it")
@@ -54,7 +56,7 @@ func (s *stripeSettings) flags(f *pflag.FlagSet) {
 }
 
 func (s *stripeSettings) validate() error {
-	errs := []error{positive("stripe-events-every", s.every), positive("report-overage-every", s.overageEvery)}
+	errs := []error{positive("stripe-events-every", s.every), positive("report-overage-every", s.overageEvery), positive("limit-mails-every", s.limitsEvery)}
 	if s.host != "" {
 		if _, err := mail.ParseAddress(s.from); err != nil {
 			errs = append(errs, fmt.Errorf("--mail-from %q: write an address such as \"OpenClaw <billing@example.com>\"", s.from))
@@ -106,7 +108,7 @@ func (s *stripeSettings) start(ctx context.Context, work *errgroup.Group, servic
 	}
 	notices := &controlmail.LimitNotices{Store: service.Store, Add: queue.AddMail}
 	work.Go(func() error {
-		every(ctx, limitsEvery, log, "add mails about limits", notices.Notify)
+		every(ctx, s.limitsEvery, log, "add mails about limits", notices.Notify)
 		return nil
 	})
 	if s.key == "" {
@@ -138,7 +140,7 @@ func (s *stripeSettings) subscriptions(ctx context.Context, work *errgroup.Group
 		do       func(context.Context) (int, error)
 	}{
 		"process events of Stripe":         {s.every, processor.ProcessDue},
-		"renew subscriptions":              {limitsEvery / 3, processor.SyncOverdue},
+		"renew subscriptions":              {overdueEvery, processor.SyncOverdue},
 		"report overage to Stripe":         {s.overageEvery, meter.ReportDue},
 		"read the state of Stripe's inbox": {inboxEvery, func(ctx context.Context) (int, error) { return 0, processor.Observe(ctx) }},
 	} {

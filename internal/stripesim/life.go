@@ -176,6 +176,18 @@ func (s *Server) Period(id string) (start, end time.Time, status string) {
 	return o.start, o.end, o.status
 }
 
+// EndPeriod moves the end of the present period of a subscription, as when its billing cycle
+// is given another anchor. The next one begins there, and lasts a month.
+func (s *Server) EndPeriod(id string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, err := lookUp(s.subscriptions, "subscription", id); err == nil {
+		o.end = at.UTC().Truncate(time.Second)
+		o.anchor, o.periods = o.end, -1
+		s.emit("customer.subscription.updated", o.object())
+	}
+}
+
 // Retry has the open invoice of a subscription tried once more.
 func (s *Server) Retry(id string) error {
 	s.mu.Lock()

@@ -35,6 +35,7 @@ type Options struct {
 	Replicas int                  // token-proxies; 1 if zero
 	Sim      kimisim.Config       // of the simulator
 	Proxy    func(map[string]any) // changes a proxy's configuration before it is written
+	Billing  []string             // more arguments of the billing-worker
 }
 
 // Stack is one running system.
@@ -89,7 +90,7 @@ func New(t testing.TB, o Options) *Stack {
 	s.run("./cmd/control", "migrate")
 
 	billing := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
-	s.Billing = s.Start("billing-worker", testenv.BuildBinary(t, "./cmd/control"), "billing-worker", "--listen", billing)
+	s.Billing = s.Start("billing-worker", testenv.BuildBinary(t, "./cmd/control"), append([]string{"billing-worker", "--listen", billing}, o.Billing...)...)
 	for i := range max(o.Replicas, 1) {
 		s.Proxies = append(s.Proxies, s.startProxy(i, pepper, o.Proxy))
 	}
