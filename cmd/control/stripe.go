@@ -32,6 +32,7 @@ type stripeSettings struct {
 	key          secret.Text
 	url          string
 	every        time.Duration
+	lease        time.Duration
 	overageEvery time.Duration
 	limitsEvery  time.Duration
 
@@ -44,6 +45,7 @@ func (s *stripeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar((*string)(&s.key), "stripe-secret-key", "", "secret key of the Stripe account; without it no subscriptions are looked after")
 	f.StringVar(&s.url, "stripe-url", "", "where Stripe's API is, for tests")
 	f.DurationVar(&s.every, "stripe-events-every", 250*time.Millisecond, "how often to look for events of Stripe that wait")
+	f.DurationVar(&s.lease, "stripe-events-lease", 2*time.Minute, "how long an event may be in hand before the worker that has it is taken for dead; longer than Stripe may take to answer")
 	f.DurationVar(&s.overageEvery, "report-overage-every", time.Minute, "how often to report what was used above limits to Stripe")
 	f.DurationVar(&s.limitsEvery, "limit-mails-every", 15*time.Second, "how often to look for customers who have used most of their limit, and mail them")
 	f.StringVar(&s.host, "smtp-host", "", "SMTP server; without it mails wait")
@@ -56,7 +58,7 @@ func (s *stripeSettings) flags(f *pflag.FlagSet) {
 }
 
 func (s *stripeSettings) validate() error {
-	errs := []error{positive("stripe-events-every", s.every), positive("report-overage-every", s.overageEvery), positive("limit-mails-every", s.limitsEvery)}
+	errs := []error{positive("stripe-events-every", s.every), positive("stripe-events-lease", s.lease), positive("report-overage-every", s.overageEvery), positive("limit-mails-every", s.limitsEvery)}
 	if s.host != "" {
 		if _, err := mail.ParseAddress(s.from); err != nil {
 			errs = append(errs, fmt.Errorf("--mail-from %q: write an address such as \"OpenClaw <billing@example.com>\"", s.from))
@@ -130,7 +132,7 @@ func (s *stripeSettings) subscriptions(ctx context.Context, work *errgroup.Group
 	if err != nil {
 		return err
 	}
-	processor, err := stripe.NewProcessor(stripe.ProcessorOptions{Account: account, Customers: service, Mails: mails, Logger: log, Registerer: registry})
+	processor, err := stripe.NewProcessor(stripe.ProcessorOptions{Account: account, Customers: service, Mails: mails, Lease: s.lease, Logger: log, Registerer: registry})
 	if err != nil {
 		return err
 	}

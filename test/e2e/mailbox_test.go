@@ -8,23 +8,25 @@ import (
 	"net"
 	"net/mail"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/emersion/go-smtp"
 )
 
-// mailbox is an SMTP server that counts what it gets, by receiver and subject.
+// mailbox is an SMTP server that counts what it gets.
 type mailbox struct {
 	port int
 
 	mu  sync.Mutex
-	got map[string]map[string]int
+	got map[string]map[string]int // by receiver and subject
+	ids map[string]int            // by the number that a Message-ID begins with
 }
 
 func newMailbox(t *testing.T) *mailbox {
 	t.Helper()
-	m := &mailbox{got: make(map[string]map[string]int)}
+	m := &mailbox{got: make(map[string]map[string]int), ids: make(map[string]int)}
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &mailSession{box: m}, nil }))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,6 +65,13 @@ func (m *mailbox) letters(to string) []string {
 	return out
 }
 
+// arrived returns how often the mail of a number came.
+func (m *mailbox) arrived(number string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ids[number]
+}
+
 // mailSession is one connection.
 type mailSession struct {
 	box *mailbox
@@ -88,5 +97,7 @@ func (s *mailSession) Data(r io.Reader) error {
 		s.box.got[s.to] = make(map[string]int)
 	}
 	s.box.got[s.to][subject]++
+	number, _, _ := strings.Cut(strings.TrimPrefix(msg.Header.Get("Message-Id"), "<mail-"), ".")
+	s.box.ids[number]++
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// eventLease is how long an event may be in hand before it is taken for lost.
+	// eventLease is the default of ProcessorOptions.Lease.
 	eventLease = 2 * time.Minute
 	// eventPage is how many events are claimed at once, few enough for the lease when Stripe
 	// is slow, and eventsAtOnce how many of them are worked side by side.
@@ -42,6 +42,9 @@ type ProcessorOptions struct {
 	Account   *Account
 	Customers *customers.Service // with its Store
 	Mails     Mailer
+	// Lease is how long an event may be in hand before whoever has it is taken for dead, and
+	// another one works it. Longer than Stripe may take to answer. Default 2 min.
+	Lease time.Duration
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 	// Registerer takes the metrics; nil registers none.
@@ -70,6 +73,9 @@ type pause struct {
 func NewProcessor(o ProcessorOptions) (*Processor, error) {
 	if o.Account == nil || o.Customers == nil || o.Customers.Store == nil || o.Mails == nil {
 		return nil, errors.New("stripe processor: an account, customers with their store, and mails are required")
+	}
+	if o.Lease <= 0 {
+		o.Lease = eventLease
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -105,7 +111,7 @@ func NewProcessor(o ProcessorOptions) (*Processor, error) {
 func (p *Processor) ProcessDue(ctx context.Context) (int, error) {
 	done := 0
 	for {
-		list, err := p.store.ClaimStripeEvents(ctx, eventLease, eventPage)
+		list, err := p.store.ClaimStripeEvents(ctx, p.o.Lease, eventPage)
 		if err != nil || len(list) == 0 {
 			return done, err
 		}
