@@ -23,10 +23,10 @@ import (
 // billing-worker are killed at random. In the end each row is there that is there when
 // nobody is killed, once, and Redis holds what Postgres does.
 func TestKilledControlPlaneLosesNothing(t *testing.T) {
-	customers, each := full(10, 25), full(10, 40)
+	customers, each := full(12, 25), full(10, 40)
 	plan := newPlan(rand.Uint64(), customers, each)
 	var want, got []string
-	k := &killer{every: full[int64](4, 10)}
+	k := &killer{every: full[int64](3, 8)}
 	t.Run("at once", func(t *testing.T) {
 		t.Run("undisturbed", func(t *testing.T) {
 			t.Parallel()
@@ -41,7 +41,7 @@ func TestKilledControlPlaneLosesNothing(t *testing.T) {
 			c.run(k)
 			t.Logf("%d changes in %v: the api was killed %d times, the billing-worker %d times; %d requests to the api were repeated",
 				customers*each, time.Since(began).Round(time.Second), k.api, k.worker, c.repeated.Load())
-			if least := full(3, 20); k.api < least || k.worker < least {
+			if least := full(2, 20); k.api < least || k.worker < least {
 				t.Error("too few kills to show anything")
 			}
 			c.redisEqualsPostgres()
@@ -123,6 +123,7 @@ type crowd struct {
 	atStripe sync.Mutex // so that the events of a change are known
 
 	done     atomic.Int64 // changes
+	asking   atomic.Int64 // requests to the api that are not answered
 	repeated atomic.Int64 // requests to the api
 
 	mu      sync.Mutex
@@ -267,7 +268,9 @@ func (c *crowd) changeAtStripe(p *payer, kind string) ([]stripesim.Event, error)
 func (c *crowd) addTokens(p *payer, tokens int64, key string) error {
 	body := map[string]any{"action": "add", "tokens": tokens, "reason": key}
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		c.asking.Add(1)
 		status, answer, err := c.api.post(c.api.operators, "/v1/customers/"+p.id+"/quota", key, body)
+		c.asking.Add(-1)
 		if err == nil && (status == http.StatusOK || status == http.StatusAccepted) {
 			return nil
 		}
@@ -297,20 +300,25 @@ func (k *killer) run(c *crowd, stop <-chan struct{}) {
 			case <-time.After(5 * time.Millisecond):
 			}
 		}
-		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
+		kill := &k.worker
+		if k.api < k.worker || k.api == k.worker && rand.IntN(2) == 0 {
+			kill = &k.api
+			for began := time.Now(); c.asking.Load() == 0 && time.Since(began) < time.Second; {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		time.Sleep(time.Duration(rand.IntN(15_000)) * time.Microsecond)
 		select {
 		case <-stop:
 			return
 		default:
 		}
-		if k.api < k.worker || k.api == k.worker && rand.IntN(2) == 0 {
-			k.api++
+		if *kill++; kill == &k.api {
 			c.api.Kill()
 			// What it had in hand waits for its lease; nobody here waits for so long.
 			c.s.Postgres.Query("UPDATE idempotency_keys SET leased_until = now() WHERE status IS NULL")
 			c.api.start()
 		} else {
-			k.worker++
 			c.s.Billing.Kill()
 			c.s.RestartBilling()
 		}
