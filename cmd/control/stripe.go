@@ -45,7 +45,7 @@ func (s *stripeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar((*string)(&s.key), "stripe-secret-key", "", "secret key of the Stripe account; without it no subscriptions are looked after")
 	f.StringVar(&s.url, "stripe-url", "", "where Stripe's API is, for tests")
 	f.DurationVar(&s.every, "stripe-events-every", 250*time.Millisecond, "how often to look for events of Stripe that wait")
-	f.DurationVar(&s.lease, "stripe-events-lease", 2*time.Minute, "how long an event may be in hand before the worker that has it is taken for dead; longer than Stripe may take to answer")
+	f.DurationVar(&s.lease, "stripe-events-lease", 2*time.Minute, "how long an event, or a report of what was used above a limit, may be in hand before the worker that has it is taken for dead; longer than Stripe may take to answer")
 	f.DurationVar(&s.overageEvery, "report-overage-every", time.Minute, "how often to report what was used above limits to Stripe")
 	f.DurationVar(&s.limitsEvery, "limit-mails-every", 15*time.Second, "how often to look for customers who have used most of their limit, and mail them")
 	f.StringVar(&s.host, "smtp-host", "", "SMTP server; without it mails wait")
@@ -88,7 +88,9 @@ func (s *stripeSettings) start(ctx context.Context, work *errgroup.Group, servic
 		handlers = &jobs.Handlers{SendMails: sender.SendDue}
 		// A mail that failed has no job any more that waits for it.
 		work.Go(func() error {
-			every(ctx, mailsEvery, log, "send mails", func(ctx context.Context) (int, error) { return 0, sender.SendDue(ctx) })
+			every(ctx, mailsEvery, log, "send mails", func(ctx context.Context) (int, error) {
+				return 0, errors.Join(sender.SendDue(ctx), sender.Observe(ctx))
+			})
 			return nil
 		})
 	}
@@ -136,7 +138,7 @@ func (s *stripeSettings) subscriptions(ctx context.Context, work *errgroup.Group
 	if err != nil {
 		return err
 	}
-	meter := &stripe.Meter{Account: account, Customers: service}
+	meter := &stripe.Meter{Account: account, Customers: service, Lease: s.lease}
 	for what, job := range map[string]struct {
 		interval time.Duration
 		do       func(context.Context) (int, error)
