@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
 	"strings"
@@ -60,6 +61,7 @@ func TestKilledBetweenSendingAndNoting(t *testing.T) {
 	world := newWorld(t)
 	tr := &trap{}
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return trapVisit{tr}, nil }))
+	server.ErrorLog = log.New(io.Discard, "", 0) // of those that are killed
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

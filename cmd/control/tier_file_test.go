@@ -85,7 +85,7 @@ func TestTierFileIsFollowed(t *testing.T) {
 	}
 	refused := func() bool {
 		_, metrics := worker.get("/metrics")
-		return strings.Contains(metrics, "control_tier_file_refused 1")
+		return strings.Contains(metrics, "\ncontrol_tier_file_refused 1\n")
 	}
 	before := grant(team).Version
 	if g := grant(starter); g.Concurrent != 4 || g.MonthlyLimit != 1_000_000 {

@@ -156,8 +156,10 @@ func (c *payer) ask() int {
 	return ask(c.s.Proxies[0], c.tok.Raw)
 }
 
-// use has the agent ask for so many tokens of output, and returns what came of it.
+// use has the agent ask for so many tokens of output, no more often than the tier allows, and
+// returns what came of it.
 func (c *payer) use(tokens int64) reply {
+	time.Sleep(110 * time.Millisecond)
 	return send(c.t.Context(), http.DefaultClient, c.s.Proxies[0], chat{
 		token: c.tok.Raw, body: chatBody(0, tokens, false, kimisim.Behavior{OutputTokens: int(tokens)}),
 	}, nil)
