@@ -32,7 +32,7 @@ func (b *billed) verify() (int, string) {
 // is told of each token above the limit once, although the worker that tells it is killed.
 func TestOverageAtTheProxy(t *testing.T) {
 	const limit, above = 30_000, 10_000
-	b := newBilled(t, "--stripe-events-lease", "1s")
+	b := newBilled(t, "--stripe-events-lease", "1s", "--ledger-claim-idle", "300ms")
 	c := b.signUp("ada@example.com")
 	c.buy("starter")
 	c.deliver()
