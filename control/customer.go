@@ -16,7 +16,9 @@ const (
 	CustomerPending   CustomerStatus = "pending"
 	CustomerActive    CustomerStatus = "active"
 	CustomerSuspended CustomerStatus = "suspended" // requests are refused until reactivated
-	CustomerCancelled CustomerStatus = "cancelled" // final
+	// CustomerCancelled has no tokens and boxes any more, for good. Unless it was deleted,
+	// another subscription begins anew, with others.
+	CustomerCancelled CustomerStatus = "cancelled"
 )
 
 // Customer is one paying party. Its ID is a DNS label of at most 54 characters,

@@ -4,7 +4,7 @@ import "strconv"
 
 // The kinds of mail. Each is sent at most once per cause.
 const (
-	MailWelcome       = "welcome"        // it has paid for the first time; cause: the customer
+	MailWelcome       = "welcome"        // it has paid for the first time; cause: the customer. Or again after its end; cause: the subscription
 	MailAgentLive     = "agent_live"     // its box is ready; cause: the box
 	MailNearLimit     = "near_limit"     // 90 % are used; cause: see LimitCause
 	MailLimitReached  = "limit_reached"  // cause: see LimitCause

@@ -56,8 +56,11 @@ type Subscription struct {
 	PendingFrom time.Time `json:"pending_from,omitzero"`
 	// OverageCapCents is how much more than the price a period may cost; 0 means that
 	// the customer did not ask for more than the limit.
-	OverageCapCents int64     `json:"overage_cap_cents,omitempty"`
-	CreatedAt       time.Time `json:"created_at"`
+	OverageCapCents int64 `json:"overage_cap_cents,omitempty"`
+	// ReplacedBy is the customer's other subscription that counts instead of this one, which
+	// entitles to nothing and is to be cancelled; "" if this one counts.
+	ReplacedBy string    `json:"replaced_by,omitempty"`
+	CreatedAt  time.Time `json:"created_at"`
 }
 
 // StripeEvent is one of the inbox.

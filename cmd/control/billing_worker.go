@@ -39,6 +39,7 @@ type workerSettings struct {
 	keepChanges  time.Duration
 	dropEvery    time.Duration
 	replicaGrace time.Duration
+	tiersFile    string
 	ledger       billing.Options
 	stripe       stripeSettings
 }
@@ -67,6 +68,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.keepChanges, "keep-published-changes", 14*24*time.Hour, "how long to keep published changes in Postgres")
 	f.DurationVar(&s.dropEvery, "drop-old-events-every", 24*time.Hour, "how often to remove the usage events of months that ended more than two years ago; their totals stay; 0 keeps them")
 	f.DurationVar(&s.replicaGrace, "replica-grace", 10*time.Second, "how long a token-proxy that hears nothing from Redis may go on with what it leased, whatever its own timeouts.grace; once it is shorter, declare none lost for as long as it was")
+	f.StringVar(&s.tiersFile, "tiers-file", "", "the tier table, as YAML, instead of the one that is built in; it is read again when it changes, and put into effect for all processes. One that is not valid changes nothing")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
 	f.DurationVar(&s.ledger.Gather, "ledger-gather", 100*time.Millisecond, "how long stream entries gather for the next transaction")
@@ -170,6 +172,10 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	sold, err := newTierFile(s.tiersFile, service, registry)
+	if err != nil {
+		return err
+	}
 	ready.set(func(ctx context.Context) error { return errors.Join(ledger.Ready(), st.Ping(ctx)) }, keeper.Note)
 
 	work, ctx := errgroup.WithContext(ctx)
@@ -177,6 +183,10 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	work.Go(func() error { return keeper.Run(ctx) })
 	work.Go(func() error {
 		every(ctx, s.publishEvery, log, "publish pending changes", service.PublishPending)
+		return nil
+	})
+	work.Go(func() error {
+		every(ctx, tiersEvery, log, "put the tier table into effect", sold.follow)
 		return nil
 	})
 	work.Go(func() error {

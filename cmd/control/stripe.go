@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	inboxEvery  = 5 * time.Second  // how often its metrics are updated
-	mailsEvery  = 15 * time.Second // how often mails are looked for that failed before
-	limitsEvery = 15 * time.Second // how often customers near their limit are
+	inboxEvery   = 5 * time.Second  // how often its metrics are updated
+	mailsEvery   = 15 * time.Second // how often mails are looked for that failed before
+	overdueEvery = 5 * time.Second  // how often subscriptions whose period is over are
 )
 
 // stripeSettings are the knobs of billing by Stripe and of mails. Without a key there is no
@@ -32,7 +32,9 @@ type stripeSettings struct {
 	key          secret.Text
 	url          string
 	every        time.Duration
+	lease        time.Duration
 	overageEvery time.Duration
+	limitsEvery  time.Duration
 
 	host, username, tls, from, dashboard string
 	password                             secret.Text
@@ -43,7 +45,9 @@ func (s *stripeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar((*string)(&s.key), "stripe-secret-key", "", "secret key of the Stripe account; without it no subscriptions are looked after")
 	f.StringVar(&s.url, "stripe-url", "", "where Stripe's API is, for tests")
 	f.DurationVar(&s.every, "stripe-events-every", 250*time.Millisecond, "how often to look for events of Stripe that wait")
+	f.DurationVar(&s.lease, "stripe-events-lease", 2*time.Minute, "how long an event, or a report of what was used above a limit, may be in hand before the worker that has it is taken for dead; longer than Stripe may take to answer")
 	f.DurationVar(&s.overageEvery, "report-overage-every", time.Minute, "how often to report what was used above limits to Stripe")
+	f.DurationVar(&s.limitsEvery, "limit-mails-every", 15*time.Second, "how often to look for customers who have used most of their limit, and mail them")
 	f.StringVar(&s.host, "smtp-host", "", "SMTP server; without it mails wait")
 	f.IntVar(&s.port, "smtp-port", 587, "port of the SMTP server")
 	f.StringVar(&s.username, "smtp-username", "", "whom to sign in as at the SMTP server; nobody without it")
@@ -54,7 +58,7 @@ func (s *stripeSettings) flags(f *pflag.FlagSet) {
 }
 
 func (s *stripeSettings) validate() error {
-	errs := []error{positive("stripe-events-every", s.every), positive("report-overage-every", s.overageEvery)}
+	errs := []error{positive("stripe-events-every", s.every), positive("stripe-events-lease", s.lease), positive("report-overage-every", s.overageEvery), positive("limit-mails-every", s.limitsEvery)}
 	if s.host != "" {
 		if _, err := mail.ParseAddress(s.from); err != nil {
 			errs = append(errs, fmt.Errorf("--mail-from %q: write an address such as \"OpenClaw <billing@example.com>\"", s.from))
@@ -84,7 +88,9 @@ func (s *stripeSettings) start(ctx context.Context, work *errgroup.Group, servic
 		handlers = &jobs.Handlers{SendMails: sender.SendDue}
 		// A mail that failed has no job any more that waits for it.
 		work.Go(func() error {
-			every(ctx, mailsEvery, log, "send mails", func(ctx context.Context) (int, error) { return 0, sender.SendDue(ctx) })
+			every(ctx, mailsEvery, log, "send mails", func(ctx context.Context) (int, error) {
+				return 0, errors.Join(sender.SendDue(ctx), sender.Observe(ctx))
+			})
 			return nil
 		})
 	}
@@ -106,7 +112,7 @@ func (s *stripeSettings) start(ctx context.Context, work *errgroup.Group, servic
 	}
 	notices := &controlmail.LimitNotices{Store: service.Store, Add: queue.AddMail}
 	work.Go(func() error {
-		every(ctx, limitsEvery, log, "add mails about limits", notices.Notify)
+		every(ctx, s.limitsEvery, log, "add mails about limits", notices.Notify)
 		return nil
 	})
 	if s.key == "" {
@@ -128,17 +134,17 @@ func (s *stripeSettings) subscriptions(ctx context.Context, work *errgroup.Group
 	if err != nil {
 		return err
 	}
-	processor, err := stripe.NewProcessor(stripe.ProcessorOptions{Account: account, Customers: service, Mails: mails, Logger: log, Registerer: registry})
+	processor, err := stripe.NewProcessor(stripe.ProcessorOptions{Account: account, Customers: service, Mails: mails, Lease: s.lease, Logger: log, Registerer: registry})
 	if err != nil {
 		return err
 	}
-	meter := &stripe.Meter{Account: account, Customers: service}
+	meter := &stripe.Meter{Account: account, Customers: service, Lease: s.lease}
 	for what, job := range map[string]struct {
 		interval time.Duration
 		do       func(context.Context) (int, error)
 	}{
 		"process events of Stripe":         {s.every, processor.ProcessDue},
-		"renew subscriptions":              {limitsEvery / 3, processor.SyncOverdue},
+		"renew subscriptions":              {overdueEvery, processor.SyncOverdue},
 		"report overage to Stripe":         {s.overageEvery, meter.ReportDue},
 		"read the state of Stripe's inbox": {inboxEvery, func(ctx context.Context) (int, error) { return 0, processor.Observe(ctx) }},
 	} {

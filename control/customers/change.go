@@ -61,7 +61,10 @@ func (s *Service) withPeriod(ctx context.Context, do func(*change) error) func(*
 // be published and the id of the present period, if do needed one.
 func (s *Service) commit(ctx context.Context, customerID string, do func(*change) error) (outbox []int64, period string, err error) {
 	err = s.Store.InTx(ctx, func(tx *store.Tx) error {
-		c := &change{tx: tx, tiers: s.Tiers}
+		if err := s.followTiers(ctx, tx); err != nil {
+			return err
+		}
+		c := &change{tx: tx, tiers: s.Tiers.Fixed()}
 		var err error
 		if c.customer, err = tx.LockCustomer(ctx, customerID); err != nil {
 			return err

@@ -162,9 +162,12 @@ func (b *billing) ownBoxes(ctx context.Context) error {
 		return err
 	}
 	if len(mine)+len(unpaid) == 0 {
+		namespace, err := b.namespace(ctx)
+		if err != nil {
+			return err
+		}
 		box := control.Box{
-			ID: control.NewID(control.BoxID), CustomerID: b.customer.ID, Namespace: "customer-" + b.customer.ID,
-			State: control.BoxPending, CreatedAt: b.now,
+			ID: control.NewID(control.BoxID), CustomerID: b.customer.ID, Namespace: namespace, State: control.BoxPending, CreatedAt: b.now,
 		}
 		if err := b.tx.InsertBox(ctx, box); err != nil {
 			return err

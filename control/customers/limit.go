@@ -28,10 +28,14 @@ type LimitChanged struct {
 
 // ChangeLimit changes the limit of a customer's present period. Two that add at once both
 // count. The next period begins with the tier's limit again. With ErrUnpublished it is
-// done, and the proxies will know a little later.
+// done, and the proxies will know a little later. Between two periods, until Stripe says that the
+// next one has begun, it is control.ErrConflict.
 func (s *Service) ChangeLimit(ctx context.Context, actor, customerID string, ch LimitChange) (LimitChanged, error) {
 	var out LimitChanged
 	err := s.change(ctx, customerID, func(c *change) error {
+		if !c.period.Contains(s.now()) { // it waits for Stripe
+			return fmt.Errorf("%w: the present period of customer %s is not open yet", control.ErrConflict, customerID)
+		}
 		before := c.period.LimitTokens
 		tokens, err := ch.apply(c, before)
 		if err != nil {

@@ -32,6 +32,7 @@ type Billed struct {
 	Customer      control.Customer     // as it is now
 	Period        control.UsagePeriod  // the present one; zero if the customer has none
 	Turn          Turn
+	Returned      bool // with TurnActivated: it was cancelled before
 }
 
 // ApplySubscription makes a customer what Stripe's answer of readAt entitles it to, in one
@@ -43,10 +44,21 @@ type Billed struct {
 // period on. Stripe's period is the customer's. With ErrUnpublished all is committed.
 func (s *Service) ApplySubscription(ctx context.Context, actor string, v control.StripeSubscription, readAt time.Time,
 	also func(context.Context, *store.Tx, Billed) error) (Billed, error) {
+	return s.applySubscription(ctx, actor, v, readAt, nil, also)
+}
+
+func (s *Service) applySubscription(ctx context.Context, actor string, v control.StripeSubscription, readAt time.Time, instead *Replaced,
+	also func(context.Context, *store.Tx, Billed) error) (Billed, error) {
 	var b *billing
 	outbox, period, err := s.commit(ctx, v.CustomerID, func(c *change) error {
 		b = &billing{change: c, actor: actor, now: s.now()}
+		if err := b.replace(ctx, instead, v.ID); err != nil {
+			return err
+		}
 		if err := b.put(ctx, v, readAt.Truncate(time.Microsecond)); err != nil {
+			return err
+		}
+		if err := b.takeBoxes(ctx, instead); err != nil {
 			return err
 		}
 		if err := b.apply(ctx); err != nil {
@@ -107,7 +119,7 @@ func (b *billing) put(ctx context.Context, v control.StripeSubscription, readAt 
 		return err
 	}
 	b.Before, b.After, err = b.tx.PutSubscription(ctx, b.actor, v, readAt)
-	if err != nil || !b.After.ReadAt.Equal(readAt) {
+	if err != nil || !b.After.ReadAt.Equal(readAt) || b.After.ReplacedBy != "" {
 		return err
 	}
 	follows := ""
@@ -160,16 +172,21 @@ func entitled(v control.Subscription) bool {
 
 // apply makes the customer what its subscription entitles it to.
 func (b *billing) apply(ctx context.Context) error {
-	switch status := b.customer.Status; {
-	case status == control.CustomerCancelled:
-		return nil // final: whoever pays for it is told by Billed
-	case b.After.Status == control.SubscriptionCanceled && b.Before.Status.Live():
+	cancelled := b.customer.Status == control.CustomerCancelled
+	switch {
+	case b.After.ReplacedBy != "":
+		return nil
+	case b.After.Status == control.SubscriptionCanceled && b.Before.Status.Live() && !cancelled:
 		return b.cancel(ctx)
 	case !b.live():
 		return nil
+	case cancelled && !entitled(b.After):
+		return nil
+	case cancelled:
+		return b.activateAgain(ctx)
 	case !entitled(b.After):
 		return b.suspend(ctx)
-	case status == control.CustomerPending:
+	case b.customer.Status == control.CustomerPending:
 		return b.activate(ctx)
 	default:
 		return b.serve(ctx)

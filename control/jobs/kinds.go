@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -14,6 +15,11 @@ const (
 	retentionEvery = 6 * time.Hour
 	// pruned is how many rows of a table are removed at a time.
 	pruned = 1000
+	// stripeEventsFor is how long processed events of Stripe are kept, so that duplicates are
+	// recognised: Stripe repeats an event by itself for 3 days, and can be made to for 30. One that
+	// comes later still is processed like a new one, which changes nothing; it only costs
+	// the look.
+	stripeEventsFor = 90 * 24 * time.Hour
 )
 
 type mailArgs struct{}
@@ -52,9 +58,15 @@ func (w *retentionWorker) Work(ctx context.Context, _ *river.Job[retentionArgs])
 	if err != nil {
 		return err
 	}
+	return errors.Join(
+		everything(func() (int64, error) { return w.store.PruneSignIns(ctx, time.Now(), pruned) }),
+		everything(func() (int64, error) { return w.store.PruneStripeEvents(ctx, stripeEventsFor, pruned) }))
+}
+
+// everything calls prune until it removes less than it may.
+func everything(prune func() (int64, error)) error {
 	for {
-		n, err := w.store.PruneSignIns(ctx, time.Now(), pruned)
-		if err != nil || n < pruned {
+		if n, err := prune(); err != nil || n < pruned {
 			return err
 		}
 	}

@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	page       = 20
+	// claimed at once. Of a sender that dies it is not known whether what it had claimed went
+	// out, and so it is never sent again: the fewer the better.
+	claimed    = 1
 	attempts   = 12 // then a mail is given up
 	retryFirst = 30 * time.Second
 	retryMax   = 6 * time.Hour
@@ -60,6 +62,7 @@ type Sender struct {
 	domain    string
 	templates templates
 	sent      *prometheus.CounterVec
+	uncertain prometheus.Gauge
 }
 
 // NewSender checks o, and that there is a template for every mail.
@@ -109,12 +112,33 @@ func NewSender(st *store.Store, o Options) (*Sender, error) {
 	for _, result := range []string{"sent", "retried", "given_up", "uncertain"} {
 		s.sent.WithLabelValues(result)
 	}
+	s.uncertain = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "billing_mails_uncertain",
+		Help: "Mails of which it is not known whether they went out, because the server did not say or the sender died. They are not sent again; someone may tell those customers otherwise.",
+	})
 	if o.Registerer != nil {
-		if err := o.Registerer.Register(s.sent); err != nil {
+		if err := errors.Join(o.Registerer.Register(s.sent), o.Registerer.Register(s.uncertain)); err != nil {
 			return nil, fmt.Errorf("mail: register metrics: %w", err)
 		}
 	}
 	return s, nil
+}
+
+const (
+	// uncertainAfter is longer than any attempt takes.
+	uncertainAfter = 5 * time.Minute
+	uncertainMax   = 1000
+)
+
+// Observe sets the metric of mails of which it is not known whether they went out, counted
+// up to 1000.
+func (s *Sender) Observe(ctx context.Context) error {
+	list, err := s.store.UncertainMails(ctx, uncertainAfter, uncertainMax)
+	if err != nil {
+		return err
+	}
+	s.uncertain.Set(float64(len(list)))
+	return nil
 }
 
 // SendDue sends the mails that are due. Any number of processes may call it. The error
@@ -122,7 +146,7 @@ func NewSender(st *store.Store, o Options) (*Sender, error) {
 func (s *Sender) SendDue(ctx context.Context) error {
 	var first error
 	for ctx.Err() == nil {
-		list, err := s.store.ClaimMails(ctx, page)
+		list, err := s.store.ClaimMails(ctx, claimed)
 		if err != nil || len(list) == 0 {
 			return errors.Join(first, err)
 		}

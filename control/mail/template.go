@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
@@ -49,6 +50,17 @@ func parseTemplates() (templates, error) {
 
 func functions(language control.Language) template.FuncMap {
 	return template.FuncMap{
+		// date writes a day, which comes as 2006-01-02, as people do in that language.
+		"date": func(day string) (string, error) {
+			t, err := time.Parse(time.DateOnly, day)
+			if err != nil {
+				return "", err
+			}
+			if language == control.Portuguese {
+				return fmt.Sprintf("%d de %s de %d", t.Day(), monthInPortuguese(t.Month()), t.Year()), nil
+			}
+			return t.Format("January 2, 2006"), nil
+		},
 		// thousands writes a number of tokens as people do in that language.
 		"thousands": func(v any) string {
 			digits := strings.TrimSuffix(fmt.Sprintf("%.0f", v), ".")
@@ -65,6 +77,13 @@ func functions(language control.Language) template.FuncMap {
 			return digits
 		},
 	}
+}
+
+// monthInPortuguese names a month in Portuguese.
+func monthInPortuguese(m time.Month) string {
+	return [...]string{
+		"janeiro", "fevereiro", "março", "abril", "maio", "junho", "julho", "agosto", "setembro", "outubro", "novembro", "dezembro",
+	}[m-1]
 }
 
 // render writes a mail in its language.

@@ -64,6 +64,16 @@ func (s *Store) FailStripeEvent(ctx context.Context, e control.StripeEvent, reas
 	return explain("fail Stripe event "+e.ID, err)
 }
 
+// PruneStripeEvents removes processed events that were received longer ago than that, at most
+// limit, and returns how many. Of those that are gone a duplicate is taken for new.
+func (s *Store) PruneStripeEvents(ctx context.Context, ago time.Duration, limit int) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `
+		DELETE FROM stripe_events WHERE id IN (
+			SELECT id FROM stripe_events WHERE processed_at IS NOT NULL AND received_at < now() - make_interval(secs => $1)
+			ORDER BY received_at, id LIMIT $2 FOR UPDATE SKIP LOCKED)`, ago.Seconds(), limit)
+	return tag.RowsAffected(), explain("prune Stripe events", err)
+}
+
 // RetryStripeEvent makes an event due now that was not processed, or, with again, that
 // was: processing it twice changes nothing.
 func (t *Tx) RetryStripeEvent(ctx context.Context, actor, id string, again bool) error {

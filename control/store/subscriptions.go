@@ -12,14 +12,14 @@ import (
 )
 
 const subscriptionColumns = `id, customer_id, status, tier, period_start, period_end, cancel_at_period_end, failed_payments,
-	read_at, coalesce(pending_tier, ''), pending_from, coalesce(overage_cap_cents, 0), created_at`
+	read_at, coalesce(pending_tier, ''), pending_from, coalesce(overage_cap_cents, 0), created_at, coalesce(replaced_by, '')`
 
 const selectSubscriptions = `SELECT ` + subscriptionColumns + ` FROM subscriptions`
 
 func scanSubscription(row pgx.CollectableRow) (s control.Subscription, err error) {
 	var from *time.Time
 	err = row.Scan(&s.ID, &s.CustomerID, &s.Status, &s.Tier, &s.PeriodStart, &s.PeriodEnd, &s.CancelAtPeriodEnd, &s.FailedPayments,
-		&s.ReadAt, &s.PendingTier, &from, &s.OverageCapCents, &s.CreatedAt)
+		&s.ReadAt, &s.PendingTier, &from, &s.OverageCapCents, &s.CreatedAt, &s.ReplacedBy)
 	s.PeriodStart, s.PeriodEnd, s.ReadAt = s.PeriodStart.UTC(), s.PeriodEnd.UTC(), s.ReadAt.UTC()
 	s.PendingFrom, s.CreatedAt = orZero(from), s.CreatedAt.UTC()
 	return s, err
@@ -32,6 +32,10 @@ func scanSubscription(row pgx.CollectableRow) (s control.Subscription, err error
 // tier that has come is not pending any more. A second live subscription of the customer
 // is control.ErrExists, one of another customer control.ErrInvalid.
 func (t *Tx) PutSubscription(ctx context.Context, actor string, v control.StripeSubscription, readAt time.Time) (before, after control.Subscription, err error) {
+	return t.putSubscription(ctx, actor, v, readAt, "")
+}
+
+func (t *Tx) putSubscription(ctx context.Context, actor string, v control.StripeSubscription, readAt time.Time, replacedBy string) (before, after control.Subscription, err error) {
 	op := "put subscription " + v.ID
 	if _, err := t.LockCustomer(ctx, v.CustomerID); err != nil {
 		return before, after, fmt.Errorf("%s: %w", op, err)
@@ -47,16 +51,17 @@ func (t *Tx) PutSubscription(ctx context.Context, actor string, v control.Stripe
 		return before, before, nil
 	}
 	rows, _ := t.tx.Query(ctx, `
-		INSERT INTO subscriptions AS s (id, customer_id, status, tier, period_start, period_end, cancel_at_period_end, failed_payments, read_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		INSERT INTO subscriptions AS s (id, customer_id, status, tier, period_start, period_end, cancel_at_period_end, failed_payments, read_at, replaced_by)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, ''))
 		ON CONFLICT (id) DO UPDATE SET status = excluded.status, tier = excluded.tier, period_start = excluded.period_start,
 			period_end = excluded.period_end, cancel_at_period_end = excluded.cancel_at_period_end,
 			failed_payments = excluded.failed_payments, read_at = excluded.read_at, updated_at = now(),
+			replaced_by = coalesce(s.replaced_by, excluded.replaced_by),
 			pending_tier = nullif(s.pending_tier, excluded.tier),
 			pending_from = CASE WHEN s.pending_tier <> excluded.tier THEN s.pending_from END
 		WHERE s.customer_id = excluded.customer_id
 		RETURNING `+subscriptionColumns,
-		v.ID, v.CustomerID, string(v.Status), v.Tier, v.PeriodStart, v.PeriodEnd, v.CancelAtPeriodEnd, v.FailedPayments, readAt)
+		v.ID, v.CustomerID, string(v.Status), v.Tier, v.PeriodStart, v.PeriodEnd, v.CancelAtPeriodEnd, v.FailedPayments, readAt, replacedBy)
 	after, err = pgx.CollectExactlyOneRow(rows, scanSubscription)
 	if err != nil {
 		return before, after, explain(op, err)
@@ -77,17 +82,18 @@ func (t *Tx) Subscription(ctx context.Context, id string) (control.Subscription,
 	return v, explain("subscription "+id, err)
 }
 
-// Subscriptions lists the subscriptions of a customer, newest first. At most one is live.
+// Subscriptions lists the subscriptions of a customer, newest first. At most one is live and
+// not replaced.
 func (t *Tx) Subscriptions(ctx context.Context, customer string) ([]control.Subscription, error) {
 	rows, _ := t.tx.Query(ctx, selectSubscriptions+` WHERE customer_id = $1 ORDER BY created_at DESC, id`, customer)
 	list, err := pgx.CollectRows(rows, scanSubscription)
 	return list, explain("subscriptions of customer "+customer, err)
 }
 
-// LiveSubscription reads the one live subscription of a customer.
+// LiveSubscription reads the one live subscription of a customer that counts.
 func (t *Tx) LiveSubscription(ctx context.Context, customer string) (control.Subscription, error) {
 	rows, _ := t.tx.Query(ctx, selectSubscriptions+`
-		WHERE customer_id = $1 AND status IN ('trialing', 'active', 'past_due', 'unpaid', 'paused')`, customer)
+		WHERE customer_id = $1 AND status IN ('trialing', 'active', 'past_due', 'unpaid', 'paused') AND replaced_by IS NULL`, customer)
 	v, err := pgx.CollectExactlyOneRow(rows, scanSubscription)
 	return v, explain("live subscription of customer "+customer, err)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -176,6 +177,18 @@ func (s *Server) Period(id string) (start, end time.Time, status string) {
 	return o.start, o.end, o.status
 }
 
+// EndPeriod moves the end of the present period of a subscription, as when its billing cycle
+// is given another anchor. The next one begins there, and lasts a month.
+func (s *Server) EndPeriod(id string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, err := lookUp(s.subscriptions, "subscription", id); err == nil {
+		o.end = at.UTC().Truncate(time.Second)
+		o.anchor, o.periods = o.end, -1
+		s.emit("customer.subscription.updated", o.object())
+	}
+}
+
 // Retry has the open invoice of a subscription tried once more.
 func (s *Server) Retry(id string) error {
 	s.mu.Lock()
@@ -264,6 +277,45 @@ func (s *Server) Cancel(id string) {
 	}
 }
 
+// Credit returns how many cents of a customer's next invoices are paid already.
+func (s *Server) Credit(customer string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := lookUp(s.customers, "customer", customer)
+	if err != nil {
+		return 0
+	}
+	return c.credit
+}
+
+// Prices returns the lookup keys of what a subscription is for, sorted.
+func (s *Server) Prices(id string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, err := lookUp(s.subscriptions, "subscription", id)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, it := range o.items {
+		out = append(out, it.price.lookupKey)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// AddPrice adds a price to a subscription, by its lookup key.
+func (s *Server) AddPrice(id, lookupKey string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, err := lookUp(s.subscriptions, "subscription", id)
+	i := slices.IndexFunc(s.prices, func(pr *price) bool { return pr.lookupKey == lookupKey })
+	if err == nil && i >= 0 {
+		o.items = append(o.items, s.newItem(s.prices[i]))
+		s.emit("customer.subscription.updated", o.object())
+	}
+}
+
 // Metered returns how many tokens were reported for a customer, in all.
 func (s *Server) Metered(customer string) int64 {
 	s.mu.Lock()
@@ -275,6 +327,13 @@ func (s *Server) Metered(customer string) int64 {
 		}
 	}
 	return sum
+}
+
+// MeterIdentifiers returns the identifiers of all meter events, sorted.
+func (s *Server) MeterIdentifiers() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.meterEvents))
 }
 
 // Customers returns how many customers there are.

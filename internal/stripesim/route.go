@@ -45,7 +45,7 @@ func (s *Server) route(route string, ids []string, p *params) (any, error) {
 	case "POST subscriptions/{id}":
 		return s.updateSubscription(id, p)
 	case "DELETE subscriptions/{id}":
-		return s.cancelSubscription(id)
+		return s.cancelSubscription(id, p)
 	case "GET invoices":
 		return s.listInvoices(p)
 	case "GET invoices/{id}":
@@ -114,6 +114,7 @@ type customer struct {
 	id, email, name, locale, reference string
 	created                            time.Time
 	declines                           bool // its card does
+	credit                             int64
 }
 
 func (c *customer) key() string { return c.id }

@@ -32,7 +32,8 @@ type Server struct {
 	now      time.Time
 	next     int // number of the next id
 	answered int
-	failing  int // so many requests are answered with 500
+	failing  int            // so many requests are answered with 500
+	broken   map[string]int // and so many of a route
 	requests map[string]int
 	answers  map[string]answer // by idempotency key
 
@@ -57,7 +58,7 @@ type answer struct {
 // New starts a server whose clock says now. Close it.
 func New(now time.Time) *Server {
 	s := &Server{
-		tag: strings.ToLower(rand.Text()[:8]), now: now.UTC().Truncate(time.Second), requests: make(map[string]int), answers: make(map[string]answer),
+		tag: strings.ToLower(rand.Text()[:8]), now: now.UTC().Truncate(time.Second), requests: make(map[string]int), broken: make(map[string]int), answers: make(map[string]answer),
 		meterEvents: make(map[string]meterEvent),
 	}
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
@@ -85,6 +86,13 @@ func (s *Server) Fail(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failing = n
+}
+
+// FailRoute has the next n requests for a route, as Requests writes it, answered with 500.
+func (s *Server) FailRoute(route string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken[route] = n
 }
 
 // Requests returns how often a route was asked, such as "POST /v1/customers". Ids are
@@ -167,6 +175,10 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
 	route, ids := normalize(path)
 	s.requests[r.Method+" /v1/"+route]++
+	if s.broken[r.Method+" /v1/"+route] > 0 {
+		s.broken[r.Method+" /v1/"+route]--
+		return encode(nil, &problem{http.StatusInternalServerError, "api_error", "", "An unknown error occurred"})
+	}
 	if s.failing > 0 {
 		s.failing--
 		return encode(nil, &problem{http.StatusInternalServerError, "api_error", "", "An unknown error occurred"})
@@ -183,7 +195,7 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 		}
 	}
 	p := params{form: form, used: make(map[string]bool)}
-	if r.Method == http.MethodGet || r.Method == http.MethodDelete {
+	if r.Method == http.MethodGet || r.Method == http.MethodDelete && len(raw) == 0 {
 		p.form = query
 	}
 	p.expand = p.list("expand")

@@ -134,13 +134,24 @@ func (s *Server) updateSubscription(id string, p *params) (any, error) {
 	return o.object(), nil
 }
 
-func (s *Server) cancelSubscription(id string) (any, error) {
+// cancelSubscription ends one now. With proration that is invoiced now, what was paid for the
+// rest of the period becomes the customer's credit.
+func (s *Server) cancelSubscription(id string, p *params) (any, error) {
 	o, err := lookUp(s.subscriptions, "subscription", id)
 	if err != nil {
 		return nil, err
 	}
 	if o.over() {
 		return nil, missing("subscription", id)
+	}
+	prorate, invoiceNow := p.get("prorate") == "true", p.get("invoice_now") == "true"
+	if prorate && invoiceNow && o.status == "active" {
+		c, err := lookUp(s.customers, "customer", o.customer)
+		if err != nil {
+			return nil, err
+		}
+		left := o.end.Sub(s.now).Seconds() / o.end.Sub(o.start).Seconds()
+		c.credit += int64(float64(o.base().price.cents()) * left)
 	}
 	s.end(o)
 	return o.object(), nil

@@ -136,8 +136,10 @@ func tierOf(p *api.Price) string {
 type reading struct {
 	control.StripeSubscription        // CustomerID is ours, and set by whoever knows it
 	customer                   string // Stripe's
-	invoice                    string // the one that waits to be paid, or the newest
-	payURL                     string // where it can be paid
+	created                    time.Time
+	readAt                     time.Time // when Stripe was asked, by Postgres' clock; Processor.read knows it
+	invoice                    string    // the one that waits to be paid, or the newest
+	payURL                     string    // where it can be paid
 	items                      []*api.SubscriptionItem
 	trialEnd                   time.Time
 }
@@ -157,6 +159,7 @@ func (a *Account) subscription(ctx context.Context, id string) (reading, error) 
 			PeriodStart: time.Unix(s.CurrentPeriodStart, 0).UTC(), PeriodEnd: time.Unix(s.CurrentPeriodEnd, 0).UTC(),
 		},
 	}
+	r.created = time.Unix(s.Created, 0).UTC()
 	if s.TrialEnd > 0 {
 		r.trialEnd = time.Unix(s.TrialEnd, 0).UTC()
 	}

@@ -49,7 +49,7 @@ func NewCheckout(o CheckoutOptions) (*Checkout, error) {
 
 // CheckoutURL returns the page on which a customer pays for a tier. Asked again it is the
 // same page, while that is open; pages for other tiers are closed. A customer with a live
-// subscription is control.ErrExists: it changes that one. One that is cancelled, or that an
+// subscription is control.ErrExists: it changes that one. One that is deleted, or that an
 // operator suspended, is control.ErrInvalid.
 func (c *Checkout) CheckoutURL(ctx context.Context, customerID, tierName string) (string, error) {
 	op := "checkout of customer " + customerID
@@ -98,13 +98,13 @@ func (c *Checkout) buyer(ctx context.Context, id string) (account control.Accoun
 		if account, err = tx.Account(ctx, id); err != nil {
 			return err
 		}
-		if account.Status == control.CustomerCancelled {
-			return fmt.Errorf("%w: the customer is cancelled", control.ErrInvalid)
+		if !account.DeletedAt.IsZero() {
+			return fmt.Errorf("%w: the customer is deleted", control.ErrInvalid)
 		}
 		list, err := tx.Subscriptions(ctx, id)
 		first = true
 		for _, v := range list {
-			if v.Status.Live() {
+			if v.Status.Live() && v.ReplacedBy == "" {
 				return fmt.Errorf("a live subscription: %w", control.ErrExists)
 			}
 			first = first && v.Status != control.SubscriptionCanceled
@@ -357,25 +357,17 @@ func (c *Checkout) sellOverage(ctx context.Context, customerID string) error {
 	if err != nil {
 		return err
 	}
-	tier, err := c.o.Customers.Tiers.Get(r.Tier)
+	// The tier that the customer has: another one that is to follow brings its price along.
+	account, err := c.store.Account(ctx, customerID)
+	if err != nil {
+		return err
+	}
+	tier, err := c.o.Customers.Tiers.Get(account.Tier)
 	if err != nil {
 		return err
 	}
 	if tier.OverageCentsPerMillion == 0 {
 		return fmt.Errorf("%w: tier %s has no price above its limit", control.ErrInvalid, tier.Name)
 	}
-	priceID, err := c.o.Account.priceID(ctx, OverageKey(tier.Name))
-	if err != nil {
-		return err
-	}
-	for _, item := range r.items {
-		if item.Price != nil && item.Price.ID == priceID {
-			return nil
-		}
-	}
-	params := &api.SubscriptionParams{Items: []*api.SubscriptionItemsParams{{Price: &priceID}}}
-	params.Context = ctx
-	params.SetIdempotencyKey("overage-" + r.ID + "-" + priceID)
-	_, err = c.o.Account.subscriptions().Update(r.ID, params)
-	return failure("add the price of tokens above the limit", err)
+	return c.o.Account.priceOverage(ctx, r, tier, true)
 }

@@ -27,6 +27,9 @@ const (
 type Meter struct {
 	Account   *Account
 	Customers *customers.Service // with its Store
+	// Lease is how long a report may be in hand before whoever sends it is taken for dead.
+	// Default 2 min.
+	Lease time.Duration
 }
 
 // ReportDue writes down what was used above the limit, and tells Stripe of what it was not
@@ -37,9 +40,12 @@ func (m *Meter) ReportDue(ctx context.Context) (int, error) {
 	if _, err := m.Customers.ReportOverage(ctx); err != nil {
 		errs = append(errs, err)
 	}
-	sent := 0
+	lease, sent := m.Lease, 0
+	if lease <= 0 {
+		lease = reportLease
+	}
 	for {
-		list, err := m.Customers.Store.ClaimMeterReports(ctx, reportLease, reportPage)
+		list, err := m.Customers.Store.ClaimMeterReports(ctx, lease, reportPage)
 		if err != nil || len(list) == 0 {
 			return sent, errors.Join(append(errs, err)...)
 		}

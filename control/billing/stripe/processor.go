@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// eventLease is how long an event may be in hand before it is taken for lost.
+	// eventLease is the default of ProcessorOptions.Lease.
 	eventLease = 2 * time.Minute
 	// eventPage is how many events are claimed at once, few enough for the lease when Stripe
 	// is slow, and eventsAtOnce how many of them are worked side by side.
@@ -42,6 +42,9 @@ type ProcessorOptions struct {
 	Account   *Account
 	Customers *customers.Service // with its Store
 	Mails     Mailer
+	// Lease is how long an event may be in hand before whoever has it is taken for dead, and
+	// another one works it. Longer than Stripe may take to answer. Default 2 min.
+	Lease time.Duration
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 	// Registerer takes the metrics; nil registers none.
@@ -56,6 +59,7 @@ type Processor struct {
 	waiting prometheus.Gauge
 	failing prometheus.Gauge
 	oldest  prometheus.Gauge
+	second  prometheus.Counter
 
 	mu    sync.Mutex
 	again map[string]pause // by subscription: see SyncOverdue
@@ -71,6 +75,9 @@ func NewProcessor(o ProcessorOptions) (*Processor, error) {
 	if o.Account == nil || o.Customers == nil || o.Customers.Store == nil || o.Mails == nil {
 		return nil, errors.New("stripe processor: an account, customers with their store, and mails are required")
 	}
+	if o.Lease <= 0 {
+		o.Lease = eventLease
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -84,7 +91,11 @@ func NewProcessor(o ProcessorOptions) (*Processor, error) {
 		}, []string{"result"}),
 		waiting: gauge("billing_stripe_inbox_events", "Events of the inbox that are not processed."),
 		failing: gauge("billing_stripe_inbox_failing", "Events of the inbox that were tried in vain; they are tried again, and someone should look why."),
-		oldest:  gauge("billing_stripe_inbox_oldest_seconds", "Age of the oldest event that is not processed; 0 without any."),
+		second: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "billing_stripe_second_subscriptions_total",
+			Help: "Subscriptions that were cancelled because their customer had bought another one; someone should see whether money has to go back.",
+		}),
+		oldest: gauge("billing_stripe_inbox_oldest_seconds", "Age of the oldest event that is not processed; 0 without any."),
 	}
 	for _, result := range []string{"applied", "ignored", "failed"} {
 		p.events.WithLabelValues(result)
@@ -92,7 +103,7 @@ func NewProcessor(o ProcessorOptions) (*Processor, error) {
 	if o.Registerer == nil {
 		return p, nil
 	}
-	for _, c := range []prometheus.Collector{p.events, p.waiting, p.failing, p.oldest} {
+	for _, c := range []prometheus.Collector{p.events, p.waiting, p.failing, p.oldest, p.second} {
 		if err := o.Registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("stripe processor: register metrics: %w", err)
 		}
@@ -105,7 +116,7 @@ func NewProcessor(o ProcessorOptions) (*Processor, error) {
 func (p *Processor) ProcessDue(ctx context.Context) (int, error) {
 	done := 0
 	for {
-		list, err := p.store.ClaimStripeEvents(ctx, eventLease, eventPage)
+		list, err := p.store.ClaimStripeEvents(ctx, p.o.Lease, eventPage)
 		if err != nil || len(list) == 0 {
 			return done, err
 		}
@@ -177,14 +188,23 @@ func (p *Processor) process(ctx context.Context, e control.StripeEvent) (result 
 	if id == "" {
 		return "ignored", p.store.NoteStripeEvent(ctx, e)
 	}
-	return "applied", p.sync(ctx, id, func(ctx context.Context, tx *store.Tx, r reading, b customers.Billed) error {
+	finished := false
+	err = p.sync(ctx, id, func(ctx context.Context, tx *store.Tx, r reading, b customers.Billed, amiss bool) error {
 		if api.EventType(e.Type) == api.EventTypeCustomerSubscriptionTrialWillEnd {
 			if err := p.trialEnding(ctx, tx, r, b); err != nil {
 				return err
 			}
 		}
+		if finished = !amiss; amiss {
+			return nil
+		}
 		return tx.FinishStripeEvent(ctx, e)
 	})
+	if err == nil && !finished {
+		// It is done with only now that Stripe was put right: until then it comes again.
+		err = p.store.NoteStripeEvent(ctx, e)
+	}
+	return "applied", err
 }
 
 // about returns the subscription that an event is about, "" if none. Objects of another
@@ -233,41 +253,79 @@ func (p *Processor) Sync(ctx context.Context, subscription string) error {
 	return p.sync(ctx, subscription, nil)
 }
 
-func (p *Processor) sync(ctx context.Context, id string, also func(context.Context, *store.Tx, reading, customers.Billed) error) error {
+// applied is called in the transaction in which an answer of Stripe was applied. amiss says
+// that Stripe is to be put right afterwards.
+type applied func(ctx context.Context, tx *store.Tx, r reading, b customers.Billed, amiss bool) error
+
+// sync tries again when another subscription of the customer was heard of meanwhile.
+func (p *Processor) sync(ctx context.Context, id string, also applied) error {
+	const tries = 3
+	for try := 1; ; try++ {
+		if err := p.syncOnce(ctx, id, also); try == tries || !errors.Is(err, control.ErrExists) {
+			return err
+		}
+	}
+}
+
+func (p *Processor) syncOnce(ctx context.Context, id string, also applied) error {
+	r, err := p.read(ctx, id)
+	if err != nil {
+		return err
+	}
+	// Of two that are live only one counts.
+	counts, other, err := p.rivals(ctx, r)
+	if err != nil {
+		return err
+	}
+	amiss := false
+	within := func(ctx context.Context, tx *store.Tx, b customers.Billed) error {
+		if err := p.tell(ctx, tx, counts, b); err != nil {
+			return err
+		}
+		if amiss, err = p.amiss(ctx, tx, counts, b); err != nil || also == nil {
+			return err
+		}
+		return also(ctx, tx, counts, b, amiss)
+	}
+	var b customers.Billed
+	if other == nil {
+		b, err = p.o.Customers.ApplySubscription(ctx, actor, counts.StripeSubscription, counts.readAt, within)
+	} else {
+		b, err = p.o.Customers.ReplaceSubscription(ctx, actor, counts.StripeSubscription, counts.readAt,
+			customers.Replaced{StripeSubscription: other.StripeSubscription, ReadAt: other.readAt}, within)
+	}
+	if errors.Is(err, customers.ErrUnpublished) {
+		// It is committed. Whoever publishes what waits does it as soon as Redis answers.
+		p.o.Logger.WarnContext(ctx, "a change of a subscription is not published yet", "customer", r.CustomerID, "error", err)
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	if b.Customer.Status == control.CustomerCancelled && b.After.Status.Live() && b.After.ReplacedBy == "" {
+		p.o.Logger.ErrorContext(ctx, "a cancelled customer has a live subscription: cancel it in Stripe", "customer", r.CustomerID, "subscription", id)
+	}
+	if !amiss {
+		return nil
+	}
+	return p.putRight(ctx, counts, b)
+}
+
+// read asks Stripe for a subscription, and whose it is.
+func (p *Processor) read(ctx context.Context, id string) (reading, error) {
 	// Taken before Stripe is asked: of two answers the one that was asked for later is
 	// at least as new.
 	readAt, err := p.store.Clock(ctx)
 	if err != nil {
-		return err
+		return reading{}, err
 	}
 	r, err := p.o.Account.subscription(ctx, id)
 	if err != nil {
-		return err
+		return r, err
 	}
 	account, err := p.store.AccountByStripeID(ctx, r.customer)
-	if err != nil {
-		return err
-	}
-	r.CustomerID = account.ID
-	b, err := p.o.Customers.ApplySubscription(ctx, actor, r.StripeSubscription, readAt,
-		func(ctx context.Context, tx *store.Tx, b customers.Billed) error {
-			if err := p.tell(ctx, tx, r, b); err != nil {
-				return err
-			}
-			if also == nil {
-				return nil
-			}
-			return also(ctx, tx, r, b)
-		})
-	if errors.Is(err, customers.ErrUnpublished) {
-		// It is committed. Whoever publishes what waits does it as soon as Redis answers.
-		p.o.Logger.WarnContext(ctx, "a change of a subscription is not published yet", "customer", account.ID, "error", err)
-		err = nil
-	}
-	if err == nil && b.Customer.Status == control.CustomerCancelled && b.After.Status.Live() {
-		p.o.Logger.ErrorContext(ctx, "a cancelled customer has a live subscription: cancel it in Stripe", "customer", account.ID, "subscription", id)
-	}
-	return err
+	r.CustomerID, r.readAt = account.ID, readAt
+	return r, err
 }
 
 // tell puts the mails into the outbox that follow from an answer of Stripe. What was told
@@ -279,8 +337,14 @@ func (p *Processor) tell(ctx context.Context, tx *store.Tx, r reading, b custome
 		})
 		return err
 	}
+	if b.After.ReplacedBy != "" {
+		return nil
+	}
 	switch b.Turn {
 	case customers.TurnActivated:
+		if b.Returned {
+			return add(control.MailWelcome, b.After.ID)
+		}
 		return add(control.MailWelcome, b.Customer.ID)
 	case customers.TurnSuspended:
 		return add(control.MailSuspended, b.After.ID+"/"+r.invoice)
@@ -298,7 +362,7 @@ func (p *Processor) tell(ctx context.Context, tx *store.Tx, r reading, b custome
 }
 
 func (p *Processor) trialEnding(ctx context.Context, tx *store.Tx, r reading, b customers.Billed) error {
-	if b.After.Status != control.SubscriptionTrialing || r.trialEnd.IsZero() {
+	if b.After.Status != control.SubscriptionTrialing || r.trialEnd.IsZero() || b.After.ReplacedBy != "" {
 		return nil
 	}
 	_, err := p.o.Mails.AddMail(ctx, tx, control.Mail{

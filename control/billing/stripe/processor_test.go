@@ -265,52 +265,6 @@ func TestRenewalWithoutEvents(t *testing.T) {
 	}
 }
 
-// A second subscription entitles to nothing, whatever its tier, and is seen.
-func TestSecondSubscription(t *testing.T) {
-	t.Parallel()
-	e := newTest(t)
-	customer := e.signUp(t).ID
-	first, err := e.checkout.CheckoutURL(t.Context(), customer, "starter")
-	if err != nil {
-		t.Fatal(err)
-	}
-	sub, err := e.sim.Complete(first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err := e.checkout.CheckoutURL(t.Context(), customer, "team") // nothing is known of the first one yet
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.deliver(t)
-	if _, err := e.sim.Complete(second); err != nil {
-		t.Fatal(err)
-	}
-	for _, ev := range e.sim.Events() {
-		e.receive(t, ev.Body)
-	}
-	if _, err := e.processor.ProcessDue(t.Context()); !errors.Is(err, control.ErrExists) {
-		t.Errorf("processing: %v", err)
-	}
-	e.want(t, customer, "active starter active")
-	if _, err := e.checkout.CheckoutURL(t.Context(), customer, "team"); !errors.Is(err, control.ErrExists) {
-		t.Errorf("a third checkout: %v", err)
-	}
-	// Once the first one has ended the customer is cancelled, and stays so.
-	e.sim.Cancel(sub)
-	e.due()
-	for _, ev := range e.sim.Events() {
-		e.receive(t, ev.Body)
-	}
-	_, _ = e.processor.ProcessDue(t.Context())
-	if got := e.state(t, customer); !strings.HasPrefix(got, "cancelled starter") {
-		t.Errorf("in the end it is %s", got)
-	}
-	if _, err := e.checkout.CheckoutURL(t.Context(), customer, "team"); !errors.Is(err, control.ErrInvalid) {
-		t.Errorf("a checkout of a cancelled customer: %v", err)
-	}
-}
-
 // A downgrade that is taken back, and an upgrade over it, leave nothing behind.
 func TestTiersThatFollow(t *testing.T) {
 	t.Parallel()
