@@ -100,6 +100,19 @@ func (s *Server) getSubscription(id string, p *params) (any, error) {
 	return out, nil
 }
 
+// listSubscriptions lists those that have not ended, as Stripe does unless it is asked for all.
+func (s *Server) listSubscriptions(p *params) (any, error) {
+	customer := p.get("customer")
+	p.get("limit")
+	var out []any
+	for _, o := range slices.Backward(s.subscriptions) {
+		if o.customer == customer && !o.over() {
+			out = append(out, o.object())
+		}
+	}
+	return listOf("subscriptions", out), nil
+}
+
 // updateSubscription changes prices, or whether it ends with its period.
 func (s *Server) updateSubscription(id string, p *params) (any, error) {
 	o, err := lookUp(s.subscriptions, "subscription", id)
