@@ -19,7 +19,7 @@ func (a *API) customerRoutes() []route {
 			op: operation{id: "changeMe", tag: "me", summary: "Change your name or language", body: ProfileChange{}, status: http.StatusOK, answer: Profile{}}},
 		{method: http.MethodDelete, path: "/v1/me", who: customerSession(), serve: a.serveDeleteMe, publishes: true,
 			op: operation{id: "deleteMe", tag: "me", summary: "Delete your account", status: http.StatusNoContent,
-				about: "Revokes all tokens and removes all personal data, for ever. The subscription has to be cancelled before, and the sign-in may be 15 minutes old."}},
+				about: "Revokes all tokens and removes all personal data, for ever. The subscription ends at once, and nothing is paid back. The sign-in may be 15 minutes old."}},
 		{method: http.MethodPost, path: "/v1/me/password", who: customerSession(), serve: a.serveChangePassword,
 			op: operation{id: "changePassword", tag: "me", summary: "Change your password", body: PasswordChange{}, status: http.StatusNoContent,
 				about: "Ends all other sessions."}},

@@ -140,7 +140,7 @@ func (a *API) serveDeleteMe(c *call) (any, error) {
 	if a.now().Sub(c.who.session.CreatedAt) > freshFor {
 		return nil, fail(kindStale(), "This cannot be undone: sign in, and do it within 15 minutes.")
 	}
-	err := a.o.Customers.DeleteCustomer(c.ctx(), c.actor(), c.customerID())
+	err := a.deleteCustomer(c, c.customerID())
 	switch {
 	case errors.Is(err, control.ErrInvalid):
 		return nil, &failure{kind: kindConflict(), detail: "Cancel the subscription first.", cause: err}
@@ -150,6 +150,17 @@ func (a *API) serveDeleteMe(c *call) (any, error) {
 	c.published(err)
 	a.customers.realm.clearCookies(c.w)
 	return nil, nil
+}
+
+// deleteCustomer ends what a customer pays for, and then deletes it. Whoever is interrupted in
+// between deletes it again.
+func (a *API) deleteCustomer(c *call, id string) error {
+	if a.o.Billing != nil {
+		if err := a.o.Billing.End(c.ctx(), id); err != nil {
+			return err
+		}
+	}
+	return a.o.Customers.DeleteCustomer(c.ctx(), c.actor(), id)
 }
 
 // published has the answer say that a change is saved and not yet known to all proxies, if

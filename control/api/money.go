@@ -46,8 +46,10 @@ func (a *API) serveCheckout(c *call) (any, error) {
 	}
 	url, err := a.o.Billing.CheckoutURL(c.ctx(), c.customerID(), in.Tier)
 	switch {
+	case errors.Is(err, control.ErrNotFound): // a price at Stripe
+		return nil, &failure{kind: kindUnavailable(), detail: "Payments are not set up completely.", cause: err}
 	case errors.Is(err, control.ErrExists):
-		return nil, &failure{kind: kindConflict(), detail: "There is a subscription already: change it in the portal.", cause: err}
+		return nil, &failure{kind: kindConflict(), detail: "There is a subscription already: change its tier.", cause: err}
 	case errors.Is(err, control.ErrInvalid):
 		return nil, &failure{kind: kindConflict(), detail: "This account cannot buy just now.", cause: err}
 	}
@@ -122,7 +124,7 @@ func tiersRoute(w who, serve func(*call) (any, error)) route {
 }
 
 func (a *API) moneyRoutes() []route {
-	return []route{
+	return append(a.subscriptionRoutes(), []route{
 		tiersRoute(anyone(), a.serveTiers),
 		{method: http.MethodPost, path: "/v1/me/checkout", who: customerSession(), serve: a.serveCheckout,
 			op: operation{id: "createCheckout", tag: "billing", summary: "Where to pay for a tier", body: Purchase{}, status: http.StatusOK, answer: Link{}}},
@@ -133,5 +135,5 @@ func (a *API) moneyRoutes() []route {
 				about: "At most " + strconv.Itoa(invoices) + "; all are in the portal."}},
 		{method: http.MethodPost, path: "/v1/webhooks/stripe", who: signedOnly(), serve: a.serveWebhook, maxBody: maxWebhook,
 			op: operation{id: "receiveStripeEvent", tag: "billing", summary: "For Stripe only", status: http.StatusOK, answer: Received{}}},
-	}
+	}...)
 }
