@@ -149,8 +149,13 @@ type Guesses struct {
 	PerAccount Rate // from all addresses: 1 per 10 s, at once 50
 	PerPair    Rate // of account and address: 1 per 30 s, at once 5
 	SignUps    Rate // per address: 1 per minute, at once 5
-	Audited    Rate // of failures that go to the audit log: 5/s, at once 50
+	Mails      Rate // that someone asks for to one e-mail address: 1 per 10 minutes, at once 3
+	MailsFrom  Rate // the same, from one network address: 1 per minute, at once 5
+	Audited    Rate // of refusals of each sort that go to the audit log: 5/s, at once 50
 }
+
+// auditedSorts is more than there are sorts of refusals that go to the audit log.
+const auditedSorts = 64
 
 // side is one handler: its routes, and who its sessions are.
 type side struct {
@@ -174,6 +179,7 @@ type API struct {
 
 	perAddress, perAccount                        *limiter
 	guessAddress, guessAccount, guessPair, signUp *limiter
+	mailsTo, mailsFrom                            *limiter
 	audited                                       *limiter
 	exports                                       *limiter
 
@@ -198,7 +204,9 @@ func New(o Options) (*API, error) {
 		guessAccount: newLimiter(o.SignIns.PerAccount, o.LimitedKeys),
 		guessPair:    newLimiter(o.SignIns.PerPair, o.LimitedKeys),
 		signUp:       newLimiter(o.SignIns.SignUps, o.LimitedKeys),
-		audited:      newLimiter(o.SignIns.Audited, 2),
+		mailsTo:      newLimiter(o.SignIns.Mails, o.LimitedKeys),
+		mailsFrom:    newLimiter(o.SignIns.MailsFrom, o.LimitedKeys),
+		audited:      newLimiter(o.SignIns.Audited, auditedSorts),
 		exports:      newLimiter(Rate{1.0 / 60, 3}, o.LimitedKeys),
 		streams:      &streams{most: o.Streams, open: map[string]int{}},
 		exporting:    make(chan struct{}, exportsAtOnce),
@@ -281,6 +289,8 @@ func (o *Options) setDefaults() {
 	def(&o.SignIns.PerAccount, 0.1, 50)
 	def(&o.SignIns.PerPair, 1.0/30, 5)
 	def(&o.SignIns.SignUps, 1.0/60, 5)
+	def(&o.SignIns.Mails, 1.0/600, 3)
+	def(&o.SignIns.MailsFrom, 1.0/60, 5)
 	def(&o.SignIns.Audited, 5, 50)
 	if o.LimitedKeys <= 0 {
 		o.LimitedKeys = 50_000

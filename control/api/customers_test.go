@@ -344,7 +344,10 @@ func TestProfileAndMoney(t *testing.T) {
 }
 
 // payments is a Billing for which nobody has bought anything.
-type payments struct{ checkouts int }
+type payments struct {
+	api.Billing
+	checkouts int
+}
 
 func (p *payments) CheckoutURL(_ context.Context, customer, tier string) (string, error) {
 	p.checkouts++

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -82,11 +83,15 @@ func (a *API) serveWebhook(c *call) (any, error) {
 		return nil, noBilling()
 	}
 	signatures := c.r.Header.Values("Stripe-Signature")
+	var err error
 	if len(signatures) != 1 || len(c.body) == 0 {
-		return nil, fail(kindMalformed(), "This is not from Stripe.")
+		err = fmt.Errorf("%w: it has %d signatures and %d bytes", control.ErrInvalid, len(signatures), len(c.body))
+	} else {
+		err = a.o.Webhook.Receive(c.ctx(), c.body, signatures[0])
 	}
-	err := a.o.Webhook.Receive(c.ctx(), c.body, signatures[0])
 	if errors.Is(err, control.ErrInvalid) {
+		// Not its content, which is a stranger's.
+		a.noteRefusal(c, "webhook.refused", "stripe", map[string]any{"bytes": len(c.body)})
 		return nil, &failure{kind: kindMalformed(), detail: "This is not from Stripe.", cause: err}
 	}
 	return Received{true}, err
