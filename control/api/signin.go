@@ -164,7 +164,7 @@ func wrong() error {
 // answered the same as a wrong password, so that nobody learns which addresses have accounts.
 func (a *API) prove(c *call, s *side, in SignIn, find func(context.Context, string) (control.Subject, string, error)) (control.Subject, error) {
 	address := strings.ToLower(in.Email)
-	if len(address) > maxEmail || len(in.Password) > MaxPassword {
+	if len(address) > maxEmail || len(in.Password) > MaxPassword || strings.ContainsRune(address, 0) { // Postgres takes no NUL
 		return control.Subject{}, wrong()
 	}
 	at, account, from := time.Now(), s.name+" "+address, subnet(c.address)

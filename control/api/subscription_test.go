@@ -23,6 +23,7 @@ type shop struct {
 	*env
 	sim       *stripesim.Server
 	processor *stripe.Processor
+	delivered []stripesim.Event
 }
 
 func newShop(t *testing.T, change func(*api.Options)) *shop {
@@ -88,7 +89,9 @@ func (e *env) openEpoch() {
 func (s *shop) deliver() {
 	s.t.Helper()
 	stripe := &client{t: s.t, base: s.customers, cookies: map[string]string{}, header: http.Header{}}
-	for _, ev := range s.sim.Events() {
+	events := s.sim.Events()
+	s.delivered = append(s.delivered, events...)
+	for _, ev := range events {
 		stripe.want(http.StatusOK, "POST", "/v1/webhooks/stripe", string(ev.Body), "Stripe-Signature", stripesim.Sign(ev.Body, fakeWebhookSecret, time.Now()))
 	}
 	if _, err := s.processor.ProcessDue(s.t.Context()); err != nil {
