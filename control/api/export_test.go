@@ -108,3 +108,27 @@ func (l Limiter) Forget(key string)                                   { l.l.forg
 
 // PasswordFits compares.
 func PasswordFits(password, hash string) (bool, error) { return passwordFits(password, hash) }
+
+// Who says who may call a route of With.
+type Who int
+
+// Those who may.
+const (
+	WhoNobody Who = iota
+	WhoAnyone
+	WhoCustomer
+	WhoSession
+)
+
+// With returns the customers' handler with one more route that says that it was served. It is
+// not checked as New would.
+func (a *API) With(method, path string, w Who) (http.Handler, Row) {
+	extra := route{
+		method: method, path: path, maxBody: defaultBody, op: operation{id: "extra", status: http.StatusOK},
+		who:   map[Who]who{WhoAnyone: anyone(), WhoCustomer: anyCustomer(), WhoSession: customerSession()}[w],
+		serve: func(*call) (any, error) { return "served", nil },
+	}
+	s := *a.customers
+	s.table = append(append(table(nil), s.table...), extra)
+	return a.handler(&s), rows(table{extra})[0]
+}

@@ -25,6 +25,7 @@ const (
 type Profile struct {
 	control.Customer
 	Language     control.Language `json:"language"`
+	Confirmed    bool             `json:"email_confirmed" doc:"The address was shown to be yours."`
 	Subscription *MySubscription  `json:"subscription,omitempty" doc:"Without it, nothing is paid."`
 }
 
@@ -78,6 +79,9 @@ func profile(ctx context.Context, tx *store.Tx, id string) (Profile, error) {
 		return Profile{}, err
 	}
 	p := Profile{Customer: a.Customer, Language: a.Language}
+	if p.Confirmed, err = tx.AddressConfirmed(ctx, id); err != nil {
+		return Profile{}, err
+	}
 	list, err := tx.Subscriptions(ctx, id)
 	if err != nil {
 		return Profile{}, err
@@ -140,7 +144,7 @@ func (a *API) serveDeleteMe(c *call) (any, error) {
 	if a.now().Sub(c.who.session.CreatedAt) > freshFor {
 		return nil, fail(kindStale(), "This cannot be undone: sign in, and do it within 15 minutes.")
 	}
-	err := a.o.Customers.DeleteCustomer(c.ctx(), c.actor(), c.customerID())
+	err := a.deleteCustomer(c, c.customerID())
 	switch {
 	case errors.Is(err, control.ErrInvalid):
 		return nil, &failure{kind: kindConflict(), detail: "Cancel the subscription first.", cause: err}
@@ -150,6 +154,17 @@ func (a *API) serveDeleteMe(c *call) (any, error) {
 	c.published(err)
 	a.customers.realm.clearCookies(c.w)
 	return nil, nil
+}
+
+// deleteCustomer ends what a customer pays for, and then deletes it. Whoever is interrupted in
+// between deletes it again.
+func (a *API) deleteCustomer(c *call, id string) error {
+	if a.o.Billing != nil {
+		if err := a.o.Billing.End(c.ctx(), id); err != nil {
+			return err
+		}
+	}
+	return a.o.Customers.DeleteCustomer(c.ctx(), c.actor(), id)
 }
 
 // published has the answer say that a change is saved and not yet known to all proxies, if
@@ -171,7 +186,7 @@ func (a *API) serveChangePassword(c *call) (any, error) {
 		return nil, err
 	}
 	if err := CheckPassword(in.New, account.Email); err != nil {
-		return nil, invalid("new_password", "it has 12 to 256 bytes, and not the e-mail address in it")
+		return nil, newPassword(err)
 	}
 	if _, err := a.prove(c, a.customers, SignIn{Email: account.Email, Password: in.Current}, func(ctx context.Context, address string) (control.Subject, string, error) {
 		i, err := a.o.Store.Identity(ctx, control.ProviderPassword, address)
@@ -191,6 +206,9 @@ func (a *API) serveChangePassword(c *call) (any, error) {
 	}
 	err = a.o.Store.InTx(c.ctx(), func(tx *store.Tx) error {
 		if err := tx.SetPassword(c.ctx(), c.actor(), c.customerID(), hash, a.now()); err != nil {
+			return err
+		}
+		if err := a.passwordChanged(c.ctx(), tx, c.customerID()); err != nil {
 			return err
 		}
 		return c.note(c.ctx(), tx, nil)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -46,8 +47,10 @@ func (a *API) serveCheckout(c *call) (any, error) {
 	}
 	url, err := a.o.Billing.CheckoutURL(c.ctx(), c.customerID(), in.Tier)
 	switch {
+	case errors.Is(err, control.ErrNotFound): // a price at Stripe
+		return nil, &failure{kind: kindUnavailable(), detail: "Payments are not set up completely.", cause: err}
 	case errors.Is(err, control.ErrExists):
-		return nil, &failure{kind: kindConflict(), detail: "There is a subscription already: change it in the portal.", cause: err}
+		return nil, &failure{kind: kindConflict(), detail: "There is a subscription already: change its tier.", cause: err}
 	case errors.Is(err, control.ErrInvalid):
 		return nil, &failure{kind: kindConflict(), detail: "This account cannot buy just now.", cause: err}
 	}
@@ -80,11 +83,15 @@ func (a *API) serveWebhook(c *call) (any, error) {
 		return nil, noBilling()
 	}
 	signatures := c.r.Header.Values("Stripe-Signature")
+	var err error
 	if len(signatures) != 1 || len(c.body) == 0 {
-		return nil, fail(kindMalformed(), "This is not from Stripe.")
+		err = fmt.Errorf("%w: it has %d signatures and %d bytes", control.ErrInvalid, len(signatures), len(c.body))
+	} else {
+		err = a.o.Webhook.Receive(c.ctx(), c.body, signatures[0])
 	}
-	err := a.o.Webhook.Receive(c.ctx(), c.body, signatures[0])
 	if errors.Is(err, control.ErrInvalid) {
+		// Not its content, which is a stranger's.
+		a.noteRefusal(c, "webhook.refused", "stripe", map[string]any{"bytes": len(c.body)})
 		return nil, &failure{kind: kindMalformed(), detail: "This is not from Stripe.", cause: err}
 	}
 	return Received{true}, err
@@ -122,7 +129,7 @@ func tiersRoute(w who, serve func(*call) (any, error)) route {
 }
 
 func (a *API) moneyRoutes() []route {
-	return []route{
+	return append(a.subscriptionRoutes(), []route{
 		tiersRoute(anyone(), a.serveTiers),
 		{method: http.MethodPost, path: "/v1/me/checkout", who: customerSession(), serve: a.serveCheckout,
 			op: operation{id: "createCheckout", tag: "billing", summary: "Where to pay for a tier", body: Purchase{}, status: http.StatusOK, answer: Link{}}},
@@ -133,5 +140,5 @@ func (a *API) moneyRoutes() []route {
 				about: "At most " + strconv.Itoa(invoices) + "; all are in the portal."}},
 		{method: http.MethodPost, path: "/v1/webhooks/stripe", who: signedOnly(), serve: a.serveWebhook, maxBody: maxWebhook,
 			op: operation{id: "receiveStripeEvent", tag: "billing", summary: "For Stripe only", status: http.StatusOK, answer: Received{}}},
-	}
+	}...)
 }

@@ -76,7 +76,7 @@ func document(s *side, server string) ([]byte, error) {
 	}
 	named := make([]object, len(tags))
 	for i, t := range tags {
-		named[i] = object{"name": t}
+		named[i] = object{"name": t, "description": aboutTag(t)}
 	}
 	doc := object{
 		"openapi": "3.1.0",
@@ -91,7 +91,7 @@ func document(s *side, server string) ([]byte, error) {
 		"paths":   paths,
 		"components": object{
 			"schemas": sc.components,
-			"responses": object{"Problem": object{
+			"responses": object{"Refusal": object{ // generated clients have the names of schemas and answers in one place
 				"description": "What went wrong.",
 				"content":     object{"application/problem+json": object{"schema": problem}},
 			}},
@@ -113,6 +113,39 @@ func document(s *side, server string) ([]byte, error) {
 		return nil, fmt.Errorf("OpenAPI document: %w", err)
 	}
 	return b, nil
+}
+
+// aboutTag says what the routes with a tag are about.
+func aboutTag(tag string) string {
+	switch tag {
+	case "session":
+		return "Signing up, in and out."
+	case "me":
+		return "The caller's own account."
+	case "billing":
+		return "What is bought, and what it costs."
+	case "tiers":
+		return "What can be bought."
+	case "customers":
+		return "Customers, and what they used."
+	case "tokens":
+		return "Proxy tokens, by which boxes are known."
+	case "quota":
+		return "Limits of customers."
+	case "audit":
+		return "Who did what, and what was refused."
+	case "boxes":
+		return "The customers' agents."
+	case "jobs":
+		return "What is done beside requests."
+	case "ledger":
+		return "Usage that could not be written."
+	case "platform":
+		return "The platform as a whole."
+	case "operators":
+		return "Who runs the platform."
+	}
+	return ""
 }
 
 func (s *side) schemes() object {
@@ -189,7 +222,7 @@ func (s *side) operation(r *route, sc *schemas) (object, error) {
 		}
 		ok["content"] = object{"application/json": object{"schema": schema}}
 	}
-	problem := object{"$ref": "#/components/responses/Problem"}
+	problem := object{"$ref": "#/components/responses/Refusal"}
 	answers := object{strconv.Itoa(r.op.status): ok, "4XX": problem, "5XX": problem}
 	if r.publishes {
 		later := object{"description": "Saved, and not yet known to all proxies: they will know as soon as they can be told."}

@@ -76,7 +76,7 @@ func TestOpenAPI(t *testing.T) {
 				}) bool {
 					return strings.HasSuffix(p.Ref, "/Idempotency")
 				})
-				if signedIn := len(op.Security) > 0; keyed != (method == "post" && signedIn && op.OperationID != "createPortal") {
+				if signedIn := len(op.Security) > 0; keyed != (method == "post" && signedIn && op.OperationID != "createPortal" && op.OperationID != "mailVerification") {
 					t.Errorf("%s: an idempotency key: %v", line, keyed)
 				}
 				got = append(got, line)
@@ -136,16 +136,27 @@ func TestAnswersFitTheDocument(t *testing.T) {
 }
 
 type document struct {
-	Paths map[string]map[string]struct {
-		Responses map[string]struct {
-			Content map[string]struct {
-				Schema schema `json:"schema"`
-			} `json:"content"`
-		} `json:"responses"`
-	} `json:"paths"`
+	Paths      map[string]map[string]operation `json:"paths"`
 	Components struct {
 		Schemas map[string]schema `json:"schemas"`
 	} `json:"components"`
+}
+
+type operation struct {
+	Parameters []struct {
+		Name string `json:"name"`
+		In   string `json:"in"`
+	} `json:"parameters"`
+	RequestBody struct {
+		Content map[string]content `json:"content"`
+	} `json:"requestBody"`
+	Responses map[string]struct {
+		Content map[string]content `json:"content"`
+	} `json:"responses"`
+}
+
+type content struct {
+	Schema schema `json:"schema"`
 }
 
 type schema struct {

@@ -170,7 +170,7 @@ func (a *API) serveDeleteCustomer(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.saved(a.o.Customers.DeleteCustomer(c.ctx(), c.actor(), id))
+	return nil, c.saved(a.deleteCustomer(c, id))
 }
 
 func (a *API) serveBoxes(c *call) (any, error) {

@@ -44,6 +44,9 @@ func kindInvalid() kind {
 func kindUnauthenticated() kind {
 	return kind{"unauthenticated", http.StatusUnauthorized, "Sign in first"}
 }
+func kindUnpaid() kind {
+	return kind{"unpaid", http.StatusPaymentRequired, "A payment is needed"}
+}
 func kindForbidden() kind { return kind{"forbidden", http.StatusForbidden, "Not allowed"} }
 func kindForgery() kind {
 	return kind{"cross-site", http.StatusForbidden, "The request may come from another site"}
@@ -121,7 +124,7 @@ func judge(err error, frank bool) *failure {
 		return &failure{kind: kindConflict(), detail: "Try again in a moment.", retryAfter: time.Second, cause: err}
 	case errors.Is(err, control.ErrInvalid):
 		return &failure{kind: kindInvalid(), detail: detail, cause: err}
-	case errors.Is(err, quota.ErrUnavailable), store.Unavailable(err), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, quota.ErrUnavailable), errors.Is(err, control.ErrUnavailable), store.Unavailable(err), errors.Is(err, context.DeadlineExceeded):
 		return &failure{kind: kindUnavailable(), detail: "A part that this needs does not answer.", retryAfter: 2 * time.Second, cause: err}
 	}
 	return &failure{kind: kindInternal(), cause: err}

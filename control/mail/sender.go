@@ -196,6 +196,13 @@ func (s *Sender) try(ctx context.Context, m control.Mail) (outcome, error) {
 	if ctx.Err() != nil {
 		return retried, ctx.Err()
 	}
+	m, err := s.withLink(ctx, m)
+	switch {
+	case errors.Is(err, control.ErrNotFound): // it does not sign in by that address any more
+		return givenUp, err
+	case err != nil:
+		return retried, err
+	}
 	msg, err := s.message(m)
 	if err != nil {
 		return givenUp, err

@@ -199,7 +199,7 @@ func newEnv(t *testing.T, office *postOffice, security mail.TLS) *env {
 func params() map[string]any {
 	return map[string]any{
 		"name": "Ada", "tier": "Pro", "tokens": 5_000_000, "used": 4_500_000, "period_end": "2031-02-28", "attempts_left": 1,
-		"pay_url": "https://invoice.example.invalid/1", "trial_end": "2031-02-14",
+		"pay_url": "https://invoice.example.invalid/1", "trial_end": "2031-02-14", "at": "2031-02-14 12:00",
 	}
 }
 
@@ -220,6 +220,8 @@ func TestEveryMailInEveryLanguage(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, newPostOffice(t, false), mail.NoTLS)
 	e.query("INSERT INTO customers (id, name, email, tier, language) VALUES ('c2', 'Ana', 'ana@example.com', 'pro', 'pt-BR')")
+	e.signInBy("c1", "ada@example.com")
+	e.signInBy("c2", "ana@example.com")
 	for _, kind := range control.MailKinds() {
 		e.add(t, "c1", kind, "1")
 		e.add(t, "c2", kind, "1")

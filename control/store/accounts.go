@@ -43,6 +43,11 @@ func scanOperator(row pgx.CollectableRow) (o control.Operator, err error) {
 // is control.ErrExists. The customer's status must be control.CustomerPending: what it is
 // entitled to follows from a subscription only.
 func (s *Store) SignUp(ctx context.Context, a control.Account, i control.Identity) error {
+	return s.SignUpWith(ctx, a, i, func(*Tx) error { return nil })
+}
+
+// SignUpWith is SignUp, with also in the same transaction.
+func (s *Store) SignUpWith(ctx context.Context, a control.Account, i control.Identity, also func(*Tx) error) error {
 	if a.Status != control.CustomerPending || i.CustomerID != a.ID {
 		return fmt.Errorf("sign up: %w: a pending customer with an identity of its own is needed", control.ErrInvalid)
 	}
@@ -56,10 +61,13 @@ func (s *Store) SignUp(ctx context.Context, a control.Account, i control.Identit
 		if err := tx.insertIdentity(ctx, i); err != nil {
 			return err
 		}
-		return tx.AddAudit(ctx, control.Audit{
+		if err := tx.AddAudit(ctx, control.Audit{
 			Actor: "customer:" + a.ID, Action: "customer.signup", CustomerID: a.ID, Target: a.ID,
 			Detail: map[string]any{"provider": i.Provider, "tier": a.Tier},
-		})
+		}); err != nil {
+			return err
+		}
+		return also(tx)
 	})
 	if err != nil {
 		return fmt.Errorf("sign up: %w", err)

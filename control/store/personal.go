@@ -79,6 +79,7 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 	for _, statement := range []string{
 		`DELETE FROM identities WHERE customer_id = $1`,
 		`DELETE FROM sessions WHERE customer_id = $1`,
+		`DELETE FROM mail_tokens WHERE customer_id = $1`,
 		`DELETE FROM api_keys WHERE customer_id = $1`,
 		`DELETE FROM idempotency_keys WHERE customer_id = $1`,
 		`DELETE FROM mails WHERE customer_id = $1 AND sent_at IS NULL`,
@@ -97,14 +98,15 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 	return t.AddAudit(ctx, control.Audit{Actor: actor, Action: "customer.delete", CustomerID: id, Target: id})
 }
 
-// PruneSignIns removes what can never be used again: sessions, refresh tokens and
-// idempotency keys that have expired by then, at most limit of each, and returns how many
+// PruneSignIns removes what can never be used again: sessions, refresh tokens, mailed tokens
+// and idempotency keys that have expired by then, at most limit of each, and returns how many
 // rows.
 func (s *Store) PruneSignIns(ctx context.Context, then time.Time, limit int) (int64, error) {
 	var n int64
 	for _, statement := range []string{
 		`DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM refresh_tokens WHERE digest IN (SELECT digest FROM refresh_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`,
+		`DELETE FROM mail_tokens WHERE digest IN (SELECT digest FROM mail_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM idempotency_keys WHERE (who, key) IN (
 			SELECT who, key FROM idempotency_keys WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`,
 	} {

@@ -48,6 +48,7 @@ func fill(t *testing.T, st *store.Store, pg *testenv.PostgresServer) control.Cus
 		`INSERT INTO config_changes (kind, customer_id, payload) VALUES ('limit', '%[1]s', '{}')`,
 		`INSERT INTO audit_log (actor, action, customer_id, target) VALUES ('x', 'x', '%[1]s', 'x')`,
 		`INSERT INTO mails (customer_id, kind, cause, language) VALUES ('%[1]s', 'welcome', 'x', 'en')`,
+		`INSERT INTO mail_tokens (customer_id, kind, digest, address, expires_at) VALUES ('%[1]s', 'verify_email', %[2]s, 'x', now() + '1 day')`,
 		`INSERT INTO meter_reports (id, customer_id, subscription_id, period_id, tokens_from, tokens_to)
 			VALUES ('m-%[1]s', '%[1]s', 'sub-%[1]s', '%[4]s', 0, 5)`,
 		`INSERT INTO quota_records (customer_id, period_id, epoch, made) VALUES ('%[1]s', '%[4]s', 1, true)`,
@@ -152,7 +153,7 @@ func TestCustomersQueriesReachLittle(t *testing.T) {
 	a, b := fill(t, st, pg), fill(t, st, pg)
 	ctx := t.Context()
 	for _, statement := range []string{
-		`SELECT secret_hash FROM identities`, `SELECT * FROM operators`, `SELECT * FROM refresh_tokens`, `SELECT * FROM stripe_events`,
+		`SELECT secret_hash FROM identities`, `SELECT * FROM operators`, `SELECT * FROM refresh_tokens`, `SELECT * FROM mail_tokens`, `SELECT * FROM stripe_events`,
 		`SELECT * FROM dead_letters`, `UPDATE customers SET tier = 'team'`, `UPDATE customers SET status = 'active'`,
 		`UPDATE subscriptions SET status = 'active'`, `UPDATE usage_periods SET limit_tokens = 1`, `DELETE FROM audit_log`,
 		`INSERT INTO mails (customer_id, kind, cause, language) VALUES ('` + a.ID + `', 'a', 'a', 'en')`,

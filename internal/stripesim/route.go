@@ -40,6 +40,8 @@ func (s *Server) route(route string, ids []string, p *params) (any, error) {
 		return s.expireSession(id)
 	case "POST billing_portal/sessions":
 		return s.createPortal(p)
+	case "GET subscriptions":
+		return s.listSubscriptions(p)
 	case "GET subscriptions/{id}":
 		return s.getSubscription(id, p)
 	case "POST subscriptions/{id}":

@@ -100,6 +100,19 @@ func (s *Server) getSubscription(id string, p *params) (any, error) {
 	return out, nil
 }
 
+// listSubscriptions lists those that have not ended, as Stripe does unless it is asked for all.
+func (s *Server) listSubscriptions(p *params) (any, error) {
+	customer := p.get("customer")
+	p.get("limit")
+	var out []any
+	for _, o := range slices.Backward(s.subscriptions) {
+		if o.customer == customer && !o.over() {
+			out = append(out, o.object())
+		}
+	}
+	return listOf("subscriptions", out), nil
+}
+
 // updateSubscription changes prices, or whether it ends with its period.
 func (s *Server) updateSubscription(id string, p *params) (any, error) {
 	o, err := lookUp(s.subscriptions, "subscription", id)
@@ -113,7 +126,7 @@ func (s *Server) updateSubscription(id string, p *params) (any, error) {
 		o.cancelAtPeriodEnd = v == "true"
 	}
 	proration := p.get("proration_behavior")
-	p.get("payment_behavior")
+	pending := p.get("payment_behavior") == "pending_if_incomplete"
 	for _, change := range p.group("items") {
 		i := slices.IndexFunc(o.items, func(it *item) bool { return it.id == change["id"] })
 		if change["deleted"] == "true" && i >= 0 {
@@ -127,6 +140,9 @@ func (s *Server) updateSubscription(id string, p *params) (any, error) {
 		if i < 0 {
 			o.items = append(o.items, s.newItem(pr))
 			continue
+		}
+		if pending && s.declined(o, pr.cents()-o.items[i].price.cents()) {
+			continue // a pending update, which comes to nothing here
 		}
 		s.setPrice(o, o.items[i], pr, proration != "none")
 	}
@@ -175,6 +191,21 @@ func (s *Server) setPrice(o *subscription, it *item, pr *price, prorate bool) {
 	left := o.end.Sub(s.now).Seconds() / o.end.Sub(o.start).Seconds()
 	in := s.newInvoice(o, "subscription_update", int64(float64(more)*left))
 	s.attempt(o, in)
+}
+
+// declined has an invoice tried that a change depends on, if the card is declined, and reports
+// that. Stripe leaves it open for 23 hours; here it is void at once.
+func (s *Server) declined(o *subscription, amount int64) bool {
+	c, err := lookUp(s.customers, "customer", o.customer)
+	if err != nil || !c.declines || amount <= 0 || o.status != "active" {
+		return false
+	}
+	before := o.latestInvoice
+	in := s.newInvoice(o, "subscription_update", amount)
+	in.attempts = 1
+	s.emit("invoice.payment_failed", in.object())
+	in.status, o.latestInvoice = "void", before
+	return true
 }
 
 func (s *Server) newInvoice(o *subscription, reason string, amount int64) *invoice {

@@ -71,15 +71,19 @@ func (a *Account) meterSums() metereventsummary.Client {
 	return metereventsummary.Client{B: a.backend, Key: a.key}
 }
 
-// failure makes an error of this package: what Stripe does not have is control.ErrNotFound.
-// Of Stripe's own error only what helps is kept.
+// failure makes an error of this package: what Stripe does not have is control.ErrNotFound,
+// and what may go well a little later control.ErrUnavailable. Of Stripe's own error only what
+// helps is kept.
 func failure(op string, err error) error {
 	if err == nil {
 		return nil
 	}
 	var e *api.Error
 	if !errors.As(err, &e) {
-		return fmt.Errorf("%s: %w", op, err)
+		if errors.Is(err, context.Canceled) {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		return fmt.Errorf("%s: Stripe %w: %w", op, control.ErrUnavailable, err)
 	}
 	text := fmt.Sprintf("Stripe answers %d: %s", e.HTTPStatusCode, e.Msg)
 	if e.RequestID != "" {
@@ -87,6 +91,9 @@ func failure(op string, err error) error {
 	}
 	if e.Code == api.ErrorCodeResourceMissing {
 		return fmt.Errorf("%s: %w: %s", op, control.ErrNotFound, text)
+	}
+	if e.HTTPStatusCode >= http.StatusInternalServerError || e.HTTPStatusCode == http.StatusTooManyRequests {
+		return fmt.Errorf("%s: Stripe %w: %s", op, control.ErrUnavailable, text)
 	}
 	return fmt.Errorf("%s: %s", op, text)
 }
@@ -141,6 +148,7 @@ type reading struct {
 	invoice                    string    // the one that waits to be paid, or the newest
 	payURL                     string    // where it can be paid
 	items                      []*api.SubscriptionItem
+	held                       string // the tier that the customer has in our books; only Checkout.live says it
 	trialEnd                   time.Time
 }
 

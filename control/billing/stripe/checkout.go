@@ -222,27 +222,15 @@ func (c *Checkout) PortalURL(ctx context.Context, customerID string) (string, er
 	return page.URL, nil
 }
 
-// Invoice is one that a customer got from Stripe.
-type Invoice struct {
-	ID          string    `json:"id"` // Stripe's
-	Number      string    `json:"number"`
-	Status      string    `json:"status"` // in Stripe's words: draft, open, paid, uncollectible or void
-	AmountCents int64     `json:"amount_cents"`
-	Currency    string    `json:"currency"`
-	CreatedAt   time.Time `json:"created_at"`
-	URL         string    `json:"url,omitempty"` // where it can be seen and paid
-	PDF         string    `json:"pdf,omitempty"`
-}
-
 // Invoices lists the newest invoices of a customer, newest first, at most limit, and at
 // most 100. A customer that has bought nothing has none.
-func (c *Checkout) Invoices(ctx context.Context, customerID string, limit int) ([]Invoice, error) {
+func (c *Checkout) Invoices(ctx context.Context, customerID string, limit int) ([]control.Invoice, error) {
 	op := "invoices of customer " + customerID
 	account, err := c.store.Account(ctx, customerID)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	out := []Invoice{}
+	out := []control.Invoice{}
 	if account.StripeID == "" {
 		return out, nil
 	}
@@ -253,7 +241,7 @@ func (c *Checkout) Invoices(ctx context.Context, customerID string, limit int) (
 	list := c.o.Account.invoices().List(params)
 	for list.Next() {
 		in := list.Invoice()
-		out = append(out, Invoice{
+		out = append(out, control.Invoice{
 			ID: in.ID, Number: in.Number, Status: string(in.Status), AmountCents: in.Total, Currency: string(in.Currency),
 			CreatedAt: time.Unix(in.Created, 0).UTC(), URL: in.HostedInvoiceURL, PDF: in.InvoicePDF,
 		})
@@ -278,13 +266,28 @@ func (c *Checkout) ChangeTier(ctx context.Context, customerID, tierName string) 
 	if r.Tier == to.Name {
 		return r.ID, nil
 	}
-	priceID, err := c.o.Account.priceID(ctx, LookupKey(to.Name))
-	if err != nil {
+	held, _ := c.o.Customers.Tiers.Get(r.held) // one that is not sold any more has no tokens
+	raises := to.MonthlyTokens > held.MonthlyTokens
+	if raises && r.Tier != held.Name && held.Name != "" {
+		// A lower tier was to follow. What is owed is the difference to the one that is paid.
+		if err := c.setTier(ctx, r, held.Name, false); err != nil {
+			return "", fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	if err := c.setTier(ctx, r, to.Name, raises); err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
-	from, _ := c.o.Customers.Tiers.Get(r.Tier) // one that is not sold any more has no tokens
+	return r.ID, nil
+}
+
+// setTier has Stripe bill another tier from the next period on, or, with now, at once.
+func (c *Checkout) setTier(ctx context.Context, r reading, tier string, now bool) error {
+	priceID, err := c.o.Account.priceID(ctx, LookupKey(tier))
+	if err != nil {
+		return err
+	}
 	params := &api.SubscriptionParams{ProrationBehavior: api.String("none")}
-	if to.MonthlyTokens > from.MonthlyTokens {
+	if now {
 		params.ProrationBehavior = api.String("always_invoice")
 		params.PaymentBehavior = api.String("pending_if_incomplete")
 	}
@@ -294,10 +297,8 @@ func (c *Checkout) ChangeTier(ctx context.Context, customerID, tierName string) 
 		}
 	}
 	params.Context = ctx
-	if _, err := c.o.Account.subscriptions().Update(r.ID, params); err != nil {
-		return "", failure(op, err)
-	}
-	return r.ID, nil
+	_, err = c.o.Account.subscriptions().Update(r.ID, params)
+	return failure("bill tier "+tier, err)
 }
 
 // Cancel has Stripe end a customer's subscription: with its period, or now, of which nothing
@@ -322,7 +323,7 @@ func (c *Checkout) Cancel(ctx context.Context, customerID string, now bool) (str
 }
 
 // live asks Stripe for the live subscription of a customer. Without one it is
-// control.ErrInvalid.
+// control.ErrInvalid. The reading knows also which tier the customer holds here.
 func (c *Checkout) live(ctx context.Context, customerID string) (r reading, err error) {
 	var v control.Subscription
 	err = c.store.InTx(ctx, func(tx *store.Tx) error {
@@ -335,7 +336,9 @@ func (c *Checkout) live(ctx context.Context, customerID string) (r reading, err 
 	if err != nil {
 		return r, err
 	}
-	return c.o.Account.subscription(ctx, v.ID)
+	r, err = c.o.Account.subscription(ctx, v.ID)
+	r.held = v.Tier
+	return r, err
 }
 
 // SetOverage lets a customer use more than its limit, for at most capCents a period, or,

@@ -78,9 +78,9 @@ func NewInbox(o InboxOptions) (*Inbox, error) {
 }
 
 // Receive keeps a webhook: body as it came, byte for byte, and the Stripe-Signature
-// header. With nil the event is kept, now or before, and Stripe may be told so. ErrForged,
-// ErrTooLarge and control.ErrInvalid are the sender's; with any other error Stripe should
-// send it again.
+// header. With nil the event is kept, now or before, and Stripe may be told so.
+// control.ErrInvalid, of which ErrForged and ErrTooLarge are two kinds, is the sender's doing;
+// with any other error Stripe should send it again.
 func (i *Inbox) Receive(ctx context.Context, body []byte, signature string) error {
 	result, err := i.receive(ctx, body, signature)
 	i.received.WithLabelValues(result).Inc()
@@ -92,10 +92,10 @@ func (i *Inbox) Receive(ctx context.Context, body []byte, signature string) erro
 
 func (i *Inbox) receive(ctx context.Context, body []byte, signature string) (result string, err error) {
 	if len(body) > MaxBody {
-		return "malformed", ErrTooLarge
+		return "malformed", fmt.Errorf("%w: %w", control.ErrInvalid, ErrTooLarge)
 	}
 	if err := i.verify(body, signature); err != nil {
-		return "forged", fmt.Errorf("%w: %w", ErrForged, err)
+		return "forged", fmt.Errorf("%w: %w: %w", control.ErrInvalid, ErrForged, err)
 	}
 	e, err := parseEvent(body)
 	if err != nil {
