@@ -38,7 +38,12 @@ type apiEnv struct {
 // newAPIEnv starts an api with one admin, for whom the command signs in by itself.
 func newAPIEnv(t *testing.T) *apiEnv {
 	t.Helper()
-	e := newEnv(t)
+	return newAPIEnvOn(t, testenv.Postgres(t))
+}
+
+func newAPIEnvOn(t *testing.T, pg *testenv.PostgresServer) *apiEnv {
+	t.Helper()
+	e := newEnvOn(t, pg)
 	dir := t.TempDir()
 	file := func(name, content string) string {
 		path := filepath.Join(dir, name)

@@ -14,8 +14,8 @@ import (
 )
 
 // backend does what both ways can: by the api (remote), or on the databases themselves
-// (session). Changes that are saved and not known to all proxies come with
-// customers.ErrUnpublished, and with their result.
+// (session). Changes that are saved and may not be known to all proxies come with their result
+// and an error that holds.
 type backend interface {
 	createCustomer(ctx context.Context, n customers.NewCustomer) (customers.Created, error)
 	// customers lists those of a status, or with "" all; most is how many, 0 for all.

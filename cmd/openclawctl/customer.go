@@ -192,7 +192,7 @@ func reasonFlag(cmd *cobra.Command, reason *string) {
 
 // showDone shows what a change led to, also if the proxies do not know of it yet.
 func (a *app) showDone(cmd *cobra.Command, err error, data any, tables ...table) error {
-	if err != nil && !errors.Is(err, customers.ErrUnpublished) {
+	if err != nil && !holds(err) {
 		return err
 	}
 	return errors.Join(a.show(cmd, data, tables...), err)

@@ -32,7 +32,7 @@ func main() {
 const (
 	exitFailed      = 1
 	exitUsage       = 2 // the command line or the environment is wrong
-	exitUnpublished = 3 // saved, but the proxies may not know yet
+	exitUnpublished = 3 // saved, but some proxies may not know yet
 	exitDifferent   = 4 // the ledger differs
 )
 
@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case errors.As(err, &usageError{}), isCobraUsage(err):
 		fmt.Fprintf(stderr, "See %q.\n", cmd.CommandPath()+" --help")
 		return exitUsage
-	case errors.Is(err, errNotApplied):
+	case errors.Is(err, errNotApplied), errors.Is(err, errEarlier):
 		return exitUnpublished
 	case errors.Is(err, client.ErrSignIn):
 		fmt.Fprintln(stderr, `Sign in with "openclawctl login", or set OPENCLAW_API_EMAIL and OPENCLAW_API_PASSWORD_FILE.`)

@@ -35,7 +35,12 @@ type env struct {
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
-	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl"), redis: testenv.Redis(t), pg: testenv.Postgres(t)}
+	return newEnvOn(t, testenv.Postgres(t))
+}
+
+func newEnvOn(t *testing.T, pg *testenv.PostgresServer) *env {
+	t.Helper()
+	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl"), redis: testenv.Redis(t), pg: pg}
 	file := filepath.Join(t.TempDir(), "pepper")
 	if err := os.WriteFile(file, []byte(pepper+"\n"), 0o600); err != nil {
 		t.Fatal(err)

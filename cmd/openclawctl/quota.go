@@ -96,7 +96,7 @@ func (a *app) quotaChangeCommand(cmd *cobra.Command, read func(*customers.LimitC
 		}
 		return a.on(cmd, func(ctx context.Context, b backend) error {
 			q, err := b.changeQuota(ctx, customer, change)
-			if err != nil && !errors.Is(err, customers.ErrUnpublished) {
+			if err != nil && !holds(err) {
 				return err
 			}
 			serr := a.show(cmd, q, quotaTable(q.periodView))

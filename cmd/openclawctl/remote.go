@@ -38,13 +38,25 @@ func (r *remote) change(ctx context.Context, req client.Request, out any) error 
 	if err != nil {
 		return err
 	}
-	if answer.Replayed && r.key != "" {
-		fmt.Fprintln(r.stderr, "openclawctl: an earlier attempt with this key did it; nothing was done again")
-	}
-	if answer.Pending {
+	switch {
+	case answer.Pending && answer.Replayed:
+		// The answer was noted with the change, before anybody could be told.
+		return fmt.Errorf("%s: %w", or(req.What, req.Path), errEarlier)
+	case answer.Pending:
 		return fmt.Errorf("%s: %w", or(req.What, req.Path), customers.ErrUnpublished)
+	case answer.Replayed && r.key != "":
+		fmt.Fprintln(r.stderr, "openclawctl: an earlier attempt did it; nothing was done again")
 	}
 	return nil
+}
+
+// errEarlier says that a change holds, and that what became of telling the proxies was in an
+// answer that is lost.
+var errEarlier = errors.New("an earlier attempt did it, and nothing was done again; the proxies may not know yet")
+
+// holds reports whether a change is saved although err is not nil.
+func holds(err error) bool {
+	return errors.Is(err, customers.ErrUnpublished) || errors.Is(err, errEarlier)
 }
 
 // or is s, or if that is empty, otherwise.
@@ -140,7 +152,7 @@ func (r *remote) changeQuota(ctx context.Context, customer string, change custom
 	err := r.change(ctx, client.Request{
 		Method: http.MethodPost, Path: client.Path("v1", "customers", customer, "quota"), Body: body, What: "customer " + customer,
 	}, &out)
-	if err != nil && !errors.Is(err, customers.ErrUnpublished) {
+	if err != nil && !holds(err) {
 		return quotaView{}, err
 	}
 	v := quotaView{

@@ -11,7 +11,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/api"
 	"github.com/andreabadesso/openclaw-cloud/control/client"
-	"github.com/andreabadesso/openclaw-cloud/control/customers"
 )
 
 func (a *app) tokenCommand() *cobra.Command {
@@ -49,7 +48,7 @@ token itself cannot be shown again. The proxies accept it as soon as this return
 
 // showToken is showDone for a new token. One that an earlier attempt made cannot be shown.
 func (a *app) showToken(cmd *cobra.Command, err error, data any, id, raw string, t table) error {
-	if raw == "" && (err == nil || errors.Is(err, customers.ErrUnpublished)) {
+	if raw == "" && (err == nil || holds(err)) {
 		err = fmt.Errorf(`token %s was made by an earlier attempt, and cannot be shown again: revoke it, and create another`, id)
 		return errors.Join(a.show(cmd, data, t), err)
 	}

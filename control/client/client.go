@@ -141,6 +141,7 @@ func (c *Client) Do(ctx context.Context, r Request, out any) (Answer, error) {
 			}
 			continue
 		case refused != nil && !refused.passing():
+			refused.key = keyIf(uncertain || refused.Status >= http.StatusInternalServerError, r)
 			return a, err
 		case refused != nil:
 			wait = max(wait, refused.RetryAfter)
