@@ -97,7 +97,9 @@ func TestTokenStaysHere(t *testing.T) {
 	var asked atomic.Int32
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
 	t.Cleanup(other.Close)
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect) })
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+	})
 	if _, err := c.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/v1/x", Body: "x"}, nil); err == nil || asked.Load() != 0 {
 		t.Errorf("%v, and the other was asked %d times", err, asked.Load())
 	}
