@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
@@ -216,7 +218,7 @@ func TestEveryRouteHasItsCommand(t *testing.T) {
 		{"signOut", "logout"},
 	} {
 		want := operations[r.operation]
-		for _, output := range []string{"table", "json", "yaml"} {
+		for _, output := range []string{"table", "yaml"} {
 			if output != "table" && !repeatable(r.operation) {
 				continue
 			}
@@ -314,6 +316,39 @@ func TestLifeByTheAPI(t *testing.T) {
 	}
 	if b, err := os.ReadFile(e.log); err != nil || bytes.Contains(b, []byte(contract.TokenPrefix)) || bytes.Contains(b, []byte(fakePassword)) {
 		t.Errorf("a secret is in the log of the api, or %v", err)
+	}
+}
+
+// YAML says the same as JSON, whatever a name looks like.
+func TestYAML(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	names := []string{"yes", "null", "~", "0x10", "1e3", "2026-01-01", "a: b #c", "- x", "{}", "Zoë \"Q\" O'Neil", "*a &b !c", "9007199254740993"}
+	for i, name := range names {
+		e.pg.Query(fmt.Sprintf("INSERT INTO customers (id, name, tier) VALUES ('c%d', $x$%s$x$, 'starter')", i, name))
+	}
+	var list []map[string]any
+	e.ok(&list, "customer", "list")
+	r := e.run("customer", "list", "--output", "yaml")
+	var same []map[string]any
+	if err := yaml.Unmarshal([]byte(r.stdout), &same); err != nil || r.code != 0 || len(same) != len(names) {
+		t.Fatalf("exit code %d, %v\n%s%s", r.code, err, r.stdout, r.stderr)
+	}
+	for i := range list {
+		for field, value := range list[i] {
+			if same[i][field] != value {
+				if at, ok := same[i][field].(time.Time); !ok || at.Format(time.RFC3339Nano) != value {
+					t.Errorf("%s: %v in YAML, %v in JSON", field, same[i][field], value)
+				}
+			}
+		}
+	}
+	if strings.ContainsAny(strings.ReplaceAll(r.stdout, "{}", ""), "{}[]") || !strings.Contains(r.stdout, "- id: c0\n") {
+		t.Errorf("hardly YAML:\n%s", r.stdout)
+	}
+	e.pg.Query("DELETE FROM customers")
+	if r := e.run("customer", "list", "-o", "yaml"); r.stdout != "[]\n" {
+		t.Errorf("nobody: %q", r.stdout)
 	}
 }
 

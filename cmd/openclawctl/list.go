@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -23,10 +24,17 @@ func calls(operations string, cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// nameOperations has the help of all commands name what of the api they call.
-func nameOperations(cmd *cobra.Command) {
+// finish completes all commands below cmd: those that call the api name the operations in
+// their help, and those that only have others below them refuse a name that none of them has,
+// which cobra would answer with help and success.
+func finish(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
-		nameOperations(c)
+		finish(c)
+	}
+	if cmd.HasSubCommands() && cmd.HasParent() {
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE, cmd.SuggestionsMinimumDistance = unknown, 2
+		return
 	}
 	operations := strings.Fields(cmd.Annotations[operationKey])
 	if len(operations) == 0 {
@@ -36,6 +44,18 @@ func nameOperations(cmd *cobra.Command) {
 		cmd.Long = cmd.Short + "."
 	}
 	cmd.Long += "\n\nOf the api it calls: " + strings.Join(operations, ", ") + ` (see "openclawctl openapi").`
+}
+
+// unknown is what a command does that only has others below it.
+func unknown(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		text += "; did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return usageError{errors.New(text)}
 }
 
 // customerFlag adds --customer, which is required.

@@ -179,6 +179,6 @@ saved, the exit code is 3, and it is published later. The other exit codes: 0 do
 		a.auditCommand(), a.operatorCommand(), a.openapiCommand())
 	grouped(root, groupDatabase, a.feedCommand())
 	root.AddCommand(a.ledgerCommand(), a.billingCommand()) // some of either kind
-	nameOperations(root)
+	finish(root)
 	return root
 }

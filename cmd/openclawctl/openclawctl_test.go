@@ -264,6 +264,8 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"missing flag", "quota set --customer c1", nil, 2, "limit"},
 		{"unknown flag", "quota set --custmer c1", nil, 2, "--custmer"},
 		{"unknown command", "qouta", nil, 2, "qouta"},
+		{"unknown command below one", "quota sett", nil, 2, `unknown command "sett" for "openclawctl quota"; did you mean set?`},
+		{"unknown command further below", "ledger deadletters eat 5", nil, 2, `unknown command "eat"`},
 		{"negative limit", "quota set --customer c1 --limit -1", nil, 2, "negative"},
 		{"no such replica", "ledger declare-lost r9 --reason x", nil, 1, "replica r9: not found"},
 		{"lost without a grace", "ledger declare-lost r9 --reason x --grace 10ms", nil, 2, "--grace must be at least 1s"},

@@ -59,6 +59,8 @@ func TestQuotaSetIsInForceWhenItReturns(t *testing.T) {
 	if n := statuses(during)["200"]; n < 100 {
 		t.Errorf("hardly a load: %v", statuses(during))
 	}
+	stop()
+	<-ended
 	t.Logf("printed %v; the whole command %v; beside %d requests", printed, whole, len(during))
 
 	if err := s.Proxies[1].Signal(syscall.SIGSTOP); err != nil {
