@@ -13,7 +13,6 @@ import (
 
 func (a *app) billingCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "billing", Short: "Set up the Stripe account that customers pay to, and see what it sent", Args: cobra.NoArgs}
-	cmd.AddGroup(groups()...)
 	grouped(cmd, groupAPI, a.billingEventsCommand(), a.billingRetryCommand())
 	grouped(cmd, groupDatabase, a.bootstrapCommand())
 	return cmd

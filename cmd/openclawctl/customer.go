@@ -113,7 +113,7 @@ tokens and subscriptions.`,
 					return err
 				}
 				rows := [][]string{
-					{"customer", d.ID}, {"name", d.Name}, {"email", d.Email}, {"tier", d.Tier}, {"status", string(d.Status)},
+					{"customer", d.ID}, {"name", d.Name}, {"email", or(d.Email, "-")}, {"tier", d.Tier}, {"status", string(d.Status)},
 					{"language", string(d.Language)}, {"created", when(d.CreatedAt)}, {"stripe", or(d.StripeID, "-")},
 				}
 				if !d.DeletedAt.IsZero() {

@@ -17,7 +17,6 @@ import (
 
 func (a *app) ledgerCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "ledger", Short: "Verify what was metered, and look after what could not be recorded", Args: cobra.NoArgs}
-	cmd.AddGroup(groups()...)
 	grouped(cmd, groupEither, a.deadLettersCommand(), a.replicasCommand())
 	grouped(cmd, groupDatabase, a.verifyCommand(), a.declareLostCommand())
 	return cmd

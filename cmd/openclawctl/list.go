@@ -32,7 +32,7 @@ func finish(cmd *cobra.Command) {
 		finish(c)
 	}
 	if cmd.HasSubCommands() && cmd.HasParent() {
-		cmd.Args = cobra.ArbitraryArgs
+		cmd.Args, cmd.DisableFlagsInUseLine = cobra.ArbitraryArgs, true
 		cmd.RunE, cmd.SuggestionsMinimumDistance = unknown, 2
 		return
 	}

@@ -87,19 +87,27 @@ const (
 	groupAPI      = "api"
 	groupEither   = "either"
 	groupDatabase = "database"
+	groupMixed    = "mixed" // have commands of both kinds
 )
 
-func groups() []*cobra.Group {
-	return []*cobra.Group{
-		{ID: groupEither, Title: "By the api, or on the databases themselves (--direct):"},
-		{ID: groupAPI, Title: "By the api:"},
-		{ID: groupDatabase, Title: "Without the api, so that they are there when it is not:"},
+// group returns what a group is called in the help.
+func group(id string) *cobra.Group {
+	title := "Some by the api, some without it:"
+	switch id {
+	case groupEither:
+		title = "By the api, or on the databases themselves (--direct):"
+	case groupAPI:
+		title = "By the api:"
+	case groupDatabase:
+		title = "Without the api, so that they are there when it is not:"
 	}
+	return &cobra.Group{ID: id, Title: title}
 }
 
-func grouped(parent *cobra.Command, group string, commands ...*cobra.Command) {
+func grouped(parent *cobra.Command, id string, commands ...*cobra.Command) {
+	parent.AddGroup(group(id))
 	for _, c := range commands {
-		c.GroupID = group
+		c.GroupID = id
 		parent.AddCommand(c)
 	}
 }
@@ -173,12 +181,11 @@ saved, the exit code is 3, and it is published later. The other exit codes: 0 do
 	f.StringVar(&a.database, "database-url", "", "Postgres, with --direct; arguments are visible to others, so use the environment for passwords [$DATABASE_URL]")
 	f.StringVar(&a.redisURL, "redis-url", "", "Redis, with --direct [$REDIS_URL]")
 	complete(root, "output", fixed(outputs()...))
-	root.AddGroup(groups()...)
 	grouped(root, groupEither, a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand())
 	grouped(root, groupAPI, a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.boxCommand(), a.tierCommand(), a.jobCommand(),
 		a.auditCommand(), a.operatorCommand(), a.openapiCommand())
+	grouped(root, groupMixed, a.ledgerCommand(), a.billingCommand())
 	grouped(root, groupDatabase, a.feedCommand())
-	root.AddCommand(a.ledgerCommand(), a.billingCommand()) // some of either kind
 	finish(root)
 	return root
 }
