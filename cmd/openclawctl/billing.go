@@ -12,8 +12,9 @@ import (
 )
 
 func (a *app) billingCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "billing", Short: "Set up the Stripe account that customers pay to", Args: cobra.NoArgs}
-	cmd.AddCommand(a.bootstrapCommand())
+	cmd := &cobra.Command{Use: "billing", Short: "Set up the Stripe account that customers pay to, and see what it sent", Args: cobra.NoArgs}
+	grouped(cmd, groupAPI, a.billingEventsCommand(), a.billingRetryCommand())
+	grouped(cmd, groupDatabase, a.bootstrapCommand())
 	return cmd
 }
 
@@ -30,7 +31,10 @@ What is there already, as it should be, stays, so that running it again changes 
 price that has changed is followed by a new one; subscriptions keep the old one. Nothing is
 removed, but an endpoint at the same URL with another version is disabled.
 
-The secret of a new webhook endpoint is printed once: Stripe does not tell it again.`,
+The secret of a new webhook endpoint is printed once: Stripe does not tell it again.
+
+It speaks to Stripe itself, and needs neither the api, which has to be told that secret before it
+can take payments, nor a database.`,
 		Example: `  STRIPE_SECRET_KEY=… openclawctl billing bootstrap --webhook-url https://api.example.com/webhooks/stripe`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -141,7 +141,12 @@ func (a *API) follow(ctx context.Context, began time.Time) (*Replicas, error) {
 	r := &Replicas{Applied: []control.Acknowledgement{}}
 	var left []string
 	for _, k := range known {
-		if k.Status == control.ReplicaLive && !k.RegisteredAt.IsZero() && a.now().Sub(k.LastBeat) < aliveFor {
+		// The first sign of life after its registration is noted seconds later.
+		heard := k.LastBeat
+		if k.RegisteredAt.After(heard) {
+			heard = k.RegisteredAt
+		}
+		if k.Status == control.ReplicaLive && !k.RegisteredAt.IsZero() && a.now().Sub(heard) < aliveFor {
 			left = append(left, k.ID)
 		}
 	}

@@ -233,10 +233,11 @@ func TestQuota(t *testing.T) {
 			t.Errorf("%s: %d %s", bad, a.status, a.body)
 		}
 	}
-	// Two proxies live, one that was lost and one that is long silent do not count.
+	// Two proxies live, of one of which no beat was noted yet; one that was lost and one that is
+	// long silent do not count.
 	e.pg.Query(`INSERT INTO replicas (id, registered_at, status, lost_at, lost_reason) VALUES
-		('ra', now(), 'live', NULL, NULL), ('rb', now(), 'live', NULL, NULL), ('rc', now(), 'lost', now(), 'gone'), ('rd', now(), 'live', NULL, NULL)`)
-	e.pg.Query(`INSERT INTO replica_beats (replica, life, beat_at, seen_at) VALUES ('ra', 1, now(), now()), ('rb', 1, now(), now()), ('rc', 1, now(), now()), ('rd', 1, now(), now() - interval '1 hour')`)
+		('ra', now(), 'live', NULL, NULL), ('rb', now(), 'live', NULL, NULL), ('rc', now(), 'lost', now(), 'gone'), ('rd', now() - interval '2 hours', 'live', NULL, NULL)`)
+	e.pg.Query(`INSERT INTO replica_beats (replica, life, beat_at, seen_at) VALUES ('ra', 1, now(), now()), ('rc', 1, now(), now()), ('rd', 1, now(), now() - interval '1 hour')`)
 	done := make(chan struct{})
 	t.Cleanup(func() { <-done })
 	go func() { // each applies changes a while after they are published

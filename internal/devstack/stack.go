@@ -169,6 +169,15 @@ func (s *stack) controlEnv() []string {
 		"OPENCLAW_ACTOR=devstack")
 }
 
+// operatorEnv is the environment in which openclawctl goes by the api, and signs in by itself.
+func (s *stack) operatorEnv(email string) []string {
+	return append(s.cleanEnv(),
+		"OPENCLAW_API_URL=http://"+address(s.cfg.Ports.Operators),
+		"OPENCLAW_API_EMAIL="+email,
+		"OPENCLAW_API_PASSWORD_FILE="+s.cfg.path("operator-password"),
+		"OPENCLAW_SESSION_FILE="+s.cfg.path("operator-session.json"))
+}
+
 // checkSettings refuses to mix with processes that were started with other
 // settings.
 func (s *stack) checkSettings() error {
