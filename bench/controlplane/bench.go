@@ -144,6 +144,8 @@ func (b *Bench) questions() []question {
 	}
 	some := func() string { return fmt.Sprintf("bench%d", 1+rand.IntN(b.Customers)) }
 	return []question{
+		// Without any table that grows: what the machine, and signing in, take of the rest.
+		{"who is signed in", func() (string, string) { return b.api.Operators + "/v1/session", one(b.operators) }},
 		{"/me/usage, the present period", mine(b.all, func() string { return "" })},
 		{"/me/usage, 30 days", mine(b.all, last(30*24*time.Hour))},
 		{"/me/usage, a year", mine(b.all, last(365*24*time.Hour))},

@@ -44,7 +44,7 @@ What it made is removed. With the defaults that is about 6 GB.`,
 	f.IntVar(&o.Events, "events", 10_000_000, "usage events")
 	f.IntVar(&o.Months, "months", 24, "over which they are spread")
 	f.IntVar(&o.Clients, "clients", 16, "that ask at the same time")
-	f.Float64Var(&o.Rate, "rate", 200, "requests per second, of all clients")
+	f.Float64Var(&o.Rate, "rate", 100, "requests per second, of all clients")
 	f.DurationVar(&o.Duration, "duration", 10*time.Second, "of each question")
 	f.DurationVar(&o.atMost, "at-most", 50*time.Millisecond, "how long 99 of 100 answers may take")
 	f.StringVar(&o.dir, "dir", "", "where data and logs are kept meanwhile (default: the system's temporary directory)")
