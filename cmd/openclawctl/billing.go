@@ -31,7 +31,7 @@ price that has changed is followed by a new one; subscriptions keep the old one.
 removed, but an endpoint at the same URL with another version is disabled.
 
 The secret of a new webhook endpoint is printed once: Stripe does not tell it again.`,
-		Example: `  STRIPE_SECRET_KEY=… openclawctl billing bootstrap --webhook-url https://api.example.com/webhooks/stripe`,
+		Example: `  STRIPE_SECRET_KEY=… openclawctl billing bootstrap --webhook-url https://api.example.com/v1/webhooks/stripe`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			account, err := stripe.NewAccount(a.getenv("STRIPE_SECRET_KEY"), a.getenv("STRIPE_URL"))
