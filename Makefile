@@ -18,7 +18,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-bench build up down status clean test orders lint bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises
+.PHONY: help deps deps-run deps-bench build up down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -63,6 +63,9 @@ orders: ## play the life of a customer who pays in 200 random orders of Stripe's
 
 lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 	@scripts/lint
+
+gosec: ## look for common mistakes of security (some minutes; the reasons for what is left out are in scripts/gosec)
+	@scripts/gosec
 
 deps-bench:
 	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey

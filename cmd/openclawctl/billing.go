@@ -35,7 +35,7 @@ The secret of a new webhook endpoint is printed once: Stripe does not tell it ag
 
 It speaks to Stripe itself, and needs neither the api, which has to be told that secret before it
 can take payments, nor a database.`,
-		Example: `  STRIPE_SECRET_KEY=… openclawctl billing bootstrap --webhook-url https://api.example.com/webhooks/stripe`,
+		Example: `  STRIPE_SECRET_KEY=… openclawctl billing bootstrap --webhook-url https://api.example.com/v1/webhooks/stripe`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			account, err := stripe.NewAccount(a.getenv("STRIPE_SECRET_KEY"), a.getenv("STRIPE_URL"))

@@ -143,7 +143,7 @@ func (a *API) mailed(c *call, kind, secret string) (control.MailToken, error) {
 // badLink refuses a token that was never mailed, was used, has expired or was replaced.
 func (a *API) badLink(c *call, kind string, cause error) error {
 	a.noteRefusal(c, "mail_token.refused", kind, nil)
-	return &failure{kind: kindInvalid(), detail: "The link is not good any more: ask for another one.", fields: map[string]string{"token": "it is used, too old or replaced"}, cause: cause}
+	return &failure{kind: kindInvalid(), detail: "The link is not good any more: ask for another one.", fields: map[string]string{"token": "it is used, too old or replaced"}, cause: cause} // #nosec G101 -- words about a token, not one
 }
 
 func (a *API) serveReset(c *call) (any, error) {

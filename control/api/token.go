@@ -168,5 +168,5 @@ func (r realm) clearCookies(w http.ResponseWriter) {
 }
 
 func cookie(w http.ResponseWriter, name, value string, maxAge int, same http.SameSite) {
-	http.SetCookie(w, &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: maxAge, Secure: true, HttpOnly: true, SameSite: same})
+	http.SetCookie(w, &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: maxAge, Secure: true, HttpOnly: true, SameSite: same}) // #nosec G124 -- Secure, HttpOnly and SameSite are set: the rule does not follow a variable
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
-const selectAPIKeys = `SELECT k.id, k.customer_id, k.digest, k.hint, k.name, k.created_at, k.last_used_at, k.revoked_at FROM api_keys k`
+const selectAPIKeys = `SELECT k.id, k.customer_id, k.digest, k.hint, k.name, k.created_at, k.last_used_at, k.revoked_at FROM api_keys k` // #nosec G101 -- names of columns
 
 func scanAPIKey(row pgx.CollectableRow) (k control.APIKey, err error) {
 	var digest []byte

@@ -19,7 +19,7 @@ type querier interface {
 const (
 	selectCustomers = `SELECT id, name, coalesce(email, ''), tier, status, created_at FROM customers`
 	selectBoxes     = `SELECT id, customer_id, namespace, state, created_at FROM boxes`
-	tokenColumns    = `id, customer_id, box_id, digest, hint, version, status, created_at, revoked_at`
+	tokenColumns    = `id, customer_id, box_id, digest, hint, version, status, created_at, revoked_at` // #nosec G101 -- names of columns
 	selectTokens    = `SELECT ` + tokenColumns + ` FROM proxy_tokens`
 	periodColumns   = `customer_id, period_id, starts_at, ends_at, coalesce(limit_tokens, 0), limit_version,
 		requests, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, settled_tokens, unbilled_tokens`
