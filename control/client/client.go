@@ -38,7 +38,7 @@ type Tokens interface {
 	Access(ctx context.Context, rejected string) (string, error)
 }
 
-// Client sends requests to one api. It is safe for concurrent use.
+// Client sends requests to one api. It is safe for concurrent use if its Tokens are.
 type Client struct {
 	base   string
 	http   *http.Client

@@ -31,7 +31,8 @@ type Session struct {
 	Until   time.Time `json:"renewable_until"`
 }
 
-// Sessions keeps the session of one operator in a file that several processes may use.
+// Sessions keeps the session of one operator in a file that several processes may use. Within a
+// process it is for one goroutine.
 type Sessions struct {
 	// URL is the api's.
 	URL string

@@ -100,7 +100,8 @@ func New(t testing.TB, o Options) *Stack {
 	if err := os.WriteFile(pepper, []byte(Pepper), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.env = append(os.Environ(), "DATABASE_URL="+s.Postgres.URL, "REDIS_URL="+s.Redis.RedisURL(), "OPENCLAW_TOKEN_PEPPER_FILE="+pepper, "OPENCLAW_ACTOR=test")
+	// Without an api of whoever runs the test: openclawctl would go by it.
+	s.env = append(os.Environ(), "OPENCLAW_API_URL=", "DATABASE_URL="+s.Postgres.URL, "REDIS_URL="+s.Redis.RedisURL(), "OPENCLAW_TOKEN_PEPPER_FILE="+pepper, "OPENCLAW_ACTOR=test")
 	s.run("./cmd/control", "migrate")
 
 	billing := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
