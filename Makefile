@@ -70,7 +70,7 @@ gosec: ## look for common mistakes of security (some minutes; the reasons for wh
 deps-bench:
 	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
 
-bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (20 minutes)
+bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (15 minutes)
 	bin/openclaw-bench compare
 	bin/openclaw-bench report
 

@@ -24,8 +24,8 @@ const (
 
 // Config of a comparison. All fields are required.
 type Config struct {
-	Rounds        int           // of all peers
-	GatewayRounds int           // of gateways, which are slow enough to be seen in few
+	Rounds        int           // of what is compared by its processor time
+	ShortRounds   int           // of gateways, whose distance few show, and of few streams
 	Connections   int           // of whole answers
 	BodyBytes     int           // of a request
 	Warmup        time.Duration // of each phase
@@ -62,7 +62,8 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 	for round := range c.Rounds {
 		for _, phase := range []string{record.PhaseRequests, record.PhaseHalf, record.PhaseEvents, record.PhaseFew} {
 			for _, r := range turns(l.Running, phase, round) {
-				if (r.Gateway || phase == record.PhaseFew) && round >= c.GatewayRounds {
+				short := r.Gateway || phase == record.PhaseFew
+				if short && round >= c.ShortRounds || phase == record.PhaseFew && !besideGateways(r) {
 					continue
 				}
 				if err := m.measure(ctx, r, phase, round); err != nil {
@@ -89,6 +90,12 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 		}
 	}
 	return m.samples, nil
+}
+
+// besideGateways says whether a peer takes part where gateways are the subject; nothing in
+// between, of which there is no process, is what latency is added to.
+func besideGateways(r *peers.Running) bool {
+	return r.Gateway || r.Proc == nil || r.Name == Baseline || r.Name == "token-proxy"
 }
 
 // turns is the order in which peers are measured: another one begins in each round. Where

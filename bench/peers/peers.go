@@ -63,15 +63,16 @@ type Running struct {
 // ErrMissing is wrapped by the errors of peers whose program is not installed.
 var ErrMissing = errors.New("not installed")
 
-// All returns the peers that exist, in the order of reports.
+// All returns the peers that exist, in the order of reports, in which they are measured too:
+// token-proxy follows nginx, so that what the machine does meanwhile hits both.
 func All() []Peer {
 	return []Peer{
 		{Name: "direct", Title: "nothing in between", start: startDirect},
 		{Name: "nginx", Title: "nginx proxy_pass", start: startNginx},
+		{Name: "token-proxy", Title: "token-proxy, all features on", Ours: true, start: startTokenProxy},
 		{Name: "haproxy", Title: "HAProxy", start: startHAProxy},
 		{Name: "reverseproxy", Title: "httputil.ReverseProxy", start: startSelf("reverseproxy")},
 		{Name: "fasthttp", Title: "bare fasthttp proxy", start: startSelf("fasthttp")},
-		{Name: "token-proxy", Title: "token-proxy, all features on", Ours: true, start: startTokenProxy},
 		{Name: "portkey", Title: "Portkey gateway", Gateway: true, start: startPortkey},
 		{Name: "nginx-tls", Title: "nginx, TLS upstream", TLS: true, start: startNginx},
 		{Name: "token-proxy-tls", Title: "token-proxy, TLS upstream", TLS: true, Ours: true, start: startTokenProxy},

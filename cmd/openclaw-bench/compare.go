@@ -128,7 +128,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 			if quick {
 				set := cmd.Flags().Changed
 				for name, value := range map[string]string{
-					"rounds": "3", "gateway-rounds": "1", "warmup": "300ms", "requests": "500ms", "half": "1s", "events": "700ms", "memory-rounds": "0",
+					"rounds": "3", "short-rounds": "1", "warmup": "300ms", "requests": "500ms", "half": "1s", "events": "700ms", "memory-rounds": "0",
 					"peers": "direct,nginx,haproxy,fasthttp,token-proxy",
 				} {
 					if !set(name) {
@@ -166,7 +166,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 	s.flags(f, names)
 	f.BoolVar(&quick, "quick", false, "few and short rounds")
 	f.IntVar(&c.Rounds, "rounds", 7, "rounds of all proxies")
-	f.IntVar(&c.GatewayRounds, "gateway-rounds", 3, "rounds of AI gateways, which are far slower")
+	f.IntVar(&c.ShortRounds, "short-rounds", 3, "rounds of AI gateways and of few streams")
 	f.IntVar(&c.Connections, "connections", 64, "connections for whole answers")
 	f.IntVar(&c.BodyBytes, "body-bytes", 1024, "size of a request's body")
 	f.DurationVar(&c.Warmup, "warmup", 400*time.Millisecond, "before each measurement")
@@ -176,7 +176,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 	f.IntVar(&c.Streams, "streams", 200, "streams at a time")
 	f.DurationVar(&c.Interval, "interval", 10*time.Millisecond, "between two events of a stream")
 	f.IntVar(&c.MemoryStreams, "memory-streams", 2000, "open streams for the memory of one")
-	f.DurationVar(&c.MemoryTime, "memory-time", 12*time.Second, "for how long they are open, 3 s or more")
+	f.DurationVar(&c.MemoryTime, "memory-time", 10*time.Second, "for how long they are open, 3 s or more")
 	f.IntVar(&c.MemoryRounds, "memory-rounds", 1, "rounds of that; 0 leaves it out")
 	f.BoolVar(&c.Anthropic, "anthropic", false, "use the Anthropic face instead of the OpenAI one")
 	return cmd

@@ -89,7 +89,7 @@ wait that are served? The same once more with few customers who send more than t
 	s.flags(f, []string{"nginx", "token-proxy"})
 	f.Float64SliceVar(&c.Steps, "steps", []float64{0.1, 0.5, 0.75, 1, 1.5, 2}, "times the load that it can take")
 	f.DurationVar(&c.Duration, "duration", 5*time.Second, "of each step")
-	f.IntVar(&c.Connections, "connections", 1000, "at most; requests beyond wait in the generator, and that counts")
+	f.IntVar(&c.Connections, "connections", 4000, "at most; requests beyond wait in the generator, and that counts")
 	f.IntVar(&c.Customers, "few-customers", 100, "customers that send more than the 10 requests per second that they may")
 	f.IntVar(&c.Body, "body-bytes", 1024, "size of a request's body")
 	return cmd
