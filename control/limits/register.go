@@ -400,7 +400,7 @@ func (r *register) entered() string {
 			return "replica " + m.ID + " was declared lost before it had declared what it leases"
 		}
 		b, h := r.beats[m.ID], r.heard[m.ID]
-		lives := h != nil && h.moved && time.Since(h.at) < beatsEvery // then it goes on, and retires from this one
+		lives := h != nil && h.moved && time.Since(h.at) < beatsEvery                              // then it goes on, and retires from this one
 		if b.Retired && !lives && !m.Lost && !r.epoch.Declared[m.ID] && int64(b.Life) >= m.Life && // #nosec G115 -- it counts starts; one that is out of range would be negative, and is not believed
 			b.Epoch < r.epoch.Number && m.Acked >= b.Last && m.InEpoch && m.Base < b.Last {
 			return "replica " + m.ID + " had retired with events that the records lack"
