@@ -255,6 +255,12 @@ func TestEveryMailInEveryLanguage(t *testing.T) {
 			t.Errorf("no letter %q in %+v", want, letters)
 		}
 	}
+	all := fmt.Sprint(letters)
+	for _, day := range []string{"on February 28, 2031", "em\n28 de fevereiro de 2031", "Your trial ends on February 14, 2031", "Seu teste termina em 14 de fevereiro de 2031"} {
+		if !strings.Contains(strings.ReplaceAll(all, "\r", ""), day) {
+			t.Errorf("no letter has the day %q", day)
+		}
+	}
 	// Again nothing is due.
 	if err := e.SendDue(t.Context()); err != nil || len(e.office.got()) != len(letters) {
 		t.Errorf("again: %v, %d letters", err, len(e.office.got()))

@@ -57,7 +57,11 @@ func functions(language control.Language) template.FuncMap {
 				return "", err
 			}
 			if language == control.Portuguese {
-				return fmt.Sprintf("%d de %s de %d", t.Day(), monthInPortuguese(t.Month()), t.Year()), nil
+				day := fmt.Sprint(t.Day())
+				if t.Day() == 1 {
+					day += "º"
+				}
+				return fmt.Sprintf("%s de %s de %d", day, monthInPortuguese(t.Month()), t.Year()), nil
 			}
 			return t.Format("January 2, 2006"), nil
 		},
