@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,6 +21,8 @@ import (
 type victim struct {
 	id, box, period, change                                   string
 	token, subscription, session, key, replica, operator, evt string
+	ended                                                     string // a subscription
+	tiers                                                     int64  // version of a tier table that is not rolled out
 }
 
 func newVictim(t *testing.T, st *store.Store, pg *testenv.PostgresServer) victim {
@@ -29,17 +32,23 @@ func newVictim(t *testing.T, st *store.Store, pg *testenv.PostgresServer) victim
 	v := victim{
 		id: c.ID, box: one(`SELECT id FROM boxes WHERE customer_id = '%s'`), period: one(`SELECT period_id FROM usage_periods WHERE customer_id = '%s'`),
 		change: one(`SELECT id FROM config_changes WHERE customer_id = '%s'`), token: "t-" + c.ID, subscription: "sub-" + c.ID, session: "s-" + c.ID,
-		key: "k-" + c.ID, replica: "r-" + c.ID, operator: "op-" + c.ID, evt: "evt-" + c.ID,
+		key: "k-" + c.ID, replica: "r-" + c.ID, operator: "op-" + c.ID, evt: "evt-" + c.ID, ended: "sub0-" + c.ID,
 	}
 	for _, statement := range []string{
-		`INSERT INTO identities (id, customer_id, provider, subject, secret_hash) VALUES ('p-%[1]s', '%[1]s', 'password', '%[1]s', 'x')`,
+		`INSERT INTO identities (id, customer_id, provider, subject, secret_hash, verified_at) VALUES ('p-%[1]s', '%[1]s', 'password', '%[1]s', 'x', now())`,
+		`INSERT INTO subscriptions (id, customer_id, status, tier, period_start, period_end, read_at)
+			VALUES ('sub0-%[1]s', '%[1]s', 'canceled', 'pro', now(), now() + '1 month', now())`,
 		`INSERT INTO boxes (id, customer_id, namespace, subscription_id) VALUES ('b2-%[1]s', '%[1]s', 'b2-%[1]s', 'sub-%[1]s')`,
 		`INSERT INTO operators (id, email, role, password_hash) VALUES ('op-%[1]s', '%[1]s', 'admin', 'x')`,
 		`INSERT INTO stripe_events (id, type, api_version, created_at, payload) VALUES ('evt-%[1]s', 'x', 'x', now(), '{}')`,
 		`UPDATE customers SET status = 'suspended', payment_hold = true, email = '%[1]s@example.com' WHERE id = '%[1]s'`,
 		`UPDATE usage_periods SET overage_tokens = 7 WHERE customer_id = '%[1]s'`,
+		`INSERT INTO tier_tables (content, rolled_out_at) VALUES ('%[1]s', now())`,
 	} {
-		pg.Query(fmt.Sprintf(statement, c.ID))
+		pg.Query(fmt.Sprintf(strings.ReplaceAll(statement, "\n", " "), c.ID))
+	}
+	if _, err := fmt.Sscan(pg.Query(`INSERT INTO tier_tables (content) VALUES ('x') RETURNING version`), &v.tiers); err != nil {
+		t.Fatal(err)
 	}
 	return v
 }
@@ -167,16 +176,45 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 			}
 			return none(tx.SupersedeChange(ctx, id))
 		},
+		"AddressConfirmed": func(tx *store.Tx) (any, error) { return tx.AddressConfirmed(ctx, v.id) },
+		"ConfirmAddress":   func(tx *store.Tx) (any, error) { return none(tx.ConfirmAddress(ctx, "x", v.id, v.id, now)) },
+		"UseMailToken": func(tx *store.Tx) (any, error) {
+			return tx.UseMailToken(ctx, control.MailVerifyEmail, sha256.Sum256([]byte(v.id)), now)
+		},
+		"MoveBoxes": func(tx *store.Tx) (any, error) { return none(tx.MoveBoxes(ctx, "x", v.id, v.subscription, v.ended)) },
+		"PutReplaced": func(tx *store.Tx) (any, error) {
+			return tx.PutReplaced(ctx, "x", sub.StripeSubscription, now.Add(time.Hour), v.ended)
+		},
+		"ReplacedSubscriptions": func(tx *store.Tx) (any, error) { return tx.ReplacedSubscriptions(ctx, v.id) },
+
+		// What is sold is nobody's: no customer has any business with it.
+		"AddTierTable":       func(tx *store.Tx) (any, error) { return tx.AddTierTable(ctx, "x", "stolen", nil) },
+		"LockTierTables":     func(tx *store.Tx) (any, error) { err := tx.LockTierTables(ctx); return err == nil, err },
+		"RolledOutTierTable": func(tx *store.Tx) (any, error) { return tx.RolledOutTierTable(ctx) },
+		"TierTable":          func(tx *store.Tx) (any, error) { return tx.TierTable(ctx, 0) },
+		"TierTableRolledOut": func(tx *store.Tx) (any, error) { return none(tx.TierTableRolledOut(ctx, v.tiers)) },
+		"TiersInUse": func(tx *store.Tx) (any, error) { // the attacker's own is no secret
+			list, err := tx.TiersInUse(ctx)
+			return slices.Contains(list, "of-"+v.id), err
+		},
 	}
 }
 
 // prepared is what has to be so for an attack to have any effect if nothing kept it off.
 func (v victim) prepared(method string) []string {
-	if method == "EraseCustomer" {
+	its := ` WHERE customer_id = '` + v.id + `'`
+	switch method {
+	case "EraseCustomer":
 		return []string{
-			`UPDATE subscriptions SET status = 'canceled' WHERE customer_id = '` + v.id + `'`,
-			`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now() WHERE customer_id = '` + v.id + `'`,
+			`UPDATE subscriptions SET status = 'canceled'` + its,
+			`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now()` + its,
 		}
+	case "ConfirmAddress":
+		return []string{`UPDATE identities SET verified_at = NULL` + its}
+	case "ReplacedSubscriptions":
+		return []string{`UPDATE subscriptions SET replaced_by = '` + v.ended + `' WHERE id = '` + v.subscription + `'`}
+	case "TiersInUse":
+		return []string{`UPDATE customers SET tier = 'of-` + v.id + `' WHERE id = '` + v.id + `'`}
 	}
 	return nil
 }
