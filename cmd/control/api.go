@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -236,6 +237,17 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 	if len(origins) == 0 {
 		origins = []string{s.publicURL}
 	}
+	// Before the first request: what is sold is what the newest tier table says, not the one
+	// that this build comes with.
+	load := func(ctx context.Context) (int, error) { return 0, service.LoadTiers(ctx) }
+	if _, err := load(ctx); err != nil {
+		log.Warn("cannot take over the tier table", "error", err)
+	}
+	following, stop := context.WithCancel(ctx)
+	var follower sync.WaitGroup
+	follower.Go(func() { every(following, tiersEvery, log, "take over the tier table", load) })
+	defer follower.Wait()
+	defer stop()
 	money, webhook, err := s.payments.open(service, work, registry, log)
 	if err != nil {
 		return err

@@ -84,17 +84,17 @@ func TestAPIRefusesToStart(t *testing.T) {
 	}
 }
 
-func TestAPILife(t *testing.T) {
-	t.Parallel()
-	world := newWorld(t)
+// startAPI runs an api until it is ready, and returns where customers and operators reach it.
+func startAPI(t *testing.T, world *world) (w *worker, env map[string]string, customers, operators string) {
+	t.Helper()
 	address := func() string { return fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t)) }
 	customers, operators, probes := address(), address(), address()
-	env := map[string]string{
+	env = map[string]string{
 		"DATABASE_URL": world.pg.URL, "REDIS_URL": world.redis.URL, "PUBLIC_URL": "http://" + customers,
 		"JWT_SECRET": fakeJWTSecret, "OPENCLAW_TOKEN_PEPPER": "a pepper that is fake",
 		"LISTEN": customers, "LISTEN_OPERATORS": operators, "LISTEN_PROBES": probes,
 	}
-	w := &worker{admin: probes}
+	w = &worker{admin: probes}
 	w.cmd = command(t, env, "api")
 	w.cmd.Stdout, w.cmd.Stderr = w, w
 	if err := w.cmd.Start(); err != nil {
@@ -102,7 +102,13 @@ func TestAPILife(t *testing.T) {
 	}
 	t.Cleanup(func() { w.end(os.Kill) })
 	await(t, "readiness", func() bool { code, _ := w.get("/readyz"); return code == 200 }, w.said)
+	return w, env, customers, operators
+}
 
+func TestAPILife(t *testing.T) {
+	t.Parallel()
+	world := newWorld(t)
+	w, env, customers, operators := startAPI(t, world)
 	request := func(method, url, body string, cookies []*http.Cookie) *http.Response {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))

@@ -2,6 +2,8 @@ package main_test
 
 import (
 	"context"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,4 +139,47 @@ func TestTierFileIsFollowed(t *testing.T) {
 	if got := strings.TrimSpace(w.pg.Query("SELECT count(*) FROM audit_log WHERE action = 'tiers.set'")); got != "3" {
 		t.Errorf("%s tables in the audit log, want 3", got)
 	}
+}
+
+// An api that was never given the file sells what is in effect: from its first answer on, and
+// what comes later too.
+func TestAPIFollowsTheTierTable(t *testing.T) {
+	t.Parallel()
+	world := newWorld(t)
+	table, err := os.ReadFile("../../control/tiers/tiers.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	usual, err := tiers.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := &customers.Service{Store: world.store, Tiers: usual}
+	set := func(cents string) {
+		t.Helper()
+		text := strings.Replace(string(table), "price_cents: 1900", "price_cents: "+cents, 1)
+		if changed, err := service.SetTiers(t.Context(), "test", []byte(text)); err != nil || !changed {
+			t.Fatalf("changed: %t, %v", changed, err)
+		}
+	}
+	set("2100")
+	w, _, address, _ := startAPI(t, world)
+	sold := func() string {
+		t.Helper()
+		r, err := http.Get("http://" + address + "/v1/tiers")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.StatusCode != http.StatusOK {
+			t.Fatalf("%s, %v", r.Status, err)
+		}
+		return string(body)
+	}
+	if got := sold(); !strings.Contains(got, `"price_cents":2100`) {
+		t.Errorf("at first it sells %s", got)
+	}
+	set("2300")
+	await(t, "the new price", func() bool { return strings.Contains(sold(), `"price_cents":2300`) }, w.said)
 }

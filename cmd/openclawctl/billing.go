@@ -7,7 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
+	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 )
 
@@ -23,7 +25,9 @@ func (a *app) bootstrapCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bootstrap --webhook-url URL",
 		Short: "Make products, prices, the meter and the webhook endpoint in Stripe",
-		Long: `bootstrap makes the account of $STRIPE_SECRET_KEY sell the tiers of the tier table: a product and
+		Long: `bootstrap makes the account of $STRIPE_SECRET_KEY sell the tiers of the tier table that is in
+effect, which it asks DATABASE_URL for. Without that it is the table that this build comes with,
+which is right as long as no billing-worker has been given another one. There are a product and
 a monthly price for each, the price of tokens above the limit with its meter, and the webhook
 endpoint, at the version of Stripe's API that this build speaks.
 
@@ -33,8 +37,8 @@ removed, but an endpoint at the same URL with another version is disabled.
 
 The secret of a new webhook endpoint is printed once: Stripe does not tell it again.
 
-It speaks to Stripe itself, and needs neither the api, which has to be told that secret before it
-can take payments, nor a database.`,
+It speaks to Stripe itself, and does not need the api, which has to be told that secret before it
+can take payments.`,
 		Example: `  STRIPE_SECRET_KEY=… openclawctl billing bootstrap --webhook-url https://api.example.com/v1/webhooks/stripe`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -42,7 +46,7 @@ can take payments, nor a database.`,
 			if err != nil {
 				return usageError{fmt.Errorf("STRIPE_SECRET_KEY: %w", err)}
 			}
-			tierTable, err := tiers.Default()
+			tierTable, err := a.tiersInEffect(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -66,6 +70,27 @@ can take payments, nor a database.`,
 	cmd.Flags().StringVar(&webhook, "webhook-url", "", "where Stripe sends its events: the api's public address")
 	_ = cmd.MarkFlagRequired("webhook-url") // the flag is there
 	return cmd
+}
+
+// tiersInEffect is the tier table of the database, if the command line or the environment name
+// one, or else that of this build. A database that does not answer is an error: prices of a
+// table that does not hold any more would be sold.
+func (a *app) tiersInEffect(ctx context.Context) (control.Tiers, error) {
+	sold, err := tiers.Default()
+	database := a.databaseURL()
+	if err != nil || database == "" {
+		return sold, err
+	}
+	if !isPostgres(database) {
+		return sold, usageError{errNoPostgres}
+	}
+	st, err := openStore(ctx, database)
+	if err != nil {
+		return sold, err
+	}
+	defer st.Close()
+	service := &customers.Service{Store: st, Tiers: sold}
+	return sold, service.LoadTiers(ctx)
 }
 
 // overageSince is how far back Stripe takes reports, and so how far they are compared.

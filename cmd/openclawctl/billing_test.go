@@ -1,11 +1,15 @@
 package main_test
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
+	"github.com/andreabadesso/openclaw-cloud/control/customers"
+	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/stripesim"
 )
 
@@ -35,6 +39,32 @@ func TestBillingBootstrap(t *testing.T) {
 	if r := e.run("billing", "bootstrap"); r.code != 2 {
 		t.Errorf("without the URL: %+v", r)
 	}
+	// What is sold is what is in effect, and not what this build comes with.
+	table, err := os.ReadFile("../../control/tiers/tiers.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sold, err := tiers.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dearer := strings.Replace(string(table), "price_cents: 1900", "price_cents: 2100", 1)
+	service := &customers.Service{Store: e.store, Tiers: sold}
+	if changed, err := service.SetTiers(t.Context(), "test", []byte(dearer)); err != nil || !changed {
+		t.Fatalf("changed: %t, %v", changed, err)
+	}
+	done = stripe.Bootstrapped{}
+	e.ok(&done, args...)
+	if len(done.Changes) == 0 || !strings.Contains(fmt.Sprint(done.Changes), "price") {
+		t.Errorf("a tier that costs more now: %+v", done)
+	}
+	// A database that is named has to answer: prices of a table that does not hold would be sold.
+	database := e.vars["DATABASE_URL"]
+	e.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none"
+	if r := e.run(args...); r.code != 1 || strings.Contains(r.stdout, "price") {
+		t.Errorf("without its database: %+v", r)
+	}
+	e.vars["DATABASE_URL"] = database
 	// Nothing was reported, and so nothing differs.
 	if r := e.run("ledger", "verify"); r.code != 0 {
 		t.Errorf("verify: %+v", r)

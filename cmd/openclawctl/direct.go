@@ -38,6 +38,8 @@ type session struct {
 	stderr  io.Writer
 }
 
+var errNoPostgres = errors.New("DATABASE_URL must name Postgres, such as postgres://openclaw@127.0.0.1:5432/openclaw")
+
 // redisTimeout bounds one exchange with Redis.
 const redisTimeout = 2 * time.Second
 
@@ -51,6 +53,7 @@ func (a *app) with(cmd *cobra.Command, do func(context.Context, *session) error)
 	}
 	defer s.close()
 	s.stderr = cmd.ErrOrStderr()
+	s.loadTiers(ctx)
 	s.publishPending(ctx)
 	return do(ctx, s)
 }
@@ -63,7 +66,7 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	target, err := redisclient.Parse(a.setting(a.redisURL, "REDIS_URL"))
 	var errs []error
 	if !isPostgres(database) {
-		errs = append(errs, errors.New("DATABASE_URL must name Postgres, such as postgres://openclaw@127.0.0.1:5432/openclaw"))
+		errs = append(errs, errNoPostgres)
 	}
 	if err != nil {
 		errs = append(errs, fmt.Errorf("REDIS_URL: %w", err))
@@ -81,14 +84,8 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	} else if who := a.getenv("USER"); who != "" {
 		a.actor = "openclawctl:" + who
 	}
-	connect, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	st, err := store.Open(connect, database)
+	st, err := openStore(ctx, database)
 	if err != nil {
-		return nil, err
-	}
-	if err := st.CheckSchema(connect); err != nil {
-		st.Close()
 		return nil, err
 	}
 	redis.SetLogger(redisLog{}) // failures are reported by the commands that they hit
@@ -101,6 +98,21 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	}, nil
 }
 
+// openStore connects and makes sure that the schema is there.
+func openStore(ctx context.Context, database string) (*store.Store, error) {
+	connect, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	st, err := store.Open(connect, database)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.CheckSchema(connect); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return st, nil
+}
+
 type redisLog struct{}
 
 func (redisLog) Printf(context.Context, string, ...any) {}
@@ -108,6 +120,16 @@ func (redisLog) Printf(context.Context, string, ...any) {}
 func (s *session) close() {
 	_ = s.redis.Close()
 	s.store.Close()
+}
+
+// loadTiers does not fail the command: what has to do with tiers asks for them again, and
+// suspending a customer has to work.
+func (s *session) loadTiers(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := s.service.LoadTiers(limited); err != nil {
+		fmt.Fprintln(s.stderr, "openclawctl: warning: these are the tiers of this build, and not those in effect:", err)
+	}
 }
 
 // publishPending does not fail the command: reading works without Redis.

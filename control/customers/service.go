@@ -70,31 +70,33 @@ type Created struct {
 // CreateCustomer makes a customer with a box, which is pending, and the first period,
 // which begins now. actor goes to the audit log.
 func (s *Service) CreateCustomer(ctx context.Context, actor string, n NewCustomer) (Created, error) {
-	tier, err := s.Tiers.Get(n.Tier)
-	if err != nil {
-		return Created{}, fmt.Errorf("create customer: %w", err)
-	}
 	if n.Name == "" {
 		return Created{}, fmt.Errorf("create customer: %w: a name is required", control.ErrInvalid)
 	}
 	now := s.now()
 	id := control.NewID(control.CustomerID)
 	out := Created{
-		Customer: control.Customer{ID: id, Name: n.Name, Email: n.Email, Tier: tier.Name, Status: control.CustomerActive, CreatedAt: now},
+		Customer: control.Customer{ID: id, Name: n.Name, Email: n.Email, Tier: n.Tier, Status: control.CustomerActive, CreatedAt: now},
 		Box: control.Box{
 			ID: control.NewID(control.BoxID), CustomerID: id, Namespace: "customer-" + id,
 			State: control.BoxPending, CreatedAt: now,
 		},
-		Period: control.FirstPeriod(id, now, tier.MonthlyTokens),
 	}
-	err = s.Store.InTx(ctx, func(tx *store.Tx) error {
+	err := s.Store.InTx(ctx, func(tx *store.Tx) error {
+		if err := s.followTiers(ctx, tx); err != nil {
+			return err
+		}
+		tier, err := s.Tiers.Get(n.Tier)
+		if err != nil {
+			return err
+		}
 		if err := tx.InsertCustomer(ctx, out.Customer); err != nil {
 			return err
 		}
 		if err := tx.InsertBox(ctx, out.Box); err != nil {
 			return err
 		}
-		if out.Period, err = tx.OpenPeriod(ctx, out.Period); err != nil {
+		if out.Period, err = tx.OpenPeriod(ctx, control.FirstPeriod(id, now, tier.MonthlyTokens)); err != nil {
 			return err
 		}
 		if err := tx.AddAudit(ctx, control.Audit{
