@@ -64,7 +64,7 @@ orders: ## play the life of a customer who pays in 200 random orders of Stripe's
 lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 	@scripts/lint
 
-gosec: ## look for common mistakes of security (some minutes; the reasons for what is left out are in scripts/gosec)
+gosec: ## look for common mistakes of security (a minute; the reasons for what is left out are in scripts/gosec)
 	@scripts/gosec
 
 deps-bench:

@@ -91,7 +91,7 @@ func (s *Sessions) keep(v *Session, in api.SignedIn) error {
 		s.now = v
 		return nil
 	}
-	text, err := json.MarshalIndent(v, "", "  ")
+	text, err := json.MarshalIndent(v, "", "  ") // #nosec G117 -- the file is there to keep it, and is its owner's alone
 	if err != nil {
 		return fmt.Errorf("keep the session: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -64,6 +65,20 @@ func changing() map[string]step {
 		e.pg.Query("UPDATE customers SET renews_at = now() - interval '1 day' WHERE id = '" + customer + "'")
 		return customer, token
 	}
+	// withTiers has another concurrency in the tier table from now on.
+	withTiers := func(e *env) error {
+		table, err := os.ReadFile("../tiers/tiers.yaml")
+		if err != nil {
+			return err
+		}
+		_, err = e.SetTiers(e.t.Context(), "test", []byte(strings.ReplaceAll(string(table), "concurrent: 8", "concurrent: 9")))
+		return err
+	}
+	setTiers := func(e *env) (string, string) {
+		customer, token := served(e)
+		e.committed(withTiers(e))
+		return customer, token
+	}
 	nobody := func(*env) (string, string) { return "", "" }
 	subscription := func(before func(*env) (string, string), status control.SubscriptionStatus, tier string, n int) step {
 		return step{before, func(e *env, customer, _ string) error { return apply(e, customer, status, tier, n) }, true}
@@ -89,6 +104,23 @@ func changing() map[string]step {
 		}, true},
 		"RotateToken, with an overlap": {served, func(e *env, _, k string) error {
 			_, _, err := e.RotateToken(e.t.Context(), "test", k, time.Hour)
+			return err
+		}, true},
+		"SetTiers":     {served, func(e *env, _, _ string) error { return withTiers(e) }, false}, // RollOutTiers tells
+		"RollOutTiers": {setTiers, func(e *env, _, _ string) error { _, err := e.RollOutTiers(e.t.Context()); return err }, true},
+		"ReplaceSubscription": {subscribed, func(e *env, c, _ string) error {
+			var first control.Subscription
+			err := e.Store.InTx(e.t.Context(), func(tx *store.Tx) (err error) {
+				first, err = tx.Subscription(e.t.Context(), "sub_"+c)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			second := first.StripeSubscription
+			second.ID, second.Tier, second.PeriodStart, second.PeriodEnd = "sub2_"+c, "team", first.PeriodStart.Add(time.Minute), first.PeriodEnd.Add(time.Minute)
+			readAt := first.ReadAt.Add(time.Minute)
+			_, err = e.ReplaceSubscription(e.t.Context(), "test", second, readAt, customers.Replaced{StripeSubscription: first.StripeSubscription, ReadAt: readAt}, nil)
 			return err
 		}, true},
 		"ApplySubscription":                    subscription(served, control.SubscriptionActive, "pro", 1),
@@ -172,7 +204,7 @@ func TestChangesAreAuditedAndTold(t *testing.T) {
 	t.Parallel()
 	steps := changing()
 	quiet := map[string]bool{ // they write nothing to Postgres but what was published
-		"Clock": true, "WithNote": true, "PublishPending": true, "RepublishAll": true, "RepublishLost": true,
+		"Clock": true, "WithNote": true, "PublishPending": true, "RepublishAll": true, "RepublishLost": true, "LoadTiers": true,
 	}
 	methods := reflect.TypeFor[*customers.Service]()
 	for i := range methods.NumMethod() {

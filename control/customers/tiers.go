@@ -186,7 +186,14 @@ func (s *Service) announceTiers(ctx context.Context, names []string) (done int, 
 		}
 		for _, id := range page {
 			after = id
-			err := s.change(ctx, id, func(c *change) error { return c.announceAll(ctx, s.now()) })
+			err := s.change(ctx, id, func(c *change) error {
+				if err := c.announceAll(ctx, s.now()); err != nil {
+					return err
+				}
+				return c.tx.AddAudit(ctx, control.Audit{
+					Actor: "system:tiers", Action: "tiers.grant", CustomerID: id, Target: id, Detail: map[string]any{"tier": c.customer.Tier, "version": c.tiers.Version()},
+				})
+			})
 			switch {
 			case err == nil || errors.Is(err, ErrUnpublished): // it is in the outbox
 				done++

@@ -51,8 +51,13 @@ func (t *Tx) LockTierTables(ctx context.Context) error {
 
 // TierTableRolledOut notes that all grants are of a version of the tier table.
 func (t *Tx) TierTableRolledOut(ctx context.Context, version int64) error {
-	_, err := t.tx.Exec(ctx, `UPDATE tier_tables SET rolled_out_at = now() WHERE version = $1 AND rolled_out_at IS NULL`, version)
-	return explain("tier table rolled out", err)
+	tag, err := t.tx.Exec(ctx, `UPDATE tier_tables SET rolled_out_at = now() WHERE version = $1 AND rolled_out_at IS NULL`, version)
+	if err != nil || tag.RowsAffected() == 0 {
+		return explain("tier table rolled out", err)
+	}
+	return t.AddAudit(ctx, control.Audit{
+		Actor: "system:tiers", Action: "tiers.rolled_out", Target: "tiers", Detail: map[string]any{"version": version},
+	})
 }
 
 // TiersInUse lists the tiers that customers have who are not cancelled, or that a
