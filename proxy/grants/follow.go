@@ -129,11 +129,9 @@ func (f *follower) compare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read newest change: %w", err)
 	}
-	var top place
-	if len(newest) == 1 {
-		if top, err = placeOf(newest[0]); err != nil {
-			return err
-		}
+	top, err := topOf(newest)
+	if err != nil {
+		return err
 	}
 	switch {
 	case !f.known:
@@ -207,6 +205,14 @@ func (f *follower) catchUp(ctx context.Context) (found bool, err error) {
 			return true, nil
 		}
 	}
+}
+
+// topOf returns the place of the newest entry, or the zero place of an empty log.
+func topOf(newest []redis.XMessage) (place, error) {
+	if len(newest) == 0 {
+		return place{}, nil
+	}
+	return placeOf(newest[0])
 }
 
 func placeOf(m redis.XMessage) (place, error) {
