@@ -24,6 +24,11 @@ func OverageTokens(tier control.Tier, capCents int64) int64 {
 	return capCents/tier.OverageCentsPerMillion*million + capCents%tier.OverageCentsPerMillion*million/tier.OverageCentsPerMillion
 }
 
+// overageOf is how many tokens above its tier's a subscription pays for in a period.
+func overageOf(tier control.Tier, v control.Subscription) int64 {
+	return OverageTokens(tier, v.OverageCapCents)
+}
+
 // setTier gives the customer the subscription's tier, and its present period what the
 // new one has more: what an operator added stays.
 func (b *billing) setTier(ctx context.Context) error {
@@ -67,15 +72,12 @@ func (b *billing) addToLimit(ctx context.Context, p control.UsagePeriod, tokens,
 	if err != nil {
 		return err
 	}
-	included := max(p.LimitTokens-before+tokens, 0)
-	overage = max(overage, min(p.Totals.Settled-included, before))
-	if p.LimitTokens == included+overage && before == overage {
+	included := max(p.LimitTokens-before.Tokens+tokens, 0)
+	overage = max(overage, min(p.Totals.Settled-included, before.Tokens))
+	if p.LimitTokens == included+overage && before.Tokens == overage {
 		return nil
 	}
-	if err := b.tx.SetPeriodOverage(ctx, b.customer.ID, p.ID, overage); err != nil {
-		return err
-	}
-	changed, err := b.tx.SetLimit(ctx, b.customer.ID, p.ID, included+overage)
+	changed, err := b.tx.SetLimit(ctx, b.customer.ID, p.ID, included+overage, overage)
 	if err != nil {
 		return err
 	}

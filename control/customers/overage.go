@@ -54,20 +54,15 @@ func (s *Service) reportOverage(ctx context.Context, key control.QuotaKey) (fres
 		if err != nil {
 			return err
 		}
-		bought, err := tx.PeriodOverage(ctx, key.CustomerID, key.PeriodID)
+		overage, err := tx.PeriodOverage(ctx, key.CustomerID, key.PeriodID)
 		if err != nil {
 			return err
 		}
-		p, err := tx.Period(ctx, key.CustomerID, key.PeriodID)
-		if err != nil {
-			return err
-		}
-		above := min(p.Totals.Settled-(p.LimitTokens-bought), bought)
 		for _, v := range list {
-			if above <= 0 || v.Status == control.SubscriptionIncomplete || v.Status == control.SubscriptionIncompleteExpired {
+			if overage.Used == 0 || v.Status == control.SubscriptionIncomplete || v.Status == control.SubscriptionIncompleteExpired {
 				continue
 			}
-			_, err := tx.AddMeterReport(ctx, control.NewID(control.MeterID), v, p.ID, above)
+			_, err := tx.AddMeterReport(ctx, control.NewID(control.MeterID), v, key.PeriodID, overage.Used)
 			if errors.Is(err, control.ErrNotFound) {
 				return nil // all of it was written down
 			}
