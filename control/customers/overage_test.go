@@ -93,3 +93,20 @@ func TestResetAfterAGift(t *testing.T) {
 		t.Errorf("%s tokens are billed, want 200000", got)
 	}
 }
+
+// Requests that are under way when a customer takes its overage back are paid for.
+func TestOverageTakenBackWhileUnderWay(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	id := e.metered(3000)
+	e.used(id, 1_100_000)
+	_, err := e.SetOverage(t.Context(), "test", id, 0)
+	e.committed(err)
+	if got := e.terms(id); got != "1100000 100000" {
+		t.Errorf("limit and overage are %s", got)
+	}
+	e.used(id, 7_000_000) // that were held when the limit was lowered
+	if got := e.billed(id); got != "6000000" {
+		t.Errorf("%s tokens are billed, want 6000000", got)
+	}
+}
