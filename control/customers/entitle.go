@@ -24,8 +24,12 @@ func OverageTokens(tier control.Tier, capCents int64) int64 {
 	return capCents/tier.OverageCentsPerMillion*million + capCents%tier.OverageCentsPerMillion*million/tier.OverageCentsPerMillion
 }
 
-// overageOf is how many tokens above its tier's a subscription pays for in a period.
+// overageOf is how many tokens above its tier's a subscription pays for in a period. In a trial
+// none: Stripe never bills what is metered then.
 func overageOf(tier control.Tier, v control.Subscription) int64 {
+	if v.Status == control.SubscriptionTrialing {
+		return 0
+	}
 	return OverageTokens(tier, v.OverageCapCents)
 }
 
@@ -62,7 +66,7 @@ func (b *billing) setTier(ctx context.Context) error {
 	if err != nil {
 		old = control.Tier{} // not sold any more: the new one's tokens come on top
 	}
-	return b.addToLimit(ctx, p, tier.MonthlyTokens-old.MonthlyTokens, OverageTokens(tier, b.After.OverageCapCents))
+	return b.addToLimit(ctx, p, tier.MonthlyTokens-old.MonthlyTokens, overageOf(tier, b.After))
 }
 
 // addToLimit changes what the price of a period includes, and how much may be used above
@@ -108,7 +112,7 @@ func (b *billing) ownPeriod(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want := control.FirstPeriod(b.customer.ID, b.After.PeriodStart, PlannedLimit(tier, b.After.OverageCapCents))
+	want := control.FirstPeriod(b.customer.ID, b.After.PeriodStart, tier.MonthlyTokens+overageOf(tier, b.After))
 	want.End = b.After.PeriodEnd
 	last, err := b.tx.LastPeriod(ctx, b.customer.ID)
 	if err != nil && !errors.Is(err, control.ErrNotFound) {
@@ -133,7 +137,7 @@ func (b *billing) ownPeriod(ctx context.Context) error {
 		return nil
 	}
 	b.changed = true
-	if err := b.tx.SetPeriodOverage(ctx, b.customer.ID, p.ID, OverageTokens(tier, b.After.OverageCapCents)); err != nil {
+	if err := b.tx.SetPeriodOverage(ctx, b.customer.ID, p.ID, overageOf(tier, b.After)); err != nil {
 		return err
 	}
 	return b.tx.AddAudit(ctx, control.Audit{
@@ -216,7 +220,8 @@ func (b *billing) announceChange(ctx context.Context) error {
 
 // SetOverage lets a customer use more than its limit, for at most capCents a period, or,
 // with 0, no more than that. It holds from now on. The tier must have a price for it, and
-// the customer a subscription that is paid: otherwise it is control.ErrInvalid.
+// to allow more the subscription must be active, not in its trial, and not owe anything:
+// otherwise it is control.ErrInvalid.
 func (s *Service) SetOverage(ctx context.Context, actor, customerID string, capCents int64) (control.Subscription, error) {
 	var out control.Subscription
 	outbox, period, err := s.commit(ctx, customerID, func(c *change) error {
@@ -236,7 +241,7 @@ func (s *Service) SetOverage(ctx context.Context, actor, customerID string, capC
 			return fmt.Errorf("%w: a cap of %d cents", control.ErrInvalid, capCents)
 		case capCents > 0 && tier.OverageCentsPerMillion == 0:
 			return fmt.Errorf("%w: tier %s has no price above its limit", control.ErrInvalid, tier.Name)
-		case capCents > 0 && !entitled(v):
+		case capCents > v.OverageCapCents && v.Status != control.SubscriptionActive:
 			return fmt.Errorf("%w: the subscription is %s", control.ErrInvalid, v.Status)
 		}
 		if out, err = c.tx.SetOverage(ctx, actor, v, capCents); err != nil {
@@ -247,7 +252,7 @@ func (s *Service) SetOverage(ctx context.Context, actor, customerID string, capC
 			return err
 		}
 		if b.period.Start.Equal(v.PeriodStart) {
-			if err := b.addToLimit(ctx, b.period, 0, OverageTokens(tier, capCents)); err != nil {
+			if err := b.addToLimit(ctx, b.period, 0, overageOf(tier, out)); err != nil {
 				return err
 			}
 		}

@@ -45,6 +45,24 @@ func (s *Service) ReportOverage(ctx context.Context) (int, error) {
 	}
 }
 
+// ReportOverageOf is ReportOverage of one customer, whose subscription is about to end.
+func (s *Service) ReportOverageOf(ctx context.Context, customerID string) error {
+	var periods []control.UsagePeriod
+	err := s.Store.InTx(ctx, func(tx *store.Tx) (err error) {
+		periods, err = tx.PeriodsSince(ctx, customerID, s.now().Add(-overageLate))
+		return err
+	})
+	for _, p := range periods {
+		if err == nil {
+			_, err = s.reportOverage(ctx, control.QuotaKey{CustomerID: customerID, PeriodID: p.ID})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("report overage of customer %s: %w", customerID, err)
+	}
+	return nil
+}
+
 func (s *Service) reportOverage(ctx context.Context, key control.QuotaKey) (fresh bool, err error) {
 	err = s.Store.InTx(ctx, func(tx *store.Tx) error {
 		if _, err := tx.LockCustomer(ctx, key.CustomerID); err != nil {

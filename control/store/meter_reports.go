@@ -53,6 +53,15 @@ func (s *Store) ClaimMeterReports(ctx context.Context, lease time.Duration, limi
 	return list, explain("claim meter reports", err)
 }
 
+// WaitingMeterReports lists the reports of a customer that Stripe is not known to have, also
+// those that another sender has in hand: Stripe counts their identifiers once.
+func (t *Tx) WaitingMeterReports(ctx context.Context, customer string) ([]control.MeterReport, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT `+meterColumns+` FROM meter_reports
+		WHERE customer_id = $1 AND reported_at IS NULL ORDER BY created_at, id`, customer)
+	list, err := pgx.CollectRows(rows, scanMeterReport)
+	return list, explain("meter reports of customer "+customer, err)
+}
+
 // MeterReported notes that Stripe has a report.
 func (s *Store) MeterReported(ctx context.Context, id string) error {
 	_, err := s.pool.Exec(ctx, `UPDATE meter_reports SET reported_at = coalesce(reported_at, now()), error = NULL WHERE id = $1`, id)

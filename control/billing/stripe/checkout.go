@@ -302,7 +302,7 @@ func (c *Checkout) setTier(ctx context.Context, r reading, tier string, now bool
 }
 
 // Cancel has Stripe end a customer's subscription: with its period, or now, of which nothing
-// is paid back. What follows for the customer comes with Processor.Sync or by the event. It
+// is paid back, and what was used above the limit is billed. What follows for the customer comes with Processor.Sync or by the event. It
 // returns the subscription's id; without a live one it is control.ErrInvalid.
 func (c *Checkout) Cancel(ctx context.Context, customerID string, now bool) (string, error) {
 	op := "cancel the subscription of customer " + customerID
@@ -311,9 +311,7 @@ func (c *Checkout) Cancel(ctx context.Context, customerID string, now bool) (str
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
 	if now {
-		params := &api.SubscriptionCancelParams{}
-		params.Context = ctx
-		_, err = c.o.Account.subscriptions().Cancel(r.ID, params)
+		err = c.end(ctx, customerID, r.ID)
 	} else {
 		params := &api.SubscriptionParams{CancelAtPeriodEnd: api.Bool(true)}
 		params.Context = ctx

@@ -63,6 +63,24 @@ func (m *Meter) ReportDue(ctx context.Context) (int, error) {
 	}
 }
 
+// settle tells Stripe of all that a customer used above its limit, for a last invoice.
+func (m *Meter) settle(ctx context.Context, customerID string) error {
+	if err := m.Customers.ReportOverageOf(ctx, customerID); err != nil {
+		return err
+	}
+	var list []control.MeterReport
+	err := m.Customers.Store.InTx(ctx, func(tx *store.Tx) (err error) {
+		list, err = tx.WaitingMeterReports(ctx, customerID)
+		return err
+	})
+	for _, r := range list {
+		if err == nil {
+			err = m.report(ctx, r)
+		}
+	}
+	return err
+}
+
 func (m *Meter) report(ctx context.Context, r control.MeterReport) error {
 	st := m.Customers.Store
 	account, err := st.Account(ctx, r.CustomerID)
