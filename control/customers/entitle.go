@@ -24,15 +24,6 @@ func OverageTokens(tier control.Tier, capCents int64) int64 {
 	return capCents/tier.OverageCentsPerMillion*million + capCents%tier.OverageCentsPerMillion*million/tier.OverageCentsPerMillion
 }
 
-// overageOf is how many tokens above its tier's a subscription pays for in a period. In a trial
-// none: Stripe never bills what is metered then.
-func overageOf(tier control.Tier, v control.Subscription) int64 {
-	if v.Status == control.SubscriptionTrialing {
-		return 0
-	}
-	return OverageTokens(tier, v.OverageCapCents)
-}
-
 // setTier gives the customer the subscription's tier, and its present period what the
 // new one has more: what an operator added stays.
 func (b *billing) setTier(ctx context.Context) error {
@@ -44,6 +35,21 @@ func (b *billing) setTier(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	old, err := b.tiers.Get(before)
+	if err != nil {
+		old = control.Tier{} // not sold any more: the new one's tokens come on top
+	}
+	// Only a period of this subscription that has begun already has the old tier's limit.
+	p, err := b.tx.LastPeriod(ctx, b.customer.ID)
+	unopened := errors.Is(err, control.ErrNotFound)
+	if err != nil && !unopened {
+		return err
+	}
+	if !unopened {
+		if _, err := noteOverage(ctx, b.tx, control.QuotaKey{CustomerID: p.CustomerID, PeriodID: p.ID}, old); err != nil {
+			return err
+		}
+	}
 	if b.customer, err = b.tx.SetCustomerTier(ctx, b.customer.ID, tier.Name, b.now); err != nil {
 		return err
 	}
@@ -54,19 +60,14 @@ func (b *billing) setTier(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	// Only a period of this subscription that has begun already has the old tier's limit.
-	p, err := b.tx.LastPeriod(ctx, b.customer.ID)
-	if errors.Is(err, control.ErrNotFound) || err == nil && !p.Start.Equal(b.After.PeriodStart) {
+	if unopened || !p.Start.Equal(b.After.PeriodStart) {
 		return nil
 	}
+	overage, err := b.overageOf(ctx, tier, b.After, p.ID)
 	if err != nil {
 		return err
 	}
-	old, err := b.tiers.Get(before)
-	if err != nil {
-		old = control.Tier{} // not sold any more: the new one's tokens come on top
-	}
-	return b.addToLimit(ctx, p, tier.MonthlyTokens-old.MonthlyTokens, overageOf(tier, b.After))
+	return b.addToLimit(ctx, p, tier.MonthlyTokens-old.MonthlyTokens, overage)
 }
 
 // addToLimit changes what the price of a period includes, and how much may be used above
@@ -112,8 +113,13 @@ func (b *billing) ownPeriod(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want := control.FirstPeriod(b.customer.ID, b.After.PeriodStart, tier.MonthlyTokens+overageOf(tier, b.After))
+	want := control.FirstPeriod(b.customer.ID, b.After.PeriodStart, tier.MonthlyTokens)
 	want.End = b.After.PeriodEnd
+	overage, err := b.overageOf(ctx, tier, b.After, want.ID)
+	if err != nil {
+		return err
+	}
+	want.LimitTokens += overage
 	last, err := b.tx.LastPeriod(ctx, b.customer.ID)
 	if err != nil && !errors.Is(err, control.ErrNotFound) {
 		return err
@@ -137,7 +143,7 @@ func (b *billing) ownPeriod(ctx context.Context) error {
 		return nil
 	}
 	b.changed = true
-	if err := b.tx.SetPeriodOverage(ctx, b.customer.ID, p.ID, overageOf(tier, b.After)); err != nil {
+	if err := b.tx.SetPeriodOverage(ctx, b.customer.ID, p.ID, overage); err != nil {
 		return err
 	}
 	return b.tx.AddAudit(ctx, control.Audit{
@@ -252,7 +258,11 @@ func (s *Service) SetOverage(ctx context.Context, actor, customerID string, capC
 			return err
 		}
 		if b.period.Start.Equal(v.PeriodStart) {
-			if err := b.addToLimit(ctx, b.period, 0, overageOf(tier, out)); err != nil {
+			overage, err := b.overageOf(ctx, tier, out, b.period.ID)
+			if err != nil {
+				return err
+			}
+			if err := b.addToLimit(ctx, b.period, 0, overage); err != nil {
 				return err
 			}
 		}

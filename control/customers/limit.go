@@ -116,8 +116,11 @@ func (c *change) planned(ctx context.Context) (tokens, overage int64, err error)
 	v, err := c.tx.LiveSubscription(ctx, c.customer.ID)
 	switch {
 	case err == nil && c.period.Start.Equal(v.PeriodStart):
-		overage = overageOf(tier, v)
-	case err != nil && !errors.Is(err, control.ErrNotFound):
+		overage, err = c.overageOf(ctx, tier, v, c.period.ID)
+	case errors.Is(err, control.ErrNotFound):
+		err = nil
+	}
+	if err != nil {
 		return 0, 0, err
 	}
 	return tier.MonthlyTokens + overage, overage, nil

@@ -78,7 +78,7 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		"AddMail": func(tx *store.Tx) (any, error) {
 			return tx.AddMail(ctx, control.Mail{CustomerID: v.id, Kind: "agent_live", Cause: "x"})
 		},
-		"AddMeterReport":  func(tx *store.Tx) (any, error) { return tx.AddMeterReport(ctx, "m9-"+v.id, sub, v.period, 50) },
+		"AddMeterReport":  func(tx *store.Tx) (any, error) { return tx.AddMeterReport(ctx, "m9-"+v.id, sub, v.period, 50, 300) },
 		"APIKeys":         func(tx *store.Tx) (any, error) { return tx.APIKeys(ctx, v.id) },
 		"AuditPage":       func(tx *store.Tx) (any, error) { return tx.AuditPage(ctx, v.id, 0, 10) },
 		"Boxes":           func(tx *store.Tx) (any, error) { return tx.Boxes(ctx, v.id) },

@@ -101,7 +101,6 @@ func failure(op string, err error) error {
 const (
 	lookupPrefix  = "openclaw_"
 	monthlySuffix = "_monthly"
-	overageSuffix = "_overage"
 	// overageProduct is what tokens above the limit are sold as, in all tiers.
 	overageProduct = "openclaw_overage"
 )
@@ -109,8 +108,10 @@ const (
 // LookupKey returns the lookup key of the monthly price of a tier.
 func LookupKey(tier string) string { return lookupPrefix + tier + monthlySuffix }
 
-// OverageKey returns the lookup key of a tier's price of tokens above the limit.
-func OverageKey(tier string) string { return lookupPrefix + tier + overageSuffix }
+// OverageKey is the lookup key of the price of what is used above the limit, in all tiers. It is
+// a price of money, a millionth of a cent for each that is metered, because the price of an item
+// must never change: Stripe would forget what was metered before.
+const OverageKey = "openclaw_overage"
 
 // productID returns the id of the product that is a tier.
 func productID(tier string) string { return lookupPrefix + tier }

@@ -358,7 +358,6 @@ func (c *Checkout) sellOverage(ctx context.Context, customerID string) error {
 	if err != nil {
 		return err
 	}
-	// The tier that the customer has: another one that is to follow brings its price along.
 	account, err := c.store.Account(ctx, customerID)
 	if err != nil {
 		return err
@@ -370,5 +369,5 @@ func (c *Checkout) sellOverage(ctx context.Context, customerID string) error {
 	if tier.OverageCentsPerMillion == 0 {
 		return fmt.Errorf("%w: tier %s has no price above its limit", control.ErrInvalid, tier.Name)
 	}
-	return c.o.Account.priceOverage(ctx, r, tier, true)
+	return c.o.Account.priceOverage(ctx, r, true)
 }

@@ -41,7 +41,7 @@ func TestOverage(t *testing.T) {
 	report(0)
 	e.use(t, customer, 750_000)
 	report(1)
-	if got := e.sim.Metered(stripeID); got != 1_000_000 {
+	if got := e.sim.Metered(stripeID); got != 300_000_000 { // millionths of 300 cents
 		t.Errorf("Stripe counts %d", got)
 	}
 	e.deliver(t) // that the price was added
@@ -67,7 +67,7 @@ func TestOverage(t *testing.T) {
 	limit(5_500_000)
 	report(0)
 	check, err := e.meter.Verify(t.Context(), customer, end.AddDate(-1, 0, 0))
-	if err != nil || check.Differs() || check.Reported != 1_500_000 || check.Waiting != 0 {
+	if err != nil || check.Differs() || check.Reported != 450_000_000 || check.Waiting != 0 {
 		t.Errorf("verify: %+v, %v", check, err)
 	}
 	if got := e.query("SELECT string_agg(tokens_from || '-' || tokens_to, ',' ORDER BY created_at) FROM meter_reports"); got != "0-250000,250000-1000000,0-500000" {
@@ -100,7 +100,7 @@ func TestReportWhoseAnswerWasLost(t *testing.T) {
 			t.Errorf("reported %d, %v", n, err)
 		}
 	}
-	if got := e.sim.Metered(e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer)); got != 100 {
+	if got := e.sim.Metered(e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer)); got != 100*200 {
 		t.Errorf("Stripe counts %d", got)
 	}
 	// What Stripe was never told of is found.

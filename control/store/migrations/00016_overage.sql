@@ -13,7 +13,12 @@ ALTER TABLE usage_periods
 DROP INDEX usage_periods_overage;
 CREATE INDEX usage_periods_overage ON usage_periods (ends_at, customer_id, period_id) WHERE overage_most > 0;
 
+-- What a million of a report's tokens cost when they were used, in cents.
+ALTER TABLE meter_reports ADD COLUMN cents_per_million bigint NOT NULL DEFAULT 300 CHECK (cents_per_million > 0);
+ALTER TABLE meter_reports ALTER COLUMN cents_per_million DROP DEFAULT;
+
 -- +goose Down
+ALTER TABLE meter_reports DROP COLUMN cents_per_million;
 DROP INDEX usage_periods_overage;
 CREATE INDEX usage_periods_overage ON usage_periods (ends_at, customer_id, period_id) WHERE overage_tokens > 0;
 ALTER TABLE usage_periods
