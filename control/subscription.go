@@ -44,6 +44,9 @@ type StripeSubscription struct {
 	PeriodEnd         time.Time          `json:"period_end"`
 	CancelAtPeriodEnd bool               `json:"cancel_at_period_end"`
 	FailedPayments    int                `json:"failed_payments"` // attempts of the newest invoice; 0 once it is paid
+	// UpgradedAt is from when on the tier was billed last within the period; zero if Stripe does
+	// not say. It is not kept.
+	UpgradedAt time.Time `json:"-"`
 }
 
 // Subscription is one with what only we know of it.

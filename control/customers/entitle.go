@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
@@ -25,7 +26,7 @@ func OverageTokens(tier control.Tier, capCents int64) int64 {
 }
 
 // setTier gives the customer the subscription's tier, and its present period what the
-// new one has more: what an operator added stays.
+// new one has more, for the rest of it: what an operator added stays.
 func (b *billing) setTier(ctx context.Context) error {
 	if b.customer.Tier == b.After.Tier {
 		return nil
@@ -67,7 +68,32 @@ func (b *billing) setTier(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.addToLimit(ctx, p, tier.MonthlyTokens-old.MonthlyTokens, overage)
+	return b.addToLimit(ctx, p, proRata(tier.MonthlyTokens-old.MonthlyTokens, p, b.upgradedAt()), overage)
+}
+
+// upgradeMax is for how long an upgrade may wait for its payment; at Stripe it is 23 hours.
+const upgradeMax = 24 * time.Hour
+
+// upgradedAt is from when on the customer pays for the subscription's tier. What lies further
+// back than an upgrade may wait is of another one, and this one is counted from now on.
+func (b *billing) upgradedAt() time.Time {
+	if b.upgraded.IsZero() || b.upgraded.After(b.now) || b.now.Sub(b.upgraded) > upgradeMax {
+		return b.now
+	}
+	return b.upgraded
+}
+
+// proRata is the part of tokens for what is left of a period: as much as Stripe bills of
+// their price.
+func proRata(tokens int64, p control.UsagePeriod, at time.Time) int64 {
+	whole, left := p.End.Sub(p.Start), p.End.Sub(at)
+	switch {
+	case tokens <= 0 || left >= whole:
+		return tokens
+	case left <= 0:
+		return 0
+	}
+	return int64(float64(tokens) * (left.Seconds() / whole.Seconds()))
 }
 
 // addToLimit changes what the price of a period includes, and how much may be used above

@@ -105,6 +105,8 @@ type billing struct {
 	actor   string
 	now     time.Time
 	changed bool // the grants are not what they were
+
+	upgraded time.Time // StripeSubscription.UpgradedAt
 }
 
 // put writes what Stripe said. Between two tiers it is the customer's present one that is
@@ -115,6 +117,7 @@ func (b *billing) put(ctx context.Context, v control.StripeSubscription, readAt 
 		return err
 	}
 	billed := v.Tier
+	b.upgraded = v.UpgradedAt
 	if v.Tier, err = b.tierOf(before, v); err != nil {
 		return err
 	}

@@ -191,6 +191,9 @@ func (a *Account) subscription(ctx context.Context, id string) (reading, error) 
 	}
 	if s.LatestInvoice != nil {
 		r.invoice, r.payURL = s.LatestInvoice.ID, s.LatestInvoice.HostedInvoiceURL
+		if at := time.Unix(s.LatestInvoice.Created, 0).UTC(); s.LatestInvoice.BillingReason == api.InvoiceBillingReasonSubscriptionUpdate && at.After(r.PeriodStart) {
+			r.UpgradedAt = at
+		}
 	}
 	switch r.Status {
 	case control.SubscriptionPastDue, control.SubscriptionUnpaid, control.SubscriptionIncomplete:
