@@ -150,6 +150,7 @@ type reading struct {
 	payURL                     string    // where it can be paid
 	items                      []*api.SubscriptionItem
 	held                       string // the tier that the customer has in our books; only Checkout.live says it
+	stale                      bool   // our books do not have what Stripe has; as held
 	trialEnd                   time.Time
 }
 

@@ -252,7 +252,8 @@ func (c *Checkout) Invoices(ctx context.Context, customerID string, limit int) (
 // ChangeTier has Stripe bill another tier: one with more tokens at once, and for the rest of
 // the period, once that is paid; one with less from the next period on. The customer becomes
 // what Stripe then says of the subscription with Processor.Sync or by the event, whichever
-// is first. It returns the subscription's id.
+// is first. It returns the subscription's id. Where our books do not have what Stripe has, it is
+// control.ErrConflict and nothing is changed: what is owed depends on what is held.
 func (c *Checkout) ChangeTier(ctx context.Context, customerID, tierName string) (string, error) {
 	op := "change the tier of customer " + customerID
 	to, err := c.o.Customers.Tiers.Get(tierName)
@@ -262,6 +263,9 @@ func (c *Checkout) ChangeTier(ctx context.Context, customerID, tierName string) 
 	r, err := c.live(ctx, customerID)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
+	}
+	if r.stale {
+		return "", fmt.Errorf("%s: %w: our books do not have yet what Stripe has", op, control.ErrConflict)
 	}
 	if r.Tier == to.Name {
 		return r.ID, nil
@@ -336,6 +340,8 @@ func (c *Checkout) live(ctx context.Context, customerID string) (r reading, err 
 	}
 	r, err = c.o.Account.subscription(ctx, v.ID)
 	r.held = v.Tier
+	paid := r.Status == control.SubscriptionActive || r.Status == control.SubscriptionTrialing
+	r.stale = !r.PeriodStart.Equal(v.PeriodStart) || r.Status != v.Status || paid && r.Tier != v.Tier && r.Tier != v.PendingTier
 	return r, err
 }
 

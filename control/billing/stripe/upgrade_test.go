@@ -1,8 +1,12 @@
 package stripe_test
 
 import (
+	"errors"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
 )
 
 // limit is the limit of a customer's newest period.
@@ -65,5 +69,75 @@ func TestUpgradeCountsFromWhenItIsBilled(t *testing.T) {
 	e.deliver(t)
 	if got := e.limit(t, customer); got != 3_000_000 {
 		t.Errorf("%d tokens, want a million and half of four", got)
+	}
+}
+
+// Between a renewal and its news the tier in our books is the one of before, and has not been
+// paid for: to have it back costs what an upgrade costs.
+func TestUpgradeBeforeTheRenewalIsHeardOf(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	customer, sub := e.buy(t, "team")
+	e.deliver(t)
+	stripeID := e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer)
+	if err := b.ChangeTier(t.Context(), customer, "starter"); err != nil {
+		t.Fatal(err)
+	}
+	e.deliver(t)
+	_, end, _ := e.sim.Period(sub)
+	e.sim.Advance(end.Add(time.Second)) // Stripe bills Starter
+	if err := b.ChangeTier(t.Context(), customer, "team"); err != nil {
+		t.Fatal(err)
+	}
+	e.want(t, customer, "active team active")
+	if got := e.sim.Invoiced(stripeID); got < 12_900+12_890 || got > 12_900+12_900 {
+		t.Errorf("two months of Team cost %d cents, want 25800 or so", got)
+	}
+}
+
+// What was paid for at Stripe, and is not heard of yet, is not lost by another change.
+func TestDowngradeBeforeTheUpgradeIsHeardOf(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	customer, sub := e.buy(t, "starter")
+	e.deliver(t)
+	if err := e.sim.ChangePrice(sub, "openclaw_pro_monthly"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ChangeTier(t.Context(), customer, "starter"); err != nil {
+		t.Fatal(err)
+	}
+	e.want(t, customer, "active pro active")
+	_, end, _ := e.sim.Period(sub)
+	e.sim.Advance(end)
+	e.deliver(t)
+	e.want(t, customer, "active starter active")
+}
+
+// Changes of one customer's tier at the same time come one after the other: whatever is held
+// in the end is paid for.
+func TestTiersAtOnce(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	customer, _ := e.buy(t, "starter")
+	e.deliver(t)
+	stripeID := e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer)
+	var wg sync.WaitGroup
+	for n := range 12 {
+		wg.Go(func() {
+			tier := []string{"pro", "starter", "team"}[n%3]
+			if err := b.ChangeTier(t.Context(), customer, tier); err != nil && !errors.Is(err, control.ErrConflict) {
+				t.Errorf("to %s: %v", tier, err)
+			}
+		})
+	}
+	wg.Wait()
+	price := map[string]int64{"starter": 1900, "pro": 4900, "team": 12900}
+	tier := e.query("SELECT tier FROM customers WHERE id = '%s'", customer)
+	if got := e.sim.Invoiced(stripeID); got < price[tier]-5 || got > price[tier]+5 {
+		t.Errorf("the customer has %s for %d cents", tier, got)
 	}
 }
