@@ -43,7 +43,7 @@ type StripeSubscription struct {
 	PeriodStart       time.Time          `json:"period_start"`
 	PeriodEnd         time.Time          `json:"period_end"`
 	CancelAtPeriodEnd bool               `json:"cancel_at_period_end"`
-	FailedPayments    int                `json:"failed_payments"` // attempts of the newest invoice; 0 once it is paid
+	FailedPayments    int                `json:"failed_payments"` // most attempts of an invoice that is open; 0 once all are paid
 	// UpgradedAt is from when on the tier was billed last within the period; zero if Stripe does
 	// not say. It is not kept.
 	UpgradedAt time.Time `json:"-"`

@@ -165,9 +165,8 @@ func (b *billing) raises(from, to string) bool {
 // entitled reports whether the customer may be served for this subscription.
 func entitled(v control.Subscription) bool {
 	switch v.Status {
-	case control.SubscriptionTrialing, control.SubscriptionActive:
-		return true
-	case control.SubscriptionPastDue:
+	case control.SubscriptionTrialing, control.SubscriptionActive, control.SubscriptionPastDue:
+		// An active one, too: its newest invoice is paid, and an older one may be open.
 		return v.FailedPayments < MaxFailedPayments
 	}
 	return false

@@ -223,32 +223,29 @@ func (s *Server) newInvoice(o *subscription, reason string, amount int64) *invoi
 	return in
 }
 
-// attempt tries to have an invoice paid.
+// attempt tries to have an invoice paid. The status of a subscription follows the latest of its
+// invoices: it is active "if the most recent payment is successful", past_due if "payment on the
+// latest finalized invoice failed", whatever older ones are open
+// (docs.stripe.com/billing/subscriptions/overview, "Subscription statuses").
 func (s *Server) attempt(o *subscription, in *invoice) {
 	c, err := lookUp(s.customers, "customer", o.customer)
 	if err != nil {
 		panic(err) // a subscription's customer is never removed
 	}
 	in.attempts++
+	latest := in.id == o.latestInvoice
 	if c.declines {
-		if o.status == "active" || o.status == "trialing" {
+		if latest && (o.status == "active" || o.status == "trialing") {
 			o.status = "past_due"
 		}
 		s.emit("invoice.payment_failed", in.object())
 		return
 	}
 	in.status = "paid"
-	if o.status != "canceled" && !s.owes(o) {
+	if o.status != "canceled" && latest {
 		o.status = "active"
 	}
 	s.emit("invoice.payment_succeeded", in.object())
-}
-
-// owes reports whether an invoice of the subscription is open that was tried in vain.
-func (s *Server) owes(o *subscription) bool {
-	return slices.ContainsFunc(s.invoices, func(in *invoice) bool {
-		return in.subscription == o.id && in.status == "open" && in.attempts > 0
-	})
 }
 
 func (s *Server) listInvoices(p *params) (any, error) {

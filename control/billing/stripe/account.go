@@ -196,21 +196,26 @@ func (a *Account) subscription(ctx context.Context, id string) (reading, error) 
 			r.UpgradedAt = at
 		}
 	}
-	switch r.Status {
-	case control.SubscriptionPastDue, control.SubscriptionUnpaid, control.SubscriptionIncomplete:
-		err = a.unpaid(ctx, &r)
+	if !r.Status.Live() && r.Status != control.SubscriptionIncomplete {
+		return r, nil
 	}
-	return r, err
+	return r, a.unpaid(ctx, &r)
 }
 
-// unpaid finds the open invoice with the most attempts: a newer one may be paid already, as
-// after an upgrade.
+// unpaid finds the open invoice with the most attempts. Whatever the status: it follows the
+// latest invoice only, and a renewal that was never paid may lie behind an upgrade that was.
+// While the latest one is paid, only a renewal counts: what a change waits for that comes to
+// nothing without its payment, is open for a while, too.
 func (a *Account) unpaid(ctx context.Context, r *reading) error {
+	paid := r.Status == control.SubscriptionActive || r.Status == control.SubscriptionTrialing
 	params := &api.InvoiceListParams{Subscription: &r.ID, Status: api.String(string(api.InvoiceStatusOpen))}
 	params.Context = ctx
 	list := a.invoices().List(params)
 	for list.Next() {
 		in := list.Invoice()
+		if paid && in.BillingReason != api.InvoiceBillingReasonSubscriptionCycle {
+			continue
+		}
 		if n := int(in.AttemptCount); n > r.FailedPayments {
 			r.FailedPayments, r.invoice, r.payURL = n, in.ID, in.HostedInvoiceURL
 		}

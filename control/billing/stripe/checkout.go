@@ -84,7 +84,7 @@ func (c *Checkout) CheckoutURL(ctx context.Context, customerID, tierName string)
 	}
 	params.Context = ctx
 	// Whoever asks at the same time has seen the same newest page, and gets this one.
-	params.SetIdempotencyKey(fmt.Sprintf("checkout-%s-%s-%s", customerID, priceID, newest))
+	params.SetIdempotencyKey(idempotencyKey(fmt.Sprintf("checkout-%s-%s-%s", customerID, priceID, newest), c.o.Customers.Clock()))
 	page, err := c.o.Account.sessions().New(params)
 	if err != nil {
 		return "", failure(op, err)
@@ -118,8 +118,8 @@ func (c *Checkout) buyer(ctx context.Context, id string) (account control.Accoun
 }
 
 // stripeCustomer returns the id by which Stripe knows a customer, and makes it known there
-// first. Whoever does it at the same time, or again after a crash, sends the same key, and
-// so Stripe makes one.
+// first. Whoever does it at the same time, or again soon after a crash, sends the same key, and
+// so Stripe makes one; later it may make one that is never used.
 func (c *Checkout) stripeCustomer(ctx context.Context, a control.Account) (string, error) {
 	if a.StripeID != "" {
 		return a.StripeID, nil
@@ -127,7 +127,7 @@ func (c *Checkout) stripeCustomer(ctx context.Context, a control.Account) (strin
 	// Nothing that the customer may change meanwhile: with the key belongs what was sent.
 	params := &api.CustomerParams{Metadata: map[string]string{"customer_id": a.ID}}
 	params.Context = ctx
-	params.SetIdempotencyKey("customer-" + a.ID)
+	params.SetIdempotencyKey(idempotencyKey("customer-"+a.ID, c.o.Customers.Clock()))
 	made, err := c.o.Account.customers().New(params)
 	if err != nil {
 		return "", failure("make customer", err)
@@ -272,6 +272,10 @@ func (c *Checkout) ChangeTier(ctx context.Context, customerID, tierName string) 
 	}
 	held, _ := c.o.Customers.Tiers.Get(r.held) // one that is not sold any more has no tokens
 	raises := to.MonthlyTokens > held.MonthlyTokens
+	if raises && (r.Status != control.SubscriptionActive && r.Status != control.SubscriptionTrialing || r.FailedPayments > 0) {
+		// Paying for it would not pay for what is owed.
+		return "", fmt.Errorf("%s: %w: an invoice is not paid; the subscription is %s", op, control.ErrInvalid, r.Status)
+	}
 	if raises && r.Tier != held.Name && held.Name != "" {
 		// A lower tier was to follow. What is owed is the difference to the one that is paid.
 		if err := c.setTier(ctx, r, held.Name, false); err != nil {
@@ -375,5 +379,5 @@ func (c *Checkout) sellOverage(ctx context.Context, customerID string) error {
 	if tier.OverageCentsPerMillion == 0 {
 		return fmt.Errorf("%w: tier %s has no price above its limit", control.ErrInvalid, tier.Name)
 	}
-	return c.o.Account.priceOverage(ctx, r, true)
+	return c.o.Account.priceOverage(ctx, r, true, c.o.Customers.Clock())
 }

@@ -3,6 +3,7 @@ package stripe
 import (
 	"context"
 	"fmt"
+	"time"
 
 	api "github.com/stripe/stripe-go/v76"
 
@@ -44,7 +45,7 @@ func overageAmiss(r reading) bool {
 // priceOverage has Stripe sell what is used above the limit, and sell it once. Whatever
 // becomes of the tier, the item stays as it is: of one that got another price Stripe forgets
 // what was metered before.
-func (a *Account) priceOverage(ctx context.Context, r reading, sell bool) error {
+func (a *Account) priceOverage(ctx context.Context, r reading, sell bool, at time.Time) error {
 	op := "price what is used above the limit of subscription " + r.ID
 	keep, extra := overageOf(r.items)
 	params := &api.SubscriptionParams{ProrationBehavior: api.String("none")}
@@ -57,7 +58,7 @@ func (a *Account) priceOverage(ctx context.Context, r reading, sell bool) error 
 		}
 		params.Items = append(params.Items, &api.SubscriptionItemsParams{Price: &priceID})
 		// Whoever does it at the same time sends the same key, and it is added once.
-		params.SetIdempotencyKey("overage-" + r.ID + "-" + priceID)
+		params.SetIdempotencyKey(idempotencyKey("overage-"+r.ID+"-"+priceID, at))
 	}
 	for _, item := range extra {
 		params.Items = append(params.Items, &api.SubscriptionItemsParams{ID: &item.ID, Deleted: api.Bool(true)})

@@ -95,7 +95,7 @@ func (p *Processor) putRight(ctx context.Context, r reading, b customers.Billed)
 		}
 	}
 	if counts(b) {
-		return p.o.Account.priceOverage(ctx, r, false)
+		return p.o.Account.priceOverage(ctx, r, false, p.o.Customers.Clock())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package stripe_test
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -140,4 +141,40 @@ func TestTiersAtOnce(t *testing.T) {
 	if got := e.sim.Invoiced(stripeID); got < price[tier]-5 || got > price[tier]+5 {
 		t.Errorf("the customer has %s for %d cents", tier, got)
 	}
+}
+
+// Who is suspended comes back by paying what it owes, not by a newer and smaller invoice.
+func TestSmallInvoiceDoesNotPayForTheRenewal(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	customer, sub := e.buy(t, "starter")
+	e.deliver(t)
+	_, end, _ := e.sim.Period(sub)
+	e.sim.Decline(sub, true)
+	e.sim.Advance(end)
+	for range 2 {
+		if err := e.sim.Retry(sub); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.deliver(t)
+	e.want(t, customer, "suspended starter past_due")
+	e.sim.Decline(sub, false)
+	if err := b.ChangeTier(t.Context(), customer, "pro"); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("an upgrade by who owes: %v", err)
+	}
+	// In the portal it is possible, and Stripe says active.
+	if err := e.sim.ChangePrice(sub, "openclaw_pro_monthly"); err != nil {
+		t.Fatal(err)
+	}
+	e.deliver(t)
+	if got := e.state(t, customer); !strings.HasPrefix(got, "suspended ") || !strings.HasSuffix(got, " active") {
+		t.Errorf("with the renewal unpaid the customer is %s", got)
+	}
+	if err := e.sim.Retry(sub); err != nil {
+		t.Fatal(err)
+	}
+	e.deliver(t)
+	e.want(t, customer, "active pro active")
 }
