@@ -42,7 +42,7 @@ func newVictim(t *testing.T, st *store.Store, pg *testenv.PostgresServer) victim
 		`INSERT INTO operators (id, email, role, password_hash) VALUES ('op-%[1]s', '%[1]s', 'admin', 'x')`,
 		`INSERT INTO stripe_events (id, type, api_version, created_at, payload) VALUES ('evt-%[1]s', 'x', 'x', now(), '{}')`,
 		`UPDATE customers SET status = 'suspended', payment_hold = true, email = '%[1]s@example.com' WHERE id = '%[1]s'`,
-		`UPDATE usage_periods SET overage_tokens = 7 WHERE customer_id = '%[1]s'`,
+		`UPDATE usage_periods SET overage_tokens = 7, overage_most = 7 WHERE customer_id = '%[1]s'`,
 		`INSERT INTO tier_tables (content, rolled_out_at) VALUES ('%[1]s', now())`,
 	} {
 		pg.Query(fmt.Sprintf(strings.ReplaceAll(statement, "\n", " "), c.ID))
