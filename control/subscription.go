@@ -43,7 +43,10 @@ type StripeSubscription struct {
 	PeriodStart       time.Time          `json:"period_start"`
 	PeriodEnd         time.Time          `json:"period_end"`
 	CancelAtPeriodEnd bool               `json:"cancel_at_period_end"`
-	FailedPayments    int                `json:"failed_payments"` // attempts of the newest invoice; 0 once it is paid
+	FailedPayments    int                `json:"failed_payments"` // most attempts of an invoice that is open; 0 once all are paid
+	// UpgradedAt is from when on the tier was billed last within the period; zero if Stripe does
+	// not say. It is not kept.
+	UpgradedAt time.Time `json:"-"`
 }
 
 // Subscription is one with what only we know of it.
@@ -95,13 +98,18 @@ type Mail struct {
 // MeterReport tells Stripe of the tokens above the limit of one period from From on up
 // to To: weighted, counted from the limit.
 type MeterReport struct {
-	ID             string    `json:"id"` // our own: Stripe counts it once
-	CustomerID     string    `json:"customer_id"`
-	SubscriptionID string    `json:"subscription_id"`
-	PeriodID       string    `json:"period_id"`
-	From           int64     `json:"tokens_from"`
-	To             int64     `json:"tokens_to"`
-	CreatedAt      time.Time `json:"created_at"`
-	Attempts       int       `json:"attempts"`
-	ReportedAt     time.Time `json:"reported_at,omitzero"`
+	ID             string `json:"id"` // our own: Stripe counts it once
+	CustomerID     string `json:"customer_id"`
+	SubscriptionID string `json:"subscription_id"`
+	PeriodID       string `json:"period_id"`
+	From           int64  `json:"tokens_from"`
+	To             int64  `json:"tokens_to"`
+	// CentsPerMillion is what a million of them cost when they were used.
+	CentsPerMillion int64     `json:"cents_per_million"`
+	CreatedAt       time.Time `json:"created_at"`
+	Attempts        int       `json:"attempts"`
+	ReportedAt      time.Time `json:"reported_at,omitzero"`
 }
+
+// Microcents is what a report's tokens cost, in millionths of a cent: that is exact.
+func (m *MeterReport) Microcents() int64 { return (m.To - m.From) * m.CentsPerMillion }

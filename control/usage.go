@@ -19,6 +19,14 @@ type UsagePeriod struct {
 	Totals       UsageTotals `json:"totals"`
 }
 
+// PeriodOverage is what of a period is paid for one by one, on top of the price. Weighted tokens.
+type PeriodOverage struct {
+	Tokens int64 // of the period's limit
+	// Used is what is to be billed. It may be more than Tokens: of a limit that was lowered
+	// while requests were under way, for one.
+	Used int64
+}
+
 // UsageTotals are sums over the usage events of a period.
 type UsageTotals struct {
 	Requests   int64 `json:"requests"`

@@ -98,6 +98,7 @@ func changing() map[string]step {
 		"RenewDue":        {ended, func(e *env, _, _ string) error { _, err := e.RenewDue(e.t.Context()); return err }, true},
 		"SetOverage":      {subscribed, func(e *env, c, _ string) error { _, err := e.SetOverage(e.t.Context(), "test", c, 500); return err }, true},
 		"ReportOverage":   {above, func(e *env, _, _ string) error { _, err := e.ReportOverage(e.t.Context()); return err }, false},
+		"ReportOverageOf": {above, func(e *env, c, _ string) error { return e.ReportOverageOf(e.t.Context(), c) }, false},
 		"ChangeLimit": {served, func(e *env, c, _ string) error {
 			_, err := e.ChangeLimit(e.t.Context(), "test", c, customers.LimitChange{Add: 5})
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
@@ -25,7 +26,7 @@ func OverageTokens(tier control.Tier, capCents int64) int64 {
 }
 
 // setTier gives the customer the subscription's tier, and its present period what the
-// new one has more: what an operator added stays.
+// new one has more, for the rest of it: what an operator added stays.
 func (b *billing) setTier(ctx context.Context) error {
 	if b.customer.Tier == b.After.Tier {
 		return nil
@@ -34,6 +35,21 @@ func (b *billing) setTier(ctx context.Context) error {
 	tier, err := b.tiers.Get(b.After.Tier)
 	if err != nil {
 		return err
+	}
+	old, err := b.tiers.Get(before)
+	if err != nil {
+		old = control.Tier{} // not sold any more: the new one's tokens come on top
+	}
+	// Only a period of this subscription that has begun already has the old tier's limit.
+	p, err := b.tx.LastPeriod(ctx, b.customer.ID)
+	unopened := errors.Is(err, control.ErrNotFound)
+	if err != nil && !unopened {
+		return err
+	}
+	if !unopened {
+		if _, err := noteOverage(ctx, b.tx, control.QuotaKey{CustomerID: p.CustomerID, PeriodID: p.ID}, old); err != nil {
+			return err
+		}
 	}
 	if b.customer, err = b.tx.SetCustomerTier(ctx, b.customer.ID, tier.Name, b.now); err != nil {
 		return err
@@ -45,19 +61,39 @@ func (b *billing) setTier(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	// Only a period of this subscription that has begun already has the old tier's limit.
-	p, err := b.tx.LastPeriod(ctx, b.customer.ID)
-	if errors.Is(err, control.ErrNotFound) || err == nil && !p.Start.Equal(b.After.PeriodStart) {
+	if unopened || !p.Start.Equal(b.After.PeriodStart) {
 		return nil
 	}
+	overage, err := b.overageOf(ctx, tier, b.After, p.ID)
 	if err != nil {
 		return err
 	}
-	old, err := b.tiers.Get(before)
-	if err != nil {
-		old = control.Tier{} // not sold any more: the new one's tokens come on top
+	return b.addToLimit(ctx, p, proRata(tier.MonthlyTokens-old.MonthlyTokens, p, b.upgradedAt()), overage)
+}
+
+// upgradeMax is for how long an upgrade may wait for its payment; at Stripe it is 23 hours.
+const upgradeMax = 24 * time.Hour
+
+// upgradedAt is from when on the customer pays for the subscription's tier. What lies further
+// back than an upgrade may wait is of another one, and this one is counted from now on.
+func (b *billing) upgradedAt() time.Time {
+	if b.upgraded.IsZero() || b.upgraded.After(b.now) || b.now.Sub(b.upgraded) > upgradeMax {
+		return b.now
 	}
-	return b.addToLimit(ctx, p, tier.MonthlyTokens-old.MonthlyTokens, OverageTokens(tier, b.After.OverageCapCents))
+	return b.upgraded
+}
+
+// proRata is the part of tokens for what is left of a period: as much as Stripe bills of
+// their price.
+func proRata(tokens int64, p control.UsagePeriod, at time.Time) int64 {
+	whole, left := p.End.Sub(p.Start), p.End.Sub(at)
+	switch {
+	case tokens <= 0 || left >= whole:
+		return tokens
+	case left <= 0:
+		return 0
+	}
+	return int64(float64(tokens) * (left.Seconds() / whole.Seconds()))
 }
 
 // addToLimit changes what the price of a period includes, and how much may be used above
@@ -67,15 +103,12 @@ func (b *billing) addToLimit(ctx context.Context, p control.UsagePeriod, tokens,
 	if err != nil {
 		return err
 	}
-	included := max(p.LimitTokens-before+tokens, 0)
-	overage = max(overage, min(p.Totals.Settled-included, before))
-	if p.LimitTokens == included+overage && before == overage {
+	included := max(p.LimitTokens-before.Tokens+tokens, 0)
+	overage = max(overage, min(p.Totals.Settled-included, before.Tokens))
+	if p.LimitTokens == included+overage && before.Tokens == overage {
 		return nil
 	}
-	if err := b.tx.SetPeriodOverage(ctx, b.customer.ID, p.ID, overage); err != nil {
-		return err
-	}
-	changed, err := b.tx.SetLimit(ctx, b.customer.ID, p.ID, included+overage)
+	changed, err := b.tx.SetLimit(ctx, b.customer.ID, p.ID, included+overage, overage)
 	if err != nil {
 		return err
 	}
@@ -106,8 +139,13 @@ func (b *billing) ownPeriod(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want := control.FirstPeriod(b.customer.ID, b.After.PeriodStart, PlannedLimit(tier, b.After.OverageCapCents))
+	want := control.FirstPeriod(b.customer.ID, b.After.PeriodStart, tier.MonthlyTokens)
 	want.End = b.After.PeriodEnd
+	overage, err := b.overageOf(ctx, tier, b.After, want.ID)
+	if err != nil {
+		return err
+	}
+	want.LimitTokens += overage
 	last, err := b.tx.LastPeriod(ctx, b.customer.ID)
 	if err != nil && !errors.Is(err, control.ErrNotFound) {
 		return err
@@ -131,7 +169,7 @@ func (b *billing) ownPeriod(ctx context.Context) error {
 		return nil
 	}
 	b.changed = true
-	if err := b.tx.SetPeriodOverage(ctx, b.customer.ID, p.ID, OverageTokens(tier, b.After.OverageCapCents)); err != nil {
+	if err := b.tx.SetPeriodOverage(ctx, b.customer.ID, p.ID, overage); err != nil {
 		return err
 	}
 	return b.tx.AddAudit(ctx, control.Audit{
@@ -214,7 +252,8 @@ func (b *billing) announceChange(ctx context.Context) error {
 
 // SetOverage lets a customer use more than its limit, for at most capCents a period, or,
 // with 0, no more than that. It holds from now on. The tier must have a price for it, and
-// the customer a subscription that is paid: otherwise it is control.ErrInvalid.
+// to allow more the subscription must be active, not in its trial, and not owe anything:
+// otherwise it is control.ErrInvalid.
 func (s *Service) SetOverage(ctx context.Context, actor, customerID string, capCents int64) (control.Subscription, error) {
 	var out control.Subscription
 	outbox, period, err := s.commit(ctx, customerID, func(c *change) error {
@@ -234,7 +273,7 @@ func (s *Service) SetOverage(ctx context.Context, actor, customerID string, capC
 			return fmt.Errorf("%w: a cap of %d cents", control.ErrInvalid, capCents)
 		case capCents > 0 && tier.OverageCentsPerMillion == 0:
 			return fmt.Errorf("%w: tier %s has no price above its limit", control.ErrInvalid, tier.Name)
-		case capCents > 0 && !entitled(v):
+		case capCents > v.OverageCapCents && v.Status != control.SubscriptionActive:
 			return fmt.Errorf("%w: the subscription is %s", control.ErrInvalid, v.Status)
 		}
 		if out, err = c.tx.SetOverage(ctx, actor, v, capCents); err != nil {
@@ -245,7 +284,11 @@ func (s *Service) SetOverage(ctx context.Context, actor, customerID string, capC
 			return err
 		}
 		if b.period.Start.Equal(v.PeriodStart) {
-			if err := b.addToLimit(ctx, b.period, 0, OverageTokens(tier, capCents)); err != nil {
+			overage, err := b.overageOf(ctx, tier, out, b.period.ID)
+			if err != nil {
+				return err
+			}
+			if err := b.addToLimit(ctx, b.period, 0, overage); err != nil {
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package customers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
@@ -12,7 +13,7 @@ import (
 const maxLimit = 1 << 53
 
 // LimitChange is how a limit is changed: To a number, by Add, or, with Reset, to what the
-// tier has.
+// tier has and the customer pays for on top.
 type LimitChange struct {
 	To     *int64 // weighted tokens
 	Add    int64  // may be negative; the limit does not fall below 0
@@ -37,11 +38,11 @@ func (s *Service) ChangeLimit(ctx context.Context, actor, customerID string, ch 
 			return fmt.Errorf("%w: the present period of customer %s is not open yet", control.ErrConflict, customerID)
 		}
 		before := c.period.LimitTokens
-		tokens, err := ch.apply(c, before)
+		tokens, overage, err := ch.apply(ctx, c)
 		if err != nil {
 			return err
 		}
-		p, err := c.tx.SetLimit(ctx, customerID, c.period.ID, tokens)
+		p, err := c.tx.SetLimit(ctx, customerID, c.period.ID, tokens, overage)
 		if err != nil {
 			return err
 		}
@@ -55,7 +56,7 @@ func (s *Service) ChangeLimit(ctx context.Context, actor, customerID string, ch 
 		if err := c.announceAll(ctx, s.now()); err != nil {
 			return err
 		}
-		detail := map[string]any{"before": before, "after": tokens}
+		detail := map[string]any{"before": before, "after": tokens, "overage": overage}
 		if ch.Reason != "" {
 			detail["reason"] = ch.Reason
 		}
@@ -72,28 +73,55 @@ func (s *Service) ChangeLimit(ctx context.Context, actor, customerID string, ch 
 	return out, nil
 }
 
-// apply returns the limit that follows before.
-func (l *LimitChange) apply(c *change, before int64) (int64, error) {
-	tokens := before
+// apply returns the limit that follows the present one, and how much of it is paid for token
+// by token. What is added, an operator gives; what is taken, is taken from what would have to
+// be paid for first.
+func (l *LimitChange) apply(ctx context.Context, c *change) (tokens, overage int64, err error) {
+	before, err := c.tx.PeriodOverage(ctx, c.customer.ID, c.period.ID)
+	if err != nil {
+		return 0, 0, err
+	}
+	tokens, overage = c.period.LimitTokens, before.Tokens
 	switch {
 	case l.To != nil:
 		tokens = *l.To
 	case l.Reset:
-		tier, err := c.tiers.Get(c.customer.Tier)
-		if err != nil {
-			return 0, err
+		if tokens, overage, err = c.planned(ctx); err != nil {
+			return 0, 0, err
 		}
-		tokens = tier.MonthlyTokens
 	case l.Add > maxLimit || l.Add < -maxLimit:
-		return 0, fmt.Errorf("%w: %d is too much", control.ErrInvalid, l.Add)
+		return 0, 0, fmt.Errorf("%w: %d is too much", control.ErrInvalid, l.Add)
 	default:
-		tokens = max(before+l.Add, 0)
+		tokens = max(tokens+l.Add, 0)
 	}
 	if tokens < 0 {
-		return 0, fmt.Errorf("%w: %d is negative", control.ErrInvalid, tokens)
+		return 0, 0, fmt.Errorf("%w: %d is negative", control.ErrInvalid, tokens)
 	}
 	if tokens > maxLimit {
-		return 0, fmt.Errorf("%w: %d is too much", control.ErrInvalid, tokens)
+		return 0, 0, fmt.Errorf("%w: %d is too much", control.ErrInvalid, tokens)
 	}
-	return tokens, nil
+	if !l.Reset {
+		overage = max(overage-max(c.period.LimitTokens-tokens, 0), 0)
+	}
+	return tokens, overage, nil
+}
+
+// planned returns what the limit of the present period would be without an operator's changes,
+// and how much of it is paid for token by token.
+func (c *change) planned(ctx context.Context) (tokens, overage int64, err error) {
+	tier, err := c.tiers.Get(c.customer.Tier)
+	if err != nil {
+		return 0, 0, err
+	}
+	v, err := c.tx.LiveSubscription(ctx, c.customer.ID)
+	switch {
+	case err == nil && c.period.Start.Equal(v.PeriodStart):
+		overage, err = c.overageOf(ctx, tier, v, c.period.ID)
+	case errors.Is(err, control.ErrNotFound):
+		err = nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return tier.MonthlyTokens + overage, overage, nil
 }

@@ -45,36 +45,83 @@ func (s *Service) ReportOverage(ctx context.Context) (int, error) {
 	}
 }
 
+// ReportOverageOf is ReportOverage of one customer, whose subscription is about to end.
+func (s *Service) ReportOverageOf(ctx context.Context, customerID string) error {
+	var periods []control.UsagePeriod
+	err := s.Store.InTx(ctx, func(tx *store.Tx) (err error) {
+		periods, err = tx.PeriodsSince(ctx, customerID, s.now().Add(-overageLate))
+		return err
+	})
+	for _, p := range periods {
+		if err == nil {
+			_, err = s.reportOverage(ctx, control.QuotaKey{CustomerID: customerID, PeriodID: p.ID})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("report overage of customer %s: %w", customerID, err)
+	}
+	return nil
+}
+
 func (s *Service) reportOverage(ctx context.Context, key control.QuotaKey) (fresh bool, err error) {
 	err = s.Store.InTx(ctx, func(tx *store.Tx) error {
-		if _, err := tx.LockCustomer(ctx, key.CustomerID); err != nil {
-			return err
-		}
-		list, err := tx.Subscriptions(ctx, key.CustomerID)
+		customer, err := tx.LockCustomer(ctx, key.CustomerID)
 		if err != nil {
 			return err
 		}
-		bought, err := tx.PeriodOverage(ctx, key.CustomerID, key.PeriodID)
+		tier, err := s.Tiers.Get(customer.Tier)
 		if err != nil {
 			return err
 		}
-		p, err := tx.Period(ctx, key.CustomerID, key.PeriodID)
-		if err != nil {
-			return err
-		}
-		above := min(p.Totals.Settled-(p.LimitTokens-bought), bought)
-		for _, v := range list {
-			if above <= 0 || v.Status == control.SubscriptionIncomplete || v.Status == control.SubscriptionIncompleteExpired {
-				continue
-			}
-			_, err := tx.AddMeterReport(ctx, control.NewID(control.MeterID), v, p.ID, above)
-			if errors.Is(err, control.ErrNotFound) {
-				return nil // all of it was written down
-			}
-			fresh = err == nil
-			return err
-		}
-		return nil
+		fresh, err = noteOverage(ctx, tx, key, tier)
+		return err
 	})
 	return fresh, err
 }
+
+// noteOverage writes down what was used of a period above what the price includes, at the price
+// of a tier: before another tier holds it is called with the old one. Without a price nothing
+// can be used above it, and what comes late is given away.
+func noteOverage(ctx context.Context, tx *store.Tx, key control.QuotaKey, tier control.Tier) (fresh bool, err error) {
+	overage, err := tx.PeriodOverage(ctx, key.CustomerID, key.PeriodID)
+	if err != nil || overage.Used == 0 || tier.OverageCentsPerMillion == 0 {
+		return false, err
+	}
+	list, err := tx.Subscriptions(ctx, key.CustomerID)
+	for _, v := range list {
+		if v.Status == control.SubscriptionIncomplete || v.Status == control.SubscriptionIncompleteExpired {
+			continue
+		}
+		_, err := tx.AddMeterReport(ctx, control.NewID(control.MeterID), v, key.PeriodID, overage.Used, tier.OverageCentsPerMillion)
+		if errors.Is(err, control.ErrNotFound) {
+			return false, nil // all of it was written down
+		}
+		return err == nil, err
+	}
+	return false, err
+}
+
+// overageOf is how many tokens a subscription pays for above what the price of period includes,
+// at the price of a tier. What was used at another price has taken its part of the cap; what
+// was paid for stays, also where a larger tier includes it. In a trial there are none:
+// Stripe never bills what is metered then.
+func (c *change) overageOf(ctx context.Context, tier control.Tier, v control.Subscription, period string) (int64, error) {
+	if v.Status == control.SubscriptionTrialing {
+		return 0, nil
+	}
+	reports, err := c.tx.MeterReports(ctx, c.customer.ID, period)
+	if err != nil {
+		return 0, err
+	}
+	var tokens, spent int64
+	for _, r := range reports {
+		tokens, spent = max(tokens, r.To), spent+r.Microcents()
+	}
+	if tier.OverageCentsPerMillion == 0 || v.OverageCapCents <= 0 {
+		return 0, nil
+	}
+	return tokens + max(v.OverageCapCents*microcents-spent, 0)/tier.OverageCentsPerMillion, nil
+}
+
+// microcents are a cent.
+const microcents = 1_000_000

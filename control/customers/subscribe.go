@@ -105,6 +105,8 @@ type billing struct {
 	actor   string
 	now     time.Time
 	changed bool // the grants are not what they were
+
+	upgraded time.Time // StripeSubscription.UpgradedAt
 }
 
 // put writes what Stripe said. Between two tiers it is the customer's present one that is
@@ -115,6 +117,7 @@ func (b *billing) put(ctx context.Context, v control.StripeSubscription, readAt 
 		return err
 	}
 	billed := v.Tier
+	b.upgraded = v.UpgradedAt
 	if v.Tier, err = b.tierOf(before, v); err != nil {
 		return err
 	}
@@ -162,9 +165,8 @@ func (b *billing) raises(from, to string) bool {
 // entitled reports whether the customer may be served for this subscription.
 func entitled(v control.Subscription) bool {
 	switch v.Status {
-	case control.SubscriptionTrialing, control.SubscriptionActive:
-		return true
-	case control.SubscriptionPastDue:
+	case control.SubscriptionTrialing, control.SubscriptionActive, control.SubscriptionPastDue:
+		// An active one, too: its newest invoice is paid, and an older one may be open.
 		return v.FailedPayments < MaxFailedPayments
 	}
 	return false

@@ -15,8 +15,8 @@ func TestBillingPlans(t *testing.T) {
 	t.Parallel()
 	st, pg := migrated(t)
 	pg.Query(`INSERT INTO customers (id, name, email, tier) SELECT 'c' || n, 'x', n || '@example.com', 'starter' FROM generate_series(1, 2000) n;
-		INSERT INTO usage_periods (customer_id, period_id, starts_at, ends_at, limit_tokens, limit_version, settled_tokens, overage_tokens)
-		SELECT 'c' || n, 'p' || m, '2031-01-01'::timestamptz + m * interval '1 month', '2031-02-01'::timestamptz + m * interval '1 month', 1000, 1, n % 1000, n % 2
+		INSERT INTO usage_periods (customer_id, period_id, starts_at, ends_at, limit_tokens, limit_version, settled_tokens, overage_tokens, overage_most)
+		SELECT 'c' || n, 'p' || m, '2031-01-01'::timestamptz + m * interval '1 month', '2031-02-01'::timestamptz + m * interval '1 month', 1000, 1, n % 1000, n % 2, n % 2
 		FROM generate_series(1, 2000) n, generate_series(1, 24) m;
 		INSERT INTO subscriptions (id, customer_id, status, tier, period_start, period_end, read_at)
 		SELECT 's' || n, 'c' || n, 'active', 'starter', '2033-01-01', '2033-02-01'::timestamptz + n * interval '1 minute', now() FROM generate_series(1, 2000) n;

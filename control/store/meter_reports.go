@@ -10,33 +10,33 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
 
-const meterColumns = `id, customer_id, subscription_id, period_id, tokens_from, tokens_to, created_at, attempts, reported_at`
+const meterColumns = `id, customer_id, subscription_id, period_id, tokens_from, tokens_to, cents_per_million, created_at, attempts, reported_at`
 
 func scanMeterReport(row pgx.CollectableRow) (m control.MeterReport, err error) {
 	var reported *time.Time
-	err = row.Scan(&m.ID, &m.CustomerID, &m.SubscriptionID, &m.PeriodID, &m.From, &m.To, &m.CreatedAt, &m.Attempts, &reported)
+	err = row.Scan(&m.ID, &m.CustomerID, &m.SubscriptionID, &m.PeriodID, &m.From, &m.To, &m.CentsPerMillion, &m.CreatedAt, &m.Attempts, &reported)
 	m.CreatedAt, m.ReportedAt = m.CreatedAt.UTC(), orZero(reported)
 	return m, err
 }
 
 // AddMeterReport notes that the tokens of a period above its limit have come to upTo, and
 // returns the report of those that no earlier one has; without any it is control.ErrNotFound and
-// nothing is added. id is the new report's. The caller has locked the customer, so that
+// nothing is added. id is the new report's. A million of them cost so many cents. The caller has locked the customer, so that
 // reports of a period follow each other.
-func (t *Tx) AddMeterReport(ctx context.Context, id string, v control.Subscription, period string, upTo int64) (control.MeterReport, error) {
+func (t *Tx) AddMeterReport(ctx context.Context, id string, v control.Subscription, period string, upTo, centsPerMillion int64) (control.MeterReport, error) {
 	op := fmt.Sprintf("meter report of customer %s, period %s", v.CustomerID, period)
 	rows, _ := t.tx.Query(ctx, `
-		INSERT INTO meter_reports (id, customer_id, subscription_id, period_id, tokens_from, tokens_to)
-		SELECT $1, $2, $3, $4, reported, $5 FROM (
+		INSERT INTO meter_reports (id, customer_id, subscription_id, period_id, tokens_from, tokens_to, cents_per_million)
+		SELECT $1, $2, $3, $4, reported, $5, $6 FROM (
 			SELECT coalesce(max(tokens_to), 0) AS reported FROM meter_reports WHERE customer_id = $2 AND period_id = $4) AS m
-		WHERE reported < $5 RETURNING `+meterColumns, id, v.CustomerID, v.ID, period, upTo)
+		WHERE reported < $5 RETURNING `+meterColumns, id, v.CustomerID, v.ID, period, upTo, centsPerMillion)
 	m, err := pgx.CollectExactlyOneRow(rows, scanMeterReport)
 	if err != nil {
 		return m, explain(op, err)
 	}
 	return m, t.AddAudit(ctx, control.Audit{
 		Actor: "system", Action: "overage.report", CustomerID: v.CustomerID, Target: id,
-		Detail: map[string]any{"period": period, "from": m.From, "to": m.To},
+		Detail: map[string]any{"period": period, "from": m.From, "to": m.To, "cents_per_million": m.CentsPerMillion},
 	})
 }
 
@@ -51,6 +51,15 @@ func (s *Store) ClaimMeterReports(ctx context.Context, lease time.Duration, limi
 		WHERE id IN (SELECT id FROM due) RETURNING `+meterColumns, lease.Seconds(), limit)
 	list, err := pgx.CollectRows(rows, scanMeterReport)
 	return list, explain("claim meter reports", err)
+}
+
+// WaitingMeterReports lists the reports of a customer that Stripe is not known to have, also
+// those that another sender has in hand: Stripe counts their identifiers once.
+func (t *Tx) WaitingMeterReports(ctx context.Context, customer string) ([]control.MeterReport, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT `+meterColumns+` FROM meter_reports
+		WHERE customer_id = $1 AND reported_at IS NULL ORDER BY created_at, id`, customer)
+	list, err := pgx.CollectRows(rows, scanMeterReport)
+	return list, explain("meter reports of customer "+customer, err)
 }
 
 // MeterReported notes that Stripe has a report.

@@ -157,7 +157,7 @@ func TestPendingTierAndOverage(t *testing.T) {
 
 	report := func(id string, upTo int64) (m control.MeterReport, err error) {
 		err = st.InTx(ctx, func(tx *store.Tx) (err error) {
-			m, err = tx.AddMeterReport(ctx, id, sub, p.ID, upTo)
+			m, err = tx.AddMeterReport(ctx, id, sub, p.ID, upTo, 300)
 			return err
 		})
 		return m, err

@@ -153,12 +153,16 @@ func (t *Tx) FirstPeriodStart(ctx context.Context, customer string) (time.Time, 
 	return start.UTC(), nil
 }
 
-// SetLimit changes the limit of a period and raises its version.
-func (t *Tx) SetLimit(ctx context.Context, customer, period string, tokens int64) (control.UsagePeriod, error) {
+// SetLimit changes the limit of a period and raises its version. Of the limit, overage tokens
+// are paid for one by one, on top of the price. What was used stays billed, or free, as it was
+// when it was used.
+func (t *Tx) SetLimit(ctx context.Context, customer, period string, tokens, overage int64) (control.UsagePeriod, error) {
 	rows, _ := t.tx.Query(ctx, `
-		UPDATE usage_periods SET limit_tokens = $3, limit_version = limit_version + 1, limit_set_at = clock_timestamp(), updated_at = now()
+		UPDATE usage_periods SET limit_tokens = $3, limit_version = limit_version + 1, limit_set_at = clock_timestamp(), updated_at = now(),
+			overage_tokens = $4, overage_most = GREATEST(overage_most, $4),
+			forgiven_tokens = GREATEST(LEAST(settled_tokens, limit_tokens - overage_tokens + forgiven_tokens) - ($3 - $4), 0)
 		WHERE customer_id = $1 AND period_id = $2 AND starts_at IS NOT NULL
-		RETURNING `+periodColumns, customer, period, tokens)
+		RETURNING `+periodColumns, customer, period, tokens, overage)
 	p, err := pgx.CollectExactlyOneRow(rows, scanPeriod)
 	return p, explain("set limit of customer "+customer, err)
 }

@@ -146,7 +146,9 @@ func (s *Server) renew(o *subscription) {
 		s.emit("customer.subscription.updated", o.object())
 		return
 	}
+	metered := s.metered(o, o.end)
 	if o.cancelAtPeriodEnd {
+		s.settle(o)
 		s.end(o)
 		return
 	}
@@ -157,7 +159,7 @@ func (s *Server) renew(o *subscription) {
 		o.periods++
 	}
 	o.start, o.end = monthsAfter(o.anchor, o.periods), monthsAfter(o.anchor, o.periods+1)
-	s.attempt(o, s.newInvoice(o, "subscription_cycle", o.base().price.cents()))
+	s.attempt(o, s.newInvoice(o, "subscription_cycle", o.base().price.cents()+metered))
 	s.emit("customer.subscription.updated", o.object())
 }
 

@@ -175,14 +175,6 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
 	route, ids := normalize(path)
 	s.requests[r.Method+" /v1/"+route]++
-	if s.broken[r.Method+" /v1/"+route] > 0 {
-		s.broken[r.Method+" /v1/"+route]--
-		return encode(nil, &problem{http.StatusInternalServerError, "api_error", "", "An unknown error occurred"})
-	}
-	if s.failing > 0 {
-		s.failing--
-		return encode(nil, &problem{http.StatusInternalServerError, "api_error", "", "An unknown error occurred"})
-	}
 	key := r.Header.Get("Idempotency-Key")
 	digest := sha256.Sum256([]byte(r.Method + r.URL.Path + "\n" + string(raw)))
 	if r.Method == http.MethodPost && key != "" {
@@ -194,6 +186,20 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 			return a.status, a.body
 		}
 	}
+	if s.broken[r.Method+" /v1/"+route] > 0 || s.failing > 0 {
+		if s.broken[r.Method+" /v1/"+route] > 0 {
+			s.broken[r.Method+" /v1/"+route]--
+		} else {
+			s.failing--
+		}
+		status, body := encode(nil, &problem{http.StatusInternalServerError, "api_error", "", "An unknown error occurred"})
+		// The first answer to a key is given again, "including 500 errors", for 24 hours at least
+		// (docs.stripe.com/api/idempotent_requests).
+		if r.Method == http.MethodPost && key != "" {
+			s.answers[key] = answer{digest, status, body}
+		}
+		return status, body
+	}
 	p := params{form: form, used: make(map[string]bool)}
 	if r.Method == http.MethodGet || r.Method == http.MethodDelete && len(raw) == 0 {
 		p.form = query
@@ -204,7 +210,7 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 		err = p.rest()
 	}
 	status, body := encode(out, err)
-	if r.Method == http.MethodPost && key != "" && status < http.StatusInternalServerError {
+	if r.Method == http.MethodPost && key != "" {
 		s.answers[key] = answer{digest, status, body}
 	}
 	return status, body

@@ -73,7 +73,10 @@ func TestIdempotencyKeys(t *testing.T) {
 	if status, _ := ask(t, s, "POST", "/v1/customers", nil, "l"); status != 500 {
 		t.Errorf("status %d", status)
 	}
-	if status, _ := ask(t, s, "POST", "/v1/customers", nil, "l"); status != 200 || s.Customers() != 2 {
+	if status, _ := ask(t, s, "POST", "/v1/customers", nil, "l"); status != 500 {
+		t.Errorf("the key of an outage: %d", status)
+	}
+	if status, _ := ask(t, s, "POST", "/v1/customers", nil, "m"); status != 200 || s.Customers() != 2 {
 		t.Errorf("after an outage: %d", status)
 	}
 }

@@ -21,6 +21,7 @@ type item struct {
 	id       string
 	price    *price
 	quantity int64
+	since    time.Time // when it was added, or got its price
 }
 
 func (o *subscription) key() string { return o.id }
@@ -160,6 +161,7 @@ func (s *Server) cancelSubscription(id string, p *params) (any, error) {
 	if o.over() {
 		return nil, missing("subscription", id)
 	}
+	// A cancellation without invoice_now discards what was metered: see settle.
 	prorate, invoiceNow := p.get("prorate") == "true", p.get("invoice_now") == "true"
 	if prorate && invoiceNow && o.status == "active" {
 		c, err := lookUp(s.customers, "customer", o.customer)
@@ -169,12 +171,15 @@ func (s *Server) cancelSubscription(id string, p *params) (any, error) {
 		left := o.end.Sub(s.now).Seconds() / o.end.Sub(o.start).Seconds()
 		c.credit += int64(float64(o.base().price.cents()) * left)
 	}
+	if invoiceNow {
+		s.settle(o)
+	}
 	s.end(o)
 	return o.object(), nil
 }
 
 func (s *Server) newItem(pr *price) *item {
-	it := &item{id: s.id("si"), price: pr, quantity: 1}
+	it := &item{id: s.id("si"), price: pr, quantity: 1, since: s.now}
 	if pr.usage == "metered" {
 		it.quantity = 0
 	}
@@ -184,7 +189,7 @@ func (s *Server) newItem(pr *price) *item {
 // setPrice changes an item's price, and bills what the rest of the period costs more.
 func (s *Server) setPrice(o *subscription, it *item, pr *price, prorate bool) {
 	more := pr.cents() - it.price.cents()
-	it.price = pr
+	it.price, it.since = pr, s.now
 	if !prorate || more <= 0 || o.status == "trialing" {
 		return
 	}
@@ -218,32 +223,29 @@ func (s *Server) newInvoice(o *subscription, reason string, amount int64) *invoi
 	return in
 }
 
-// attempt tries to have an invoice paid.
+// attempt tries to have an invoice paid. The status of a subscription follows the latest of its
+// invoices: it is active "if the most recent payment is successful", past_due if "payment on the
+// latest finalized invoice failed", whatever older ones are open
+// (docs.stripe.com/billing/subscriptions/overview, "Subscription statuses").
 func (s *Server) attempt(o *subscription, in *invoice) {
 	c, err := lookUp(s.customers, "customer", o.customer)
 	if err != nil {
 		panic(err) // a subscription's customer is never removed
 	}
 	in.attempts++
+	latest := in.id == o.latestInvoice
 	if c.declines {
-		if o.status == "active" || o.status == "trialing" {
+		if latest && (o.status == "active" || o.status == "trialing") {
 			o.status = "past_due"
 		}
 		s.emit("invoice.payment_failed", in.object())
 		return
 	}
 	in.status = "paid"
-	if o.status != "canceled" && !s.owes(o) {
+	if o.status != "canceled" && latest {
 		o.status = "active"
 	}
 	s.emit("invoice.payment_succeeded", in.object())
-}
-
-// owes reports whether an invoice of the subscription is open that was tried in vain.
-func (s *Server) owes(o *subscription) bool {
-	return slices.ContainsFunc(s.invoices, func(in *invoice) bool {
-		return in.subscription == o.id && in.status == "open" && in.attempts > 0
-	})
 }
 
 func (s *Server) listInvoices(p *params) (any, error) {

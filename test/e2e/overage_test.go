@@ -87,7 +87,7 @@ func TestOverageAtTheProxy(t *testing.T) {
 	}
 	stripeID := strings.TrimSpace(b.s.Postgres.Query("SELECT stripe_customer_id FROM customers"))
 	b.s.Eventually("Stripe knows of all tokens above the limit", 20*time.Second, func() bool {
-		return b.sim.Metered(stripeID) == settled-limit
+		return b.sim.Metered(stripeID) == (settled-limit)*300 // millionths of a cent
 	})
 	// Each report of the outbox is one meter event, under our identifier.
 	ours := strings.Fields(b.s.Postgres.Query("SELECT id FROM meter_reports ORDER BY id"))

@@ -101,7 +101,6 @@ func failure(op string, err error) error {
 const (
 	lookupPrefix  = "openclaw_"
 	monthlySuffix = "_monthly"
-	overageSuffix = "_overage"
 	// overageProduct is what tokens above the limit are sold as, in all tiers.
 	overageProduct = "openclaw_overage"
 )
@@ -109,8 +108,10 @@ const (
 // LookupKey returns the lookup key of the monthly price of a tier.
 func LookupKey(tier string) string { return lookupPrefix + tier + monthlySuffix }
 
-// OverageKey returns the lookup key of a tier's price of tokens above the limit.
-func OverageKey(tier string) string { return lookupPrefix + tier + overageSuffix }
+// OverageKey is the lookup key of the price of what is used above the limit, in all tiers. It is
+// a price of money, a millionth of a cent for each that is metered, because the price of an item
+// must never change: Stripe would forget what was metered before.
+const OverageKey = "openclaw_overage"
 
 // productID returns the id of the product that is a tier.
 func productID(tier string) string { return lookupPrefix + tier }
@@ -149,6 +150,7 @@ type reading struct {
 	payURL                     string    // where it can be paid
 	items                      []*api.SubscriptionItem
 	held                       string // the tier that the customer has in our books; only Checkout.live says it
+	stale                      bool   // our books do not have what Stripe has; as held
 	trialEnd                   time.Time
 }
 
@@ -190,22 +192,30 @@ func (a *Account) subscription(ctx context.Context, id string) (reading, error) 
 	}
 	if s.LatestInvoice != nil {
 		r.invoice, r.payURL = s.LatestInvoice.ID, s.LatestInvoice.HostedInvoiceURL
+		if at := time.Unix(s.LatestInvoice.Created, 0).UTC(); s.LatestInvoice.BillingReason == api.InvoiceBillingReasonSubscriptionUpdate && at.After(r.PeriodStart) {
+			r.UpgradedAt = at
+		}
 	}
-	switch r.Status {
-	case control.SubscriptionPastDue, control.SubscriptionUnpaid, control.SubscriptionIncomplete:
-		err = a.unpaid(ctx, &r)
+	if !r.Status.Live() && r.Status != control.SubscriptionIncomplete {
+		return r, nil
 	}
-	return r, err
+	return r, a.unpaid(ctx, &r)
 }
 
-// unpaid finds the open invoice with the most attempts: a newer one may be paid already, as
-// after an upgrade.
+// unpaid finds the open invoice with the most attempts. Whatever the status: it follows the
+// latest invoice only, and a renewal that was never paid may lie behind an upgrade that was.
+// While the latest one is paid, only a renewal counts: what a change waits for that comes to
+// nothing without its payment, is open for a while, too.
 func (a *Account) unpaid(ctx context.Context, r *reading) error {
+	paid := r.Status == control.SubscriptionActive || r.Status == control.SubscriptionTrialing
 	params := &api.InvoiceListParams{Subscription: &r.ID, Status: api.String(string(api.InvoiceStatusOpen))}
 	params.Context = ctx
 	list := a.invoices().List(params)
 	for list.Next() {
 		in := list.Invoice()
+		if paid && in.BillingReason != api.InvoiceBillingReasonSubscriptionCycle {
+			continue
+		}
 		if n := int(in.AttemptCount); n > r.FailedPayments {
 			r.FailedPayments, r.invoice, r.payURL = n, in.ID, in.HostedInvoiceURL
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 )
 
@@ -23,10 +24,33 @@ func NewBilling(c *Checkout, p *Processor) (*Billing, error) {
 	return &Billing{Checkout: c, processor: p}, nil
 }
 
-// ChangeTier is Checkout.ChangeTier. With customers.ErrUnpublished Stripe has it, and the
-// customer will a little later.
+// ChangeTier is Checkout.ChangeTier, one at a time for a customer: another one meanwhile is
+// control.ErrConflict. What Stripe has done that we have not heard of, such as a renewal, holds
+// here first. With customers.ErrUnpublished Stripe has it, and the customer will a little later.
 func (b *Billing) ChangeTier(ctx context.Context, customerID, tier string) error {
-	return b.hold(ctx)(b.Checkout.ChangeTier(ctx, customerID, tier))
+	ran, err := b.store.WithLock(ctx, "billing "+customerID, func(ctx context.Context) error {
+		id, err := b.Checkout.ChangeTier(ctx, customerID, tier)
+		if errors.Is(err, control.ErrConflict) {
+			if err := b.catchUp(ctx, customerID); err != nil {
+				return err
+			}
+			id, err = b.Checkout.ChangeTier(ctx, customerID, tier)
+		}
+		return b.hold(ctx)(id, err)
+	})
+	if err == nil && !ran {
+		return fmt.Errorf("change the tier of customer %s: %w: another change is under way", customerID, control.ErrConflict)
+	}
+	return err
+}
+
+// catchUp has hold here what Stripe has of a customer's live subscription.
+func (b *Billing) catchUp(ctx context.Context, customerID string) error {
+	r, err := b.live(ctx, customerID)
+	if err != nil {
+		return fmt.Errorf("catch up with the subscription of customer %s: %w", customerID, err)
+	}
+	return b.processor.Sync(ctx, r.ID)
 }
 
 // Cancel has a customer's subscription end with its period. Its errors are as of ChangeTier.

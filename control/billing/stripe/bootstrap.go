@@ -14,12 +14,13 @@ import (
 
 const (
 	// meterEvent names what is metered, in the account, for good.
-	meterEventName = "openclaw_overage_tokens"
+	meterEventName = "openclaw_overage_microcents"
 	meterTitle     = "OpenClaw tokens above the limit"
 	currency       = "usd"
 	// lookupsAtOnce is how many lookup keys Stripe takes in one question.
 	lookupsAtOnce = 10
-	perMillion    = 1e6
+	// overageCents is what one of what is metered costs.
+	overageCents = 1e-6
 )
 
 // EventTypes lists the events that the webhook endpoint is sent.
@@ -157,12 +158,10 @@ func (b *bootstrap) products(tiers control.Tiers, meterID string) ([]wantedPrice
 		out = append(out, wantedPrice{key: LookupKey(tier.Name), product: productID(tier.Name), cents: tier.PriceCents})
 		if tier.OverageCentsPerMillion > 0 {
 			overage = true
-			out = append(out, wantedPrice{
-				key: OverageKey(tier.Name), product: overageProduct, decimal: float64(tier.OverageCentsPerMillion) / perMillion, meter: meterID,
-			})
 		}
 	}
 	if overage {
+		out = append(out, wantedPrice{key: OverageKey, product: overageProduct, decimal: overageCents, meter: meterID})
 		return out, b.product(overageProduct, meterTitle)
 	}
 	return out, nil

@@ -84,7 +84,7 @@ func (c *Checkout) CheckoutURL(ctx context.Context, customerID, tierName string)
 	}
 	params.Context = ctx
 	// Whoever asks at the same time has seen the same newest page, and gets this one.
-	params.SetIdempotencyKey(fmt.Sprintf("checkout-%s-%s-%s", customerID, priceID, newest))
+	params.SetIdempotencyKey(idempotencyKey(fmt.Sprintf("checkout-%s-%s-%s", customerID, priceID, newest), c.o.Customers.Clock()))
 	page, err := c.o.Account.sessions().New(params)
 	if err != nil {
 		return "", failure(op, err)
@@ -118,8 +118,8 @@ func (c *Checkout) buyer(ctx context.Context, id string) (account control.Accoun
 }
 
 // stripeCustomer returns the id by which Stripe knows a customer, and makes it known there
-// first. Whoever does it at the same time, or again after a crash, sends the same key, and
-// so Stripe makes one.
+// first. Whoever does it at the same time, or again soon after a crash, sends the same key, and
+// so Stripe makes one; later it may make one that is never used.
 func (c *Checkout) stripeCustomer(ctx context.Context, a control.Account) (string, error) {
 	if a.StripeID != "" {
 		return a.StripeID, nil
@@ -127,7 +127,7 @@ func (c *Checkout) stripeCustomer(ctx context.Context, a control.Account) (strin
 	// Nothing that the customer may change meanwhile: with the key belongs what was sent.
 	params := &api.CustomerParams{Metadata: map[string]string{"customer_id": a.ID}}
 	params.Context = ctx
-	params.SetIdempotencyKey("customer-" + a.ID)
+	params.SetIdempotencyKey(idempotencyKey("customer-"+a.ID, c.o.Customers.Clock()))
 	made, err := c.o.Account.customers().New(params)
 	if err != nil {
 		return "", failure("make customer", err)
@@ -252,7 +252,8 @@ func (c *Checkout) Invoices(ctx context.Context, customerID string, limit int) (
 // ChangeTier has Stripe bill another tier: one with more tokens at once, and for the rest of
 // the period, once that is paid; one with less from the next period on. The customer becomes
 // what Stripe then says of the subscription with Processor.Sync or by the event, whichever
-// is first. It returns the subscription's id.
+// is first. It returns the subscription's id. Where our books do not have what Stripe has, it is
+// control.ErrConflict and nothing is changed: what is owed depends on what is held.
 func (c *Checkout) ChangeTier(ctx context.Context, customerID, tierName string) (string, error) {
 	op := "change the tier of customer " + customerID
 	to, err := c.o.Customers.Tiers.Get(tierName)
@@ -263,11 +264,18 @@ func (c *Checkout) ChangeTier(ctx context.Context, customerID, tierName string) 
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
+	if r.stale {
+		return "", fmt.Errorf("%s: %w: our books do not have yet what Stripe has", op, control.ErrConflict)
+	}
 	if r.Tier == to.Name {
 		return r.ID, nil
 	}
 	held, _ := c.o.Customers.Tiers.Get(r.held) // one that is not sold any more has no tokens
 	raises := to.MonthlyTokens > held.MonthlyTokens
+	if raises && (r.Status != control.SubscriptionActive && r.Status != control.SubscriptionTrialing || r.FailedPayments > 0) {
+		// Paying for it would not pay for what is owed.
+		return "", fmt.Errorf("%s: %w: an invoice is not paid; the subscription is %s", op, control.ErrInvalid, r.Status)
+	}
 	if raises && r.Tier != held.Name && held.Name != "" {
 		// A lower tier was to follow. What is owed is the difference to the one that is paid.
 		if err := c.setTier(ctx, r, held.Name, false); err != nil {
@@ -302,7 +310,7 @@ func (c *Checkout) setTier(ctx context.Context, r reading, tier string, now bool
 }
 
 // Cancel has Stripe end a customer's subscription: with its period, or now, of which nothing
-// is paid back. What follows for the customer comes with Processor.Sync or by the event. It
+// is paid back, and what was used above the limit is billed. What follows for the customer comes with Processor.Sync or by the event. It
 // returns the subscription's id; without a live one it is control.ErrInvalid.
 func (c *Checkout) Cancel(ctx context.Context, customerID string, now bool) (string, error) {
 	op := "cancel the subscription of customer " + customerID
@@ -311,9 +319,7 @@ func (c *Checkout) Cancel(ctx context.Context, customerID string, now bool) (str
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
 	if now {
-		params := &api.SubscriptionCancelParams{}
-		params.Context = ctx
-		_, err = c.o.Account.subscriptions().Cancel(r.ID, params)
+		err = c.end(ctx, customerID, r.ID)
 	} else {
 		params := &api.SubscriptionParams{CancelAtPeriodEnd: api.Bool(true)}
 		params.Context = ctx
@@ -338,6 +344,8 @@ func (c *Checkout) live(ctx context.Context, customerID string) (r reading, err 
 	}
 	r, err = c.o.Account.subscription(ctx, v.ID)
 	r.held = v.Tier
+	paid := r.Status == control.SubscriptionActive || r.Status == control.SubscriptionTrialing
+	r.stale = !r.PeriodStart.Equal(v.PeriodStart) || r.Status != v.Status || paid && r.Tier != v.Tier && r.Tier != v.PendingTier
 	return r, err
 }
 
@@ -360,7 +368,6 @@ func (c *Checkout) sellOverage(ctx context.Context, customerID string) error {
 	if err != nil {
 		return err
 	}
-	// The tier that the customer has: another one that is to follow brings its price along.
 	account, err := c.store.Account(ctx, customerID)
 	if err != nil {
 		return err
@@ -372,5 +379,5 @@ func (c *Checkout) sellOverage(ctx context.Context, customerID string) error {
 	if tier.OverageCentsPerMillion == 0 {
 		return fmt.Errorf("%w: tier %s has no price above its limit", control.ErrInvalid, tier.Name)
 	}
-	return c.o.Account.priceOverage(ctx, r, tier, true)
+	return c.o.Account.priceOverage(ctx, r, true, c.o.Customers.Clock())
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
@@ -164,4 +165,43 @@ func TestCancel(t *testing.T) {
 	}
 	e.deliver(t)
 	e.want(t, customer, "cancelled starter canceled")
+}
+
+// An error of Stripe's own, which it repeats for the same key, shuts nobody out for longer than
+// some minutes.
+func TestCheckoutAfterAnErrorOfStripe(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	customer := e.signUp(t).ID
+	for _, route := range []string{"POST /v1/customers", "POST /v1/checkout/sessions"} {
+		e.sim.FailRoute(route, 1)
+		if _, err := e.checkout.CheckoutURL(t.Context(), customer, "pro"); !errors.Is(err, control.ErrUnavailable) {
+			t.Errorf("%s fails: %v", route, err)
+		}
+		e.sim.Advance(e.sim.Now().Add(5 * time.Minute))
+	}
+	url, err := e.checkout.CheckoutURL(t.Context(), customer, "pro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, err := e.sim.Complete(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.deliver(t)
+	allow := func() error {
+		_, err := e.checkout.SetOverage(t.Context(), "customer", customer, 300)
+		return err
+	}
+	e.sim.FailRoute("POST /v1/subscriptions/{id}", 1)
+	if err := allow(); !errors.Is(err, control.ErrUnavailable) {
+		t.Errorf("the price is not added: %v", err)
+	}
+	e.sim.Advance(e.sim.Now().Add(5 * time.Minute))
+	if err := allow(); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.sim.Prices(sub); len(got) != 2 {
+		t.Errorf("it is for %q", got)
+	}
 }

@@ -23,7 +23,7 @@ const (
 	reportPage  = 50
 )
 
-// Meter reports tokens above the limit to Stripe. Any number may run.
+// Meter reports what tokens above the limit cost to Stripe. Any number may run.
 type Meter struct {
 	Account   *Account
 	Customers *customers.Service // with its Store
@@ -63,6 +63,24 @@ func (m *Meter) ReportDue(ctx context.Context) (int, error) {
 	}
 }
 
+// settle tells Stripe of all that a customer used above its limit, for a last invoice.
+func (m *Meter) settle(ctx context.Context, customerID string) error {
+	if err := m.Customers.ReportOverageOf(ctx, customerID); err != nil {
+		return err
+	}
+	var list []control.MeterReport
+	err := m.Customers.Store.InTx(ctx, func(tx *store.Tx) (err error) {
+		list, err = tx.WaitingMeterReports(ctx, customerID)
+		return err
+	})
+	for _, r := range list {
+		if err == nil {
+			err = m.report(ctx, r)
+		}
+	}
+	return err
+}
+
 func (m *Meter) report(ctx context.Context, r control.MeterReport) error {
 	st := m.Customers.Store
 	account, err := st.Account(ctx, r.CustomerID)
@@ -87,7 +105,7 @@ func (m *Meter) report(ctx context.Context, r control.MeterReport) error {
 	name, identifier := meterEventName, r.ID
 	params := &api.BillingMeterEventParams{
 		EventName: &name, Identifier: &identifier, Timestamp: api.Int64(at.Unix()),
-		Payload: map[string]string{payloadCustomer: account.StripeID, payloadValue: strconv.FormatInt(r.To-r.From, 10)},
+		Payload: map[string]string{payloadCustomer: account.StripeID, payloadValue: strconv.FormatInt(r.Microcents(), 10)},
 	}
 	params.Context = ctx
 	if _, err := m.Account.meterEvents().New(params); err != nil && !alreadyReported(err) {
@@ -107,9 +125,10 @@ func alreadyReported(err error) bool {
 type MeterCheck struct {
 	CustomerID string    `json:"customer_id"`
 	Since      time.Time `json:"since"`
-	Reported   int64     `json:"reported_tokens"` // by what we keep
-	Waiting    int64     `json:"waiting_tokens"`  // of reports that Stripe has not taken yet
-	Stripe     int64     `json:"stripe_tokens"`   // by Stripe, which takes a moment to sum up
+	// In millionths of a cent:
+	Reported int64 `json:"reported_microcents"` // by what we keep
+	Waiting  int64 `json:"waiting_microcents"`  // of reports that Stripe has not taken yet
+	Stripe   int64 `json:"stripe_microcents"`   // by Stripe, which takes a moment to sum up
 }
 
 // Differs reports whether Stripe counts what it was not told of, or the other way round.
@@ -138,9 +157,9 @@ func (m *Meter) Verify(ctx context.Context, customerID string, ended time.Time) 
 			}
 			for _, r := range reports {
 				if r.ReportedAt.IsZero() {
-					out.Waiting += r.To - r.From
+					out.Waiting += r.Microcents()
 				} else {
-					out.Reported += r.To - r.From
+					out.Reported += r.Microcents()
 				}
 			}
 		}

@@ -41,7 +41,7 @@ func TestOverage(t *testing.T) {
 	report(0)
 	e.use(t, customer, 750_000)
 	report(1)
-	if got := e.sim.Metered(stripeID); got != 1_000_000 {
+	if got := e.sim.Metered(stripeID); got != 300_000_000 { // millionths of 300 cents
 		t.Errorf("Stripe counts %d", got)
 	}
 	e.deliver(t) // that the price was added
@@ -67,7 +67,7 @@ func TestOverage(t *testing.T) {
 	limit(5_500_000)
 	report(0)
 	check, err := e.meter.Verify(t.Context(), customer, end.AddDate(-1, 0, 0))
-	if err != nil || check.Differs() || check.Reported != 1_500_000 || check.Waiting != 0 {
+	if err != nil || check.Differs() || check.Reported != 450_000_000 || check.Waiting != 0 {
 		t.Errorf("verify: %+v, %v", check, err)
 	}
 	if got := e.query("SELECT string_agg(tokens_from || '-' || tokens_to, ',' ORDER BY created_at) FROM meter_reports"); got != "0-250000,250000-1000000,0-500000" {
@@ -100,7 +100,7 @@ func TestReportWhoseAnswerWasLost(t *testing.T) {
 			t.Errorf("reported %d, %v", n, err)
 		}
 	}
-	if got := e.sim.Metered(e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer)); got != 100 {
+	if got := e.sim.Metered(e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer)); got != 100*200 {
 		t.Errorf("Stripe counts %d", got)
 	}
 	// What Stripe was never told of is found.
@@ -128,5 +128,79 @@ func TestOverageWantsAPaidSubscription(t *testing.T) {
 	e.deliver(t)
 	if _, err := e.checkout.SetOverage(t.Context(), "customer", customer, 100); !errors.Is(err, control.ErrInvalid) {
 		t.Errorf("unpaid: %v", err)
+	}
+}
+
+// Whoever leaves pays for what it used above its limit, also in the minute before.
+func TestLeavingPaysForOverage(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	ctx := t.Context()
+	for name, leave := range map[string]func(customer, sub string) error{
+		"the account is deleted": func(customer, _ string) error { return b.End(ctx, customer) },
+		"cancelled now": func(customer, _ string) error {
+			_, err := e.checkout.Cancel(ctx, customer, true)
+			return err
+		},
+		"cancelled with the period": func(customer, sub string) error {
+			if err := b.Cancel(ctx, customer); err != nil {
+				return err
+			}
+			_, err := e.meter.ReportDue(ctx)
+			_, end, _ := e.sim.Period(sub)
+			e.sim.Advance(end)
+			return err
+		},
+	} {
+		customer, sub := e.buy(t, "starter")
+		e.deliver(t)
+		if err := b.SetOverage(ctx, "customer", customer, 3000); err != nil {
+			t.Fatal(err)
+		}
+		e.use(t, customer, 6_000_000)
+		if err := leave(customer, sub); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		stripeID := e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer)
+		if got := e.sim.Invoiced(stripeID); got != 1900+1500 { // five million tokens
+			t.Errorf("%s: %d cents are invoiced, want 3400", name, got)
+		}
+		e.deliver(t)
+		e.want(t, customer, "cancelled starter canceled")
+	}
+}
+
+// Stripe does not bill what is used above the limit in a trial: so nothing is.
+func TestNoOverageInATrial(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	e.trial(t, 7)
+	customer, sub := e.buy(t, "starter")
+	e.deliver(t)
+	set := func() error {
+		_, err := e.checkout.SetOverage(t.Context(), "customer", customer, 300)
+		return err
+	}
+	if err := set(); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("in the trial: %v", err)
+	}
+	key := e.token(t, customer)
+	_, end, _ := e.sim.Period(sub)
+	e.sim.Advance(end)
+	e.deliver(t)
+	if err := set(); err != nil {
+		t.Error(err)
+	}
+	if g := e.grant(t, key); g.MonthlyLimit != 2_000_000 {
+		t.Errorf("after the trial: %+v", g)
+	}
+	// A card that declines allows no more than was allowed; less it may be.
+	e.sim.SetStatus(sub, "past_due")
+	e.deliver(t)
+	for cents, want := range map[int64]error{600: control.ErrInvalid, 200: nil} {
+		if _, err := e.checkout.SetOverage(t.Context(), "customer", customer, cents); !errors.Is(err, want) {
+			t.Errorf("%d cents: %v", cents, err)
+		}
 	}
 }

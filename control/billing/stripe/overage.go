@@ -2,100 +2,78 @@ package stripe
 
 import (
 	"context"
-	"strings"
+	"fmt"
+	"time"
 
 	api "github.com/stripe/stripe-go/v76"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
 
-// soldAbove returns of which tier an item is the price of tokens above the limit. A price that
-// has lost its lookup key to a newer one is still sold, and its tier is "". ok is false for
-// other items.
-func soldAbove(item *api.SubscriptionItem) (tier string, ok bool) {
+// soldAbove reports whether an item is for what is used above the limit. A price that has lost
+// its lookup key to a newer one still is.
+func soldAbove(item *api.SubscriptionItem) bool {
 	p := item.Price
 	if p == nil || p.Recurring == nil || p.Recurring.UsageType != api.PriceRecurringUsageTypeMetered {
-		return "", false
+		return false
 	}
-	if p.LookupKey == "" {
-		return "", p.Product != nil && p.Product.ID == overageProduct
-	}
-	name, has := strings.CutPrefix(p.LookupKey, lookupPrefix)
-	tier, ok = strings.CutSuffix(name, overageSuffix)
-	return tier, ok && has
+	return p.LookupKey == OverageKey || p.Product != nil && p.Product.ID == overageProduct
 }
 
-// overage is what is sold above the limit, by the items of a subscription.
-type overage struct {
-	keep  *api.SubscriptionItem   // nil: nothing is sold
-	fits  bool                    // keep has the tier's price
-	extra []*api.SubscriptionItem // beside keep; the meter's tokens would be billed twice
-}
-
-// overageOf finds what is sold above the limit to a customer of a tier.
-func overageOf(items []*api.SubscriptionItem, tier control.Tier) (o overage) {
+// overageOf finds what is sold above the limit: the item to keep, nil if nothing is sold, and
+// those beside it, by which what is metered would be billed twice. The first one is kept: it
+// may bill what the others came too late for.
+func overageOf(items []*api.SubscriptionItem) (keep *api.SubscriptionItem, extra []*api.SubscriptionItem) {
 	for _, item := range items {
-		sold, ok := soldAbove(item)
-		if !ok {
-			continue
-		}
-		// Of an old price nobody knows the tier. It is taken to fit, unless the tier's own is
-		// there too.
-		switch fits := sold == tier.Name; {
-		case o.keep == nil:
-			o.keep, o.fits = item, fits || sold == ""
-		case fits && !ownPrice(o.keep, tier):
-			o.extra = append(o.extra, o.keep)
-			o.keep, o.fits = item, true
+		switch {
+		case !soldAbove(item):
+		case keep == nil:
+			keep = item
 		default:
-			o.extra = append(o.extra, item)
+			extra = append(extra, item)
 		}
 	}
-	// Without a price of its own a tier sells nothing above its limit: what there is stays
-	// for what was used before.
-	o.fits = o.fits || tier.OverageCentsPerMillion == 0
-	return o
+	return keep, extra
 }
 
-func ownPrice(item *api.SubscriptionItem, tier control.Tier) bool {
-	sold, ok := soldAbove(item)
-	return ok && sold == tier.Name
+// overageAmiss reports whether what is used above the limit is sold twice.
+func overageAmiss(r reading) bool {
+	_, extra := overageOf(r.items)
+	return len(extra) > 0
 }
 
-// overageAmiss reports whether what is sold above the limit is not at the price of the
-// customer's tier, or twice.
-func overageAmiss(r reading, tier control.Tier) bool {
-	o := overageOf(r.items, tier)
-	return o.keep != nil && (!o.fits || len(o.extra) > 0)
-}
-
-// priceOverage has Stripe sell what is used above the limit at the price of the customer's
-// tier, if it sells it, or if it shall from now on. All that is used in a period costs what the
-// price is at its end: the customer's cap is kept by what the tier of the day costs.
-func (a *Account) priceOverage(ctx context.Context, r reading, tier control.Tier, sell bool) error {
-	o := overageOf(r.items, tier)
+// priceOverage has Stripe sell what is used above the limit, and sell it once. Whatever
+// becomes of the tier, the item stays as it is: of one that got another price Stripe forgets
+// what was metered before.
+func (a *Account) priceOverage(ctx context.Context, r reading, sell bool, at time.Time) error {
+	op := "price what is used above the limit of subscription " + r.ID
+	keep, extra := overageOf(r.items)
 	params := &api.SubscriptionParams{ProrationBehavior: api.String("none")}
 	params.Context = ctx
-	if o.keep == nil && sell || o.keep != nil && !o.fits {
-		priceID, err := a.priceID(ctx, OverageKey(tier.Name))
+	sell = sell && keep == nil
+	if sell {
+		priceID, err := a.priceID(ctx, OverageKey)
 		if err != nil {
 			return err
 		}
-		item := &api.SubscriptionItemsParams{Price: &priceID}
-		if o.keep != nil {
-			item.ID = &o.keep.ID
-		} else {
-			// Whoever does it at the same time sends the same key, and it is added once.
-			params.SetIdempotencyKey("overage-" + r.ID + "-" + priceID)
-		}
-		params.Items = append(params.Items, item)
+		params.Items = append(params.Items, &api.SubscriptionItemsParams{Price: &priceID})
+		// Whoever does it at the same time sends the same key, and it is added once.
+		params.SetIdempotencyKey(idempotencyKey("overage-"+r.ID+"-"+priceID, at))
 	}
-	for _, item := range o.extra {
+	for _, item := range extra {
 		params.Items = append(params.Items, &api.SubscriptionItemsParams{ID: &item.ID, Deleted: api.Bool(true)})
 	}
 	if len(params.Items) == 0 {
 		return nil
 	}
-	_, err := a.subscriptions().Update(r.ID, params)
-	return failure("price what is used above the limit of subscription "+r.ID, err)
+	s, err := a.subscriptions().Update(r.ID, params)
+	if err != nil || !sell {
+		return failure(op, err)
+	}
+	if s.Items != nil {
+		if keep, _ := overageOf(s.Items.Data); keep != nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: Stripe %w: it did not add the price", op, control.ErrUnavailable)
 }

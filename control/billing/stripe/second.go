@@ -67,24 +67,17 @@ func newer(a, b reading) bool {
 }
 
 // amiss reports whether Stripe bills what it should not: a subscription that does not count,
-// or what is used above the limit at another tier's price.
+// or what is used above the limit twice.
 func (p *Processor) amiss(ctx context.Context, tx *store.Tx, r reading, b customers.Billed) (bool, error) {
 	list, err := tx.ReplacedSubscriptions(ctx, b.Customer.ID)
 	if err != nil || len(list) > 0 {
 		return len(list) > 0, err
 	}
-	tier, ok := p.overageTier(b)
-	return ok && overageAmiss(r, tier), nil
+	return counts(b) && overageAmiss(r), nil
 }
 
-// overageTier returns by which tier's price is sold what the customer uses above the limit.
-func (p *Processor) overageTier(b customers.Billed) (control.Tier, bool) {
-	if !b.After.Status.Live() || b.After.ReplacedBy != "" {
-		return control.Tier{}, false
-	}
-	tier, err := p.o.Customers.Tiers.Get(b.After.Tier)
-	return tier, err == nil
-}
+// counts reports whether the customer is served for the subscription.
+func counts(b customers.Billed) bool { return b.After.Status.Live() && b.After.ReplacedBy == "" }
 
 // putRight has Stripe bill what our books say. It may be called again, and by several.
 func (p *Processor) putRight(ctx context.Context, r reading, b customers.Billed) error {
@@ -101,8 +94,8 @@ func (p *Processor) putRight(ctx context.Context, r reading, b customers.Billed)
 			return err
 		}
 	}
-	if tier, ok := p.overageTier(b); ok {
-		return p.o.Account.priceOverage(ctx, r, tier, false)
+	if counts(b) {
+		return p.o.Account.priceOverage(ctx, r, false, p.o.Customers.Clock())
 	}
 	return nil
 }

@@ -238,8 +238,9 @@ func TestCheckoutAfterTheEnd(t *testing.T) {
 	}
 }
 
-// What is used above the limit costs what the customer's tier says, from when the tier holds,
-// and is never sold twice.
+// What is used above the limit costs what the customer's tier says, from when the tier holds:
+// of an item whose price was changed Stripe would forget what was metered. It is never sold
+// twice.
 func TestOverageFollowsTheTier(t *testing.T) {
 	t.Parallel()
 	e := newTest(t)
@@ -278,24 +279,59 @@ func TestOverageFollowsTheTier(t *testing.T) {
 	change("pro")
 	prices("without overage", "openclaw_pro_monthly")
 	set()
-	prices("allowed", "openclaw_pro_monthly", "openclaw_pro_overage")
+	prices("allowed", "openclaw_overage", "openclaw_pro_monthly")
 	limit("7000000") // 2 million for 600 cents
 	change("team")
-	prices("upgraded", "openclaw_team_monthly", "openclaw_team_overage")
+	prices("upgraded", "openclaw_overage", "openclaw_team_monthly")
 	limit("23000000") // 3 million
 	set()
-	prices("allowed once more", "openclaw_team_monthly", "openclaw_team_overage")
+	prices("allowed once more", "openclaw_overage", "openclaw_team_monthly")
 	change("starter") // from the next period on
-	prices("to be downgraded", "openclaw_starter_monthly", "openclaw_team_overage")
-	set()
-	prices("allowed before the downgrade", "openclaw_starter_monthly", "openclaw_team_overage")
+	prices("to be downgraded", "openclaw_overage", "openclaw_starter_monthly")
 	_, end, _ := e.sim.Period(sub)
 	e.sim.Advance(end)
-	prices("downgraded", "openclaw_starter_monthly", "openclaw_starter_overage")
+	prices("downgraded", "openclaw_overage", "openclaw_starter_monthly")
 	limit("3000000")
 	// Somebody added one in Stripe's dashboard.
-	e.sim.AddPrice(sub, "openclaw_pro_overage")
-	prices("sold twice", "openclaw_starter_monthly", "openclaw_starter_overage")
+	e.sim.AddPrice(sub, "openclaw_overage")
+	prices("sold twice", "openclaw_overage", "openclaw_starter_monthly")
+}
+
+// What was used above the limit before an upgrade is billed, at the price of that time, and the
+// cap holds for all of the period.
+func TestOverageBeforeAnUpgradeIsBilled(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	customer, sub := e.buy(t, "starter")
+	e.deliver(t)
+	if _, err := e.checkout.SetOverage(t.Context(), "customer", customer, 30_000); err != nil { // 100 million tokens
+		t.Fatal(err)
+	}
+	start, end, _ := e.sim.Period(sub)
+	e.sim.Advance(start.Add(end.Sub(start) / 2))
+	e.use(t, customer, 51_000_000) // 150 dollars; not reported yet
+	if err := e.sim.ChangePrice(sub, "openclaw_team_monthly"); err != nil {
+		t.Fatal(err)
+	}
+	e.deliver(t)
+	if got := e.query("SELECT overage_tokens FROM usage_periods WHERE customer_id = '%s'", customer); got != "125000000" { // 50, and 75 for the other 150 dollars
+		t.Errorf("%s tokens above the limit", got)
+	}
+	p := e.query("SELECT limit_tokens - settled_tokens FROM usage_periods WHERE customer_id = '%s'", customer)
+	var left int64
+	if _, err := fmt.Sscan(p, &left); err != nil {
+		t.Fatal(err)
+	}
+	e.use(t, customer, left)
+	if _, err := e.meter.ReportDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := e.sim.Invoiced(e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer))
+	e.sim.Advance(end)
+	after := e.sim.Invoiced(e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer))
+	if got := after - before - 12_900; got != 30_000 {
+		t.Errorf("%d cents are billed for what was used above the limit, want all of the cap, 30000", got)
+	}
 }
 
 // Duplicates are recognised for as long as Stripe can send any. What is older than that is

@@ -172,7 +172,9 @@ func (s *story) play() string {
 		t.Fatal(err)
 	}
 	s.step("upgrade")
-	s.is("active pro active", contract.StatusActive, 5_000_000)
+	start, end, _ := s.sim.Period(s.subscription)
+	left := end.Sub(start) - 10*24*time.Hour // of which the upgrade gives its part of four million
+	s.is("active pro active", contract.StatusActive, 1_000_000+int64(4_000_000*(left.Seconds()/end.Sub(start).Seconds())))
 	s.use(t, s.customer, 2_000_000)
 	s.notify()
 
