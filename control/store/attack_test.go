@@ -90,6 +90,7 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 			return none(tx.FinishStripeEvent(ctx, control.StripeEvent{ID: v.evt}))
 		},
 		"FirstPeriodStart":  func(tx *store.Tx) (any, error) { return tx.FirstPeriodStart(ctx, v.id) },
+		"GrantsRolledOut":   func(tx *store.Tx) (any, error) { return none(tx.GrantsRolledOut(ctx, v.id, v.tiers)) },
 		"InsertBox":         func(tx *store.Tx) (any, error) { return none(tx.InsertBox(ctx, b)) },
 		"InsertToken":       func(tx *store.Tx) (any, error) { return none(tx.InsertToken(ctx, k)) },
 		"LastPeriod":        func(tx *store.Tx) (any, error) { return tx.LastPeriod(ctx, v.id) },
