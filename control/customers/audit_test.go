@@ -96,8 +96,8 @@ func changing() map[string]step {
 		"ApplySubscription, an upgrade":        subscription(subscribed, control.SubscriptionActive, "team", 2),
 		"ApplySubscription, a missing payment": subscription(subscribed, control.SubscriptionUnpaid, "pro", 2),
 		"ApplySubscription, its end":           subscription(subscribed, control.SubscriptionCanceled, "pro", 2),
-		"ReplaceSubscription": {subscribed, func(e *env, c, _ string) error { return replace(e, c) }, true},
-		"SetTiers":            {served, func(e *env, _, _ string) error { return e.sell("concurrent: 8", "concurrent: 9") }, false}, // RollOutTiers tells
+		"ReplaceSubscription":                  {subscribed, func(e *env, c, _ string) error { return replace(e, c) }, true},
+		"SetTiers":                             {served, func(e *env, _, _ string) error { return e.sell("concurrent: 8", "concurrent: 9") }, false}, // RollOutTiers tells
 		"RollOutTiers": {func(e *env) (string, string) {
 			customer, token := served(e)
 			if err := e.sell("concurrent: 8", "concurrent: 9"); err != nil {
