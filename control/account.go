@@ -80,7 +80,7 @@ type APIKey struct {
 type IdempotentRequest struct {
 	Subject Subject
 	Key     string // the caller's, at most 255 bytes
-	Digest  [32]byte
+	Digest  [32]byte // of method, path and body, with a secret as its key: bodies hold passwords
 }
 
 // Answer is what an idempotent request was answered.

@@ -333,7 +333,7 @@ func TestLedgerAndPlatform(t *testing.T) {
 	}
 	var jobs api.List[control.Job]
 	c.want(http.StatusOK, "GET", "/v1/jobs", nil).into(t, &jobs)
-	if len(jobs.Items) != 1 || jobs.Items[0].Kind != "token_revocation" || jobs.Items[0].State != "available" {
+	if len(jobs.Items) != 1 || jobs.Items[0].Kind != "token_revocation" || jobs.Items[0].State != "scheduled" {
 		t.Fatalf("%+v", jobs)
 	}
 	job := "/v1/jobs/" + strings.TrimSpace(e.pg.Query("SELECT max(id) FROM river_job"))

@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"bytes"
 	"context"
 	"errors"
@@ -127,6 +129,21 @@ func escape(s string) string {
 		fmt.Fprintf(&b, "%%%02X", c)
 	}
 	return b.String()
+}
+
+// What is kept of a request lets nobody guess the password in it: it is no hash that can be
+// computed without our secret.
+func TestIdempotencyKeepsNoPassword(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, nil)
+	_, admin := e.operator(control.RoleAdmin)
+	body := `{"email":"new@example.com","password":"a password to be guessed","role":"support"}`
+	admin.want(http.StatusCreated, "POST", "/v1/operators", body, api.KeyHeader, "k1")
+	kept := strings.TrimSpace(e.pg.Query("SELECT encode(request_digest, 'hex') FROM idempotency_keys WHERE key = 'k1'"))
+	plain := sha256.Sum256([]byte("POST /v1/operators\n" + body))
+	if kept == "" || kept == hex.EncodeToString(plain[:]) {
+		t.Errorf("the digest %q can be computed by whoever reads it", kept)
+	}
 }
 
 func TestIdempotencyKeys(t *testing.T) {

@@ -97,6 +97,9 @@ func (a *API) serveSignUp(c *call) (any, error) {
 	if wait, ok := a.signUp.take(subnet(c.address), time.Now()); !ok {
 		return nil, tooMany(wait, "Too many accounts are made from this address.")
 	}
+	if wait, ok := a.mailsTo.take(address, time.Now()); a.o.Mails != nil && !ok {
+		return nil, tooMany(wait, "Too many mails are asked for to this address.")
+	}
 	hash, err := a.passwords.hash(c.ctx(), in.Password)
 	if err != nil {
 		return nil, err

@@ -76,7 +76,7 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 			return tx.AddChange(ctx, control.Change{Kind: control.ChangeLimit, CustomerID: v.id})
 		},
 		"AddMail": func(tx *store.Tx) (any, error) {
-			return tx.AddMail(ctx, control.Mail{CustomerID: v.id, Kind: "agent_live", Cause: "x"})
+			return tx.AddMail(ctx, control.Mail{CustomerID: v.id, Kind: "welcome", Cause: "x"})
 		},
 		"AddMeterReport":  func(tx *store.Tx) (any, error) { return tx.AddMeterReport(ctx, "m9-"+v.id, sub, v.period, 50) },
 		"APIKeys":         func(tx *store.Tx) (any, error) { return tx.APIKeys(ctx, v.id) },
@@ -109,6 +109,7 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		"RequestRepair":     func(tx *store.Tx) (any, error) { return none(tx.RequestRepair(ctx, "x")) },
 		"RetryStripeEvent":  func(tx *store.Tx) (any, error) { return none(tx.RetryStripeEvent(ctx, "x", v.evt, true)) },
 		"RevokeAPIKey":      func(tx *store.Tx) (any, error) { return none(tx.RevokeAPIKey(ctx, "x", v.id, v.key, now)) },
+		"RevokeAPIKeys":     func(tx *store.Tx) (any, error) { return tx.RevokeAPIKeys(ctx, "x", v.id, "x", now) },
 		"RevokeSession":     func(tx *store.Tx) (any, error) { return none(tx.RevokeSession(ctx, "x", v.session, "x", now)) },
 		"RevokeSessions":    func(tx *store.Tx) (any, error) { return tx.RevokeSessions(ctx, "x", customerSubject(v.id), "x", now) },
 		"SetBoxState": func(tx *store.Tx) (any, error) {
