@@ -79,7 +79,7 @@ type APIKey struct {
 // IdempotentRequest is a request that must have its effect once.
 type IdempotentRequest struct {
 	Subject Subject
-	Key     string // the caller's, at most 255 bytes
+	Key     string   // the caller's, at most 255 bytes
 	Digest  [32]byte // of method, path and body, with a secret as its key: bodies hold passwords
 }
 
