@@ -131,6 +131,29 @@ func escape(s string) string {
 	return b.String()
 }
 
+// Behind a proxy that nobody told us of all callers are one address: the log says so, once.
+func TestUntrustedProxyIsToldOf(t *testing.T) {
+	t.Parallel()
+	for _, trusted := range []bool{false, true} {
+		e := newEnv(t, func(o *api.Options) {
+			if !trusted {
+				o.TrustedProxies = nil
+			}
+		})
+		c := newClient(t, e.customers)
+		c.do("GET", "/v1/tiers", nil)
+		if strings.Contains(e.log.String(), "no proxies are trusted") {
+			t.Error("told of without any proxy")
+		}
+		for range 3 {
+			c.do("GET", "/v1/tiers", nil, "X-Forwarded-For", "192.0.2.1")
+		}
+		if n := strings.Count(e.log.String(), "no proxies are trusted"); n != 1 && !trusted || n != 0 && trusted {
+			t.Errorf("trusted: %t, told %d times", trusted, n)
+		}
+	}
+}
+
 // What is kept of a request lets nobody guess the password in it: it is no hash that can be
 // computed without our secret.
 func TestIdempotencyKeepsNoPassword(t *testing.T) {

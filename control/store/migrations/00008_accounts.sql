@@ -131,7 +131,6 @@ CREATE TABLE subscriptions (
 CREATE UNIQUE INDEX subscriptions_live ON subscriptions (customer_id)
     WHERE status IN ('trialing', 'active', 'past_due', 'unpaid', 'paused');
 CREATE INDEX subscriptions_customer ON subscriptions (customer_id, created_at DESC);
-CREATE INDEX subscriptions_pending ON subscriptions (pending_from) WHERE pending_from IS NOT NULL;
 
 ALTER TABLE boxes
     ADD COLUMN subscription_id text,
