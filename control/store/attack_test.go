@@ -76,7 +76,7 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 			return tx.AddChange(ctx, control.Change{Kind: control.ChangeLimit, CustomerID: v.id})
 		},
 		"AddMail": func(tx *store.Tx) (any, error) {
-			return tx.AddMail(ctx, control.Mail{CustomerID: v.id, Kind: "welcome", Cause: "x"})
+			return tx.AddMail(ctx, control.Mail{CustomerID: v.id, Kind: "back", Cause: "x"})
 		},
 		"AddMeterReport":  func(tx *store.Tx) (any, error) { return tx.AddMeterReport(ctx, "m9-"+v.id, sub, v.period, 50) },
 		"APIKeys":         func(tx *store.Tx) (any, error) { return tx.APIKeys(ctx, v.id) },
