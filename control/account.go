@@ -79,8 +79,8 @@ type APIKey struct {
 // IdempotentRequest is a request that must have its effect once.
 type IdempotentRequest struct {
 	Subject Subject
-	Key     string // the caller's, at most 255 bytes
-	Digest  [32]byte
+	Key     string   // the caller's, at most 255 bytes
+	Digest  [32]byte // of method, path and body, with a secret as its key: bodies hold passwords
 }
 
 // Answer is what an idempotent request was answered.

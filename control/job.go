@@ -6,7 +6,7 @@ import "time"
 type Job struct {
 	ID          int64     `json:"id"`
 	Kind        string    `json:"kind"`
-	State       string    `json:"state"` // River's: available, scheduled, running, retryable, completed, cancelled, discarded
+	State       string    `json:"state"` // River's: available, scheduled, pending, running, retryable, completed, cancelled, discarded
 	Attempt     int       `json:"attempt"`
 	MaxAttempts int       `json:"max_attempts"`
 	CreatedAt   time.Time `json:"created_at"`

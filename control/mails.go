@@ -10,9 +10,8 @@ import (
 // The kinds of mail. Each is sent at most once per cause.
 const (
 	MailWelcome       = "welcome"        // it has paid for the first time; cause: the customer. Or again after its end; cause: the subscription
-	MailAgentLive     = "agent_live"     // its box is ready; cause: the box
-	MailNearLimit     = "near_limit"     // 90 % are used; cause: see LimitCause
-	MailLimitReached  = "limit_reached"  // cause: see LimitCause
+	MailNearLimit     = "near_limit"     // 90 % are used, and not all; cause: see LimitCause
+	MailLimitReached  = "limit_reached"  // all are used; cause: see LimitCause
 	MailPaymentFailed = "payment_failed" // cause: the invoice and which attempt it was
 	MailSuspended     = "suspended"      // a payment is missing; cause: the invoice
 	MailBack          = "back"           // it has paid after all; cause: the invoice
@@ -27,7 +26,7 @@ const (
 // MailKinds lists all kinds of mail.
 func MailKinds() []string {
 	return []string{
-		MailWelcome, MailAgentLive, MailNearLimit, MailLimitReached, MailPaymentFailed, MailSuspended, MailBack,
+		MailWelcome, MailNearLimit, MailLimitReached, MailPaymentFailed, MailSuspended, MailBack,
 		MailCancelled, MailTrialEnding, MailVerifyEmail, MailResetPassword, MailPasswordChanged,
 	}
 }

@@ -93,6 +93,10 @@ type Mail struct {
 	SentAt     time.Time      `json:"sent_at,omitzero"`
 	Error      string         `json:"error,omitempty"`
 	To         string         `json:"-"` // the customer's address when it was claimed
+
+	// Unconfirmed is whether nobody has shown that the address is the customer's: then the
+	// mail may say nothing that the customer has written.
+	Unconfirmed bool `json:"-"`
 }
 
 // MeterReport tells Stripe of the tokens above the limit of one period from From on up

@@ -52,8 +52,13 @@ func billingWorkerCommand(getenv func(string) string) *cobra.Command {
 		Long: `billing-worker reads usage events from Redis and writes each of them to Postgres,
 once; publishes changes of grants and limits that were committed and not yet
 published, and all of them when Redis has lost its data; makes the records that limits
-are leased from, and all of them anew after such a loss; and opens the next period of
-customers whose last one has ended.
+are leased from, and all of them anew after such a loss; opens the next period of
+customers whose last one has ended; puts the tier table into effect; and removes what was
+kept for long enough: expired sessions and keys, and the usage events of old months.
+
+With a secret key of Stripe it works Stripe's events, which the api takes in, looks after
+subscriptions, and reports what was used above limits. With an SMTP server it sends the
+mails; without one they are kept in Postgres.
 
 Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw REDIS_URL=redis://127.0.0.1:6379/0 control billing-worker`,

@@ -38,27 +38,31 @@ type stripeSettings struct {
 
 	host, username, tls, from, dashboard string
 	password                             secret.Text
+	keyFile, passwordFile                string
 	port                                 int
 }
 
 func (s *stripeSettings) flags(f *pflag.FlagSet) {
-	f.StringVar((*string)(&s.key), "stripe-secret-key", "", "secret key of the Stripe account; without it no subscriptions are looked after")
+	f.StringVar((*string)(&s.key), "stripe-secret-key", "", "secret key of the Stripe account; without it no subscriptions are looked after; arguments are visible to others, so use a file or the environment")
+	f.StringVar(&s.keyFile, "stripe-secret-key-file", "", "file with the same")
 	f.StringVar(&s.url, "stripe-url", "", "where Stripe's API is, for tests")
 	f.DurationVar(&s.every, "stripe-events-every", 250*time.Millisecond, "how often to look for events of Stripe that wait")
 	f.DurationVar(&s.lease, "stripe-events-lease", 2*time.Minute, "how long an event, or a report of what was used above a limit, may be in hand before the worker that has it is taken for dead; longer than Stripe may take to answer")
 	f.DurationVar(&s.overageEvery, "report-overage-every", time.Minute, "how often to report what was used above limits to Stripe")
 	f.DurationVar(&s.limitsEvery, "limit-mails-every", 15*time.Second, "how often to look for customers who have used most of their limit, and mail them")
-	f.StringVar(&s.host, "smtp-host", "", "SMTP server; without it mails wait")
+	f.StringVar(&s.host, "smtp-host", "", "SMTP server; without it mails are kept in Postgres until a billing-worker has one")
 	f.IntVar(&s.port, "smtp-port", 587, "port of the SMTP server")
 	f.StringVar(&s.username, "smtp-username", "", "whom to sign in as at the SMTP server; nobody without it")
 	f.StringVar((*string)(&s.password), "smtp-password", "", "password at the SMTP server")
+	f.StringVar(&s.passwordFile, "smtp-password-file", "", "file with the same")
 	f.StringVar(&s.tls, "smtp-tls", string(controlmail.StartTLS), "starttls, implicit (as on port 465), or none for a server on this machine")
 	f.StringVar(&s.from, "mail-from", "", "address that mails come from, such as \"OpenClaw <billing@example.com>\"")
 	f.StringVar(&s.dashboard, "dashboard-url", "", "the customers' pages, which mails lead to")
 }
 
 func (s *stripeSettings) validate() error {
-	errs := []error{positive("stripe-events-every", s.every), positive("stripe-events-lease", s.lease), positive("report-overage-every", s.overageEvery), positive("limit-mails-every", s.limitsEvery)}
+	errs := []error{positive("stripe-events-every", s.every), positive("stripe-events-lease", s.lease), positive("report-overage-every", s.overageEvery), positive("limit-mails-every", s.limitsEvery),
+		fromFileIfAny(&s.key, s.keyFile, "stripe-secret-key"), fromFileIfAny(&s.password, s.passwordFile, "smtp-password")}
 	if s.host != "" {
 		if _, err := mail.ParseAddress(s.from); err != nil {
 			errs = append(errs, fmt.Errorf("--mail-from %q: write an address such as \"OpenClaw <billing@example.com>\"", s.from))
@@ -76,16 +80,13 @@ func (s *stripeSettings) validate() error {
 // start has the work done that s asks for, until ctx ends. The caller calls done after it.
 func (s *stripeSettings) start(ctx context.Context, work *errgroup.Group, service *customers.Service, registry prometheus.Registerer, log *slog.Logger) (done func(), err error) {
 	done = func() {}
-	if s.key == "" && s.host == "" {
-		return done, nil
-	}
-	var handlers *jobs.Handlers
+	handlers := &jobs.Handlers{Retention: true}
 	if s.host != "" {
 		sender, err := s.sender(service.Store, registry, log)
 		if err != nil {
 			return done, err
 		}
-		handlers = &jobs.Handlers{SendMails: sender.SendDue}
+		handlers.SendMails = sender.SendDue
 		// A mail that failed has no job any more that waits for it.
 		work.Go(func() error {
 			every(ctx, mailsEvery, log, "send mails", func(ctx context.Context) (int, error) {
@@ -99,16 +100,17 @@ func (s *stripeSettings) start(ctx context.Context, work *errgroup.Group, servic
 		return done, err
 	}
 	done = queue.Close
-	if handlers != nil {
-		if err := queue.Start(context.WithoutCancel(ctx)); err != nil {
-			return done, err
-		}
-		work.Go(func() error {
-			<-ctx.Done()
-			finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			return queue.Stop(finish)
-		})
+	if err := queue.Start(context.WithoutCancel(ctx)); err != nil {
+		return done, err
+	}
+	work.Go(func() error {
+		<-ctx.Done()
+		finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		return queue.Stop(finish)
+	})
+	if s.key == "" && s.host == "" {
+		return done, nil // nobody is mailed, and nobody pays
 	}
 	notices := &controlmail.LimitNotices{Store: service.Store, Add: queue.AddMail}
 	work.Go(func() error {

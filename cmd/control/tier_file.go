@@ -24,7 +24,13 @@ type tierFile struct {
 	service *customers.Service
 	seen    []byte // what was put into effect, or refused
 	refused prometheus.Gauge
+
+	pause time.Duration // after a roll-out that failed; 0 after one that did not
+	again time.Time     // before then none is tried
 }
+
+// maxRollOutPause is the longest pause between two attempts to give customers their new grants.
+const maxRollOutPause = 5 * time.Minute
 
 func newTierFile(path string, service *customers.Service, registry prometheus.Registerer) (*tierFile, error) {
 	f := &tierFile{path: path, service: service, refused: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -40,9 +46,20 @@ func newTierFile(path string, service *customers.Service, registry prometheus.Re
 // follow puts the file into effect if it has changed, and returns how many customers have got
 // new grants. A file that is not valid is told of once.
 func (f *tierFile) follow(ctx context.Context) (int, error) {
-	err := f.set(ctx)
+	before := f.service.Tiers.Version()
+	err := errors.Join(f.set(ctx), f.service.LoadTiers(ctx))
+	if f.service.Tiers.Version() == before && time.Now().Before(f.again) {
+		return 0, err
+	}
 	n, rollErr := f.service.RollOutTiers(ctx)
-	return n, errors.Join(err, f.service.LoadTiers(ctx), rollErr)
+	if rollErr == nil {
+		f.pause, f.again = 0, time.Time{}
+		return n, err
+	}
+	// A customer whose grants cannot be computed stays so until someone looks.
+	f.pause = min(max(2*f.pause, tiersEvery), maxRollOutPause)
+	f.again = time.Now().Add(f.pause)
+	return n, errors.Join(err, rollErr)
 }
 
 func (f *tierFile) set(ctx context.Context) error {

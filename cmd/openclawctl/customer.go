@@ -204,7 +204,7 @@ func (a *app) customerDeleteCommand() *cobra.Command {
 		Use:   "delete CUSTOMER_ID --yes",
 		Short: "Delete a customer for ever",
 		Long: `delete revokes the customer's tokens and removes its personal data. There is no way
-back. The subscription has to be cancelled before. It is for admins.`,
+back. A live subscription is ended at once. It is for admins.`,
 		Example:           `  openclawctl customer delete c4mzq7n2k5w3xj6ha --yes`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.customerIDs,

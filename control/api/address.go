@@ -174,6 +174,10 @@ func (a *API) serveReset(c *call) (any, error) {
 		if err := tx.SetPassword(c.ctx(), actor, t.CustomerID, hash, a.now()); err != nil {
 			return err
 		}
+		// Whoever was in, or signed up by this address before its owner, may have made some.
+		if _, err := tx.RevokeAPIKeys(c.ctx(), actor, t.CustomerID, "password forgotten", a.now()); err != nil {
+			return err
+		}
 		return a.passwordChanged(c.ctx(), tx, t.CustomerID)
 	})
 	if errors.Is(err, control.ErrNotFound) { // someone else was faster
@@ -240,7 +244,7 @@ func (a *API) addressRoutes() []route {
 				about: "The answer is the same whether there is such an account or not. One mail a minute at most."}},
 		{method: http.MethodPost, path: "/v1/password-reset/confirm", who: anyone(), serve: a.serveReset,
 			op: operation{id: "resetPassword", tag: "session", summary: "Set a new password with a mailed link", body: Reset{}, status: http.StatusNoContent,
-				about: "Ends all sessions, and signs nobody in. The link is good once, for an hour."}},
+				about: "Ends all sessions, revokes all API keys, and signs nobody in. The link is good once, for an hour."}},
 		{method: http.MethodPost, path: "/v1/verify-email", who: anyone(), serve: a.serveConfirm,
 			op: operation{id: "verifyEmail", tag: "session", summary: "Confirm an e-mail address with a mailed link", body: Confirmation{}, status: http.StatusNoContent,
 				about: "The link is good once, for three days."}},

@@ -92,6 +92,9 @@ func TestForgottenPassword(t *testing.T) {
 	_, other := e.signUp("eve@example.com")
 	c.want(http.StatusOK, "PATCH", "/v1/me", `{"language":"pt-BR"}`)
 	stranger := newClient(t, e.customers)
+	var key, others api.CreatedAPIKey
+	c.want(http.StatusCreated, "POST", "/v1/me/api-keys", api.NewAPIKey{Name: "a thief's"}).into(t, &key)
+	other.want(http.StatusCreated, "POST", "/v1/me/api-keys", api.NewAPIKey{Name: "x"}).into(t, &others)
 	stranger.want(http.StatusAccepted, "POST", "/v1/password-reset", api.ResetRequest{Email: "ADA@example.com"})
 	if n := e.count("mails WHERE kind = 'reset_password' AND language = 'pt-BR' AND customer_id = '" + account.ID + "'"); n != "1" {
 		t.Errorf("%s mails", n)
@@ -126,6 +129,8 @@ func TestForgottenPassword(t *testing.T) {
 	c.want(http.StatusUnauthorized, "POST", "/v1/session", api.SignIn{Email: "ada@example.com", Password: fakePassword})
 	c.want(http.StatusOK, "POST", "/v1/session", api.SignIn{Email: "ada@example.com", Password: next})
 	other.want(http.StatusOK, "GET", "/v1/me", nil)
+	stranger.want(http.StatusUnauthorized, "GET", "/v1/me", nil, "Authorization", "Bearer "+key.Key)
+	stranger.want(http.StatusOK, "GET", "/v1/me", nil, "Authorization", "Bearer "+others.Key)
 	var p api.Profile
 	c.want(http.StatusOK, "GET", "/v1/me", nil).into(t, &p)
 	if !p.Confirmed {

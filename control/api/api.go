@@ -102,8 +102,8 @@ type Options struct {
 	Logger *slog.Logger
 
 	// Origins are the origins of our pages, such as https://app.example.com; others may not
-	// change anything in the name of who is signed in. Without any, browsers can sign in
-	// from the api's own origin only, as far as they say so.
+	// change anything in the name of who is signed in. Without any, no browser can that says where
+	// it comes from, which all do when they change something.
 	Origins []string
 	// OperatorOrigins are the same for the operators' handler.
 	OperatorOrigins []string
@@ -163,8 +163,7 @@ type side struct {
 	realm   realm
 	origins []string
 	table   table
-	frank   bool // errors say what our own rules say
-	byPath  map[string]*route
+	frank   bool   // errors say what our own rules say
 	spec    []byte // OpenAPI
 }
 
@@ -187,6 +186,7 @@ type API struct {
 	exporting chan struct{} // one message for each export
 	draining  chan struct{} // closed by Drain
 	drain     sync.Once
+	forwarded sync.Once // has warned of proxies that are not trusted
 }
 
 // New checks the options and both route tables.
@@ -231,10 +231,6 @@ func New(o Options) (*API, error) {
 func (a *API) complete(s *side, rows []route) (err error) {
 	if s.table, err = newTable(rows); err != nil {
 		return err
-	}
-	s.byPath = make(map[string]*route, len(s.table))
-	for i := range s.table {
-		s.byPath[s.table[i].pattern()] = &s.table[i]
 	}
 	s.spec, err = document(s, a.o.Issuer)
 	return err

@@ -50,10 +50,7 @@ func (c *call) beginIdempotent() (*control.Answer, error) {
 			return nil, invalid(keyHeader, "it must be printable ASCII without spaces")
 		}
 	}
-	h := sha256.New()
-	fmt.Fprintf(h, "%s %s\n", c.r.Method, c.r.URL.RequestURI())
-	h.Write(c.body)
-	r := control.IdempotentRequest{Subject: c.who.subject, Key: key, Digest: [32]byte(h.Sum(nil))}
+	r := control.IdempotentRequest{Subject: c.who.subject, Key: key, Digest: c.digest()}
 	now := c.a.now()
 	number, answer, err := c.a.o.Store.BeginIdempotent(c.ctx(), r, now, leaseFor, now.Add(keysFor))
 	switch {
@@ -68,6 +65,15 @@ func (c *call) beginIdempotent() (*control.Answer, error) {
 		c.key = &attempt{request: r, number: number}
 	}
 	return answer, nil
+}
+
+// digest tells the request from others. It has a secret of ours as its key: bodies hold
+// passwords, which whoever reads the table could guess by a digest without one.
+func (c *call) digest() [32]byte {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %s\n", c.r.Method, c.r.URL.RequestURI())
+	h.Write(c.body)
+	return [32]byte(c.a.digest("request " + string(h.Sum(nil))))
 }
 
 // note keeps the answer of a request with a key, in the transaction of its effect. What is

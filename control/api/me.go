@@ -49,6 +49,8 @@ type ProfileChange struct {
 type PasswordChange struct {
 	Current string `json:"current_password"`
 	New     string `json:"new_password"`
+	// RevokeKeys is for who changes it because somebody else knew it.
+	RevokeKeys bool `json:"revoke_api_keys,omitempty" doc:"Revoke all API keys, too. They go on otherwise."`
 }
 
 // Usage is what a customer used.
@@ -207,6 +209,11 @@ func (a *API) serveChangePassword(c *call) (any, error) {
 	err = a.o.Store.InTx(c.ctx(), func(tx *store.Tx) error {
 		if err := tx.SetPassword(c.ctx(), c.actor(), c.customerID(), hash, a.now()); err != nil {
 			return err
+		}
+		if in.RevokeKeys {
+			if _, err := tx.RevokeAPIKeys(c.ctx(), c.actor(), c.customerID(), "password changed", a.now()); err != nil {
+				return err
+			}
 		}
 		if err := a.passwordChanged(c.ctx(), tx, c.customerID()); err != nil {
 			return err

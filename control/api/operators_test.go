@@ -328,12 +328,12 @@ func TestLedgerAndPlatform(t *testing.T) {
 	c.want(http.StatusNotFound, "POST", "/v1/stripe-events/evt_2/retry", `{"again":true}`)
 
 	// Jobs.
-	if err := e.store.InTx(t.Context(), func(tx *store.Tx) error { return e.jobs.Retain(t.Context(), tx) }); err != nil {
+	if err := e.store.InTx(t.Context(), func(tx *store.Tx) error { return e.jobs.RevokeTokenAt(t.Context(), tx, "none", time.Now()) }); err != nil {
 		t.Fatal(err)
 	}
 	var jobs api.List[control.Job]
 	c.want(http.StatusOK, "GET", "/v1/jobs", nil).into(t, &jobs)
-	if len(jobs.Items) != 1 || jobs.Items[0].Kind != "retention" || jobs.Items[0].State != "available" {
+	if len(jobs.Items) != 1 || jobs.Items[0].Kind != "token_revocation" || jobs.Items[0].State != "scheduled" {
 		t.Fatalf("%+v", jobs)
 	}
 	job := "/v1/jobs/" + strings.TrimSpace(e.pg.Query("SELECT max(id) FROM river_job"))

@@ -3,6 +3,8 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -127,6 +129,44 @@ func escape(s string) string {
 		fmt.Fprintf(&b, "%%%02X", c)
 	}
 	return b.String()
+}
+
+// Behind a proxy that nobody told us of all callers are one address: the log says so, once.
+func TestUntrustedProxyIsToldOf(t *testing.T) {
+	t.Parallel()
+	for _, trusted := range []bool{false, true} {
+		e := newEnv(t, func(o *api.Options) {
+			if !trusted {
+				o.TrustedProxies = nil
+			}
+		})
+		c := newClient(t, e.customers)
+		c.do("GET", "/v1/tiers", nil)
+		if strings.Contains(e.log.String(), "no proxies are trusted") {
+			t.Error("told of without any proxy")
+		}
+		for range 3 {
+			c.do("GET", "/v1/tiers", nil, "X-Forwarded-For", "192.0.2.1")
+		}
+		if n := strings.Count(e.log.String(), "no proxies are trusted"); n != 1 && !trusted || n != 0 && trusted {
+			t.Errorf("trusted: %t, told %d times", trusted, n)
+		}
+	}
+}
+
+// What is kept of a request lets nobody guess the password in it: it is no hash that can be
+// computed without our secret.
+func TestIdempotencyKeepsNoPassword(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, nil)
+	_, admin := e.operator(control.RoleAdmin)
+	body := `{"email":"new@example.com","password":"a password to be guessed","role":"support"}`
+	admin.want(http.StatusCreated, "POST", "/v1/operators", body, api.KeyHeader, "k1")
+	kept := strings.TrimSpace(e.pg.Query("SELECT encode(request_digest, 'hex') FROM idempotency_keys WHERE key = 'k1'"))
+	plain := sha256.Sum256([]byte("POST /v1/operators\n" + body))
+	if kept == "" || kept == hex.EncodeToString(plain[:]) {
+		t.Errorf("the digest %q can be computed by whoever reads it", kept)
+	}
 }
 
 func TestIdempotencyKeys(t *testing.T) {

@@ -300,6 +300,11 @@ func (a *API) addressOf(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	addr = addr.Unmap().WithZone("")
+	if len(a.o.TrustedProxies) == 0 && r.Header.Get("X-Forwarded-For") != "" {
+		a.forwarded.Do(func() {
+			a.o.Logger.Warn("a request comes with X-Forwarded-For, and no proxies are trusted: behind one, all callers count as one address, with one rate limit for all; set --trusted-proxies", "peer", addr)
+		})
+	}
 	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, text := range slices.Backward(forwarded) {
 		if !slices.ContainsFunc(a.o.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) }) {

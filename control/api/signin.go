@@ -97,6 +97,13 @@ func (a *API) serveSignUp(c *call) (any, error) {
 	if wait, ok := a.signUp.take(subnet(c.address), time.Now()); !ok {
 		return nil, tooMany(wait, "Too many accounts are made from this address.")
 	}
+	// Counted apart from links that are asked for: otherwise those would run out sooner for an
+	// address with an account, and tell that it has one.
+	if a.o.Mails != nil {
+		if wait, ok := a.mailsTo.take("sign-up "+address, time.Now()); !ok {
+			return nil, tooMany(wait, "Too many mails are asked for to this address.")
+		}
+	}
 	hash, err := a.passwords.hash(c.ctx(), in.Password)
 	if err != nil {
 		return nil, err

@@ -217,16 +217,23 @@ func (b *billing) serve(ctx context.Context) error {
 		return err
 	}
 	hold, err := b.tx.PaymentHold(ctx, b.customer.ID)
-	if err != nil || !hold {
+	if err != nil {
 		return err
 	}
-	if err := b.tx.SetPaymentHold(ctx, b.customer.ID, false); err != nil {
-		return err
+	if hold {
+		if err := b.tx.SetPaymentHold(ctx, b.customer.ID, false); err != nil {
+			return err
+		}
+		if err := b.setStatus(ctx, control.CustomerActive, "customer.resume"); err != nil {
+			return err
+		}
+		b.Turn = TurnResumed
 	}
-	if err := b.setStatus(ctx, control.CustomerActive, "customer.resume"); err != nil {
-		return err
+	// Whom an operator suspended gets its boxes when an operator resumes it; whom one resumed
+	// before it had paid gets them now.
+	if b.customer.Status != control.CustomerActive {
+		return nil
 	}
-	b.Turn = TurnResumed
 	return b.moveBoxes(ctx, control.BoxProvisioning, func(s control.BoxState) bool { return s == control.BoxSuspended })
 }
 

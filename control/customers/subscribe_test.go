@@ -103,7 +103,7 @@ func TestBoxesFollowTheirSubscription(t *testing.T) {
 		reset  bool
 		want   string
 	}{
-		{control.SubscriptionActive, true, "pending provisioning active updating suspended unhealthy destroying destroyed"},
+		{control.SubscriptionActive, true, "pending provisioning active updating provisioning unhealthy destroying destroyed"}, // who pays has none that is suspended
 		{control.SubscriptionUnpaid, true, "suspended suspended suspended suspended suspended suspended destroying destroyed"},
 		{control.SubscriptionActive, false, "provisioning provisioning provisioning provisioning provisioning provisioning destroying destroyed"},
 		{control.SubscriptionCanceled, true, "destroying destroying destroying destroying destroying destroying destroying destroyed"},

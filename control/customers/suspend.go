@@ -2,6 +2,7 @@ package customers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
@@ -18,8 +19,8 @@ func (s *Service) SuspendCustomer(ctx context.Context, actor, customerID, reason
 	return c, nil
 }
 
-// ResumeCustomer undoes SuspendCustomer. Resuming a customer that is active publishes it
-// again.
+// ResumeCustomer undoes SuspendCustomer. Boxes that were suspended because a payment was
+// missing come back, unless it still is. Resuming a customer that is active publishes it again.
 func (s *Service) ResumeCustomer(ctx context.Context, actor, customerID, reason string) (control.Customer, error) {
 	c, err := s.setStatus(ctx, actor, customerID, control.CustomerActive, "customer.resume", reason)
 	if err != nil {
@@ -50,6 +51,11 @@ func (s *Service) setStatus(ctx context.Context, actor, customerID string, statu
 			return err
 		}
 		out = c.customer
+		if status == control.CustomerActive {
+			if err := c.wakeBoxes(ctx, actor); err != nil {
+				return err
+			}
+		}
 		if err := c.announceAll(ctx, s.now()); err != nil {
 			return err
 		}
@@ -65,4 +71,30 @@ func (s *Service) setStatus(ctx context.Context, actor, customerID string, statu
 		return s.noted(ctx, c.tx, out)
 	})
 	return out, err
+}
+
+// wakeBoxes has the customer's suspended boxes come back if it pays for them, or has no
+// subscription at all.
+func (c *change) wakeBoxes(ctx context.Context, actor string) error {
+	v, err := c.tx.LiveSubscription(ctx, c.customer.ID)
+	switch {
+	case errors.Is(err, control.ErrNotFound): // an operator's customer
+	case err != nil:
+		return err
+	case !entitled(v):
+		return nil
+	}
+	boxes, err := c.tx.Boxes(ctx, c.customer.ID)
+	if err != nil {
+		return err
+	}
+	for _, box := range boxes {
+		if box.State != control.BoxSuspended {
+			continue
+		}
+		if err := c.tx.SetBoxState(ctx, actor, box, control.BoxProvisioning); err != nil {
+			return err
+		}
+	}
+	return nil
 }

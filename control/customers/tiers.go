@@ -109,8 +109,8 @@ func (s *Service) takeTiers(v control.TierTable) error {
 
 // RollOutTiers gives the customers of tiers that have changed their new grants, and returns how
 // many customers that were. Limits of periods that have begun stay. It does nothing if all
-// grants are of the newest table, or another process is at it; what it could not do, it does
-// when it is called again.
+// grants are of the newest table, or another process is at it; what it could not do, and only
+// that, it does when it is called again.
 func (s *Service) RollOutTiers(ctx context.Context) (int, error) {
 	var newest, last control.TierTable
 	err := s.Store.InTx(ctx, func(tx *store.Tx) (err error) {
@@ -138,7 +138,7 @@ func (s *Service) RollOutTiers(ctx context.Context) (int, error) {
 	}
 	done := 0
 	_, err = s.Store.WithLock(ctx, rollOutLock, func(ctx context.Context) error {
-		if done, err = s.announceTiers(ctx, names); err != nil {
+		if done, err = s.announceTiers(ctx, names, last.Version, newest.Version); err != nil {
 			return err
 		}
 		return s.Store.InTx(ctx, func(tx *store.Tx) error { return tx.TierTableRolledOut(ctx, newest.Version) })
@@ -173,14 +173,12 @@ func sameGrant(a, b control.Tier) bool {
 		a.Weights == b.Weights && slices.Equal(a.Models, b.Models)
 }
 
-// announceTiers gives all customers of the tiers new grants. One that fails holds up no other.
-func (s *Service) announceTiers(ctx context.Context, names []string) (done int, err error) {
-	if len(names) == 0 {
-		return 0, nil
-	}
+// announceTiers gives the customers of the tiers, and those who have grants of a table after
+// from, the grants of table to. One that fails holds up no other, and has no other done again.
+func (s *Service) announceTiers(ctx context.Context, names []string, from, to int64) (done int, err error) {
 	var errs []error
 	for after := ""; ; {
-		page, err := s.Store.CustomersOfTiers(ctx, names, after, rollOutPage)
+		page, err := s.Store.CustomersToRollOut(ctx, names, from, to, after, rollOutPage)
 		if err != nil {
 			return done, errors.Join(append(errs, err)...)
 		}
@@ -190,9 +188,7 @@ func (s *Service) announceTiers(ctx context.Context, names []string) (done int, 
 				if err := c.announceAll(ctx, s.now()); err != nil {
 					return err
 				}
-				return c.tx.AddAudit(ctx, control.Audit{
-					Actor: "system:tiers", Action: "tiers.grant", CustomerID: id, Target: id, Detail: map[string]any{"tier": c.customer.Tier, "version": c.tiers.Version()},
-				})
+				return c.tx.GrantsRolledOut(ctx, id, to)
 			})
 			switch {
 			case err == nil || errors.Is(err, ErrUnpublished): // it is in the outbox

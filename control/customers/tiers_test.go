@@ -74,3 +74,51 @@ func TestTiersOfAnotherProcess(t *testing.T) {
 		t.Errorf("after a loss: %+v", done)
 	}
 }
+
+// A customer whose grants cannot be computed holds up no other, and has no other done again.
+// A table that was not rolled out to its end leaves nobody with its grants.
+func TestRollOutGoesOn(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.openEpoch()
+	_, well := e.token(e.customer("pro").Customer.ID)
+	bad := e.customer("pro").Customer.ID
+	e.token(bad)
+	e.pg.Query("UPDATE customers SET created_at = now() + interval '1 day' WHERE id = '" + bad + "'")
+	e.pg.Query("DELETE FROM usage_periods WHERE customer_id = '" + bad + "'")
+	if err := e.sell("concurrent: 8", "concurrent: 9"); err != nil {
+		t.Fatal(err)
+	}
+	version := func() int64 {
+		t.Helper()
+		g := e.grant(well.Digest)
+		if g == nil {
+			t.Fatal("no grant")
+		}
+		return g.Version
+	}
+	if n, err := e.RollOutTiers(t.Context()); err == nil || n != 1 {
+		t.Fatalf("with one that fails: %d, %v", n, err)
+	}
+	first := version()
+	if g := e.grant(well.Digest); g.Concurrent != 9 {
+		t.Errorf("the other one: %+v", g)
+	}
+	if n, err := e.RollOutTiers(t.Context()); err == nil || n != 0 || version() != first {
+		t.Errorf("again: %d customers, %v; version %d after %d", n, err, version(), first)
+	}
+	// Back to what was in effect before.
+	if err := e.sell("title: Team", "title: Teams"); err != nil {
+		t.Fatal(err)
+	}
+	e.pg.Query("UPDATE customers SET created_at = now() - interval '1 day' WHERE id = '" + bad + "'")
+	if n, err := e.RollOutTiers(t.Context()); err != nil || n != 1 {
+		t.Errorf("back: %d, %v", n, err)
+	}
+	if g := e.grant(well.Digest); g.Concurrent != 8 {
+		t.Errorf("back: %+v", g)
+	}
+	if n, err := e.RollOutTiers(t.Context()); err != nil || n != 0 {
+		t.Errorf("all done: %d, %v", n, err)
+	}
+}

@@ -3,6 +3,7 @@
 // least once, and again with growing pauses while it fails; so each kind must be one that
 // may run twice.
 //
-// Programs that only insert jobs call New without handlers. The one that works them gives
-// all handlers, and any number of it may run.
+// Programs that only insert jobs call New without handlers. Those that work them say which:
+// mails, the revocation of tokens and retention have a queue each, and any number of
+// programs may work one.
 package jobs

@@ -11,6 +11,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
+	"github.com/riverqueue/river/rivertype"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
@@ -29,9 +30,11 @@ const (
 // it has the handlers of, and leaves the others to other processes.
 type Handlers struct {
 	// SendMails sends the mails that are due. It is called once per mail that was added,
-	// at least, and may find that another call has sent it. Who has it also does what is
-	// done here.
+	// at least, and may find that another call has sent it.
 	SendMails func(context.Context) error
+	// Retention has the process do what the jobs do by themselves: remove what was kept for
+	// long enough. It needs nothing but Postgres.
+	Retention bool
 	// RevokeToken revokes a token for ever. It may be called again.
 	RevokeToken func(ctx context.Context, tokenID string) error
 }
@@ -76,7 +79,7 @@ func Migrate(ctx context.Context, st *store.Store, log *slog.Logger) (applied in
 // New returns Jobs on the database of st; without handlers they can only be inserted. The
 // error is control.ErrSchema if Migrate has not run. The caller closes it.
 func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handlers) (*Jobs, error) {
-	if handlers != nil && handlers.SendMails == nil && handlers.RevokeToken == nil {
+	if handlers != nil && handlers.SendMails == nil && handlers.RevokeToken == nil && !handlers.Retention {
 		return nil, errors.New("jobs: a handler is missing")
 	}
 	pool, err := st.RiverPool(ctx, connections)
@@ -99,26 +102,38 @@ func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handl
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
 	cfg := &river.Config{Logger: log, JobTimeout: timeout}
+	retention := &retentionWorker{store: st}
 	if handlers != nil {
 		cfg.Workers = river.NewWorkers()
-		river.AddWorker(cfg.Workers, &retentionWorker{store: st, log: log})
+		river.AddWorker(cfg.Workers, retention)
 		river.AddWorker(cfg.Workers, &mailWorker{send: handlers.SendMails})
 		river.AddWorker(cfg.Workers, &revocationWorker{revoke: handlers.RevokeToken})
 		cfg.Queues = map[string]river.QueueConfig{}
 		if handlers.SendMails != nil {
 			cfg.Queues[river.QueueDefault] = river.QueueConfig{MaxWorkers: workers}
 		}
+		if handlers.Retention {
+			cfg.Queues[retentionQueue] = river.QueueConfig{MaxWorkers: 1}
+		}
 		if handlers.RevokeToken != nil {
 			cfg.Queues[tokenQueue] = river.QueueConfig{MaxWorkers: workers}
 		}
 		// Whichever process leads inserts them, so all that may lead have to know them.
 		cfg.PeriodicJobs = []*river.PeriodicJob{river.NewPeriodicJob(river.PeriodicInterval(retentionEvery),
-			func() (river.JobArgs, *river.InsertOpts) { return retentionArgs{}, nil }, &river.PeriodicJobOpts{RunOnStart: true})}
+			func() (river.JobArgs, *river.InsertOpts) { return retentionArgs{}, retentionOpts() }, &river.PeriodicJobOpts{RunOnStart: true})}
 	}
 	client, err := river.NewClient(driver, cfg)
 	if err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	retention.drop = func(ctx context.Context, before time.Time) (int64, error) {
+		result, err := client.JobDeleteMany(ctx, river.NewJobDeleteManyParams().Kinds(mailArgs{}.Kind()).States(rivertype.JobStateAvailable).
+			Where("created_at < @before", river.NamedArgs{"before": before}).First(pruned))
+		if err != nil {
+			return 0, fmt.Errorf("remove old mail jobs: %w", err)
+		}
+		return int64(len(result.Jobs)), nil
 	}
 	return &Jobs{
 		insert: func(ctx context.Context, tx *store.Tx, args river.JobArgs, opts *river.InsertOpts) error {
@@ -170,12 +185,4 @@ func (j *Jobs) AddMail(ctx context.Context, tx *store.Tx, m control.Mail) (fresh
 		return false, fmt.Errorf("add mail %s for customer %s: %w", m.Kind, m.CustomerID, err)
 	}
 	return true, nil
-}
-
-// Retain has what is kept for long enough removed now, and not only when it is time to.
-func (j *Jobs) Retain(ctx context.Context, tx *store.Tx) error {
-	if err := j.insert(ctx, tx, retentionArgs{}, nil); err != nil {
-		return fmt.Errorf("insert retention job: %w", err)
-	}
-	return nil
 }

@@ -3,10 +3,10 @@ package jobs
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
 
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 )
@@ -20,6 +20,11 @@ const (
 	// comes later still is processed like a new one, which changes nothing; it only costs
 	// the look.
 	stripeEventsFor = 90 * 24 * time.Hour
+	// mailJobsFor is after how long a mail job that nobody works is removed, as where no mail
+	// server is set up. It is a hint: whoever sends mails also looks for those without a job.
+	mailJobsFor = time.Hour
+	// retentionQueue is worked by processes that remove what was kept for long enough.
+	retentionQueue = "retention"
 )
 
 type mailArgs struct{}
@@ -40,27 +45,28 @@ type retentionArgs struct{}
 // Kind names the job in Postgres, for good.
 func (retentionArgs) Kind() string { return "retention" }
 
+// retentionOpts has one such job wait at most, also where nobody works it.
+func retentionOpts() *river.InsertOpts {
+	return &river.InsertOpts{Queue: retentionQueue, UniqueOpts: river.UniqueOpts{ByState: []rivertype.JobState{
+		rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled,
+	}}}
+}
+
 type retentionWorker struct {
 	river.WorkerDefaults[retentionArgs]
 	store *store.Store
-	log   *slog.Logger
+	// drop removes mail jobs of before a time that nobody works, at most pruned.
+	drop func(ctx context.Context, before time.Time) (int64, error)
 }
 
-// Work removes what was kept for long enough, and makes room for the next months.
+// Work removes what was kept for long enough. The usage events are not its business: how
+// long they are kept is for the program that it runs in to know.
 func (w *retentionWorker) Work(ctx context.Context, _ *river.Job[retentionArgs]) error {
-	if err := w.store.EnsurePartitions(ctx); err != nil {
-		return err
-	}
-	dropped, err := w.store.DropOldPartitions(ctx)
-	if len(dropped) > 0 {
-		w.log.Info("dropped old partitions of the usage events", "partitions", dropped)
-	}
-	if err != nil {
-		return err
-	}
+	now := time.Now()
 	return errors.Join(
-		everything(func() (int64, error) { return w.store.PruneSignIns(ctx, time.Now(), pruned) }),
-		everything(func() (int64, error) { return w.store.PruneStripeEvents(ctx, stripeEventsFor, pruned) }))
+		everything(func() (int64, error) { return w.store.PruneSignIns(ctx, now, pruned) }),
+		everything(func() (int64, error) { return w.store.PruneStripeEvents(ctx, stripeEventsFor, pruned) }),
+		everything(func() (int64, error) { return w.drop(ctx, now.Add(-mailJobsFor)) }))
 }
 
 // everything calls prune until it removes less than it may.

@@ -9,10 +9,8 @@ import (
 )
 
 const (
-	nearPercent = 90
-	// reachedPercent is below 100: what is left then is too little for most requests, so
-	// that the last tokens may never be used.
-	reachedPercent = 99
+	nearPercent    = 90
+	reachedPercent = 100
 	limitPage      = 200
 )
 

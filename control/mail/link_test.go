@@ -11,9 +11,9 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/mail"
 )
 
-// signInBy has a customer sign in by that address.
+// signInBy has a customer sign in by that address, which it has confirmed.
 func (e *env) signInBy(customer, address string) {
-	e.query("INSERT INTO identities (id, customer_id, provider, subject, secret_hash) VALUES ('i" + customer + "', '" + customer + "', 'password', '" + address + "', 'x')")
+	e.query("INSERT INTO identities (id, customer_id, provider, subject, secret_hash, verified_at) VALUES ('i" + customer + "', '" + customer + "', 'password', '" + address + "', 'x', now())")
 }
 
 // The secret of a mail is in the letter only: in no row, neither before nor after it was sent.
@@ -68,5 +68,31 @@ func TestLinksHaveSecrets(t *testing.T) {
 	}
 	if n := len(e.office.got()); n != 2 {
 		t.Errorf("%d letters", n)
+	}
+}
+
+// Anyone may sign up by an address: until it is confirmed, no mail to it has a text of theirs.
+func TestNoWordsOfStrangers(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, newPostOffice(t, false), mail.NoTLS)
+	e.query("INSERT INTO customers (id, name, email, tier, language) VALUES ('c2', 'Ada', 'ana@example.com', 'pro', 'pt-BR')")
+	for customer, address := range map[string]string{"c1": "ada@example.com", "c2": "ana@example.com"} {
+		e.signInBy(customer, address)
+		e.query("UPDATE identities SET verified_at = NULL")
+		for _, kind := range control.MailKinds() {
+			e.add(t, customer, kind, "1")
+		}
+	}
+	if err := e.SendDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	letters := e.office.got()
+	if len(letters) != 2*len(control.MailKinds()) {
+		t.Fatalf("%d letters", len(letters))
+	}
+	for _, l := range letters {
+		if strings.Contains(l.subject+l.body, "Ada") || !strings.HasPrefix(l.body, "Hello,") && !strings.HasPrefix(l.body, "Olá!") {
+			t.Errorf("%s: %q", l.subject, l.body)
+		}
 	}
 }

@@ -98,6 +98,9 @@ func (t templates) render(m control.Mail, dashboard string) (Text, error) {
 	}
 	values := map[string]any{"dashboard": dashboard, "pay_url": dashboard}
 	for k, v := range m.Params {
+		if k == "name" && m.Unconfirmed {
+			v = "" // anyone may have signed up by that address, and have us mail it a text
+		}
 		values[k] = v
 	}
 	var b bytes.Buffer

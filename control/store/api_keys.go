@@ -57,6 +57,24 @@ func (t *Tx) RevokeAPIKey(ctx context.Context, actor, customer, id string, at ti
 	return t.AddAudit(ctx, control.Audit{Actor: actor, Action: "api_key.revoke", CustomerID: customer, Target: id})
 }
 
+// RevokeAPIKeys ends all keys of a customer for ever, and returns how many that were.
+func (t *Tx) RevokeAPIKeys(ctx context.Context, actor, customer, why string, at time.Time) (int, error) {
+	rows, _ := t.tx.Query(ctx, `
+		UPDATE api_keys SET revoked_at = $2 WHERE customer_id = $1 AND revoked_at IS NULL RETURNING id`, customer, at)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return 0, explain("revoke API keys of customer "+customer, err)
+	}
+	for _, id := range ids {
+		if err := t.AddAudit(ctx, control.Audit{
+			Actor: actor, Action: "api_key.revoke", CustomerID: customer, Target: id, Detail: map[string]any{"reason": why},
+		}); err != nil {
+			return 0, err
+		}
+	}
+	return len(ids), nil
+}
+
 // UseAPIKey looks up a key by its digest and notes that it was used, once a minute. A key
 // that is revoked, or whose customer is cancelled, is control.ErrNotFound.
 func (s *Store) UseAPIKey(ctx context.Context, digest contract.Digest, at time.Time) (control.APIKey, error) {

@@ -76,7 +76,7 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 			return tx.AddChange(ctx, control.Change{Kind: control.ChangeLimit, CustomerID: v.id})
 		},
 		"AddMail": func(tx *store.Tx) (any, error) {
-			return tx.AddMail(ctx, control.Mail{CustomerID: v.id, Kind: "agent_live", Cause: "x"})
+			return tx.AddMail(ctx, control.Mail{CustomerID: v.id, Kind: "back", Cause: "x"})
 		},
 		"AddMeterReport":  func(tx *store.Tx) (any, error) { return tx.AddMeterReport(ctx, "m9-"+v.id, sub, v.period, 50, 300) },
 		"APIKeys":         func(tx *store.Tx) (any, error) { return tx.APIKeys(ctx, v.id) },
@@ -90,6 +90,7 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 			return none(tx.FinishStripeEvent(ctx, control.StripeEvent{ID: v.evt}))
 		},
 		"FirstPeriodStart":    func(tx *store.Tx) (any, error) { return tx.FirstPeriodStart(ctx, v.id) },
+		"GrantsRolledOut":     func(tx *store.Tx) (any, error) { return none(tx.GrantsRolledOut(ctx, v.id, v.tiers)) },
 		"InsertBox":           func(tx *store.Tx) (any, error) { return none(tx.InsertBox(ctx, b)) },
 		"InsertToken":         func(tx *store.Tx) (any, error) { return none(tx.InsertToken(ctx, k)) },
 		"LastPeriod":          func(tx *store.Tx) (any, error) { return tx.LastPeriod(ctx, v.id) },
@@ -102,13 +103,14 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		"PaymentHold":         func(tx *store.Tx) (any, error) { return tx.PaymentHold(ctx, v.id) },
 		"Period":              func(tx *store.Tx) (any, error) { return tx.Period(ctx, v.id, v.period) },
 		"PeriodAt":            func(tx *store.Tx) (any, error) { return tx.PeriodAt(ctx, v.id, now) },
-		"WaitingMeterReports": func(tx *store.Tx) (any, error) { return tx.WaitingMeterReports(ctx, v.id) },
 		"PeriodOverage":       func(tx *store.Tx) (any, error) { return tx.PeriodOverage(ctx, v.id, v.period) },
 		"PeriodsSince":        func(tx *store.Tx) (any, error) { return tx.PeriodsSince(ctx, v.id, now.AddDate(-1, 0, 0)) },
+		"WaitingMeterReports": func(tx *store.Tx) (any, error) { return tx.WaitingMeterReports(ctx, v.id) },
 		"RaiseTokenVersion":   func(tx *store.Tx) (any, error) { return tx.RaiseTokenVersion(ctx, v.token, 9) },
 		"RequestRepair":       func(tx *store.Tx) (any, error) { return none(tx.RequestRepair(ctx, "x")) },
 		"RetryStripeEvent":    func(tx *store.Tx) (any, error) { return none(tx.RetryStripeEvent(ctx, "x", v.evt, true)) },
 		"RevokeAPIKey":        func(tx *store.Tx) (any, error) { return none(tx.RevokeAPIKey(ctx, "x", v.id, v.key, now)) },
+		"RevokeAPIKeys":       func(tx *store.Tx) (any, error) { return tx.RevokeAPIKeys(ctx, "x", v.id, "x", now) },
 		"RevokeSession":       func(tx *store.Tx) (any, error) { return none(tx.RevokeSession(ctx, "x", v.session, "x", now)) },
 		"RevokeSessions":      func(tx *store.Tx) (any, error) { return tx.RevokeSessions(ctx, "x", customerSubject(v.id), "x", now) },
 		"SetBoxState": func(tx *store.Tx) (any, error) {

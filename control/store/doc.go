@@ -7,8 +7,8 @@
 // tables, which sees all customers.
 //
 // A Store is safe for concurrent use. Its errors wrap control.ErrNotFound,
-// control.ErrExists, control.ErrInvalid or control.ErrSchema where that is what
-// happened; any other error means that Postgres could not be asked, and that
+// control.ErrExists, control.ErrInvalid, control.ErrConflict, control.ErrReused or
+// control.ErrSchema where that is what happened; any other error means that Postgres could not be asked, and that
 // nothing was changed or that a repetition will find out.
 //
 // Lock order, kept by every transaction: customers (FOR NO KEY UPDATE, so that

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
 )
 
 // Who comes from another provider with somebody's e-mail address is nobody that is known:
@@ -32,5 +33,30 @@ func TestIdentitiesAreNotLinkedByAddress(t *testing.T) {
 	}
 	if _, err := st.Identity(ctx, "google", "1234"); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("the identity was kept: %v", err)
+	}
+}
+
+// Whoever signs in by an address keeps it after its end: it may come back.
+func TestAddressOfWhoMayComeBack(t *testing.T) {
+	t.Parallel()
+	st, pg := migrated(t)
+	now := time.Now().UTC()
+	a := control.Account{Customer: control.Customer{ID: "c-a", Name: "x", Email: "Ada@example.com", Tier: "pro", Status: control.CustomerPending, CreatedAt: now}, Language: control.English}
+	if err := st.SignUp(t.Context(), a, control.Identity{ID: "i-a", CustomerID: a.ID, Provider: control.ProviderPassword, Subject: a.Email, SecretHash: "x", CreatedAt: now}); err != nil {
+		t.Fatal(err)
+	}
+	pg.Query("UPDATE customers SET status = 'cancelled'")
+	insert := func(id, email string) error {
+		return st.InTx(t.Context(), func(tx *store.Tx) error {
+			return tx.InsertCustomer(t.Context(), control.Customer{ID: id, Name: "x", Email: email, Tier: "pro", Status: control.CustomerActive, CreatedAt: now})
+		})
+	}
+	if err := insert("c-b", "ada@EXAMPLE.com"); !errors.Is(err, control.ErrExists) {
+		t.Errorf("the address of who may come back: %v", err)
+	}
+	for id, email := range map[string]string{"c-c": "other@example.com", "c-d": ""} {
+		if err := insert(id, email); err != nil {
+			t.Errorf("%q: %v", email, err)
+		}
 	}
 }

@@ -45,11 +45,13 @@ func (s *Store) ClaimMails(ctx context.Context, limit int) ([]control.Mail, erro
 			SELECT id FROM mails WHERE sent_at IS NULL AND claimed_at IS NULL AND failed_at IS NULL AND next_attempt_at <= now()
 			ORDER BY next_attempt_at, id LIMIT $1 FOR UPDATE SKIP LOCKED)
 		UPDATE mails m SET attempts = attempts + 1, claimed_at = now() FROM customers c
-		WHERE m.id IN (SELECT id FROM due) AND c.id = m.customer_id RETURNING `+mailColumns+`, coalesce(c.email, '')`, limit)
+		WHERE m.id IN (SELECT id FROM due) AND c.id = m.customer_id RETURNING `+mailColumns+`, coalesce(c.email, ''),
+			EXISTS (SELECT FROM identities i WHERE i.customer_id = c.id AND i.provider = 'password' AND i.verified_at IS NULL)`, limit)
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (control.Mail, error) {
 		var to string
-		m, err := scanMail(row, &to)
-		m.To = to
+		var unconfirmed bool
+		m, err := scanMail(row, &to, &unconfirmed)
+		m.To, m.Unconfirmed = to, unconfirmed
 		return m, err
 	})
 	return list, explain("claim mails", err)

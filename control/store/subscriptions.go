@@ -137,14 +137,6 @@ func (t *Tx) SetOverage(ctx context.Context, actor string, v control.Subscriptio
 	})
 }
 
-// PendingTiersDue lists subscriptions, at most limit, whose pending tier holds at that time
-// and that do not have it yet, those first that wait longest.
-func (s *Store) PendingTiersDue(ctx context.Context, at time.Time, limit int) ([]control.Subscription, error) {
-	rows, _ := s.pool.Query(ctx, selectSubscriptions+` WHERE pending_from <= $1 ORDER BY pending_from, id LIMIT $2`, at, limit)
-	list, err := pgx.CollectRows(rows, scanSubscription)
-	return list, explain("pending tiers", err)
-}
-
 // LinkBox notes which subscription pays for a box. One of another customer, or a box that
 // another subscription pays for, is refused: control.ErrNotFound.
 func (t *Tx) LinkBox(ctx context.Context, actor, box, customer, subscription string) error {

@@ -55,8 +55,17 @@ func (t *Tx) TierTableRolledOut(ctx context.Context, version int64) error {
 	if err != nil || tag.RowsAffected() == 0 {
 		return explain("tier table rolled out", err)
 	}
+	return t.AddAudit(ctx, control.Audit{Actor: "system", Action: "tiers.rolled_out", Target: "tiers", Detail: map[string]any{"version": version}})
+}
+
+// GrantsRolledOut notes that a customer's grants, which have to be announced in the same
+// transaction, are of a version of the tier table.
+func (t *Tx) GrantsRolledOut(ctx context.Context, customer string, version int64) error {
+	if _, err := t.tx.Exec(ctx, `UPDATE customers SET grants_tiers = $2 WHERE id = $1`, customer, version); err != nil {
+		return explain("grants rolled out", err)
+	}
 	return t.AddAudit(ctx, control.Audit{
-		Actor: "system:tiers", Action: "tiers.rolled_out", Target: "tiers", Detail: map[string]any{"version": version},
+		Actor: "system", Action: "grants.tiers", CustomerID: customer, Target: customer, Detail: map[string]any{"version": version},
 	})
 }
 
@@ -71,11 +80,15 @@ func (t *Tx) TiersInUse(ctx context.Context) ([]string, error) {
 	return list, explain("tiers in use", err)
 }
 
-// CustomersOfTiers lists customers, at most limit, that have one of the tiers and are served or
-// suspended, by id from after on.
-func (s *Store) CustomersOfTiers(ctx context.Context, tiers []string, after string, limit int) ([]string, error) {
+// CustomersToRollOut lists customers, at most limit, that are served or suspended, by id from
+// after on, whose grants are not of version to of the tier table yet and need to be: they
+// have one of the tiers, or grants of a version after from, which was not rolled out to its
+// end.
+func (s *Store) CustomersToRollOut(ctx context.Context, tiers []string, from, to int64, after string, limit int) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `
-		SELECT id FROM customers WHERE id > $2 AND tier = ANY($1) AND status IN ('active', 'suspended') ORDER BY id LIMIT $3`, tiers, after, limit)
+		SELECT id FROM customers
+		WHERE id > $2 AND (tier = ANY($1) OR grants_tiers > $4) AND grants_tiers < $5 AND status IN ('active', 'suspended')
+		ORDER BY id LIMIT $3`, tiers, after, limit, from, to)
 	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return list, explain("customers of tiers", err)
+	return list, explain("customers to roll out to", err)
 }

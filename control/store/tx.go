@@ -25,13 +25,16 @@ func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 	return err
 }
 
-// InsertCustomer adds a customer.
+// InsertCustomer adds a customer. An e-mail address that another one has, or signs in by, is
+// control.ErrExists. One whose subscription has ended may come back, and could not with its
+// address taken: it would pay and not be served.
 func (t *Tx) InsertCustomer(ctx context.Context, c control.Customer) error {
-	_, err := t.tx.Exec(ctx, `
+	tag, err := t.tx.Exec(ctx, `
 		INSERT INTO customers (id, name, email, tier, status, created_at, updated_at)
-		VALUES ($1, $2, nullif($3, ''), $4, $5, $6, $6)`,
+		SELECT $1, $2, nullif($3, ''), $4, $5, $6, $6
+		WHERE NOT EXISTS (SELECT FROM identities WHERE provider = 'password' AND subject = lower($3))`,
 		c.ID, c.Name, c.Email, c.Tier, c.Status, c.CreatedAt)
-	if sqlState(err) == codeUniqueViolation {
+	if sqlState(err) == codeUniqueViolation || err == nil && tag.RowsAffected() == 0 {
 		return fmt.Errorf("insert customer: a customer with this email: %w", control.ErrExists)
 	}
 	return explain("insert customer", err)

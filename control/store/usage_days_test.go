@@ -159,3 +159,31 @@ func TestMonthsComeAndGo(t *testing.T) {
 		t.Errorf("an event of just two years: %+v", r)
 	}
 }
+
+// Events that are being written while the sums by day are made are in them.
+func TestMigrationSumsUpWhatIsBeingWritten(t *testing.T) {
+	t.Parallel()
+	st, pg := migrated(t)
+	if err := st.EnsurePartitions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	addCustomer(t, st)
+	if err := st.MigrateDownTo(t.Context(), 10); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan string)
+	go func() {
+		written <- pg.Query(`INSERT INTO usage_events SELECT 'r', 1, now(), 'p', 'x', 'x', id, 'b', 't', 'pro', 'k', 'k', 'openai', 'x', 1, 1, 1, 1, 1, 1, 1, 'upstream', 'ok', 200, 1, 1
+			FROM customers; SELECT pg_sleep(3)`)
+	}()
+	for strings.TrimSpace(pg.Query("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")) == "0" {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if _, err := st.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-written
+	if got := strings.TrimSpace(pg.Query("SELECT (SELECT count(*) FROM usage_events), (SELECT sum(requests) FROM usage_days)")); got != "1|1" {
+		t.Errorf("events, and those in the sums by day: %s", got)
+	}
+}

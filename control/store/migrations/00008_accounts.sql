@@ -131,7 +131,6 @@ CREATE TABLE subscriptions (
 CREATE UNIQUE INDEX subscriptions_live ON subscriptions (customer_id)
     WHERE status IN ('trialing', 'active', 'past_due', 'unpaid', 'paused');
 CREATE INDEX subscriptions_customer ON subscriptions (customer_id, created_at DESC);
-CREATE INDEX subscriptions_pending ON subscriptions (pending_from) WHERE pending_from IS NOT NULL;
 
 ALTER TABLE boxes
     ADD COLUMN subscription_id text,
@@ -205,11 +204,6 @@ CREATE INDEX meter_reports_due ON meter_reports (next_attempt_at, id) WHERE repo
 
 CREATE INDEX audit_log_customer_id ON audit_log (customer_id, id DESC);
 
--- Usage by day and by model is answered from the index alone.
-DROP INDEX usage_events_customer;
-CREATE INDEX usage_events_customer ON usage_events (customer_id, admitted_at DESC)
-    INCLUDE (model_served, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, settled_tokens);
-
 -- Queries for one customer run as this role, which cannot sign in: see Store.ForCustomer.
 -- Roles belong to the whole server, so another database may have made it, even just now.
 -- +goose StatementBegin
@@ -279,8 +273,6 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-DROP INDEX usage_events_customer;
-CREATE INDEX usage_events_customer ON usage_events (customer_id, admitted_at DESC);
 DROP INDEX audit_log_customer_id;
 DROP TABLE meter_reports;
 DROP TABLE mails;

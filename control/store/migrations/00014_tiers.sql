@@ -8,5 +8,10 @@ CREATE TABLE tier_tables (
     rolled_out_at timestamptz -- since then all grants are of it
 );
 
+-- Which table a customer's grants were last rolled out of; 0 for none yet. So a roll-out that
+-- one customer holds up has the others done once.
+ALTER TABLE customers ADD COLUMN grants_tiers bigint NOT NULL DEFAULT 0;
+
 -- +goose Down
+ALTER TABLE customers DROP COLUMN grants_tiers;
 DROP TABLE tier_tables;
