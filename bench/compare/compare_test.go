@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/peers"
+	"github.com/andreabadesso/openclaw-cloud/bench/proc"
 	"github.com/andreabadesso/openclaw-cloud/bench/record"
 )
 
@@ -31,5 +32,22 @@ func TestTurnsGoThereAndBack(t *testing.T) {
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%s in round %d: %s, want %s", c.phase, c.round, s, c.want)
 		}
+	}
+}
+
+func TestFewStreamsAreForGatewaysAndWhatTheyAreComparedWith(t *testing.T) {
+	t.Parallel()
+	var got []string
+	for _, p := range peers.All() {
+		r := &peers.Running{Peer: p}
+		if p.Name != "direct" {
+			r.Proc = new(proc.Process)
+		}
+		if besideGateways(r) {
+			got = append(got, p.Name)
+		}
+	}
+	if s := strings.Join(got, " "); s != "direct nginx token-proxy portkey" {
+		t.Errorf("measured with few streams: %s", s)
 	}
 }
