@@ -1,7 +1,6 @@
 package jobs_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -62,5 +61,3 @@ func TestRetention(t *testing.T) {
 		t.Errorf("keys, mail jobs, mails, the events of 2019 are there: %s", got)
 	}
 }
-
-func nothing(context.Context) error { return nil }
