@@ -25,7 +25,7 @@ func TestBillingBootstrap(t *testing.T) {
 	e.vars["STRIPE_SECRET_KEY"], e.vars["STRIPE_URL"] = stripesim.Key, sim.URL()
 	var done stripe.Bootstrapped
 	e.ok(&done, args...)
-	if len(done.Changes) != 12 || done.WebhookSecret == "" {
+	if len(done.Changes) != 10 || done.WebhookSecret == "" {
 		t.Errorf("%+v", done)
 	}
 	r := e.run(args...)
