@@ -309,7 +309,11 @@ func TestOverageBeforeAnUpgradeIsBilled(t *testing.T) {
 	}
 	start, end, _ := e.sim.Period(sub)
 	e.sim.Advance(start.Add(end.Sub(start) / 2))
-	e.use(t, customer, 51_000_000) // 150 dollars; not reported yet
+	e.use(t, customer, 26_000_000)
+	if _, err := e.meter.ReportDue(t.Context()); err != nil { // so Stripe has some of it before the upgrade
+		t.Fatal(err)
+	}
+	e.use(t, customer, 25_000_000) // 150 dollars by now, of which half is not reported yet
 	if err := e.sim.ChangePrice(sub, "openclaw_team_monthly"); err != nil {
 		t.Fatal(err)
 	}
