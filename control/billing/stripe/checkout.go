@@ -310,8 +310,9 @@ func (c *Checkout) setTier(ctx context.Context, r reading, tier string, now bool
 }
 
 // Cancel has Stripe end a customer's subscription: with its period, or now, of which nothing
-// is paid back, and what was used above the limit is billed. What follows for the customer comes with Processor.Sync or by the event. It
-// returns the subscription's id; without a live one it is control.ErrInvalid.
+// is paid back, and what was used above the limit is billed. What follows for the customer
+// comes with Processor.Sync or by the event. It returns the subscription's id; without a live
+// one it is control.ErrInvalid.
 func (c *Checkout) Cancel(ctx context.Context, customerID string, now bool) (string, error) {
 	op := "cancel the subscription of customer " + customerID
 	r, err := c.live(ctx, customerID)

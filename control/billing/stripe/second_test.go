@@ -313,6 +313,7 @@ func TestOverageBeforeAnUpgradeIsBilled(t *testing.T) {
 	if _, err := e.meter.ReportDue(t.Context()); err != nil { // so Stripe has some of it before the upgrade
 		t.Fatal(err)
 	}
+	e.sim.Advance(e.sim.Now().Add(time.Hour))
 	e.use(t, customer, 25_000_000) // 150 dollars by now, of which half is not reported yet
 	if err := e.sim.ChangePrice(sub, "openclaw_team_monthly"); err != nil {
 		t.Fatal(err)
