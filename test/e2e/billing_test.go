@@ -319,7 +319,7 @@ func TestCustomerLifeByStripe(t *testing.T) {
 	}
 	for _, e := range b.s.Sim.Ledger() {
 		if r, ok := rows[e.ID]; e.Kind == "chat" && (!ok || r.Prompt != int64(e.PromptTokens) || r.Completion != int64(e.CompletionTokens)) {
-			t.Errorf("the upstream counts %d+%d, the row is %+v", e.PromptTokens, e.CompletionTokens, r)
+			t.Errorf("the upstream counts %d+%d of %s, the row is %+v; all: %+v", e.PromptTokens, e.CompletionTokens, e.ID, r, rows)
 		}
 	}
 }

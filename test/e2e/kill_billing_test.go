@@ -238,6 +238,13 @@ func (c *crowd) waiting(events []stripesim.Event, since time.Time) bool {
 }
 
 func (c *crowd) changeAtStripe(p *payer, kind string) ([]stripesim.Event, error) {
+	// An upgrade gives tokens by what is left of its period when Stripe bills it. All are billed
+	// at the same time of their period, so that they give the same with and without kills.
+	start, _, _ := c.sim.Period(p.sub)
+	billed := start.Add(time.Second)
+	if kind == "starter" || kind == "pro" || kind == "team" {
+		time.Sleep(time.Until(billed))
+	}
 	c.atStripe.Lock()
 	defer c.atStripe.Unlock()
 	var err error
@@ -245,7 +252,6 @@ func (c *crowd) changeAtStripe(p *payer, kind string) ([]stripesim.Event, error)
 	case "renew", "decline":
 		c.sim.Decline(p.sub, kind == "decline")
 		// A period lasts at least a second, and ends in the past.
-		start, _, _ := c.sim.Period(p.sub)
 		end := time.Now().Truncate(time.Second)
 		for !end.After(start) {
 			time.Sleep(50 * time.Millisecond)
@@ -259,6 +265,7 @@ func (c *crowd) changeAtStripe(p *payer, kind string) ([]stripesim.Event, error)
 		c.sim.Decline(p.sub, false)
 		err = c.sim.Retry(p.sub)
 	default:
+		c.sim.Advance(billed)
 		err = c.sim.ChangePrice(p.sub, "openclaw_"+kind+"_monthly")
 	}
 	return c.sim.Events(), err
