@@ -18,7 +18,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-bench build up down status clean test lint bench bench-quick bench-scale microbench fuzz smoke drill promises
+.PHONY: help deps deps-run deps-bench build up down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -58,8 +58,14 @@ test: deps ## run all tests
 	cd test/drill && go test -count=1 -timeout 5m
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by
 
+orders: ## play the life of a customer who pays in 200 random orders of Stripe's events
+	go test -count=1 -run '^TestStory$$' -timeout 20m ./control/billing/stripe -orders 200
+
 lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 	@scripts/lint
+
+gosec: ## look for common mistakes of security (a minute; the reasons for what is left out are in scripts/gosec)
+	@scripts/gosec
 
 deps-bench:
 	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
@@ -77,6 +83,9 @@ bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million 
 	bin/openclaw-bench grants
 	bin/openclaw-bench syscalls
 	bin/openclaw-bench report
+
+bench-control: deps-run build ## ask the api with 100,000 customers and 10 million usage events in Postgres (8 minutes)
+	bin/openclaw-bench control
 
 microbench: ## run the benchmarks beside the code, BENCH in PACKAGES, and compare with revision BASE (HEAD)
 	@scripts/microbench '$(BASE)' '$(BENCH)' '$(COUNT)' $(PACKAGES)

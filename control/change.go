@@ -37,9 +37,9 @@ type Limit struct {
 
 // Audit is one entry of the audit log. Detail must not hold secrets.
 type Audit struct {
-	Actor      string // who: a person or a program
-	Action     string // what, such as "token.revoke"
-	CustomerID string
-	Target     string // id of the thing that was changed
-	Detail     map[string]any
+	Actor      string         `json:"actor"`  // who: a person or a program
+	Action     string         `json:"action"` // what, such as "token.revoke"
+	CustomerID string         `json:"customer_id,omitempty"`
+	Target     string         `json:"target"` // id of the thing that was changed
+	Detail     map[string]any `json:"detail,omitempty"`
 }

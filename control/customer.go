@@ -11,9 +11,14 @@ type CustomerStatus string
 
 // The states of a customer.
 const (
+	// CustomerPending signed up and has not paid: its Tier is what it asked for, and
+	// entitles to nothing.
+	CustomerPending   CustomerStatus = "pending"
 	CustomerActive    CustomerStatus = "active"
 	CustomerSuspended CustomerStatus = "suspended" // requests are refused until reactivated
-	CustomerCancelled CustomerStatus = "cancelled" // final
+	// CustomerCancelled has no tokens and boxes any more, for good. Unless it was deleted,
+	// another subscription begins anew, with others.
+	CustomerCancelled CustomerStatus = "cancelled"
 )
 
 // Customer is one paying party. Its ID is a DNS label of at most 54 characters,
@@ -25,6 +30,24 @@ type Customer struct {
 	Tier      string         `json:"tier"`
 	Status    CustomerStatus `json:"status"`
 	CreatedAt time.Time      `json:"created_at"`
+}
+
+// Language is what a customer is written to in.
+type Language string
+
+// The languages.
+const (
+	English    Language = "en"
+	Portuguese Language = "pt-BR"
+)
+
+// Account is what only the account pages and billing need of a customer.
+type Account struct {
+	Customer
+	Language Language `json:"language"`
+	// StripeID is "" before the first checkout.
+	StripeID  string    `json:"stripe_customer_id,omitempty"`
+	DeletedAt time.Time `json:"deleted_at,omitzero"` // its personal data is gone
 }
 
 // BoxState is where a box is in its life.
@@ -56,6 +79,11 @@ const (
 	CustomerID = "c"
 	BoxID      = "b"
 	TokenID    = "t"
+	IdentityID = "i"
+	OperatorID = "o"
+	SessionID  = "s"
+	APIKeyID   = "k"
+	MeterID    = "m"
 )
 
 // NewID returns kind followed by 80 random bits in lower-case base32: a DNS label

@@ -3,6 +3,7 @@
 //
 // It imports the standard library and internal/contract only, does no I/O and keeps
 // no state. Adapters live below it and are named after what they adapt: store
-// (Postgres), feed (Redis), billing (the usage ledger), customers (what operators
-// and the api do to a customer).
+// (Postgres), jobs (River), feed (Redis), limits (the records that limits are leased from),
+// billing (the usage ledger), billing/stripe (Stripe), mail (SMTP), tiers (the tier table),
+// customers (what is done to a customer), api (HTTP) and client (its other side).
 package control

@@ -11,6 +11,13 @@ var (
 	ErrExists = errors.New("already exists")
 	// ErrInvalid: the caller's input cannot be accepted.
 	ErrInvalid = errors.New("invalid")
+	// ErrConflict: someone else has it in hand, or changed it meanwhile.
+	ErrConflict = errors.New("conflict")
+	// ErrReused: a refresh token was shown again that has its successor. Whoever has a
+	// copy of it is not known, and so its session is over.
+	ErrReused = errors.New("refresh token was used before")
+	// ErrUnavailable: an outside system that is needed does not answer, or is overloaded.
+	ErrUnavailable = errors.New("does not answer")
 	// ErrSchema: the database's schema is not the one that this build needs.
 	ErrSchema = errors.New("database schema does not fit this build")
 )

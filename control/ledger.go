@@ -61,7 +61,11 @@ type PeriodCheck struct {
 	Kept     bool        `json:"kept"`
 	Recorded UsageTotals `json:"recorded"` // as in the period's row; zero if there is none
 	Counted  UsageTotals `json:"counted"`  // summed up from the events
+	// WrongDays is how many sums by day and model are not those of the events.
+	WrongDays int64 `json:"wrong_days,omitempty"`
 }
 
 // TotalsDiffer reports whether the totals are known to be wrong.
-func (c *PeriodCheck) TotalsDiffer() bool { return c.Kept && c.Recorded != c.Counted }
+func (c *PeriodCheck) TotalsDiffer() bool {
+	return c.Kept && (c.Recorded != c.Counted || c.WrongDays != 0)
+}

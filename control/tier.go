@@ -3,6 +3,8 @@ package control
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
@@ -26,16 +28,32 @@ type Tier struct {
 	CustomSystemPrompt     bool
 }
 
+// TierTable is a tier table as it was put into effect.
+type TierTable struct {
+	Version     int64     `json:"version"`
+	Content     string    `json:"content"` // as a file has it
+	CreatedAt   time.Time `json:"created_at"`
+	RolledOutAt time.Time `json:"rolled_out_at,omitzero"` // since then all grants are of it
+}
+
 // PodResources is a share of a node.
 type PodResources struct {
 	CPUMillis int64
 	MemoryMiB int64
 }
 
-// Tiers is the tier table, in the order in which it is shown.
-type Tiers struct{ list []Tier }
+// Tiers is the tier table, in the order in which it is shown. Copies share it: what Replace
+// does holds for all of them. It is safe for concurrent use. The zero value is empty, for
+// good.
+type Tiers struct{ table *atomic.Pointer[tierTable] }
 
-// NewTiers validates a tier table.
+// tierTable is one version of a tier table. It is never changed.
+type tierTable struct {
+	version int64
+	list    []Tier
+}
+
+// NewTiers validates a tier table. Its version is 0.
 func NewTiers(list []Tier) (Tiers, error) {
 	if len(list) == 0 {
 		return Tiers{}, errors.New("tiers: the table is empty")
@@ -55,16 +73,51 @@ func NewTiers(list []Tier) (Tiers, error) {
 	if err := errors.Join(errs...); err != nil {
 		return Tiers{}, fmt.Errorf("tiers: %w", err)
 	}
-	return Tiers{list: append([]Tier(nil), list...)}, nil
+	return newTiers(&tierTable{list: append([]Tier(nil), list...)}), nil
 }
 
+func newTiers(table *tierTable) Tiers {
+	t := Tiers{table: new(atomic.Pointer[tierTable])}
+	t.table.Store(table)
+	return t
+}
+
+func (t Tiers) current() *tierTable {
+	if t.table == nil {
+		return &tierTable{}
+	}
+	return t.table.Load()
+}
+
+// Version returns which version of the table it is: 0 for one that no process has put into
+// Postgres.
+func (t Tiers) Version() int64 { return t.current().version }
+
+// Replace makes the table what with is now, as that version, in all copies of t, unless t has
+// that version or a newer one.
+func (t Tiers) Replace(with Tiers, version int64) {
+	if t.table == nil {
+		return
+	}
+	next := &tierTable{version: version, list: with.current().list}
+	for {
+		now := t.table.Load()
+		if now.version >= version || t.table.CompareAndSwap(now, next) {
+			return
+		}
+	}
+}
+
+// Fixed returns the table as it is now, which stays so.
+func (t Tiers) Fixed() Tiers { return newTiers(t.current()) }
+
 // All returns a copy of the table.
-func (t Tiers) All() []Tier { return append([]Tier(nil), t.list...) }
+func (t Tiers) All() []Tier { return append([]Tier(nil), t.current().list...) }
 
 // Get returns the tier called name; the error is ErrNotFound and names the choices.
 func (t Tiers) Get(name string) (Tier, error) {
 	var names []string
-	for _, tier := range t.list {
+	for _, tier := range t.current().list {
 		if tier.Name == name {
 			return tier, nil
 		}

@@ -19,6 +19,14 @@ type UsagePeriod struct {
 	Totals       UsageTotals `json:"totals"`
 }
 
+// PeriodOverage is what of a period is paid for one by one, on top of the price. Weighted tokens.
+type PeriodOverage struct {
+	Tokens int64 // of the period's limit
+	// Used is what is to be billed. It may be more than Tokens: of a limit that was lowered
+	// while requests were under way, for one.
+	Used int64
+}
+
 // UsageTotals are sums over the usage events of a period.
 type UsageTotals struct {
 	Requests   int64 `json:"requests"`
@@ -100,4 +108,24 @@ type Recorded struct {
 	// Acked holds, for each replica that something was from, the highest n such that
 	// all of its events 1…n are rows or parked.
 	Acked map[string]int64
+}
+
+// UsageShare is what a customer used of one model on one day, by admission.
+type UsageShare struct {
+	Day        time.Time `json:"day"`   // its beginning, UTC
+	Model      string    `json:"model"` // as served
+	Requests   int64     `json:"requests"`
+	Prompt     int64     `json:"prompt_tokens"` // cached included
+	Cached     int64     `json:"cached_tokens"`
+	Completion int64     `json:"completion_tokens"` // reasoning included
+	Reasoning  int64     `json:"reasoning_tokens"`
+	Settled    int64     `json:"settled_tokens"` // weighted, charged to the limit
+}
+
+// TierUsage sums up the periods of all customers of one tier.
+type TierUsage struct {
+	Tier      string      `json:"tier"`
+	Customers int64       `json:"customers"`
+	Limit     int64       `json:"limit_tokens"` // weighted
+	Totals    UsageTotals `json:"totals"`
 }

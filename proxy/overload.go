@@ -40,7 +40,7 @@ type overload struct {
 // refuses decides on one request.
 func (o *overload) refuses() bool {
 	s := o.share.Load()
-	return s > 0 && rand.Uint32N(overloadWhole) < s
+	return s > 0 && rand.Uint32N(overloadWhole) < s // #nosec G404 -- a share of requests, no secret
 }
 
 // run looks until ctx ends.

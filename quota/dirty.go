@@ -33,7 +33,7 @@ func (d *dirtyList) hurry(accounts ...*account) {
 // delay has a later tick look at an account, which is marked as ringed.
 func (d *dirtyList) delay(a *account) {
 	d.mu.Lock()
-	slot := (d.at + routine - rand.IntN(spread)) % len(d.ring)
+	slot := (d.at + routine - rand.IntN(spread)) % len(d.ring) // #nosec G404 -- spreads work over time, no secret
 	d.ring[slot] = append(d.ring[slot], a)
 	d.mu.Unlock()
 }

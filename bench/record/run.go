@@ -23,6 +23,7 @@ const (
 	KindGrants   = "grants"
 	KindReplay   = "replay"
 	KindSyscalls = "syscalls"
+	KindControl  = "control"
 )
 
 // Run is one run of openclaw-bench.

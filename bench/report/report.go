@@ -14,7 +14,7 @@ import (
 
 // book is the latest run of each kind, nil where there is none.
 type book struct {
-	compare, streams, overload, grants, replay, syscalls *record.Run
+	compare, streams, overload, grants, replay, syscalls, control *record.Run
 }
 
 // Write reads the latest results in dir and writes the report to out, and the plots into
@@ -24,7 +24,7 @@ func Write(dir, out string) error {
 	for kind, to := range map[string]**record.Run{
 		record.KindCompare: &b.compare, record.KindStreams: &b.streams, record.KindOverload: &b.overload,
 		record.KindGrants: &b.grants, record.KindReplay: &b.replay,
-		record.KindSyscalls: &b.syscalls,
+		record.KindSyscalls: &b.syscalls, record.KindControl: &b.control,
 	} {
 		r, err := record.Latest(dir, kind)
 		if err != nil {

@@ -28,6 +28,9 @@ func (b *book) scale(p *page) {
 	if b.replay != nil {
 		replayed(p, b.replay)
 	}
+	if b.control != nil {
+		asked(p, b.control)
+	}
 }
 
 // Figures of samples.
@@ -343,4 +346,22 @@ func redisGoal(r *record.Run) goal {
 	// What the programs do on their own varies a little.
 	g.met = judge(record.Spread{Median: sent1 / sent0, N: 1}, 1.25, 1.25)
 	return g
+}
+
+// asked is about the api of the control plane.
+func asked(p *page, r *record.Run) {
+	p.printf("## The api at size\n\n")
+	about(p, r)
+	p.printf("%s customers, %s usage events of %s months, some customers far busier than others, in a Postgres on the same processors. %s clients together ask %s times per second, each time for someone else or another page. Time counts from when a request was to be sent.\n\n",
+		setting(r, "customers"), setting(r, "events"), setting(r, "months"), setting(r, "clients"), setting(r, "rate"))
+	rows := [][]string{{"question", "answers/s", "p50 ms", "p99 ms", "longest ms", "bytes each", "failures"}}
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		ms := func(us float64) string { return fmt.Sprintf("%.1f", us/1000) }
+		rows = append(rows, []string{
+			s.Phase, fmt.Sprintf("%.0f", perSecond(s, s.Load.Answers)), ms(s.Load.Latency.P50), ms(s.Load.Latency.P99), ms(s.Load.Latency.Max),
+			fmt.Sprint(s.Load.Bytes / max(s.Load.Answers, 1)), failureList(s.Load.Failures),
+		})
+	}
+	p.table(rows)
 }

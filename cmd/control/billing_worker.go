@@ -39,7 +39,9 @@ type workerSettings struct {
 	keepChanges  time.Duration
 	dropEvery    time.Duration
 	replicaGrace time.Duration
+	tiersFile    string
 	ledger       billing.Options
+	stripe       stripeSettings
 }
 
 func billingWorkerCommand(getenv func(string) string) *cobra.Command {
@@ -50,8 +52,13 @@ func billingWorkerCommand(getenv func(string) string) *cobra.Command {
 		Long: `billing-worker reads usage events from Redis and writes each of them to Postgres,
 once; publishes changes of grants and limits that were committed and not yet
 published, and all of them when Redis has lost its data; makes the records that limits
-are leased from, and all of them anew after such a loss; and opens the next period of
-customers whose last one has ended.
+are leased from, and all of them anew after such a loss; opens the next period of
+customers whose last one has ended; puts the tier table into effect; and removes what was
+kept for long enough: expired sessions and keys, and the usage events of old months.
+
+With a secret key of Stripe it works Stripe's events, which the api takes in, looks after
+subscriptions, and reports what was used above limits. With an SMTP server it sends the
+mails; without one they are kept in Postgres.
 
 Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw REDIS_URL=redis://127.0.0.1:6379/0 control billing-worker`,
@@ -66,6 +73,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.keepChanges, "keep-published-changes", 14*24*time.Hour, "how long to keep published changes in Postgres")
 	f.DurationVar(&s.dropEvery, "drop-old-events-every", 24*time.Hour, "how often to remove the usage events of months that ended more than two years ago; their totals stay; 0 keeps them")
 	f.DurationVar(&s.replicaGrace, "replica-grace", 10*time.Second, "how long a token-proxy that hears nothing from Redis may go on with what it leased, whatever its own timeouts.grace; once it is shorter, declare none lost for as long as it was")
+	f.StringVar(&s.tiersFile, "tiers-file", "", "the tier table, as YAML, instead of the one that is built in; it is read again when it changes, and put into effect for all processes. One that is not valid changes nothing")
 	f.IntVar(&s.ledger.ReadEntries, "ledger-read-entries", 64, "stream entries to read at once")
 	f.IntVar(&s.ledger.TxEvents, "ledger-tx-events", 1000, "about how many events go into one transaction")
 	f.DurationVar(&s.ledger.Gather, "ledger-gather", 100*time.Millisecond, "how long stream entries gather for the next transaction")
@@ -74,6 +82,7 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 	f.DurationVar(&s.ledger.FinishWithin, "ledger-finish-within", 10*time.Second, "how long the batch in hand may take after SIGTERM")
 	f.DurationVar(&s.ledger.AckedEvery, "ledger-acked-every", 3*time.Second, "how often to tell the proxies again which events they may forget")
 	f.DurationVar(&s.ledger.RetryMax, "ledger-retry-max", 2*time.Second, "longest pause between attempts while Redis or Postgres is away")
+	s.stripe.flags(f)
 	return command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		return runWorker(cmd.Context(), s, log)
 	})
@@ -90,7 +99,7 @@ func (s *workerSettings) validate() error {
 		positive("keep-published-changes", s.keepChanges),
 		positive("ledger-gather", s.ledger.Gather), positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
 		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
-		positive("ledger-acked-every", s.ledger.AckedEvery),
+		positive("ledger-acked-every", s.ledger.AckedEvery), s.stripe.validate(),
 	}
 	if s.replicaGrace < minGrace {
 		errs = append(errs, fmt.Errorf("--replica-grace must be at least %s, the least that a token-proxy can have", minGrace))
@@ -168,6 +177,10 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	sold, err := newTierFile(s.tiersFile, service, registry)
+	if err != nil {
+		return err
+	}
 	ready.set(func(ctx context.Context) error { return errors.Join(ledger.Ready(), st.Ping(ctx)) }, keeper.Note)
 
 	work, ctx := errgroup.WithContext(ctx)
@@ -175,6 +188,10 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	work.Go(func() error { return keeper.Run(ctx) })
 	work.Go(func() error {
 		every(ctx, s.publishEvery, log, "publish pending changes", service.PublishPending)
+		return nil
+	})
+	work.Go(func() error {
+		every(ctx, tiersEvery, log, "put the tier table into effect", sold.follow)
 		return nil
 	})
 	work.Go(func() error {
@@ -206,6 +223,11 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 		every(ctx, s.renewEvery, log, "renew periods", service.RenewDue)
 		return nil
 	})
+	done, err := s.stripe.start(ctx, work, service, registry, log)
+	defer done()
+	if err != nil {
+		work.Go(func() error { return err })
+	}
 	return work.Wait()
 }
 

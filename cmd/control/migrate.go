@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 )
 
@@ -32,7 +33,11 @@ number may run at once: they take turns, and the later ones find nothing to do.`
 			if err := st.EnsurePartitions(cmd.Context()); err != nil {
 				return err
 			}
-			log.Info("the database has the newest schema", "applied", applied)
+			jobTables, err := jobs.Migrate(cmd.Context(), st, log)
+			if err != nil {
+				return err
+			}
+			log.Info("the database has the newest schema", "applied", applied+jobTables)
 			return nil
 		})
 }

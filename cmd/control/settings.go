@@ -42,6 +42,8 @@ func wanted(f *pflag.Flag) string {
 		return "a whole number"
 	case "bool":
 		return "true or false"
+	case "stringSlice":
+		return "texts separated by commas"
 	}
 	return "a " + f.Value.Type()
 }

@@ -26,8 +26,9 @@ Usage: devstack [flags] up|down|status|clean
 
 Environment:
   OPENCLAW_PROXY_PORT, OPENCLAW_ADMIN_PORT, OPENCLAW_BILLING_PORT, OPENCLAW_KIMISIM_PORT,
-  OPENCLAW_REDIS_PORT, OPENCLAW_POSTGRES_PORT
-                            other ports than 8080, 9090, 8082, 9100, 16379 and 15432
+  OPENCLAW_REDIS_PORT, OPENCLAW_POSTGRES_PORT, OPENCLAW_API_PORT, OPENCLAW_OPERATORS_PORT,
+  OPENCLAW_API_PROBES_PORT
+                            other ports than 8080, 9090, 8082, 9100, 16379, 15432, 8000, 8001 and 8083
   OPENCLAW_RUN_DIR          another place for data, logs and secrets than .run
   KIMI_API_KEY              use the real Kimi instead of the simulator
   KIMI_BASE_URL             of the real Kimi, if not https://api.moonshot.ai/v1

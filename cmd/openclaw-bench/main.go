@@ -62,7 +62,7 @@ traffic against any installation. It needs Linux.`,
 	root.SetArgs(a.args)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.compareCommand(), a.reportCommand(), a.loadCommand(), a.originCommand(), a.peerCommand(), a.traceCommand(),
-		a.streamsCommand(), a.overloadCommand(), a.grantsCommand(), a.replayCommand(), a.syscallsCommand(), a.profileCommand())
+		a.streamsCommand(), a.overloadCommand(), a.grantsCommand(), a.replayCommand(), a.syscallsCommand(), a.controlCommand(), a.profileCommand())
 	return root
 }
 

@@ -4,22 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
-	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
-	"github.com/andreabadesso/openclaw-cloud/control/customers"
-	"github.com/andreabadesso/openclaw-cloud/control/feed"
-	"github.com/andreabadesso/openclaw-cloud/control/limits"
-	"github.com/andreabadesso/openclaw-cloud/control/store"
-	"github.com/andreabadesso/openclaw-cloud/control/tiers"
+	"github.com/andreabadesso/openclaw-cloud/control/client"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
-	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 )
 
 // app is what the commands share. Connections are opened by the command that needs
@@ -28,93 +21,136 @@ type app struct {
 	getenv func(string) string
 	output string
 	actor  string
+
+	apiURL   string
+	database string
+	redisURL string
+	direct   bool
+	key      string // idempotency key of the command line
 }
 
-// session is one command's open connections.
-type session struct {
-	store   *store.Store
-	limits  *limits.Records
-	service *customers.Service
-	redis   redis.UniversalClient
+// setting is a flag's value, or else that of its environment variable.
+func (a *app) setting(flag, variable string) string {
+	if flag != "" {
+		return flag
+	}
+	return a.getenv(variable)
 }
 
-// redisTimeout bounds one exchange with Redis.
-const redisTimeout = 2 * time.Second
+func (a *app) databaseURL() string { return a.setting(a.database, "DATABASE_URL") }
 
-// with opens the connections, publishes what an earlier command could not, and calls
-// do.
-func (a *app) with(cmd *cobra.Command, do func(context.Context, *session) error) error {
-	ctx := cmd.Context()
-	s, err := a.open(ctx)
+// way says how a command that knows both ways works.
+type way int
+
+const (
+	byAPI way = iota
+	byDatabase
+)
+
+// chosen decides between the api and the databases. What the command line says wins; then
+// the api, if it is named; the kept session of "login" names it too, but yields to
+// DATABASE_URL, which someone set for this very command.
+func (a *app) chosen() (way, error) {
+	directly := a.direct || a.database != "" || a.redisURL != ""
+	switch {
+	case directly && a.apiURL != "":
+		return 0, usageError{errors.New("--api-url, and --direct, --database-url or --redis-url: which one?")}
+	case directly && a.key != "":
+		return 0, usageError{errors.New("--idempotency-key is for the api; databases are not asked twice")}
+	case directly:
+		return byDatabase, nil
+	case a.apiURL != "" || a.getenv("OPENCLAW_API_URL") != "":
+		return byAPI, nil
+	case a.getenv("DATABASE_URL") != "":
+		return byDatabase, nil
+	}
+	if _, err := a.address(); err != nil {
+		return 0, err
+	}
+	return byAPI, nil
+}
+
+// sessionFile is where "login" keeps the session; "" if there is no place for it.
+func (a *app) sessionFile() string {
+	if file := a.getenv("OPENCLAW_SESSION_FILE"); file != "" {
+		return file
+	}
+	// Not os.UserConfigDir: it reads the process's own environment.
+	if dir := a.getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "openclaw", "session.json")
+	}
+	if dir := a.getenv("HOME"); dir != "" {
+		return filepath.Join(dir, ".config", "openclaw", "session.json")
+	}
+	return ""
+}
+
+// address is the operators' api: of the command line, the environment, or the kept session.
+func (a *app) address() (string, error) {
+	if u := a.setting(a.apiURL, "OPENCLAW_API_URL"); u != "" {
+		return u, nil
+	}
+	if file := a.sessionFile(); file != "" {
+		v, err := client.ReadSession(file)
+		if err == nil {
+			return v.URL, nil
+		}
+		if !errors.Is(err, client.ErrSignIn) {
+			return "", err
+		}
+	}
+	return "", usageError{errors.New(`it is not known where the api is: sign in with "openclawctl login --api-url URL", or set OPENCLAW_API_URL` +
+		" (to work on the databases themselves: DATABASE_URL and REDIS_URL)")}
+}
+
+// sessions are the operator's, at the api.
+func (a *app) sessions() (*client.Sessions, error) {
+	base, err := a.address()
+	if err != nil {
+		return nil, err
+	}
+	s := &client.Sessions{URL: base, File: a.sessionFile(), Email: a.getenv("OPENCLAW_API_EMAIL")}
+	if file := a.getenv("OPENCLAW_API_PASSWORD_FILE"); file != "" {
+		if s.Email == "" {
+			return nil, usageError{errors.New("OPENCLAW_API_PASSWORD_FILE needs OPENCLAW_API_EMAIL: whose password it is")}
+		}
+		s.Password = func() (string, error) { return passwordFile(file) }
+	}
+	return s, nil
+}
+
+func passwordFile(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", usageError{fmt.Errorf("the password: %w", err)}
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimRight(line, "\r"), nil
+}
+
+// client returns one for the api, which signs in when it first has to.
+func (a *app) client() (*client.Client, error) {
+	s, err := a.sessions()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(s.URL, s)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return c, nil
+}
+
+// api runs what only the api can do.
+func (a *app) api(cmd *cobra.Command, do func(context.Context, *client.Client) error) error {
+	if a.direct || a.database != "" || a.redisURL != "" {
+		return usageError{fmt.Errorf("%q goes by the api only", cmd.CommandPath())}
+	}
+	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	a.publishPending(ctx, s, cmd.ErrOrStderr())
-	return do(ctx, s)
-}
-
-func (a *app) open(ctx context.Context) (*session, error) {
-	database := a.getenv("DATABASE_URL")
-	target, err := redisclient.Parse(a.getenv("REDIS_URL"))
-	var errs []error
-	if u, uerr := url.Parse(database); uerr != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		errs = append(errs, errors.New("DATABASE_URL must name Postgres, such as postgres://openclaw@127.0.0.1:5432/openclaw"))
-	}
-	if err != nil {
-		errs = append(errs, fmt.Errorf("REDIS_URL: %w", err))
-	}
-	table, err := tiers.Default()
-	if err != nil {
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, usageError{err}
-	}
-	a.actor = "openclawctl"
-	if who := a.getenv("OPENCLAW_ACTOR"); who != "" {
-		a.actor = who
-	} else if who := a.getenv("USER"); who != "" {
-		a.actor = "openclawctl:" + who
-	}
-	connect, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	st, err := store.Open(connect, database)
-	if err != nil {
-		return nil, err
-	}
-	if err := st.CheckSchema(connect); err != nil {
-		st.Close()
-		return nil, err
-	}
-	redis.SetLogger(redisLog{}) // failures are reported by the commands that they hit
-	// The service has its own policy of repeating.
-	client := target.Open(redisclient.Options{Timeout: redisTimeout, MaxRetries: -1, DialerRetries: 1})
-	records := limits.NewRecords(st, client, redisTimeout)
-	return &session{
-		store: st, limits: records, redis: client,
-		service: &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: records},
-	}, nil
-}
-
-type redisLog struct{}
-
-func (redisLog) Printf(context.Context, string, ...any) {}
-
-func (s *session) close() {
-	_ = s.redis.Close()
-	s.store.Close()
-}
-
-// publishPending does not fail the command: reading works without Redis.
-func (a *app) publishPending(ctx context.Context, s *session, stderr io.Writer) {
-	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if n, err := s.service.PublishPending(limited); err != nil {
-		fmt.Fprintln(stderr, "openclawctl: warning: earlier changes are not yet published:", err)
-	} else if n > 0 {
-		fmt.Fprintf(stderr, "openclawctl: published %d earlier changes\n", n)
-	}
+	return do(cmd.Context(), c)
 }
 
 // hasher reads the pepper. It says nothing of its content, in no error either.
@@ -138,4 +174,9 @@ func (a *app) hasher() (*contract.Hasher, error) {
 		return nil, usageError{err}
 	}
 	return h, nil
+}
+
+func isPostgres(database string) bool {
+	u, err := url.Parse(database)
+	return err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql")
 }

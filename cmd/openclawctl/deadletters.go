@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
-	"github.com/andreabadesso/openclaw-cloud/control/billing"
+	"github.com/andreabadesso/openclaw-cloud/control/api"
 )
 
 // How many rows a list shows, and how long verify waits, unless told otherwise.
@@ -48,7 +48,7 @@ func (a *app) deadLettersCommand() *cobra.Command {
 func (a *app) deadListCommand() *cobra.Command {
 	var all bool
 	var limit int
-	cmd := &cobra.Command{
+	cmd := calls("listDeadLetters", &cobra.Command{
 		Use:   "list",
 		Short: "List what is parked, newest first",
 		Long: `list shows what came on the usage stream and could not be recorded, newest first: one
@@ -61,12 +61,8 @@ event, where they can be read.`,
 			if err := checkLimit(limit); err != nil {
 				return err
 			}
-			return a.with(cmd, func(ctx context.Context, s *session) error {
-				read := s.store.WaitingDeadLetters
-				if all {
-					read = s.store.DeadLetters
-				}
-				list, err := read(ctx, limit)
+			return a.on(cmd, func(ctx context.Context, b backend) error {
+				list, err := b.deadLetters(ctx, all, limit)
 				if err != nil {
 					return err
 				}
@@ -79,7 +75,7 @@ event, where they can be read.`,
 				return a.show(cmd, nonNil(list), t)
 			})
 		},
-	}
+	})
 	cmd.Flags().BoolVar(&all, "all", false, "show those that were replayed or dropped too")
 	cmd.Flags().IntVar(&limit, "limit", defaultRows, "how many to show")
 	return cmd
@@ -103,7 +99,7 @@ func deadState(d control.DeadLetter) string {
 }
 
 func (a *app) deadShowCommand() *cobra.Command {
-	return &cobra.Command{
+	return calls("getDeadLetter", &cobra.Command{
 		Use:     "show ID",
 		Short:   "Show one dead letter with its content",
 		Long:    `show prints one dead letter with its content; in JSON, payload is base64 and text the same as text.`,
@@ -114,8 +110,8 @@ func (a *app) deadShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.with(cmd, func(ctx context.Context, s *session) error {
-				d, err := s.store.DeadLetter(ctx, ids[0])
+			return a.on(cmd, func(ctx context.Context, b backend) error {
+				d, err := b.deadLetter(ctx, ids[0])
 				if err != nil {
 					return err
 				}
@@ -131,11 +127,11 @@ func (a *app) deadShowCommand() *cobra.Command {
 				return a.show(cmd, data, table{head: []string{"FIELD", "VALUE"}, rows: rows})
 			})
 		},
-	}
+	})
 }
 
 func (a *app) deadReplayCommand() *cobra.Command {
-	return &cobra.Command{
+	return calls("replayDeadLetter", &cobra.Command{
 		Use:   "replay ID…",
 		Short: "Try again to record dead letters",
 		Long: `replay validates dead letters again and records them as if they had just come: each
@@ -149,25 +145,21 @@ audit log.`,
 			if err != nil {
 				return err
 			}
-			return a.with(cmd, func(ctx context.Context, s *session) error {
+			return a.on(cmd, func(ctx context.Context, b backend) error {
 				type replayed struct {
-					ID         int64 `json:"id"`
-					Inserted   int   `json:"inserted"`
-					Duplicates int   `json:"duplicates"`
-					Parked     int   `json:"parked"`
+					ID int64 `json:"id"`
+					api.Replayed
 				}
-				books, done, t := s.books(), []replayed{}, table{head: []string{"ID", "INSERTED", "DUPLICATES", "PARKED"}}
+				done, t := []replayed{}, table{head: []string{"ID", "INSERTED", "DUPLICATES", "PARKED"}}
 				var failed []error
 				for _, id := range ids {
-					r, err := books.Replay(ctx, a.actor, id)
-					if errors.Is(err, billing.ErrUnacknowledged) {
-						fmt.Fprintln(cmd.ErrOrStderr(), "openclawctl: warning:", err)
-					} else if err != nil {
+					r, err := b.replay(ctx, id)
+					if err != nil {
 						failed = append(failed, err)
 						continue
 					}
-					done = append(done, replayed{id, r.Inserted, r.Duplicates, len(r.Parked)})
-					t.rows = append(t.rows, []string{number(id), strconv.Itoa(r.Inserted), strconv.Itoa(r.Duplicates), strconv.Itoa(len(r.Parked))})
+					done = append(done, replayed{id, r})
+					t.rows = append(t.rows, []string{number(id), strconv.Itoa(r.Inserted), strconv.Itoa(r.Duplicates), strconv.Itoa(r.Parked)})
 				}
 				if len(done) > 0 {
 					failed = append(failed, a.show(cmd, done, t))
@@ -175,12 +167,12 @@ audit log.`,
 				return errors.Join(failed...)
 			})
 		},
-	}
+	})
 }
 
 func (a *app) deadDropCommand() *cobra.Command {
 	var reason string
-	cmd := &cobra.Command{
+	cmd := calls("dropDeadLetter", &cobra.Command{
 		Use:   "drop ID… --reason TEXT",
 		Short: "Give up dead letters for ever",
 		Long: `drop marks dead letters as ones that will never be recorded: what they stand for is
@@ -193,11 +185,11 @@ audit log. If one of them cannot be dropped, the exit code is 1; the others are.
 			if err != nil {
 				return err
 			}
-			return a.with(cmd, func(ctx context.Context, s *session) error {
+			return a.on(cmd, func(ctx context.Context, b backend) error {
 				dropped, t := []int64{}, table{head: []string{"DROPPED"}}
 				var failed []error
 				for _, id := range ids {
-					if err := s.books().Drop(ctx, a.actor, id, reason); err != nil {
+					if err := b.drop(ctx, id, reason); err != nil {
 						failed = append(failed, err)
 						continue
 					}
@@ -212,7 +204,7 @@ audit log. If one of them cannot be dropped, the exit code is 1; the others are.
 				return errors.Join(failed...)
 			})
 		},
-	}
+	})
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
 	_ = cmd.MarkFlagRequired("reason") // fails only for a flag that is not there
 	return cmd

@@ -22,7 +22,7 @@ stays revoked. Limits and what was used of them are the billing-worker's busines
 
 The billing-worker does this by itself when Redis has lost its data. By hand it is for
 a Postgres that was restored from a backup, and for a changed tier table. SKIPPED tokens
-have no grant that can be computed, as when their tier is not in the table.`,
+have no grant that can be computed, as when their tier is not in the table.` + directNote,
 		Example: `  openclawctl feed republish`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -4,18 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
+	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 )
 
 func (a *app) ledgerCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "ledger", Short: "Verify what was metered, and look after what could not be recorded", Args: cobra.NoArgs}
-	cmd.AddCommand(a.verifyCommand(), a.deadLettersCommand(), a.replicasCommand(), a.declareLostCommand())
+	grouped(cmd, groupEither, a.deadLettersCommand(), a.replicasCommand())
+	grouped(cmd, groupDatabase, a.verifyCommand(), a.declareLostCommand())
 	return cmd
 }
 
@@ -38,8 +41,12 @@ their way then, as with a customer that is busy all the time or a proxy that is 
 Redis and Postgres cannot be compared; verify says so, and that is no difference.
 Periods that began before the months whose events are kept are not compared.
 
+With $STRIPE_SECRET_KEY what was reported to Stripe as used above limits, in periods that go
+on or ended within 35 days, is compared with Stripe's own sums. Stripe takes some minutes for
+those.
+
 With --repair-totals the totals are set to the sums of the events, which is written
-to the audit log, and everything is verified once more.`,
+to the audit log, and everything is verified once more.` + directNote,
 		Example: `  openclawctl ledger verify
   openclawctl ledger verify --customer c4mzq7n2k5w3xj6ha --output json
   openclawctl ledger verify --customer c4mzq7n2k5w3xj6ha --period 20310501T102030Z --repair-totals`,
@@ -49,7 +56,7 @@ to the audit log, and everything is verified once more.`,
 				return usageError{errors.New("--wait must not be negative")}
 			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				return a.verify(ctx, cmd, s.books(), o, repair)
+				return a.verify(ctx, cmd, s, o, repair)
 			})
 		},
 	}
@@ -59,9 +66,6 @@ to the audit log, and everything is verified once more.`,
 	cmd.Flags().BoolVar(&repair, "repair-totals", false, "set totals that differ to the sums of their events")
 	return cmd
 }
-
-// books is the session's view of the ledger.
-func (s *session) books() *billing.Books { return &billing.Books{Store: s.store, Redis: s.redis} }
 
 // lostLeases frees the leases of lost replicas.
 type lostLeases struct {
@@ -73,7 +77,8 @@ func (l lostLeases) GiveUp(ctx context.Context, replica string) ([]control.Relea
 	return l.records.GiveUp(ctx, replica, l.grace)
 }
 
-func (a *app) verify(ctx context.Context, cmd *cobra.Command, books *billing.Books, o billing.VerifyOptions, repair bool) error {
+func (a *app) verify(ctx context.Context, cmd *cobra.Command, s *session, o billing.VerifyOptions, repair bool) error {
+	books := s.books()
 	v, err := books.Verify(ctx, o)
 	if err != nil {
 		return err
@@ -87,17 +92,25 @@ func (a *app) verify(ctx context.Context, cmd *cobra.Command, books *billing.Boo
 			return err
 		}
 	}
+	overage, err := a.verifyOverage(ctx, s, o.Customer)
+	if err != nil {
+		return err
+	}
 	data := struct {
 		billing.Verified
-		Repaired int `json:"repaired"`
-	}{v, repaired}
-	if a.output == "json" {
+		Repaired int                 `json:"repaired"`
+		Overage  []stripe.MeterCheck `json:"overage,omitempty"`
+	}{v, repaired, overage}
+	if a.output != "table" {
 		err = a.show(cmd, data)
 	} else {
-		err = a.showVerified(cmd, v, repaired)
+		err = errors.Join(a.showVerified(cmd, v, repaired), a.showOverage(cmd, overage))
 	}
 	if err == nil && len(v.Different) > 0 {
 		err = fmt.Errorf("%w: %d of %d periods", errDifferent, len(v.Different), v.Periods)
+	}
+	if err == nil && slices.ContainsFunc(overage, func(c stripe.MeterCheck) bool { return c.Differs() }) {
+		err = fmt.Errorf("%w: Stripe counts other tokens above limits than were reported", errDifferent)
 	}
 	return err
 }
@@ -135,6 +148,9 @@ func (a *app) showVerified(cmd *cobra.Command, v billing.Verified, repaired int)
 				row(f.what, f.recorded, f.counted, "")
 			}
 		}
+		if c.WrongDays != 0 {
+			t.rows = append(t.rows, []string{c.CustomerID, c.PeriodID, "days", number(c.WrongDays) + " differ", "", ""})
+		}
 		if r.Settled != n.Settled || c.RedisDiffers() {
 			redis := "-"
 			if c.Redis != nil {
@@ -151,7 +167,7 @@ func (a *app) showVerified(cmd *cobra.Command, v billing.Verified, repaired int)
 
 func (a *app) replicasCommand() *cobra.Command {
 	var limit int
-	cmd := &cobra.Command{
+	cmd := calls("listReplicas", &cobra.Command{
 		Use:   "replicas",
 		Short: "List the proxies' journals and what they may forget",
 		Long: `replicas lists every token-proxy, by the id of its journal, that was ever registered
@@ -170,8 +186,8 @@ billing-worker last noted a new sign of life of it, to a few seconds.`,
 			if err := checkLimit(limit); err != nil {
 				return err
 			}
-			return a.with(cmd, func(ctx context.Context, s *session) error {
-				list, err := s.store.Replicas(ctx, limit)
+			return a.on(cmd, func(ctx context.Context, b backend) error {
+				list, err := b.replicas(ctx, limit)
 				if err != nil {
 					return err
 				}
@@ -185,7 +201,7 @@ billing-worker last noted a new sign of life of it, to a few seconds.`,
 				return a.show(cmd, nonNil(list), t)
 			})
 		},
-	}
+	})
 	cmd.Flags().IntVar(&limit, "limit", defaultRows, "how many to show")
 	return cmd
 }
@@ -211,7 +227,7 @@ for longer), settles what it had used as far as Postgres knows, and frees the re
 others. It prints how much that was. It can be repeated after an error, and then ends
 what it began; declaring it again changes neither time nor reason.
 
-A proxy that still gives signs of life is not declared lost without --force.`,
+A proxy that still gives signs of life is not declared lost without --force.` + directNote,
 		Example: `  openclawctl ledger declare-lost 4f2k7q5w3xj6hac4 --reason "node burnt down"`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

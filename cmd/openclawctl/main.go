@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/client"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
@@ -31,7 +32,7 @@ func main() {
 const (
 	exitFailed      = 1
 	exitUsage       = 2 // the command line or the environment is wrong
-	exitUnpublished = 3 // saved, but the proxies may not know yet
+	exitUnpublished = 3 // saved, but some proxies may not know yet
 	exitDifferent   = 4 // the ledger differs
 )
 
@@ -59,6 +60,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case errors.As(err, &usageError{}), isCobraUsage(err):
 		fmt.Fprintf(stderr, "See %q.\n", cmd.CommandPath()+" --help")
 		return exitUsage
+	case errors.Is(err, errNotApplied), errors.Is(err, errEarlier):
+		return exitUnpublished
+	case errors.Is(err, client.ErrSignIn):
+		fmt.Fprintln(stderr, `Sign in with "openclawctl login", or set OPENCLAW_API_EMAIL and OPENCLAW_API_PASSWORD_FILE.`)
+	case errors.Is(err, client.ErrUnreachable) && getenv("DATABASE_URL") != "" && cmd.GroupID != groupAPI:
+		fmt.Fprintln(stderr, `With --direct it works on the databases of DATABASE_URL and REDIS_URL, without the api.`)
 	case errors.Is(err, control.ErrSchema):
 		fmt.Fprintln(stderr, `Run "control migrate" with the same DATABASE_URL.`)
 	}
@@ -75,14 +82,54 @@ func isCobraUsage(err error) bool {
 	return false
 }
 
+// The groups of commands, by what they need.
+const (
+	groupAPI      = "api"
+	groupEither   = "either"
+	groupDatabase = "database"
+	groupMixed    = "mixed" // have commands of both kinds
+)
+
+// group returns what a group is called in the help.
+func group(id string) *cobra.Group {
+	title := "Some by the api, some without it:"
+	switch id {
+	case groupEither:
+		title = "By the api, or on the databases themselves (--direct):"
+	case groupAPI:
+		title = "By the api:"
+	case groupDatabase:
+		title = "Without the api, so that they are there when it is not:"
+	}
+	return &cobra.Group{ID: id, Title: title}
+}
+
+func grouped(parent *cobra.Command, id string, commands ...*cobra.Command) {
+	parent.AddGroup(group(id))
+	for _, c := range commands {
+		c.GroupID = id
+		parent.AddCommand(c)
+	}
+}
+
 func rootCommand(getenv func(string) string) *cobra.Command {
 	a := &app{getenv: getenv}
 	root := &cobra.Command{
 		Use:   "openclawctl",
 		Short: "Create customers and tokens, set limits, see what was used",
-		Long: `openclawctl creates customers and proxy tokens, sets limits and shows what was used.
+		Long: `openclawctl is the operators' command line: it creates customers and proxy tokens, sets limits,
+shows what was used, and looks after what went wrong.
 
-It works on the control plane's own databases, which it finds through the environment:
+It speaks to the operators' api. Sign in once ("openclawctl login --help"), or let it sign in by
+itself:
+
+  OPENCLAW_API_URL             the operators' api, such as https://ops.example.com
+  OPENCLAW_API_EMAIL           who signs in
+  OPENCLAW_API_PASSWORD_FILE   file whose first line is the password
+  OPENCLAW_SESSION_FILE        where the session is kept; default: ~/.config/openclaw/session.json
+
+What has to work without the api goes to the control plane's databases, and other commands do so
+with --direct, or if DATABASE_URL is set and nothing says where the api is:
 
   DATABASE_URL                 Postgres, such as postgres://openclaw@127.0.0.1:5432/openclaw
   REDIS_URL                    Redis, such as redis://127.0.0.1:6379/0,
@@ -90,17 +137,26 @@ It works on the control plane's own databases, which it finds through the enviro
                                redis-sentinel://sentinel:port,sentinel:port/0?master=name
   OPENCLAW_TOKEN_PEPPER_FILE   file with the pepper that token-proxy uses ("token create" only)
   OPENCLAW_TOKEN_PEPPER        the pepper itself, or file:PATH, instead of the file
-  OPENCLAW_ACTOR               who is named in the audit log; default: $USER
+  STRIPE_SECRET_KEY            secret key of the Stripe account ("billing bootstrap" only)
+  OPENCLAW_ACTOR               who is named in the audit log; default: $USER. By the api it is
+                               the operator that signed in
+
+Whatever the api is asked to change it changes once, however often the network makes openclawctl
+ask. An error that leaves open whether something was done says how to repeat the command so that
+it does nothing twice.
 
 A change is saved first and then published to the proxies. If Redis is away it stays
-saved, the exit code is 3, and it is published later.`,
-		Example: `  openclawctl customer create --name "Ada Lovelace" --tier starter
+saved, the exit code is 3, and it is published later. The other exit codes: 0 done, 1 failed,
+2 wrong command line or environment, 4 the ledger differs.`,
+		Example: `  openclawctl login --api-url https://ops.example.com --email ada@example.com
+  openclawctl customer create --name "Ada Lovelace" --tier starter
   openclawctl token create --customer c4mzq7n2k5w3xj6ha
-  openclawctl quota set --customer c4mzq7n2k5w3xj6ha --limit 2000000
-  openclawctl usage --customer c4mzq7n2k5w3xj6ha --events 20
+  openclawctl quota set --customer c4mzq7n2k5w3xj6ha --limit 2000000 --reason "agreed by mail"
+  openclawctl usage --customer c4mzq7n2k5w3xj6ha
   openclawctl token revoke t7k2mhc5wq3xj6n4z
-  openclawctl customer suspend c4mzq7n2k5w3xj6ha
-  openclawctl ledger verify`,
+  openclawctl customer suspend c4mzq7n2k5w3xj6ha --reason "three failed payments"
+  openclawctl ledger verify
+  source <(openclawctl completion bash)`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
@@ -110,15 +166,26 @@ saved, the exit code is 3, and it is published later.`,
 			if secret {
 				return usageError{errors.New("this looks like a proxy token: commands take ids, never tokens")}
 			}
-			if a.output != "table" && a.output != "json" {
-				return usageError{fmt.Errorf("--output %q: want table or json", a.output)}
+			if !slices.Contains(outputs(), a.output) {
+				return usageError{fmt.Errorf("--output %q: want table, json or yaml", a.output)}
 			}
 			return nil
 		},
 	}
-	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "table or json")
-	root.AddCommand(a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand(), a.ledgerCommand(), a.feedCommand())
+	f := root.PersistentFlags()
+	f.StringVarP(&a.output, "output", "o", "table", "table, json or yaml")
+	f.StringVar(&a.apiURL, "api-url", "", "the operators' api [$OPENCLAW_API_URL]")
+	f.StringVar(&a.key, "idempotency-key", "", "repeat a command that went by the api with the key that it printed: nothing is done twice")
+	f.BoolVar(&a.direct, "direct", false, "work on the databases themselves, without the api")
+	f.StringVar(&a.database, "database-url", "", "Postgres, with --direct; arguments are visible to others, so use the environment for passwords [$DATABASE_URL]")
+	f.StringVar(&a.redisURL, "redis-url", "", "Redis, with --direct [$REDIS_URL]")
+	complete(root, "output", fixed(outputs()...))
+	grouped(root, groupEither, a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand())
+	grouped(root, groupAPI, a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.boxCommand(), a.tierCommand(), a.jobCommand(),
+		a.auditCommand(), a.operatorCommand(), a.openapiCommand())
+	grouped(root, groupMixed, a.ledgerCommand(), a.billingCommand())
+	grouped(root, groupDatabase, a.feedCommand())
+	finish(root)
 	return root
 }

@@ -35,7 +35,12 @@ type env struct {
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
-	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl"), redis: testenv.Redis(t), pg: testenv.Postgres(t)}
+	return newEnvOn(t, testenv.Postgres(t))
+}
+
+func newEnvOn(t *testing.T, pg *testenv.PostgresServer) *env {
+	t.Helper()
+	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl"), redis: testenv.Redis(t), pg: pg}
 	file := filepath.Join(t.TempDir(), "pepper")
 	if err := os.WriteFile(file, []byte(pepper+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -259,6 +264,8 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"missing flag", "quota set --customer c1", nil, 2, "limit"},
 		{"unknown flag", "quota set --custmer c1", nil, 2, "--custmer"},
 		{"unknown command", "qouta", nil, 2, "qouta"},
+		{"unknown command below one", "quota sett", nil, 2, `unknown command "sett" for "openclawctl quota"; did you mean set?`},
+		{"unknown command further below", "ledger deadletters eat 5", nil, 2, `unknown command "eat"`},
 		{"negative limit", "quota set --customer c1 --limit -1", nil, 2, "negative"},
 		{"no such replica", "ledger declare-lost r9 --reason x", nil, 1, "replica r9: not found"},
 		{"lost without a grace", "ledger declare-lost r9 --reason x --grace 10ms", nil, 2, "--grace must be at least 1s"},
@@ -270,8 +277,10 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"a limit too high", "ledger replicas --limit 99999", nil, 2, "--limit"},
 		{"verify of nobody", "ledger verify --customer c1", nil, 1, "customer c1: not found"},
 		{"a wait below 0", "ledger verify --wait -1s", nil, 2, "--wait"},
-		{"output", "customer list --output xml", nil, 2, "table or json"},
-		{"no environment", "customer list", map[string]string{"DATABASE_URL": "", "REDIS_URL": ""}, 2, "REDIS_URL: "},
+		{"output", "customer list --output xml", nil, 2, "table, json or yaml"},
+		{"no environment", "customer list", map[string]string{"DATABASE_URL": "", "REDIS_URL": ""}, 2, "OPENCLAW_API_URL (to work on the databases themselves: DATABASE_URL and REDIS_URL)"},
+		{"no databases", "customer list --direct", map[string]string{"DATABASE_URL": "", "REDIS_URL": ""}, 2, "REDIS_URL: "},
+		{"no Redis", "customer list", map[string]string{"REDIS_URL": ""}, 2, "REDIS_URL: "},
 		{"no pepper", "token create --customer c1", map[string]string{"OPENCLAW_TOKEN_PEPPER_FILE": ""}, 2, "OPENCLAW_TOKEN_PEPPER_FILE"},
 		{"short pepper", "token create --customer c1", map[string]string{"OPENCLAW_TOKEN_PEPPER": "short"}, 2, "at least 16 bytes"},
 		{"no Postgres", "customer list", map[string]string{"DATABASE_URL": "postgres://u:hush@127.0.0.1:1/x"}, 1, "refused"},
@@ -343,16 +352,25 @@ func TestHelp(t *testing.T) {
 	t.Parallel()
 	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl")}
 	for _, c := range []string{
-		"", "customer create", "customer list", "token create", "token list", "token revoke", "quota set", "quota show", "usage",
+		"", "customer create", "customer list", "customer show", "customer suspend", "customer resume", "customer delete",
+		"token create", "token list", "token rotate", "token revoke", "quota set", "quota add", "quota reset", "quota show", "usage",
 		"ledger verify", "ledger replicas", "ledger declare-lost", "ledger deadletters list", "ledger deadletters show",
-		"ledger deadletters replay", "ledger deadletters drop", "feed republish",
+		"ledger deadletters replay", "ledger deadletters drop", "feed republish", "login", "logout", "whoami", "openapi", "audit",
+		"box list", "tier list", "job list", "job retry", "job cancel", "operator list", "operator create", "operator disable",
+		"billing events", "billing retry",
 	} {
 		r := e.run(append(strings.Fields(c), "--help")...)
 		if r.code != 0 || r.stderr != "" || !strings.Contains(r.stdout, "Examples:\n  openclawctl "+c) {
 			t.Errorf("%q --help: exit code %d\n%s%s", c, r.code, r.stdout, r.stderr)
 		}
 	}
-	if r := e.run("--help"); !strings.Contains(r.stdout, "DATABASE_URL") {
+	if r := e.run("--help"); !strings.Contains(r.stdout, "DATABASE_URL") || !strings.Contains(r.stdout, "OPENCLAW_API_URL") {
 		t.Errorf("the environment is not explained:\n%s", r.stdout)
+	}
+	// What needs no api says why.
+	for _, c := range []string{"ledger verify", "ledger declare-lost", "feed republish"} {
+		if r := e.run(append(strings.Fields(c), "--help")...); !strings.Contains(r.stdout, "when the api is not") {
+			t.Errorf("%s --help does not say why it works on the databases:\n%s", c, r.stdout)
+		}
 	}
 }

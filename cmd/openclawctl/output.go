@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
 )
 
 // table is what a command shows: columns for people, data for programs.
@@ -17,14 +20,20 @@ type table struct {
 	rows [][]string
 }
 
-// show prints data as JSON, or the tables, one below the other.
+// outputs are what --output may be.
+func outputs() []string { return []string{"table", "json", "yaml"} }
+
+// show prints data as JSON or YAML, or the tables, one below the other.
 func (a *app) show(cmd *cobra.Command, data any, tables ...table) error {
 	out := cmd.OutOrStdout()
-	if a.output == "json" {
+	switch a.output {
+	case "json":
 		enc := json.NewEncoder(out)
 		enc.SetIndent("", "  ")
 		enc.SetEscapeHTML(false)
 		return enc.Encode(data)
+	case "yaml":
+		return writeYAML(out, data)
 	}
 	for i, t := range tables {
 		if i > 0 {
@@ -45,6 +54,40 @@ func (a *app) show(cmd *cobra.Command, data any, tables ...table) error {
 	return nil
 }
 
+// writeYAML writes the same as JSON in YAML. It goes by way of JSON, which is YAML too, so
+// that names and the order of fields are the same, and no number loses digits.
+func writeYAML(out io.Writer, data any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(data); err != nil {
+		return err
+	}
+	var node yaml.Node
+	if err := yaml.Unmarshal(b.Bytes(), &node); err != nil {
+		return fmt.Errorf("write YAML: %w", err)
+	}
+	unquote(&node)
+	y := yaml.NewEncoder(out)
+	y.SetIndent(2)
+	if err := y.Encode(&node); err != nil {
+		return fmt.Errorf("write YAML: %w", err)
+	}
+	return y.Close()
+}
+
+// unquote takes JSON's braces and quotes off. A text keeps quotes where it would be read as
+// something else: the tag says that it is one.
+func unquote(n *yaml.Node) {
+	n.Style = 0
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
+		n.SetString(n.Value)
+	}
+	for _, c := range n.Content {
+		unquote(c)
+	}
+}
+
 // printable keeps what others wrote, such as names and models, from moving the
 // cursor or breaking the columns.
 func printable(s string) string {
@@ -57,6 +100,13 @@ func printable(s string) string {
 }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
 
 func when(t time.Time) string {
 	if t.IsZero() {

@@ -167,7 +167,7 @@ func run(cfg proxy.Config, pepper []byte, lines io.Writer) error {
 	}
 	defer pool.Close()
 	cache, err := grants.New(rdb, grants.Options{
-		MaxEntries: cfg.Limits.CachedTokens, Grace: time.Duration(cfg.Timeouts.Grace), ReadTimeout: timeout, Logger: log,
+		MaxEntries: cfg.Limits.CachedTokens, Grace: time.Duration(cfg.Timeouts.Grace), ReadTimeout: timeout, Logger: log, Replica: replica,
 	})
 	if err != nil {
 		return err

@@ -272,6 +272,17 @@ func TestVerify(t *testing.T) {
 		t.Errorf("after a while: %+v", v)
 	}
 
+	// The sums by day are part of the ledger.
+	e.pg.Query("UPDATE usage_days SET settled_tokens = settled_tokens + 1")
+	if v := verify(billing.VerifyOptions{}); len(v.Different) != 1 || !v.Different[0].TotalsDiffer() || v.Different[0].WrongDays != 1 || v.Different[0].RedisDiffers() {
+		t.Errorf("a day differs: %+v", v)
+	} else if n, err := books.RepairTotals(ctx, "eve", v.Different); err != nil || n != 1 {
+		t.Errorf("repaired %d days, %v", n, err)
+	}
+	if v := verify(billing.VerifyOptions{}); len(v.Different) != 0 {
+		t.Errorf("after the repair of a day: %+v", v)
+	}
+
 	e.pg.Query("UPDATE usage_periods SET prompt_tokens = prompt_tokens + 1")
 	set(e.settled + 1)
 	v := verify(billing.VerifyOptions{Wait: 300 * time.Millisecond})

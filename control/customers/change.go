@@ -61,7 +61,10 @@ func (s *Service) withPeriod(ctx context.Context, do func(*change) error) func(*
 // be published and the id of the present period, if do needed one.
 func (s *Service) commit(ctx context.Context, customerID string, do func(*change) error) (outbox []int64, period string, err error) {
 	err = s.Store.InTx(ctx, func(tx *store.Tx) error {
-		c := &change{tx: tx, tiers: s.Tiers}
+		if err := s.followTiers(ctx, tx); err != nil {
+			return err
+		}
+		c := &change{tx: tx, tiers: s.Tiers.Fixed()}
 		var err error
 		if c.customer, err = tx.LockCustomer(ctx, customerID); err != nil {
 			return err
@@ -76,12 +79,26 @@ func (s *Service) commit(ctx context.Context, customerID string, do func(*change
 }
 
 // openPeriod finds the present period, or opens it if the last one has ended: in the
-// chain of months that the customer's first period began, with the tier's limit.
+// chain of months that the customer's first period began, with the tier's limit. It opens
+// none for who has not paid or has a subscription.
 func (c *change) openPeriod(ctx context.Context, now time.Time) error {
 	p, err := c.tx.PeriodAt(ctx, c.customer.ID, now)
 	if err == nil {
 		c.period = p
 		return nil
+	}
+	if !errors.Is(err, control.ErrNotFound) {
+		return err
+	}
+	if c.customer.Status == control.CustomerPending {
+		return fmt.Errorf("%w: customer %s has not paid yet", control.ErrInvalid, c.customer.ID)
+	}
+	// The periods of who has a subscription are Stripe's, and only Stripe says whether
+	// there is a next one. Until then the last one has to do, which admits nothing any more.
+	_, err = c.tx.LiveSubscription(ctx, c.customer.ID)
+	if err == nil {
+		c.period, err = c.tx.LastPeriod(ctx, c.customer.ID)
+		return err
 	}
 	if !errors.Is(err, control.ErrNotFound) {
 		return err
@@ -102,6 +119,12 @@ func (c *change) openPeriod(ctx context.Context, now time.Time) error {
 	}
 	c.period, err = c.tx.OpenPeriod(ctx, control.PeriodAt(c.customer.ID, anchor, now, tier.MonthlyTokens))
 	if err != nil {
+		return err
+	}
+	if err := c.tx.AddAudit(ctx, control.Audit{
+		Actor: "system", Action: "period.open", CustomerID: c.customer.ID, Target: c.period.ID,
+		Detail: map[string]any{"limit": c.period.LimitTokens, "start": c.period.Start, "end": c.period.End},
+	}); err != nil {
 		return err
 	}
 	return c.announceAll(ctx, now)

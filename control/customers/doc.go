@@ -1,5 +1,7 @@
-// Package customers is what operators, and later the api, do to a customer: create,
-// mint and revoke tokens, change the limit, renew the period.
+// Package customers is what operators, and customers by the api, do to a customer: create,
+// mint, rotate and revoke tokens, change the limit, allow overage, renew the period, delete;
+// what a customer becomes by what Stripe says of its subscription; and the tier table that
+// all of that goes by.
 //
 // Each change is one transaction in Postgres that also writes the audit log and the
 // outbox, and is published to the proxies right after. Postgres is the truth: once a

@@ -126,6 +126,12 @@ func (s *Service) renumber(ctx context.Context, o overtaken) (added int64, err e
 				return err
 			}
 			g.Version = token.Version
+			if err := tx.AddAudit(ctx, control.Audit{
+				Actor: "system", Action: "token.renumber", CustomerID: o.change.CustomerID, Target: token.ID,
+				Detail: map[string]any{"published": o.stored, "version": token.Version},
+			}); err != nil {
+				return err
+			}
 			added, err = tx.AddChange(ctx, control.Change{
 				Kind: control.ChangeGrant, CustomerID: o.change.CustomerID, Digest: o.change.Digest, Grant: g,
 			})

@@ -21,7 +21,8 @@ const (
 
 // RenewDue opens the present period of all customers whose last one has ended, those
 // that wait longest first, and publishes their grants with it. It returns how many it
-// renewed. Customers that cannot be renewed hold up nobody: it goes on with the next,
+// renewed. The periods of customers with a subscription are left to
+// ApplySubscription. Customers that cannot be renewed hold up nobody: it goes on with the next,
 // and the error tells of the first few and of how many more there are. Any number of
 // processes may call it.
 func (s *Service) RenewDue(ctx context.Context) (int, error) {
@@ -49,10 +50,15 @@ func (s *Service) RenewDue(ctx context.Context) (int, error) {
 		for _, d := range due {
 			after = d
 			// Entering a change opens the period.
-			outbox, period, err := s.commit(ctx, d.ID, s.withPeriod(ctx, func(*change) error { return nil }))
+			opened := false
+			outbox, period, err := s.commit(ctx, d.ID, s.withPeriod(ctx, func(c *change) error {
+				opened = c.period.Contains(now)
+				return nil
+			}))
 			if err != nil {
 				fail(fmt.Errorf("renew customer %s: %w", d.ID, err))
-			} else {
+			} else if opened { // and does not wait for Stripe
+
 				renewed++
 			}
 			if ctx.Err() != nil {

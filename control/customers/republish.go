@@ -38,8 +38,11 @@ type Republished struct {
 // Redis has and Postgres does not stays, newer grants and revocations too. Limits and
 // what was used of them are package limits' business. It returns ErrRepublishing if
 // another process is at it. Tokens that are skipped are no failure of the whole, but
-// the error tells of them.
+// the error tells of them. Without the newest tier table nothing is written.
 func (s *Service) RepublishAll(ctx context.Context) (Republished, error) {
+	if err := s.LoadTiers(ctx); err != nil {
+		return Republished{}, fmt.Errorf("republish: %w", err)
+	}
 	return s.republishIf(ctx, func(context.Context) (bool, error) { return true, nil })
 }
 
@@ -75,6 +78,11 @@ func (s *Service) republishIf(ctx context.Context, wanted func(context.Context) 
 	var skipped error
 	ran, err := s.Store.WithLock(ctx, republishLock, func(ctx context.Context) error {
 		if yes, err := wanted(ctx); err != nil || !yes {
+			return err
+		}
+		// Redis may have lost its data before this process has ever looked for a newer tier
+		// table. One that it cannot read is no reason to leave the proxies without grants.
+		if err := s.Store.InTx(ctx, func(tx *store.Tx) error { return s.followTiers(ctx, tx) }); err != nil {
 			return err
 		}
 		seq, err := s.Store.NewestFeedSeq(ctx)

@@ -41,12 +41,16 @@ type Service struct {
 	Limits LimitSetter
 	// Hasher is needed by CreateToken only.
 	Hasher *contract.Hasher
+	// Later is needed by RotateToken with an overlap only.
+	Later LaterRevoker
 	// PublishWithin is how long a method retries to publish what it committed, before
 	// it returns ErrUnpublished. Default 5 s.
 	PublishWithin time.Duration
 	// Now and Random are time.Now and crypto/rand outside of tests.
 	Now    func() time.Time
 	Random io.Reader
+
+	note func(ctx context.Context, tx *store.Tx, result any) error // see WithNote
 }
 
 // NewCustomer is what CreateCustomer needs to know.
@@ -66,37 +70,42 @@ type Created struct {
 // CreateCustomer makes a customer with a box, which is pending, and the first period,
 // which begins now. actor goes to the audit log.
 func (s *Service) CreateCustomer(ctx context.Context, actor string, n NewCustomer) (Created, error) {
-	tier, err := s.Tiers.Get(n.Tier)
-	if err != nil {
-		return Created{}, fmt.Errorf("create customer: %w", err)
-	}
 	if n.Name == "" {
 		return Created{}, fmt.Errorf("create customer: %w: a name is required", control.ErrInvalid)
 	}
 	now := s.now()
 	id := control.NewID(control.CustomerID)
 	out := Created{
-		Customer: control.Customer{ID: id, Name: n.Name, Email: n.Email, Tier: tier.Name, Status: control.CustomerActive, CreatedAt: now},
+		Customer: control.Customer{ID: id, Name: n.Name, Email: n.Email, Tier: n.Tier, Status: control.CustomerActive, CreatedAt: now},
 		Box: control.Box{
 			ID: control.NewID(control.BoxID), CustomerID: id, Namespace: "customer-" + id,
 			State: control.BoxPending, CreatedAt: now,
 		},
-		Period: control.FirstPeriod(id, now, tier.MonthlyTokens),
 	}
-	err = s.Store.InTx(ctx, func(tx *store.Tx) error {
+	err := s.Store.InTx(ctx, func(tx *store.Tx) error {
+		if err := s.followTiers(ctx, tx); err != nil {
+			return err
+		}
+		tier, err := s.Tiers.Get(n.Tier)
+		if err != nil {
+			return err
+		}
 		if err := tx.InsertCustomer(ctx, out.Customer); err != nil {
 			return err
 		}
 		if err := tx.InsertBox(ctx, out.Box); err != nil {
 			return err
 		}
-		if out.Period, err = tx.OpenPeriod(ctx, out.Period); err != nil {
+		if out.Period, err = tx.OpenPeriod(ctx, control.FirstPeriod(id, now, tier.MonthlyTokens)); err != nil {
 			return err
 		}
-		return tx.AddAudit(ctx, control.Audit{
+		if err := tx.AddAudit(ctx, control.Audit{
 			Actor: actor, Action: "customer.create", CustomerID: id, Target: id,
 			Detail: map[string]any{"tier": tier.Name, "box": out.Box.ID},
-		})
+		}); err != nil {
+			return err
+		}
+		return s.noted(ctx, tx, out)
 	})
 	if err != nil {
 		return Created{}, fmt.Errorf("create customer: %w", err)
@@ -121,8 +130,8 @@ func (s *Service) CreateToken(ctx context.Context, actor, customerID, boxID stri
 		Hint: raw.Hint(), Version: 1, Status: contract.StatusActive, CreatedAt: now,
 	}
 	err = s.change(ctx, customerID, func(c *change) error {
-		if c.customer.Status == control.CustomerCancelled {
-			return fmt.Errorf("%w: customer %s is cancelled", control.ErrInvalid, customerID)
+		if st := c.customer.Status; st == control.CustomerCancelled || st == control.CustomerPending {
+			return fmt.Errorf("%w: customer %s is %s", control.ErrInvalid, customerID, st)
 		}
 		box, err := c.box(ctx, boxID)
 		if err != nil {
@@ -135,10 +144,13 @@ func (s *Service) CreateToken(ctx context.Context, actor, customerID, boxID stri
 		if err := c.announce(ctx, token); err != nil {
 			return err
 		}
-		return c.tx.AddAudit(ctx, control.Audit{
+		if err := c.tx.AddAudit(ctx, control.Audit{
 			Actor: actor, Action: "token.create", CustomerID: customerID, Target: token.ID,
 			Detail: map[string]any{"box": box.ID, "hint": token.Hint},
-		})
+		}); err != nil {
+			return err
+		}
+		return s.noted(ctx, c.tx, token)
 	})
 	if err != nil && !errors.Is(err, ErrUnpublished) {
 		return contract.Token{}, control.ProxyToken{}, fmt.Errorf("create token: %w", err)
@@ -160,9 +172,12 @@ func (s *Service) RevokeToken(ctx context.Context, actor, tokenID string) (contr
 		if err := c.announce(ctx, token); err != nil {
 			return err
 		}
-		return c.tx.AddAudit(ctx, control.Audit{
+		if err := c.tx.AddAudit(ctx, control.Audit{
 			Actor: actor, Action: "token.revoke", CustomerID: token.CustomerID, Target: token.ID,
-		})
+		}); err != nil {
+			return err
+		}
+		return s.noted(ctx, c.tx, token)
 	})
 	if err != nil {
 		return token, fmt.Errorf("revoke token %s: %w", tokenID, err)
@@ -173,35 +188,8 @@ func (s *Service) RevokeToken(ctx context.Context, actor, tokenID string) (contr
 // SetLimit changes the limit of a customer's present period, in weighted tokens. The
 // next period begins with the tier's limit again.
 func (s *Service) SetLimit(ctx context.Context, actor, customerID string, tokens int64) (control.UsagePeriod, error) {
-	if tokens < 0 {
-		return control.UsagePeriod{}, fmt.Errorf("set limit: %w: %d is negative", control.ErrInvalid, tokens)
-	}
-	var period control.UsagePeriod
-	err := s.change(ctx, customerID, func(c *change) error {
-		before := c.period.LimitTokens
-		p, err := c.tx.SetLimit(ctx, customerID, c.period.ID, tokens)
-		if err != nil {
-			return err
-		}
-		period, c.period = p, p
-		if err := c.add(ctx, control.Change{
-			Kind: control.ChangeLimit, CustomerID: customerID,
-			Limit: control.Limit{Period: p.Period(), Tokens: p.LimitTokens, Version: p.LimitVersion},
-		}); err != nil {
-			return err
-		}
-		if err := c.announceAll(ctx, s.now()); err != nil {
-			return err
-		}
-		return c.tx.AddAudit(ctx, control.Audit{
-			Actor: actor, Action: "quota.set", CustomerID: customerID, Target: p.ID,
-			Detail: map[string]any{"before": before, "after": tokens},
-		})
-	})
-	if err != nil {
-		return period, fmt.Errorf("set limit: %w", err)
-	}
-	return period, nil
+	changed, err := s.ChangeLimit(ctx, actor, customerID, LimitChange{To: &tokens})
+	return changed.Period, err
 }
 
 func (s *Service) now() time.Time {
@@ -210,3 +198,6 @@ func (s *Service) now() time.Time {
 	}
 	return time.Now().UTC().Truncate(time.Microsecond)
 }
+
+// Clock returns the time by which periods begin and end.
+func (s *Service) Clock() time.Time { return s.now() }

@@ -2,6 +2,7 @@ package customers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
@@ -18,8 +19,8 @@ func (s *Service) SuspendCustomer(ctx context.Context, actor, customerID, reason
 	return c, nil
 }
 
-// ResumeCustomer undoes SuspendCustomer. Resuming a customer that is active publishes it
-// again.
+// ResumeCustomer undoes SuspendCustomer. Boxes that were suspended because a payment was
+// missing come back, unless it still is. Resuming a customer that is active publishes it again.
 func (s *Service) ResumeCustomer(ctx context.Context, actor, customerID, reason string) (control.Customer, error) {
 	c, err := s.setStatus(ctx, actor, customerID, control.CustomerActive, "customer.resume", reason)
 	if err != nil {
@@ -37,11 +38,24 @@ func (s *Service) setStatus(ctx context.Context, actor, customerID string, statu
 		if before == control.CustomerCancelled {
 			return fmt.Errorf("%w: customer %s is cancelled", control.ErrInvalid, customerID)
 		}
+		// Resumed later it would be served without ever having paid.
+		if before == control.CustomerPending {
+			return fmt.Errorf("%w: customer %s has not paid yet", control.ErrInvalid, customerID)
+		}
+		// What an operator says holds: no payment undoes it.
+		if err := c.tx.SetPaymentHold(ctx, customerID, false); err != nil {
+			return err
+		}
 		var err error
 		if c.customer, err = c.tx.SetCustomerStatus(ctx, customerID, status, s.now()); err != nil {
 			return err
 		}
 		out = c.customer
+		if status == control.CustomerActive {
+			if err := c.wakeBoxes(ctx, actor); err != nil {
+				return err
+			}
+		}
 		if err := c.announceAll(ctx, s.now()); err != nil {
 			return err
 		}
@@ -49,9 +63,38 @@ func (s *Service) setStatus(ctx context.Context, actor, customerID string, statu
 		if reason != "" {
 			detail["reason"] = reason
 		}
-		return c.tx.AddAudit(ctx, control.Audit{
+		if err := c.tx.AddAudit(ctx, control.Audit{
 			Actor: actor, Action: action, CustomerID: customerID, Target: customerID, Detail: detail,
-		})
+		}); err != nil {
+			return err
+		}
+		return s.noted(ctx, c.tx, out)
 	})
 	return out, err
+}
+
+// wakeBoxes has the customer's suspended boxes come back if it pays for them, or has no
+// subscription at all.
+func (c *change) wakeBoxes(ctx context.Context, actor string) error {
+	v, err := c.tx.LiveSubscription(ctx, c.customer.ID)
+	switch {
+	case errors.Is(err, control.ErrNotFound): // an operator's customer
+	case err != nil:
+		return err
+	case !entitled(v):
+		return nil
+	}
+	boxes, err := c.tx.Boxes(ctx, c.customer.ID)
+	if err != nil {
+		return err
+	}
+	for _, box := range boxes {
+		if box.State != control.BoxSuspended {
+			continue
+		}
+		if err := c.tx.SetBoxState(ctx, actor, box, control.BoxProvisioning); err != nil {
+			return err
+		}
+	}
+	return nil
 }

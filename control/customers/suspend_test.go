@@ -106,3 +106,42 @@ func TestSuspendWhileRedisIsAway(t *testing.T) {
 		t.Errorf("grant %+v", g)
 	}
 }
+
+// Boxes that a missing payment suspended come back once it is there and no operator holds the
+// customer, in whichever order that comes about.
+func TestBoxesComeBack(t *testing.T) {
+	t.Parallel()
+	for name, steps := range map[string]string{
+		"it pays":                              "unpaid suspended, active provisioning",
+		"an operator suspends, resumes later":  "unpaid suspended, suspend suspended, active suspended, resume provisioning",
+		"an operator resumes before it pays":   "unpaid suspended, suspend suspended, resume suspended, active provisioning",
+		"an operator resumes at once":          "unpaid suspended, resume suspended, active provisioning",
+		"an operator suspends whom it resumed": "unpaid suspended, resume suspended, suspend suspended, active suspended, resume provisioning",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			id := e.customer("pro").Customer.ID
+			e.committed(apply(e, id, control.SubscriptionActive, "pro", 1))
+			for i, step := range strings.Split(steps, ", ") {
+				what, want, _ := strings.Cut(step, " ")
+				var err error
+				switch what {
+				case "suspend":
+					_, err = e.SuspendCustomer(t.Context(), "test", id, "")
+				case "resume":
+					_, err = e.ResumeCustomer(t.Context(), "test", id, "")
+				default:
+					err = apply(e, id, control.SubscriptionStatus(what), "pro", 2+i)
+				}
+				e.committed(err)
+				if got := e.row(`SELECT string_agg(state, ' ') FROM boxes WHERE customer_id = '%s'`, id); got != want {
+					t.Fatalf("%s: the box is %s, want %s", what, got, want)
+				}
+			}
+			if got := e.row(`SELECT status FROM customers WHERE id = '%s'`, id); got != "active" {
+				t.Errorf("in the end it is %s", got)
+			}
+		})
+	}
+}

@@ -89,7 +89,7 @@ func (r *register) member(ctx context.Context, m control.Member) error {
 // leaving looks after a replica on the register that says it has retired.
 func (r *register) leaving(ctx context.Context, m control.Member, beat quota.Beat) error {
 	switch {
-	case int64(beat.Life) < m.Life:
+	case int64(beat.Life) < m.Life: // #nosec G115 -- it counts starts; one that is out of range would be negative, and is not believed
 		// It has come back since, and Redis has an older copy of its data.
 		return r.quota.Disbelieve(ctx, m.ID, beat)
 	case m.Acked < beat.Last:
@@ -109,7 +109,7 @@ func (r *register) leaving(ctx context.Context, m control.Member, beat quota.Bea
 			return nil
 		}
 		next := controlBeat(m.ID, beat)
-		next.Life = int64(beat.Next)
+		next.Life = int64(beat.Next) // #nosec G115 -- it counts starts; one that is out of range would be negative, and is not believed
 		if err := r.leader.NoteBeats(ctx, []control.Beat{next}); err != nil {
 			return err
 		}
@@ -301,7 +301,7 @@ func ownBeat(b quota.Beat) quota.Beat {
 }
 
 func controlBeat(id string, b quota.Beat) control.Beat {
-	return control.Beat{Replica: id, Life: int64(b.Life), At: b.At.UTC()}
+	return control.Beat{Replica: id, Life: int64(b.Life), At: b.At.UTC()} // #nosec G115 -- it counts starts; one that is out of range would be negative, and is not believed
 }
 
 // away lists registered replicas that would keep a new epoch waiting.
@@ -400,8 +400,8 @@ func (r *register) entered() string {
 			return "replica " + m.ID + " was declared lost before it had declared what it leases"
 		}
 		b, h := r.beats[m.ID], r.heard[m.ID]
-		lives := h != nil && h.moved && time.Since(h.at) < beatsEvery // then it goes on, and retires from this one
-		if b.Retired && !lives && !m.Lost && !r.epoch.Declared[m.ID] && int64(b.Life) >= m.Life &&
+		lives := h != nil && h.moved && time.Since(h.at) < beatsEvery                              // then it goes on, and retires from this one
+		if b.Retired && !lives && !m.Lost && !r.epoch.Declared[m.ID] && int64(b.Life) >= m.Life && // #nosec G115 -- it counts starts; one that is out of range would be negative, and is not believed
 			b.Epoch < r.epoch.Number && m.Acked >= b.Last && m.InEpoch && m.Base < b.Last {
 			return "replica " + m.ID + " had retired with events that the records lack"
 		}

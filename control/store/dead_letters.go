@@ -27,7 +27,7 @@ func parkDeadLetters(ctx context.Context, tx pgx.Tx, dead []control.DeadLetter) 
 	indexes := make([]int32, len(dead))
 	replicas, seqs := make([]*string, len(dead)), make([]*int64, len(dead))
 	for i, d := range dead {
-		ids[i], indexes[i], payloads[i] = d.StreamID, int32(d.Index), d.Payload
+		ids[i], indexes[i], payloads[i] = d.StreamID, int32(d.Index), d.Payload // #nosec G115 -- an index within one entry of the stream
 		if payloads[i] == nil {
 			payloads[i] = []byte{}
 		}

@@ -50,3 +50,15 @@ func ForBenchmark(b *testing.B) *Store {
 	}
 	return st
 }
+
+// Exec runs any statement within tx and returns how many rows it was about.
+func Exec(ctx context.Context, tx *Tx, statement string, args ...any) (int64, error) {
+	tag, err := tx.tx.Exec(ctx, statement, args...)
+	return tag.RowsAffected(), err
+}
+
+// Text runs a query within tx that answers with one text.
+func Text(ctx context.Context, tx *Tx, query string, args ...any) (s string, err error) {
+	err = tx.tx.QueryRow(ctx, query, args...).Scan(&s)
+	return s, err
+}

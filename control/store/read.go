@@ -19,7 +19,7 @@ type querier interface {
 const (
 	selectCustomers = `SELECT id, name, coalesce(email, ''), tier, status, created_at FROM customers`
 	selectBoxes     = `SELECT id, customer_id, namespace, state, created_at FROM boxes`
-	tokenColumns    = `id, customer_id, box_id, digest, hint, version, status, created_at, revoked_at`
+	tokenColumns    = `id, customer_id, box_id, digest, hint, version, status, created_at, revoked_at` // #nosec G101 -- names of columns
 	selectTokens    = `SELECT ` + tokenColumns + ` FROM proxy_tokens`
 	periodColumns   = `customer_id, period_id, starts_at, ends_at, coalesce(limit_tokens, 0), limit_version,
 		requests, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, settled_tokens, unbilled_tokens`
@@ -146,20 +146,24 @@ const dueForRenewal = `
 	WHERE status <> 'cancelled' AND renews_at <= $1 AND (renews_at, id) > ($2, $3)
 	ORDER BY renews_at, id LIMIT $4`
 
+// eventList is the columns of an event, for scanEvent.
+const eventList = `replica, seq, admitted_at, period_id, request_id, upstream_request_id, customer_id, box_id, token_id, tier,
+	model_asked, model_served, face, upstream, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,
+	settled_tokens, unbilled_tokens, reserved_tokens, basis, outcome, status, ttfb_us, duration_us`
+
+func scanEvent(row pgx.CollectableRow) (e contract.Event, err error) {
+	err = row.Scan(&e.Replica, &e.Seq, &e.AdmittedAt, &e.PeriodID, &e.RequestID, &e.UpstreamRequestID, &e.CustomerID,
+		&e.BoxID, &e.TokenID, &e.Tier, &e.ModelAsked, &e.ModelServed, &e.Face, &e.Upstream, &e.Prompt, &e.Cached,
+		&e.Completion, &e.Reasoning, &e.Settled, &e.Unbilled, &e.Reserved, &e.Basis, &e.Outcome, &e.Status,
+		&e.TTFBMicros, &e.DurationMicros)
+	e.AdmittedAt = e.AdmittedAt.UTC()
+	return e, err
+}
+
 // Events lists the newest usage events of a customer, newest first.
 func (s *Store) Events(ctx context.Context, customer string, limit int) ([]contract.Event, error) {
-	rows, _ := s.pool.Query(ctx, `
-		SELECT replica, seq, admitted_at, period_id, request_id, upstream_request_id, customer_id, box_id, token_id, tier,
-			model_asked, model_served, face, upstream, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,
-			settled_tokens, unbilled_tokens, reserved_tokens, basis, outcome, status, ttfb_us, duration_us
+	rows, _ := s.pool.Query(ctx, `SELECT `+eventList+`
 		FROM usage_events WHERE customer_id = $1 ORDER BY admitted_at DESC, replica, seq DESC LIMIT $2`, customer, limit)
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e contract.Event, err error) {
-		err = row.Scan(&e.Replica, &e.Seq, &e.AdmittedAt, &e.PeriodID, &e.RequestID, &e.UpstreamRequestID, &e.CustomerID,
-			&e.BoxID, &e.TokenID, &e.Tier, &e.ModelAsked, &e.ModelServed, &e.Face, &e.Upstream, &e.Prompt, &e.Cached,
-			&e.Completion, &e.Reasoning, &e.Settled, &e.Unbilled, &e.Reserved, &e.Basis, &e.Outcome, &e.Status,
-			&e.TTFBMicros, &e.DurationMicros)
-		e.AdmittedAt = e.AdmittedAt.UTC()
-		return e, err
-	})
+	list, err := pgx.CollectRows(rows, scanEvent)
 	return list, explain("events of customer "+customer, err)
 }

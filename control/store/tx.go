@@ -25,13 +25,16 @@ func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 	return err
 }
 
-// InsertCustomer adds a customer.
+// InsertCustomer adds a customer. An e-mail address that another one has, or signs in by, is
+// control.ErrExists. One whose subscription has ended may come back, and could not with its
+// address taken: it would pay and not be served.
 func (t *Tx) InsertCustomer(ctx context.Context, c control.Customer) error {
-	_, err := t.tx.Exec(ctx, `
+	tag, err := t.tx.Exec(ctx, `
 		INSERT INTO customers (id, name, email, tier, status, created_at, updated_at)
-		VALUES ($1, $2, nullif($3, ''), $4, $5, $6, $6)`,
+		SELECT $1, $2, nullif($3, ''), $4, $5, $6, $6
+		WHERE NOT EXISTS (SELECT FROM identities WHERE provider = 'password' AND subject = lower($3))`,
 		c.ID, c.Name, c.Email, c.Tier, c.Status, c.CreatedAt)
-	if sqlState(err) == codeUniqueViolation {
+	if sqlState(err) == codeUniqueViolation || err == nil && tag.RowsAffected() == 0 {
 		return fmt.Errorf("insert customer: a customer with this email: %w", control.ErrExists)
 	}
 	return explain("insert customer", err)
@@ -153,12 +156,16 @@ func (t *Tx) FirstPeriodStart(ctx context.Context, customer string) (time.Time, 
 	return start.UTC(), nil
 }
 
-// SetLimit changes the limit of a period and raises its version.
-func (t *Tx) SetLimit(ctx context.Context, customer, period string, tokens int64) (control.UsagePeriod, error) {
+// SetLimit changes the limit of a period and raises its version. Of the limit, overage tokens
+// are paid for one by one, on top of the price. What was used stays billed, or free, as it was
+// when it was used.
+func (t *Tx) SetLimit(ctx context.Context, customer, period string, tokens, overage int64) (control.UsagePeriod, error) {
 	rows, _ := t.tx.Query(ctx, `
-		UPDATE usage_periods SET limit_tokens = $3, limit_version = limit_version + 1, limit_set_at = clock_timestamp(), updated_at = now()
+		UPDATE usage_periods SET limit_tokens = $3, limit_version = limit_version + 1, limit_set_at = clock_timestamp(), updated_at = now(),
+			overage_tokens = $4, overage_most = GREATEST(overage_most, $4),
+			forgiven_tokens = GREATEST(LEAST(settled_tokens, limit_tokens - overage_tokens + forgiven_tokens) - ($3 - $4), 0)
 		WHERE customer_id = $1 AND period_id = $2 AND starts_at IS NOT NULL
-		RETURNING `+periodColumns, customer, period, tokens)
+		RETURNING `+periodColumns, customer, period, tokens, overage)
 	p, err := pgx.CollectExactlyOneRow(rows, scanPeriod)
 	return p, explain("set limit of customer "+customer, err)
 }

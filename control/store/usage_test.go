@@ -22,6 +22,9 @@ func totals(t *testing.T, st *store.Store, customer, period string) control.Usag
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got := check(t, st, customer, period); got.WrongDays != 0 {
+		t.Errorf("%d sums by day and model differ from the events", got.WrongDays)
+	}
 	var want control.UsageTotals
 	for _, e := range events {
 		if e.PeriodID == period {
@@ -299,25 +302,32 @@ func TestRecordUsageIsFewStatements(t *testing.T) {
 	}
 }
 
+// A batch of 500 events: of one customer, and of as many customers.
 func BenchmarkRecordUsage500(b *testing.B) {
-	st := store.ForBenchmark(b)
-	id := control.NewID(control.CustomerID)
-	err := st.InTx(b.Context(), func(tx *store.Tx) error {
-		return tx.InsertCustomer(b.Context(), control.Customer{ID: id, Name: "B", Tier: "starter", Status: control.CustomerActive, CreatedAt: time.Now()})
-	})
-	if err != nil {
-		b.Fatal(err)
+	for _, customers := range []int{1, 500} {
+		b.Run(fmt.Sprintf("customers=%d", customers), func(b *testing.B) {
+			st := store.ForBenchmark(b)
+			ids := make([]string, customers)
+			for i := range ids {
+				ids[i] = control.NewID(control.CustomerID)
+				if err := st.InTx(b.Context(), func(tx *store.Tx) error {
+					return tx.InsertCustomer(b.Context(), control.Customer{ID: ids[i], Name: "B", Tier: "starter", Status: control.CustomerActive, CreatedAt: time.Now()})
+				}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			seq := int64(0)
+			list := make([]control.Delivery, 500)
+			for b.Loop() {
+				for i := range list {
+					seq++
+					list[i] = delivery(ids[i%customers], "p1", "r1", seq)
+				}
+				if _, err := st.RecordUsage(b.Context(), list, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N)*500/b.Elapsed().Seconds(), "events/s")
+		})
 	}
-	seq := int64(0)
-	list := make([]control.Delivery, 500)
-	for b.Loop() {
-		for i := range list {
-			seq++
-			list[i] = delivery(id, "p1", "r1", seq)
-		}
-		if _, err := st.RecordUsage(b.Context(), list, nil); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(b.N)*500/b.Elapsed().Seconds(), "events/s")
 }

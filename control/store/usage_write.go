@@ -40,9 +40,11 @@ const isDropped = `bool_or(d.dropped_at IS NOT NULL) AND (bool_or(d.dropped_at I
 			OR NOT bool_or(d.dropped_at IS NULL AND d.replayed_at IS NULL))`
 
 // insertEvents writes the events of known customers that are not there yet, and that nobody
-// has decided not to bill, and adds to the totals what was really inserted: one statement,
-// however many events. The outer parts of the CTE read all of "ins" before they lock a period, and both locks
-// are taken in sorted order, so that concurrent writers never deadlock.
+// has decided not to bill, and adds to the totals, of periods and of days, what was really
+// inserted: one statement, however many events. The outer parts of the CTE read all of "ins"
+// before they lock a period, and all locks are taken in sorted order, so that concurrent
+// writers never deadlock. Days come after the totals, because they ask for them: the row of a
+// period guards the rows of its days.
 const insertEvents = `
 WITH ins AS (
 	INSERT INTO usage_events (` + eventNames + `)
@@ -56,7 +58,7 @@ WITH ins AS (
 		AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.replica = k.replica AND d.seq = k.seq HAVING ` + isDropped + `)
 	ORDER BY k.replica, k.seq
 	ON CONFLICT (replica, seq, admitted_at) DO NOTHING
-	RETURNING replica, seq, admitted_at, customer_id, period_id, prompt_tokens, cached_tokens, completion_tokens,
+	RETURNING replica, seq, admitted_at, customer_id, period_id, model_served, prompt_tokens, cached_tokens, completion_tokens,
 		reasoning_tokens, settled_tokens, unbilled_tokens
 ), totals AS (
 	INSERT INTO usage_periods AS p (
@@ -76,6 +78,25 @@ WITH ins AS (
 		settled_tokens = p.settled_tokens + excluded.settled_tokens,
 		unbilled_tokens = p.unbilled_tokens + excluded.unbilled_tokens,
 		updated_at = now()
+	RETURNING 1
+), days AS (
+	INSERT INTO usage_days AS d (
+		customer_id, day, model, period_id, requests, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,
+		settled_tokens, unbilled_tokens)
+	SELECT customer_id, (admitted_at AT TIME ZONE 'UTC')::date AS day, model_served, period_id, count(*), sum(prompt_tokens)::bigint,
+		sum(cached_tokens)::bigint, sum(completion_tokens)::bigint, sum(reasoning_tokens)::bigint, sum(settled_tokens)::bigint,
+		sum(unbilled_tokens)::bigint
+	FROM ins WHERE (SELECT count(*) FROM totals) > 0
+	GROUP BY customer_id, day, model_served, period_id
+	ORDER BY customer_id, day, model_served, period_id
+	ON CONFLICT (customer_id, day, model, period_id) DO UPDATE SET
+		requests = d.requests + excluded.requests,
+		prompt_tokens = d.prompt_tokens + excluded.prompt_tokens,
+		cached_tokens = d.cached_tokens + excluded.cached_tokens,
+		completion_tokens = d.completion_tokens + excluded.completion_tokens,
+		reasoning_tokens = d.reasoning_tokens + excluded.reasoning_tokens,
+		settled_tokens = d.settled_tokens + excluded.settled_tokens,
+		unbilled_tokens = d.unbilled_tokens + excluded.unbilled_tokens
 )
 SELECT replica, seq, admitted_at FROM ins`
 

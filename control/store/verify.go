@@ -10,29 +10,43 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
 
-// countEvents sums up the events of customers $1, of period $2 only unless it is "".
-const countEvents = `
-SELECT customer_id, period_id, count(*) AS requests, sum(prompt_tokens)::bigint AS prompt, sum(cached_tokens)::bigint AS cached,
-	sum(completion_tokens)::bigint AS completion, sum(reasoning_tokens)::bigint AS reasoning,
-	sum(settled_tokens)::bigint AS settled, sum(unbilled_tokens)::bigint AS unbilled
+// countDays sums up the events of customers $1, of period $2 only unless it is "", as
+// usage_days has them.
+const countDays = `
+SELECT customer_id, period_id, (admitted_at AT TIME ZONE 'UTC')::date AS day, model_served AS model, count(*) AS requests,
+	sum(prompt_tokens)::bigint AS prompt, sum(cached_tokens)::bigint AS cached, sum(completion_tokens)::bigint AS completion,
+	sum(reasoning_tokens)::bigint AS reasoning, sum(settled_tokens)::bigint AS settled, sum(unbilled_tokens)::bigint AS unbilled
 FROM usage_events WHERE customer_id = ANY ($1::text[]) AND ($2 = '' OR period_id = $2)
-GROUP BY customer_id, period_id`
+GROUP BY customer_id, period_id, day, model`
 
 // checkPeriods is one statement, and so sees totals and events of one moment.
 const checkPeriods = `
-WITH counted AS (` + countEvents + `), recorded AS (
+WITH events AS (` + countDays + `), counted AS (
+	SELECT customer_id, period_id, sum(requests)::bigint AS requests, sum(prompt)::bigint AS prompt, sum(cached)::bigint AS cached,
+		sum(completion)::bigint AS completion, sum(reasoning)::bigint AS reasoning, sum(settled)::bigint AS settled,
+		sum(unbilled)::bigint AS unbilled
+	FROM events GROUP BY customer_id, period_id
+), days AS (
+	SELECT customer_id, period_id, count(*) AS wrong
+	FROM events e FULL JOIN (
+		SELECT * FROM usage_days WHERE customer_id = ANY ($1::text[]) AND ($2 = '' OR period_id = $2)
+	) d USING (customer_id, period_id, day, model)
+	WHERE (e.requests, e.prompt, e.cached, e.completion, e.reasoning, e.settled, e.unbilled)
+		IS DISTINCT FROM (d.requests, d.prompt_tokens, d.cached_tokens, d.completion_tokens, d.reasoning_tokens, d.settled_tokens, d.unbilled_tokens)
+	GROUP BY customer_id, period_id
+), recorded AS (
 	SELECT * FROM usage_periods WHERE customer_id = ANY ($1::text[]) AND ($2 = '' OR period_id = $2)
 )
 SELECT customer_id, period_id, p.starts_at, p.ends_at,
 	coalesce(p.requests, 0), coalesce(p.prompt_tokens, 0), coalesce(p.cached_tokens, 0), coalesce(p.completion_tokens, 0),
 	coalesce(p.reasoning_tokens, 0), coalesce(p.settled_tokens, 0), coalesce(p.unbilled_tokens, 0),
 	coalesce(c.requests, 0), coalesce(c.prompt, 0), coalesce(c.cached, 0), coalesce(c.completion, 0),
-	coalesce(c.reasoning, 0), coalesce(c.settled, 0), coalesce(c.unbilled, 0)
-FROM recorded p FULL JOIN counted c USING (customer_id, period_id)
+	coalesce(c.reasoning, 0), coalesce(c.settled, 0), coalesce(c.unbilled, 0), coalesce(w.wrong, 0)
+FROM recorded p FULL JOIN counted c USING (customer_id, period_id) FULL JOIN days w USING (customer_id, period_id)
 ORDER BY customer_id, period_id`
 
 // CheckPeriods sums up the events of customers, of all their periods or, unless it is
-// "", of one, and returns the sums beside the totals as they are recorded.
+// "", of one, and returns the sums beside the totals as they are recorded, those by day too.
 func (s *Store) CheckPeriods(ctx context.Context, customers []string, period string) ([]control.PeriodCheck, error) {
 	list, err := s.checkPeriods(ctx, s.pool, customers, period)
 	return list, explain("check periods", err)
@@ -72,15 +86,15 @@ func (s *Store) checkPeriods(ctx context.Context, q querier, customers []string,
 		r, n := &c.Recorded, &c.Counted
 		err = row.Scan(&c.CustomerID, &c.PeriodID, &start, &end,
 			&r.Requests, &r.Prompt, &r.Cached, &r.Completion, &r.Reasoning, &r.Settled, &r.Unbilled,
-			&n.Requests, &n.Prompt, &n.Cached, &n.Completion, &n.Reasoning, &n.Settled, &n.Unbilled)
+			&n.Requests, &n.Prompt, &n.Cached, &n.Completion, &n.Reasoning, &n.Settled, &n.Unbilled, &c.WrongDays)
 		c.Start, c.End = orZero(start), orZero(end)
 		c.Kept = start == nil || !c.Start.Before(since)
 		return c, err
 	})
 }
 
-// RepairTotals sets the totals of one period to the sums of its events if they
-// differ, and writes that to the audit log. Events that are recorded meanwhile are
+// RepairTotals sets the totals of one period, those by day too, to the sums of its events if
+// they differ, and writes that to the audit log. Events that are recorded meanwhile are
 // counted once. It returns what it found. A period whose events are not all kept is
 // control.ErrInvalid.
 func (s *Store) RepairTotals(ctx context.Context, actor, customer, period string) (control.PeriodCheck, error) {
@@ -122,6 +136,15 @@ func (s *Store) RepairTotals(ctx context.Context, actor, customer, period string
 			customer, period, n.Requests, n.Prompt, n.Cached, n.Completion, n.Reasoning, n.Settled, n.Unbilled); err != nil {
 			return err
 		}
+		for _, statement := range []string{
+			`DELETE FROM usage_days WHERE customer_id = ANY ($1::text[]) AND period_id = $2`,
+			`INSERT INTO usage_days (customer_id, period_id, day, model, requests, prompt_tokens, cached_tokens, completion_tokens,
+				reasoning_tokens, settled_tokens, unbilled_tokens) ` + countDays,
+		} {
+			if _, err := tx.Exec(ctx, statement, []string{customer}, period); err != nil {
+				return err
+			}
+		}
 		if found.Recorded.Settled != n.Settled {
 			if err := (&Tx{tx}).RequestRepair(ctx, "totals of customer "+customer+" were repaired"); err != nil {
 				return err
@@ -129,7 +152,7 @@ func (s *Store) RepairTotals(ctx context.Context, actor, customer, period string
 		}
 		return (&Tx{tx}).AddAudit(ctx, control.Audit{
 			Actor: actor, Action: "ledger.repair_totals", CustomerID: customer, Target: period,
-			Detail: map[string]any{"before": found.Recorded, "after": n},
+			Detail: map[string]any{"before": found.Recorded, "after": n, "wrong_days": found.WrongDays},
 		})
 	})
 	return found, explain(op, err)

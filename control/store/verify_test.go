@@ -50,11 +50,32 @@ func TestCheckAndRepairTotals(t *testing.T) {
 			t.Errorf("%s repaired: %+v", column, got)
 		}
 	}
+	// The sums by day and model are looked at, and repaired, like the totals.
+	for _, tamper := range []string{
+		"UPDATE usage_days SET requests = requests + 1", "UPDATE usage_days SET prompt_tokens = 0", "UPDATE usage_days SET cached_tokens = 0",
+		"UPDATE usage_days SET completion_tokens = 0", "UPDATE usage_days SET reasoning_tokens = 0", "UPDATE usage_days SET settled_tokens = 1",
+		"UPDATE usage_days SET unbilled_tokens = 0", "UPDATE usage_days SET model = 'x'", "UPDATE usage_days SET day = day - 1", "DELETE FROM usage_days",
+		"INSERT INTO usage_days SELECT customer_id, day, 'x', period_id, 0, 0, 0, 0, 0, 0, 0 FROM usage_days",
+	} {
+		pg.Query(tamper)
+		if got := check(t, st, c.ID, p.ID); !got.TotalsDiffer() || got.WrongDays == 0 || got.Recorded != right || got.Counted != right {
+			t.Errorf("%s: %+v", tamper, got)
+		}
+		if found, err := st.RepairTotals(t.Context(), "eve", c.ID, p.ID); err != nil || !found.TotalsDiffer() {
+			t.Errorf("%s: repair %+v, %v", tamper, found, err)
+		}
+		if got := check(t, st, c.ID, p.ID); got.TotalsDiffer() {
+			t.Errorf("%s, repaired: %+v", tamper, got)
+		}
+	}
+	if got := strings.TrimSpace(pg.Query("SELECT count(*), sum((detail->>'wrong_days')::int) FROM audit_log WHERE actor = 'eve'")); got != "11|13" {
+		t.Errorf("audit log of the repairs by day: %s", got)
+	}
 	// Nothing to repair: nothing is written.
 	if found, err := st.RepairTotals(t.Context(), "ada", c.ID, p.ID); err != nil || found.TotalsDiffer() {
 		t.Errorf("repair: %+v, %v", found, err)
 	}
-	if got := strings.TrimSpace(pg.Query("SELECT count(*), min(actor), min(detail->'after'->>'settled_tokens') FROM audit_log WHERE action = 'ledger.repair_totals'")); got != "7|ada|450" {
+	if got := strings.TrimSpace(pg.Query("SELECT count(*), min(actor), min(detail->'after'->>'settled_tokens') FROM audit_log WHERE action = 'ledger.repair_totals' AND actor = 'ada'")); got != "7|ada|450" {
 		t.Errorf("audit log: %s", got)
 	}
 
@@ -110,6 +131,7 @@ func TestRepairTotalsWhileRecording(t *testing.T) {
 			t.Errorf("differs while events are recorded: %+v", got)
 		}
 		pg.Query("UPDATE usage_periods SET settled_tokens = settled_tokens + 7 WHERE customer_id = '" + c.ID + "'")
+		pg.Query("UPDATE usage_days SET requests = requests + 7 WHERE customer_id = '" + c.ID + "'")
 		if _, err := st.RepairTotals(t.Context(), "ada", c.ID, p.ID); err != nil {
 			t.Error(err)
 		}

@@ -25,6 +25,7 @@ func layers() []layer {
 		{"internal/testenv", []string{"internal/localserver"}, "every test imports it: anything else makes cycles"},
 		{"internal/devstack", []string{"internal/localserver"}, "it runs the programs as a user would, from outside"},
 		{"internal/kimi/kimisim", []string{"internal/kimi"}, "the simulator must not share the proxy's mistakes"},
+		{"internal/stripesim", nil, "the simulator must not share the mistakes of billing"},
 		{"quota/quotatest", []string{"quota", "internal/contract"}, "it stands in for the control plane"},
 
 		{"internal", nil, "internal/* is the bottom layer"},
@@ -59,7 +60,7 @@ func checkLayers(files []*goFile, table []layer) []string {
 			if !ours || inside || allowed(dir, row.may) {
 				continue
 			}
-			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim", "quota/quotatest") {
+			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim", "internal/stripesim", "quota/quotatest") {
 				continue
 			}
 			// The proxy's tests publish grants as the control plane does: a second
@@ -104,7 +105,7 @@ func allowed(dir string, may []string) bool {
 // helper reports whether a directory holds test help, which product code must
 // not import although the tree around it is allowed.
 func helper(dir string) bool {
-	return within(dir, "internal/archtest", "internal/localserver", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "quota/quotatest")
+	return within(dir, "internal/archtest", "internal/localserver", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "internal/stripesim", "quota/quotatest")
 }
 
 func TestImportsPointDown(t *testing.T) {
@@ -148,6 +149,8 @@ func homes() []home {
 		{[]string{"github.com/riverqueue/river"}, []string{"control/jobs"}},
 		{[]string{"k8s.io", "sigs.k8s.io"}, []string{"control/operator"}},
 		{[]string{"github.com/stripe"}, []string{"control/billing"}},
+		{[]string{"github.com/wneessen/go-mail"}, []string{"control/mail"}},
+		{[]string{"github.com/emersion/go-smtp"}, []string{"control/mail", "cmd/control", "test/e2e"}}, // the server of tests
 		{[]string{"github.com/spf13/cobra", "github.com/spf13/pflag"}, []string{"cmd"}},
 	}
 }
@@ -193,8 +196,27 @@ func checkFasthttpServer(files []*goFile) []string {
 	return complaints
 }
 
+// checkLent allows what control/store lends of pgx to control/jobs only, which hands it to
+// River's driver: anyone could run SQL by it without an import.
+func checkLent(files []*goFile) []string {
+	var complaints []string
+	for _, f := range files {
+		if within(f.dir(), "control/store", "control/jobs") {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && (sel.Sel.Name == "RiverPool" || sel.Sel.Name == "RiverTx") {
+				complaints = append(complaints, fmt.Sprintf("%s: %s is for control/jobs only", f.at(n.Pos()), sel.Sel.Name))
+			}
+			return true
+		})
+	}
+	return complaints
+}
+
 func TestOutsideSystemsHaveOneHome(t *testing.T) {
 	files := goFiles(t)
+	report(t, checkLent(files))
 	report(t, checkHomes(files, homes()))
 	report(t, checkFasthttpServer(files))
 }
@@ -208,4 +230,8 @@ func TestHomesComplain(t *testing.T) {
 	)
 	expect(t, checkHomes(files, homes()), 1, "control/api/a.go:2")
 	expect(t, checkFasthttpServer(files), 1, "control/web/a.go:3")
+	expect(t, checkLent(source(t,
+		"control/api/a.go", "package api\nfunc f(s store) { s.RiverPool().Exec() }\n",
+		"control/jobs/a.go", "package jobs\nfunc f(s store) { s.RiverPool() }\n",
+	)), 1, "control/api/a.go:2")
 }

@@ -213,7 +213,7 @@ func TestKeysShareTheirSlot(t *testing.T) {
 	for _, group := range [][]string{
 		{contract.QuotaKey("c", "p"), contract.RateKey("c")},
 		{contract.QuotaEpochKey, contract.QuotaBeatsKey, contract.QuotaMissingKey, contract.RecallChannel},
-		{contract.FeedStateKey, contract.FeedLogKey, contract.FeedChannel, contract.GrantKey(contract.Digest{1}), contract.GrantKey(contract.Digest{2})},
+		{contract.FeedStateKey, contract.FeedAppliedKey, contract.FeedLogKey, contract.FeedChannel, contract.GrantKey(contract.Digest{1}), contract.GrantKey(contract.Digest{2})},
 		{contract.UsageStreamKey, contract.UsageAckedKey},
 	} {
 		for _, key := range group {

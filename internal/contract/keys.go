@@ -64,6 +64,11 @@ const (
 	// loses its data once more.
 	FeedRebuild = "rebuild"
 
+	// FeedAppliedKey says how far readers are (hash: replica → number of the newest change
+	// that it has applied). It is for whoever wants to know when a change is in force, and
+	// not durable: what is missing comes back with the next change.
+	FeedAppliedKey = "oc:{feed}:applied"
+
 	UsageStreamKey = "oc:{usage}:events" // stream of batches of usage events
 	UsageGroup     = "ledger"            // consumer group of the billing-workers
 	UsageField     = "b"                 // field of a stream entry that holds a batch

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Up starts what does not run yet, waits until all of it is ready, makes a first
+// Up starts what does not run yet, waits until all of it is ready, makes an operator and a first
 // customer with a token, and prints what to do next. When something fails, it
 // ends what it started itself and returns an error that says why.
 func Up(ctx context.Context, cfg Config) error {
@@ -57,11 +57,15 @@ func (s *stack) up(ctx context.Context) error {
 	if len(s.started) == 0 {
 		s.printf("It was running already. After a change of the code: make down up\n")
 	}
-	customer, err := s.seed(ctx)
+	email, err := s.operator(ctx)
 	if err != nil {
 		return err
 	}
-	return s.instructions(customer)
+	customer, err := s.seed(ctx, s.operatorEnv(email))
+	if err != nil {
+		return err
+	}
+	return s.instructions(customer, email)
 }
 
 func (s *stack) migrate(ctx context.Context) error {

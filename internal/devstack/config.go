@@ -30,17 +30,20 @@ type Config struct {
 // Ports are the TCP ports of the servers, all on 127.0.0.1. Each field's tag is
 // the environment variable that sets it.
 type Ports struct {
-	Proxy    int `env:"OPENCLAW_PROXY_PORT"`    // token-proxy, for clients
-	Admin    int `env:"OPENCLAW_ADMIN_PORT"`    // token-proxy, health and metrics
-	Billing  int `env:"OPENCLAW_BILLING_PORT"`  // billing-worker, health and metrics
-	Kimisim  int `env:"OPENCLAW_KIMISIM_PORT"`  // the Kimi simulator
-	Redis    int `env:"OPENCLAW_REDIS_PORT"`    // Redis
-	Postgres int `env:"OPENCLAW_POSTGRES_PORT"` // Postgres
+	Proxy     int `env:"OPENCLAW_PROXY_PORT"`      // token-proxy, for clients
+	Admin     int `env:"OPENCLAW_ADMIN_PORT"`      // token-proxy, health and metrics
+	Billing   int `env:"OPENCLAW_BILLING_PORT"`    // billing-worker, health and metrics
+	API       int `env:"OPENCLAW_API_PORT"`        // api, for customers
+	Operators int `env:"OPENCLAW_OPERATORS_PORT"`  // api, for operators
+	APIProbes int `env:"OPENCLAW_API_PROBES_PORT"` // api, health and metrics
+	Kimisim   int `env:"OPENCLAW_KIMISIM_PORT"`    // the Kimi simulator
+	Redis     int `env:"OPENCLAW_REDIS_PORT"`      // Redis
+	Postgres  int `env:"OPENCLAW_POSTGRES_PORT"`   // Postgres
 }
 
 // DefaultPorts returns the ports that are used when nobody says otherwise.
 func DefaultPorts() Ports {
-	return Ports{Proxy: 8080, Admin: 9090, Billing: 8082, Kimisim: 9100, Redis: 16379, Postgres: 15432}
+	return Ports{Proxy: 8080, Admin: 9090, Billing: 8082, API: 8000, Operators: 8001, APIProbes: 8083, Kimisim: 9100, Redis: 16379, Postgres: 15432}
 }
 
 // Override replaces the ports whose environment variable lookup knows.

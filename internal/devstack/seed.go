@@ -1,22 +1,19 @@
 package devstack
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 )
 
 // seed makes sure that there is a customer whose token the proxy accepts, and
-// returns the customer's id. The token is kept in the run directory, so that the
+// returns the customer's id. env is openclawctl's. The token is kept in the run directory, so that the
 // next Up prints the same lines.
-func (s *stack) seed(ctx context.Context) (customer string, err error) {
+func (s *stack) seed(ctx context.Context, env []string) (customer string, err error) {
 	known, err := os.ReadFile(s.cfg.path("customer"))
 	if err == nil {
 		ok, err := s.accepted(ctx)
@@ -33,13 +30,13 @@ func (s *stack) seed(ctx context.Context) (customer string, err error) {
 			ID string `json:"id"`
 		} `json:"customer"`
 	}
-	if err := s.openclawctl(ctx, &created, "customer", "create", "--name", "Development", "--tier", "starter"); err != nil {
+	if err := s.openclawctl(ctx, env, &created, "customer", "create", "--name", "Development", "--tier", "starter"); err != nil {
 		return "", err
 	}
 	var token struct {
 		Token string `json:"token"`
 	}
-	if err := s.openclawctl(ctx, &token, "token", "create", "--customer", created.Customer.ID); err != nil {
+	if err := s.openclawctl(ctx, env, &token, "token", "create", "--customer", created.Customer.ID); err != nil {
 		return "", err
 	}
 	if created.Customer.ID == "" || token.Token == "" {
@@ -57,25 +54,6 @@ func (s *stack) seed(ctx context.Context) (customer string, err error) {
 		err = errors.New("token-proxy refuses the token that was just made")
 	}
 	return created.Customer.ID, err
-}
-
-// openclawctl runs a command of it and reads its JSON.
-func (s *stack) openclawctl(ctx context.Context, into any, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, s.binary("openclawctl"), append(args, "--output", "json")...)
-	cmd.Env = s.controlEnv()
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("openclawctl %s: %w\n%s", strings.Join(args, " "), err, stderr.Bytes())
-	}
-	if err := json.Unmarshal(out, into); err != nil {
-		// Without the output: it may hold a token.
-		return fmt.Errorf("openclawctl %s: its output is not the expected JSON", strings.Join(args, " "))
-	}
-	return nil
 }
 
 // accepted asks the proxy whether it takes the kept token.
@@ -106,24 +84,12 @@ func (s *stack) accepted(ctx context.Context) (bool, error) {
 }
 
 // instructions prints the lines to paste.
-func (s *stack) instructions(customer string) error {
-	// A wrapper, so that the line to paste holds no password.
-	ctl := s.cfg.path("openclawctl")
-	script := "#!/bin/sh\n# openclawctl with the settings of this development stack.\n"
-	for _, setting := range s.controlEnv() {
-		name, value, _ := strings.Cut(setting, "=")
-		switch name {
-		case "DATABASE_URL", "REDIS_URL", "OPENCLAW_TOKEN_PEPPER_FILE":
-			script += "export " + name + "=" + quote(value) + "\n"
-		}
-	}
-	script += "exec " + quote(s.binary("openclawctl")) + ` "$@"` + "\n"
-	if err := writePrivate(ctl, script); err != nil {
+func (s *stack) instructions(customer, email string) error {
+	ctl, err := s.writeOpenclawctl(email)
+	if err != nil {
 		return err
 	}
-	if err := os.Chmod(ctl, 0o700); err != nil {
-		return fmt.Errorf("devstack: %w", err)
-	}
+	ctl = quote(ctl)
 	request := func(flags, body string) string {
 		return fmt.Sprintf(`curl %s http://%s/v1/chat/completions -H "Authorization: Bearer $(cat %s)" -H 'Content-Type: application/json' -d '%s'`,
 			flags, address(s.cfg.Ports.Proxy), quote(s.cfg.path("token")), body)
@@ -142,12 +108,22 @@ What it used, in tokens:
 
   %s usage --customer %s
 
+Change its limit, and see how soon the proxy applies it:
+
+  %s quota set --customer %s --limit 2000000 --reason trial
+
+What else operators can do (it signs in as %s, with the password in %s):
+
+  %s --help
+
+The api: http://%s for customers, http://%s for operators; what it can do is in /openapi.json of each.
 Models: %s. Metrics: http://%s/metrics. Logs: %s
 Stop it with: make down
 `,
 		request("-sN", `{"model":"`+askedModel+`","stream":true,`+message+`}`),
 		request("-s", `{"model":"`+askedModel+`",`+message+`}`),
-		quote(ctl), customer, modelNames(), address(s.cfg.Ports.Admin), s.cfg.path("logs"))
+		ctl, customer, ctl, customer, email, s.cfg.path("operator-password"), ctl,
+		address(s.cfg.Ports.API), address(s.cfg.Ports.Operators), modelNames(), address(s.cfg.Ports.Admin), s.cfg.path("logs"))
 	return nil
 }
 

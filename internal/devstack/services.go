@@ -25,13 +25,13 @@ func (s *stack) services() []service {
 	if s.cfg.KimiAPIKey == "" {
 		all = append(all, s.kimisim())
 	}
-	return append(all, s.billingWorker(), s.tokenProxy())
+	return append(all, s.billingWorker(), s.api(), s.tokenProxy())
 }
 
 // everyService returns all processes that any configuration may have started,
 // for stopping them without knowing it.
 func (s *stack) everyService() []service {
-	return []service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.tokenProxy()}
+	return []service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.api(), s.tokenProxy()}
 }
 
 func (s *stack) redis() service {
@@ -199,6 +199,27 @@ func (s *stack) billingWorker() service {
 		},
 		ready:    answers("http://" + address(s.cfg.Ports.Billing) + "/readyz"),
 		stopWith: syscall.SIGTERM, stopLimit: 15 * time.Second,
+	}
+}
+
+func (s *stack) api() service {
+	customers := "http://" + address(s.cfg.Ports.API)
+	return service{
+		name:  "api",
+		ports: []int{s.cfg.Ports.API, s.cfg.Ports.Operators, s.cfg.Ports.APIProbes},
+		command: func() (command, error) {
+			args := []string{
+				"api", "--listen", address(s.cfg.Ports.API), "--listen-operators", address(s.cfg.Ports.Operators),
+				"--listen-probes", address(s.cfg.Ports.APIProbes), "--public-url", customers,
+				"--operator-origins", "http://" + address(s.cfg.Ports.Operators), "--jwt-secret-file", s.cfg.path("jwt-secret"),
+			}
+			if s.cfg.RedisURL != "" {
+				args = append(args, "--allow-unsafe-redis")
+			}
+			return command{program: s.binary("control"), args: args, env: s.controlEnv(), dir: s.cfg.RunDir}, nil
+		},
+		ready:    answers("http://" + address(s.cfg.Ports.APIProbes) + "/readyz"),
+		stopWith: syscall.SIGTERM, stopLimit: 25 * time.Second,
 	}
 }
 

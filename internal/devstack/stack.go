@@ -96,6 +96,9 @@ func open(cfg Config, create bool) (*stack, error) {
 func (s *stack) close() { s.lock.Close() }
 
 func (s *stack) loadSecrets(create bool) error {
+	if err := s.makeJWTSecret(create); err != nil {
+		return err
+	}
 	file := s.cfg.path("secrets.json")
 	b, err := os.ReadFile(file)
 	if err == nil {
@@ -118,6 +121,16 @@ func (s *stack) loadSecrets(create bool) error {
 		return err
 	}
 	return writePrivate(file, string(b)+"\n")
+}
+
+// makeJWTSecret makes what the api signs with, also in a run directory that is older than
+// the api.
+func (s *stack) makeJWTSecret(create bool) error {
+	file := s.cfg.path("jwt-secret")
+	if _, err := os.Stat(file); !create || !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return writePrivate(file, rand.Text()+rand.Text()+"\n")
 }
 
 // redisURL and databaseURL name the servers in use, passwords included.
@@ -154,6 +167,15 @@ func (s *stack) controlEnv() []string {
 		"REDIS_URL="+s.redisURL(),
 		"OPENCLAW_TOKEN_PEPPER_FILE="+s.cfg.path("token-pepper"),
 		"OPENCLAW_ACTOR=devstack")
+}
+
+// operatorEnv is the environment in which openclawctl goes by the api, and signs in by itself.
+func (s *stack) operatorEnv(email string) []string {
+	return append(s.cleanEnv(),
+		"OPENCLAW_API_URL=http://"+address(s.cfg.Ports.Operators),
+		"OPENCLAW_API_EMAIL="+email,
+		"OPENCLAW_API_PASSWORD_FILE="+s.cfg.path("operator-password"),
+		"OPENCLAW_SESSION_FILE="+s.cfg.path("operator-session.json"))
 }
 
 // checkSettings refuses to mix with processes that were started with other

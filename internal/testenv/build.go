@@ -63,7 +63,35 @@ func buildBinary(pkg string) (string, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("testenv: build %s: %w\n%s", pkg, err, out)
 	}
+	if err := lookAtSources(root, pkg); err != nil {
+		return "", err
+	}
 	return path, nil
+}
+
+// sources prints the files of this module that a package is built from, one on a line.
+const sources = `{{if and .Module .Module.Main}}{{$dir := .Dir}}{{range .GoFiles}}{{$dir}}/{{.}}
+{{end}}{{range .CgoFiles}}{{$dir}}/{{.}}
+{{end}}{{range .SFiles}}{{$dir}}/{{.}}
+{{end}}{{range .EmbedFiles}}{{$dir}}/{{.}}
+{{end}}{{end}}`
+
+// lookAtSources asks for each file that a program is built from. go test remembers which files
+// of the module a test has asked for, and takes an earlier result for good while none of them
+// has changed. Of a program that the test builds it would know nothing.
+func lookAtSources(root, pkg string) error {
+	cmd := exec.Command("go", "list", "-deps", "-f", sources, pkg)
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("testenv: list the sources of %s: %w", pkg, err)
+	}
+	for _, file := range append(strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' }), filepath.Join(root, "go.sum")) {
+		if _, err := os.Stat(file); err != nil {
+			return fmt.Errorf("testenv: sources of %s: %w", pkg, err)
+		}
+	}
+	return nil
 }
 
 // module is the path of the module whose programs are built. Tests may live in

@@ -123,6 +123,25 @@ func TestBuildBinaryBuildsOnce(t *testing.T) {
 	}
 }
 
+// The result of a test that builds a program must not outlive a change of the program: go test
+// has to be told what it is built from.
+func TestBuildBinaryTellsOfItsSources(t *testing.T) {
+	t.Parallel()
+	log := filepath.Join(t.TempDir(), "log")
+	if out, err := exec.Command(os.Args[0], "-test.run=^TestBuildBinaryBuildsOnce$", "-test.testlogfile="+log).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	asked, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"internal/testenv/testdata/hello/main.go", "go.mod", "go.sum"} {
+		if !strings.Contains(string(asked), "/"+file+"\n") {
+			t.Errorf("the test did not ask for %s:\n%s", file, asked)
+		}
+	}
+}
+
 // TestKilledTestLeavesNothing starts this binary as a test that is then killed,
 // and looks for its servers and files.
 func TestKilledTestLeavesNothing(t *testing.T) {

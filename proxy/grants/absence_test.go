@@ -149,6 +149,23 @@ func TestAbsenceAfterGoingBack(t *testing.T) {
 	})
 }
 
+// Redis came back without its last writes, and the follower has not looked yet.
+func TestAbsenceBeforeTheFollowerLooks(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p := newPublisher(t, server)
+	r := start(t, server, grants.Options{PollInterval: time.Hour, NegativeTTL: time.Millisecond})
+	for range 3 {
+		p.put(newDigest(), grant(1, contract.StatusActive))
+	}
+	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == 3 })
+	r.wantError(t, newDigest(), grants.ErrUnknownToken)
+	if err := p.client.XDel(context.Background(), contract.FeedLogKey, "3-0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	r.wantError(t, newDigest(), grants.ErrUnavailable) // it may be the third one's
+}
+
 // A proxy that starts over an empty Redis, or in the middle of a rebuild, never saw what
 // was lost.
 func TestAbsenceAtStart(t *testing.T) {

@@ -67,6 +67,9 @@ type Options struct {
 	// ReadTimeout bounds each read of Redis, and how long a Lookup waits for one.
 	// Defaults to 250 ms.
 	ReadTimeout time.Duration
+	// Replica is the id under which Redis is told how far the feed was applied. Defaults to
+	// "", which tells nothing.
+	Replica string
 	// Logger gets what cannot be returned to a caller. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Now is the clock; its times should carry a monotonic reading. Defaults to time.Now.
@@ -117,9 +120,10 @@ type Cache struct {
 	again   sync.Map // digests that are being read again in the background
 
 	ready    atomic.Bool
-	heard    atomic.Int64 // when the last poll that was answered was sent
-	position atomic.Int64 // number of the newest change applied
-	failing  atomic.Int64 // until when a read is taken to fail as the last one did
+	heard    atomic.Int64  // when the last poll that was answered was sent
+	position atomic.Int64  // number of the newest change applied
+	moved    chan struct{} // position may have changed since tellPosition looked
+	failing  atomic.Int64  // until when a read is taken to fail as the last one did
 
 	hits, misses, negatives, reloads atomic.Int64
 
@@ -166,7 +170,7 @@ func New(client redis.UniversalClient, opts Options) (*Cache, error) {
 		known.Close()
 		return nil, fmt.Errorf("grant cache: %w", err)
 	}
-	c := &Cache{client: client, opts: opts, base: opts.Now(), known: known, unknown: unknown}
+	c := &Cache{client: client, opts: opts, base: opts.Now(), known: known, unknown: unknown, moved: make(chan struct{}, 1)}
 	c.failing.Store(-1)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -51,6 +52,9 @@ func (c *Cache) Run(ctx context.Context) error {
 	f := &follower{Cache: c}
 	tick := time.NewTicker(c.opts.PollInterval)
 	defer tick.Stop()
+	var telling sync.WaitGroup
+	defer telling.Wait()
+	telling.Go(func() { c.tellPosition(ctx) })
 	f.poll(ctx)
 	for {
 		select {
@@ -88,6 +92,7 @@ func (f *follower) next(text string) bool {
 	}
 	f.apply(change)
 	f.move(place{change.Seq, text})
+	f.tellMoved()
 	return true
 }
 
@@ -108,6 +113,7 @@ func (f *follower) poll(ctx context.Context) {
 	f.failed = false
 	f.heard.Store(int64(sent))
 	f.ready.Store(true)
+	f.tellMoved()
 }
 
 func (f *follower) compare(ctx context.Context) error {
@@ -123,11 +129,9 @@ func (f *follower) compare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read newest change: %w", err)
 	}
-	var top place
-	if len(newest) == 1 {
-		if top, err = placeOf(newest[0]); err != nil {
-			return err
-		}
+	top, err := topOf(newest)
+	if err != nil {
+		return err
 	}
 	switch {
 	case !f.known:
@@ -201,6 +205,14 @@ func (f *follower) catchUp(ctx context.Context) (found bool, err error) {
 			return true, nil
 		}
 	}
+}
+
+// topOf returns the place of the newest entry, or the zero place of an empty log.
+func topOf(newest []redis.XMessage) (place, error) {
+	if len(newest) == 0 {
+		return place{}, nil
+	}
+	return placeOf(newest[0])
 }
 
 func placeOf(m redis.XMessage) (place, error) {

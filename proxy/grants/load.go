@@ -144,12 +144,17 @@ func (c *Cache) load(digest contract.Digest) (*entry, error) {
 }
 
 // lookAgain looks for a grant that was not found once more, between two looks at the marks, and
-// reports whether these are the same. Found missing before the grants were written anew, and
-// judged by the marks of after that, it would be taken for one that does not exist.
+// reports whether these are the same and the feed has all that was applied. Found missing before
+// the grants were written anew, and judged by the marks of after that, it would be taken for one
+// that does not exist; so would one that went with Redis' last writes, before the follower has
+// seen that the feed went back.
 func (c *Cache) lookAgain(ctx context.Context, digest contract.Digest) (there, steady bool, m marks, err error) {
 	var before, after *redis.SliceCmd
 	var exists *redis.IntCmd
+	var newest *redis.XMessageSliceCmd
+	applied := c.position.Load() // first: the feed only ever grows, unless it is lost
 	_, err = c.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		newest = p.XRevRangeN(ctx, contract.FeedLogKey, "+", "-", 1)
 		before = p.HMGet(ctx, contract.FeedStateKey, contract.FeedComplete, contract.FeedRebuild)
 		exists = p.Exists(ctx, contract.GrantKey(digest))
 		after = p.HMGet(ctx, contract.FeedStateKey, contract.FeedComplete, contract.FeedRebuild)
@@ -158,8 +163,12 @@ func (c *Cache) lookAgain(ctx context.Context, digest contract.Digest) (there, s
 	if err != nil {
 		return false, false, marks{}, fmt.Errorf("read whether all grants are there: %w", err)
 	}
+	top, err := topOf(newest.Val())
+	if err != nil {
+		return false, false, marks{}, err
+	}
 	m = marksOf(after.Val())
-	return exists.Val() > 0, marksOf(before.Val()) == m, m, nil
+	return exists.Val() > 0, marksOf(before.Val()) == m && top.seq >= applied, m, nil
 }
 
 // get is the read itself; no grant is no error.

@@ -1,5 +1,6 @@
-// Package clients holds tests of real clients against a running token-proxy: the
-// official OpenAI and Anthropic SDKs for Go and Node, and OpenClaw itself.
+// Package clients holds tests of real clients: against a running token-proxy the
+// official OpenAI and Anthropic SDKs for Go and Node, and OpenClaw itself; against a running
+// api clients that are generated from its OpenAPI documents, which are linted too.
 //
 // It is a module of its own, so that the SDKs are no dependencies of the product.
 //

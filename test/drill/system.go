@@ -109,7 +109,7 @@ func newSystem(ctx context.Context, s *system, n size) error {
 		return err
 	}
 	direct := s.redis.url(s.redis.ports()...)
-	s.env = append(os.Environ(), "DATABASE_URL="+s.postgres.url(s.postgres.port), "REDIS_URL="+direct,
+	s.env = append(os.Environ(), "OPENCLAW_API_URL=", "DATABASE_URL="+s.postgres.url(s.postgres.port), "REDIS_URL="+direct,
 		"OPENCLAW_TOKEN_PEPPER_FILE="+pepper, "OPENCLAW_ACTOR=drill")
 	if _, err := s.command(ctx, "control", "migrate"); err != nil {
 		return err

@@ -35,6 +35,7 @@ type Options struct {
 	Replicas int                  // token-proxies; 1 if zero
 	Sim      kimisim.Config       // of the simulator
 	Proxy    func(map[string]any) // changes a proxy's configuration before it is written
+	Billing  []string             // more arguments of the billing-worker
 }
 
 // Stack is one running system.
@@ -47,6 +48,9 @@ type Stack struct {
 	Sim      *kimisim.Server
 	Proxies  []*Proxy
 	Billing  *Process
+
+	billing []string // arguments of the billing-worker
+	ready   string   // where it says that it is ready
 }
 
 // Proxy is one running token-proxy.
@@ -64,6 +68,17 @@ func (s *Stack) Restart(i int) {
 	p := s.Proxies[i]
 	p.Process = s.Start(p.name, testenv.BuildBinary(s.t, "./cmd/token-proxy"), "-config", p.config)
 	s.awaitReady(p.Admin+"/readyz", p.Process)
+}
+
+// RestartBilling starts a billing-worker that has ended again, and waits until it is ready.
+func (s *Stack) RestartBilling() {
+	s.t.Helper()
+	s.startBilling()
+	s.awaitReady(s.ready, s.Billing)
+}
+
+func (s *Stack) startBilling() {
+	s.Billing = s.Start("billing-worker", testenv.BuildBinary(s.t, "./cmd/control"), s.billing...)
 }
 
 // New starts a system that ends with the test.
@@ -85,15 +100,17 @@ func New(t testing.TB, o Options) *Stack {
 	if err := os.WriteFile(pepper, []byte(Pepper), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.env = append(os.Environ(), "DATABASE_URL="+s.Postgres.URL, "REDIS_URL="+s.Redis.RedisURL(), "OPENCLAW_TOKEN_PEPPER_FILE="+pepper, "OPENCLAW_ACTOR=test")
+	// Without an api of whoever runs the test: openclawctl would go by it.
+	s.env = append(os.Environ(), "OPENCLAW_API_URL=", "DATABASE_URL="+s.Postgres.URL, "REDIS_URL="+s.Redis.RedisURL(), "OPENCLAW_TOKEN_PEPPER_FILE="+pepper, "OPENCLAW_ACTOR=test")
 	s.run("./cmd/control", "migrate")
 
 	billing := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
-	s.Billing = s.Start("billing-worker", testenv.BuildBinary(t, "./cmd/control"), "billing-worker", "--listen", billing)
+	s.billing, s.ready = append([]string{"billing-worker", "--listen", billing}, o.Billing...), "http://"+billing+"/readyz"
+	s.startBilling()
 	for i := range max(o.Replicas, 1) {
 		s.Proxies = append(s.Proxies, s.startProxy(i, pepper, o.Proxy))
 	}
-	s.awaitReady("http://"+billing+"/readyz", s.Billing)
+	s.awaitReady(s.ready, s.Billing)
 	for _, p := range s.Proxies {
 		s.awaitReady(p.Admin+"/readyz", p.Process)
 	}

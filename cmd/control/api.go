@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/api"
+	"github.com/andreabadesso/openclaw-cloud/control/billing"
+	"github.com/andreabadesso/openclaw-cloud/control/customers"
+	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/jobs"
+	"github.com/andreabadesso/openclaw-cloud/control/limits"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/tiers"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
+	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
+)
+
+// apiSettings are the knobs of the api.
+type apiSettings struct {
+	database        string
+	redis           secret.Text
+	listen          string
+	listenOperators string
+	listenProbes    string
+	publicURL       string
+	origins         []string
+	operatorOrigins []string
+	trustedProxies  []string
+	jwtSecret       secret.Text
+	jwtSecretFile   string
+	pepper          secret.Text
+	pepperFile      string
+	unsafeRedis     bool
+	drainWithin     time.Duration
+	payments        paymentSettings
+
+	proxies []netip.Prefix // trustedProxies, as validate has read them
+}
+
+func apiCommand(getenv func(string) string) *cobra.Command {
+	var s apiSettings
+	cmd := &cobra.Command{
+		Use:   "api",
+		Short: "Serve customers and operators",
+		Long: `api serves the REST interface: to customers on one address, which is public, and to
+operators on another, which must not be. Each serves its OpenAPI document at
+/openapi.json. It revokes tokens whose overlap with a new one has ended. Stripe's webhooks
+come in at /v1/webhooks/stripe; the billing-worker works them.
+
+Any number may run, with the same secrets. SIGTERM stops taking requests, finishes those in
+hand and exits with 0.`,
+		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw REDIS_URL=redis://127.0.0.1:6379/0 \
+  JWT_SECRET_FILE=jwt-secret OPENCLAW_TOKEN_PEPPER_FILE=token-pepper PUBLIC_URL=https://app.example.com control api`,
+	}
+	f := cmd.Flags()
+	f.StringVar(&s.database, "database-url", "", "Postgres, as a URL")
+	f.StringVar((*string)(&s.redis), "redis-url", "", "Redis 6.2 or newer, which must run with noeviction and an append-only file: "+redisclient.Forms)
+	f.StringVar(&s.listen, "listen", ":8000", "address for customers")
+	f.StringVar(&s.listenOperators, "listen-operators", "127.0.0.1:8001", "address for operators, which must not be reachable from outside")
+	f.StringVar(&s.listenProbes, "listen-probes", ":8083", "address of /healthz, /readyz and /metrics")
+	f.StringVar(&s.publicURL, "public-url", "", "where customers reach the api, such as https://app.example.com")
+	f.StringSliceVar(&s.origins, "origins", nil, "origins of the pages that customers use, separated by commas; the public URL by default")
+	f.StringSliceVar(&s.operatorOrigins, "operator-origins", nil, "origins of the pages that operators use, separated by commas; without any, no browser can sign in there, and only programs such as openclawctl do")
+	f.StringSliceVar(&s.trustedProxies, "trusted-proxies", nil, "networks of proxies in front whose X-Forwarded-For is believed, such as 10.0.0.0/8; behind a proxy that is not among them all callers, and Stripe, count as one address, with one rate limit")
+	f.StringVar((*string)(&s.jwtSecret), "jwt-secret", "", "what access tokens are signed with, the same in all processes; arguments are visible to others, so use a file or the environment")
+	f.StringVar(&s.jwtSecretFile, "jwt-secret-file", "", "file with the same")
+	f.StringVar((*string)(&s.pepper), "openclaw-token-pepper", "", "pepper of the tokens' digests, as token-proxy has it")
+	f.StringVar(&s.pepperFile, "openclaw-token-pepper-file", "", "file with the same")
+	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
+	f.DurationVar(&s.drainWithin, "drain-within", 20*time.Second, "how long requests in hand may take after SIGTERM")
+	s.payments.flags(f)
+	return command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
+		return runAPI(cmd.Context(), s, log)
+	})
+}
+
+func (s *apiSettings) validate() error {
+	_, redisErr := redisTarget(s.redis)
+	errs := []error{checkDatabaseURL(s.database), redisErr, positive("drain-within", s.drainWithin)}
+	for _, l := range []struct{ flag, address string }{{"listen", s.listen}, {"listen-operators", s.listenOperators}, {"listen-probes", s.listenProbes}} {
+		if _, _, err := net.SplitHostPort(l.address); err != nil {
+			errs = append(errs, fmt.Errorf("--%s %q: write it with a port, like :8000", l.flag, l.address))
+		}
+	}
+	if s.listen == s.listenOperators {
+		errs = append(errs, errors.New("--listen-operators is the address for customers: operators need one of their own, which is not public"))
+	}
+	if s.publicURL == "" {
+		errs = append(errs, errors.New("--public-url (PUBLIC_URL) is required: where customers reach the api, such as https://app.example.com"))
+	} else if err := api.CheckOrigin(s.publicURL); err != nil {
+		errs = append(errs, fmt.Errorf("--public-url: %w", err))
+	}
+	for _, list := range []struct {
+		flag    string
+		origins []string
+	}{{"origins", s.origins}, {"operator-origins", s.operatorOrigins}} {
+		for _, origin := range list.origins {
+			if err := api.CheckOrigin(origin); err != nil {
+				errs = append(errs, fmt.Errorf("--%s: %w", list.flag, err))
+			}
+		}
+	}
+	s.proxies = nil
+	for _, text := range s.trustedProxies {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--trusted-proxies: %q is no network, such as 10.0.0.0/8", text))
+			continue
+		}
+		s.proxies = append(s.proxies, p)
+	}
+	errs = append(errs, s.payments.validate(s.publicURL),
+		fromFile(&s.jwtSecret, s.jwtSecretFile, "jwt-secret", "what access tokens are signed with"),
+		fromFile(&s.pepper, s.pepperFile, "openclaw-token-pepper", "the pepper that token-proxy has"))
+	if n := len(s.jwtSecret.Reveal()); n > 0 && n < api.MinSecret {
+		errs = append(errs, fmt.Errorf("--jwt-secret has %d bytes; it needs %d of them, by chance: openssl rand -base64 48", n, api.MinSecret))
+	}
+	if n := len(s.pepper.Reveal()); n > 0 && n < contract.MinPepperLen {
+		errs = append(errs, fmt.Errorf("--openclaw-token-pepper has %d bytes, and needs %d", n, contract.MinPepperLen))
+	}
+	return errors.Join(errs...)
+}
+
+// fromFile reads a secret that is given by a file instead. One of both is required.
+func fromFile(value *secret.Text, path, flag, what string) error {
+	if err := fromFileIfAny(value, path, flag); err != nil {
+		return err
+	}
+	if *value == "" {
+		variable := strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+		return fmt.Errorf("--%s-file (%s_FILE) or %s is required: %s", flag, variable, variable, what)
+	}
+	return nil
+}
+
+// fromFileIfAny reads a secret that is given by a file instead, if it is.
+func fromFileIfAny(value *secret.Text, path, flag string) error {
+	switch {
+	case *value != "" && path != "":
+		return fmt.Errorf("--%s and --%s-file are both given; which one?", flag, flag)
+	case path != "":
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("--%s-file: %w", flag, err)
+		}
+		*value = secret.Text(strings.TrimSpace(string(b)))
+	}
+	return nil
+}
+
+// books has replicas that do not know yet be told later: that is no failure of the request.
+type books struct {
+	*billing.Books
+	log *slog.Logger
+}
+
+func (b books) Replay(ctx context.Context, actor string, id int64) (control.Recorded, error) {
+	r, err := b.Books.Replay(ctx, actor, id)
+	if errors.Is(err, billing.ErrUnacknowledged) {
+		b.log.Warn("replicas do not know yet that a dead letter was replayed", "dead_letter", id, "error", err)
+		err = nil
+	}
+	return r, err
+}
+
+func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
+	redis.SetLogger(redisLog{log})
+	table, err := tiers.Default()
+	if err != nil {
+		return err
+	}
+	hasher, err := contract.NewHasher([]byte(s.pepper.Reveal()))
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	ready := &readiness{}
+	probes, err := serveAdmin(s.listenProbes, ready, registry, log)
+	if err != nil {
+		return err
+	}
+	defer probes.Close()
+
+	target, err := redisTarget(s.redis)
+	if err != nil {
+		return err
+	}
+	client := target.Open(sendOnce)
+	defer client.Close()
+	// Most of the api does without Redis, so it is not waited for.
+	if err := durableredis.Check(ctx, client); err != nil {
+		if errors.Is(err, durableredis.ErrUnsafe) && !s.unsafeRedis {
+			return atStart(ctx, err)
+		}
+		log.Warn("Redis is away, or unsafe", "error", err)
+	}
+	var st *store.Store
+	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, s.database); return err })
+	if err != nil {
+		return atStart(ctx, err)
+	}
+	defer st.Close()
+
+	records, publisher := limits.NewRecords(st, client, 0), feed.NewPublisher(client)
+	service := &customers.Service{Store: st, Tiers: table, Grants: publisher, Limits: records, Hasher: hasher}
+	work, err := jobs.New(ctx, st, log, &jobs.Handlers{RevokeToken: func(ctx context.Context, id string) error {
+		_, err := service.RevokeToken(ctx, "system:rotation", id)
+		return err
+	}})
+	if err != nil {
+		return atStart(ctx, err)
+	}
+	defer work.Close()
+	service.Later = work
+
+	origins := s.origins
+	if len(origins) == 0 {
+		origins = []string{s.publicURL}
+	}
+	// Before the first request: what is sold is what the newest tier table says, not the one
+	// that this build comes with.
+	load := func(ctx context.Context) (int, error) { return 0, service.LoadTiers(ctx) }
+	if _, err := load(ctx); err != nil {
+		log.Warn("cannot take over the tier table", "error", err)
+	}
+	following, stop := context.WithCancel(ctx)
+	var follower sync.WaitGroup
+	follower.Go(func() { every(following, tiersEvery, log, "take over the tier table", load) })
+	defer follower.Wait()
+	defer stop()
+	money, webhook, err := s.payments.open(service, work, registry, log)
+	if err != nil {
+		return err
+	}
+	a, err := api.New(api.Options{
+		Store: st, Customers: service, Hasher: hasher, Secret: []byte(s.jwtSecret.Reveal()), Issuer: s.publicURL, Logger: log,
+		Origins: origins, OperatorOrigins: s.operatorOrigins, TrustedProxies: s.proxies,
+		Books: books{&billing.Books{Store: st, Redis: client}, log}, Live: records, Jobs: work, Feed: publisher,
+		Billing: money, Webhook: webhook, Mails: work,
+		Registerer: registry,
+	})
+	if err != nil {
+		return err
+	}
+	// River is stopped below, once the requests have ended that add jobs.
+	if err := work.Start(context.WithoutCancel(ctx)); err != nil {
+		return atStart(ctx, err)
+	}
+	ready.set(func(check context.Context) error {
+		if ctx.Err() != nil {
+			return errors.New("draining")
+		}
+		return st.Ping(check)
+	}, func() string { return "" })
+	err = serveUntil(ctx, a, s, log)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainWithin)
+	defer cancel()
+	return errors.Join(err, work.Stop(limited))
+}
+
+// serveUntil serves both sides until ctx ends, and then finishes what is in hand.
+func serveUntil(ctx context.Context, a *api.API, s apiSettings, log *slog.Logger) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, side := range []struct {
+		name, address string
+		handler       http.Handler
+	}{{"customers", s.listen, a.Customers()}, {"operators", s.listenOperators, a.Operators()}} {
+		listener, err := net.Listen("tcp", side.address)
+		if err != nil {
+			return fmt.Errorf("listen for %s: %w", side.name, err)
+		}
+		server := &http.Server{
+			Handler: side.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 20 * time.Second,
+			WriteTimeout: 30 * time.Second, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 16 << 10,
+			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		}
+		log.Info("serving "+side.name, "address", listener.Addr().String())
+		group.Go(func() error {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve %s: %w", side.name, err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			a.Drain()
+			limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainWithin)
+			defer cancel()
+			if err := server.Shutdown(limited); err != nil {
+				log.Warn("requests were cut off", "side", side.name, "error", err)
+				_ = server.Close()
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+
+	"github.com/andreabadesso/openclaw-cloud/control/api"
+	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
+	"github.com/andreabadesso/openclaw-cloud/control/customers"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
+)
+
+// maxTrialDays is the longest trial that Stripe takes.
+const maxTrialDays = 730
+
+// paymentSettings are the api's knobs of payments. Without a key it answers 503 to all that is
+// about money.
+type paymentSettings struct {
+	key, webhookSecrets         secret.Text
+	keyFile, webhookSecretsFile string
+	url, dashboard              string
+	trialDays                   int64
+}
+
+func (s *paymentSettings) flags(f *pflag.FlagSet) {
+	f.StringVar((*string)(&s.key), "stripe-secret-key", "", "secret key of the Stripe account; without it nothing can be bought")
+	f.StringVar(&s.keyFile, "stripe-secret-key-file", "", "file with the same")
+	f.StringVar((*string)(&s.webhookSecrets), "stripe-webhook-secrets", "", "secret of the webhook endpoint, as \"openclawctl billing bootstrap\" prints it; while it is changed both, separated by a comma")
+	f.StringVar(&s.webhookSecretsFile, "stripe-webhook-secrets-file", "", "file with the same")
+	f.StringVar(&s.url, "stripe-url", "", "where Stripe's API is, for tests")
+	f.StringVar(&s.dashboard, "dashboard-url", "", "the customers' pages, to which Stripe's lead back; the public URL by default")
+	f.Int64Var(&s.trialDays, "trial-days", 0, "how many days the first subscription of a customer costs nothing")
+}
+
+// validate also reads the files, and fills in what follows from publicURL.
+func (s *paymentSettings) validate(publicURL string) error {
+	errs := []error{
+		fromFileIfAny(&s.key, s.keyFile, "stripe-secret-key"),
+		fromFileIfAny(&s.webhookSecrets, s.webhookSecretsFile, "stripe-webhook-secrets"),
+	}
+	if s.dashboard == "" {
+		s.dashboard = publicURL
+	} else if u, err := url.Parse(s.dashboard); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		errs = append(errs, fmt.Errorf("--dashboard-url %q: write it like https://app.example.com/account", s.dashboard))
+	}
+	if s.trialDays < 0 || s.trialDays > maxTrialDays {
+		errs = append(errs, fmt.Errorf("--trial-days %d: it must be in 0…%d", s.trialDays, maxTrialDays))
+	}
+	switch key := s.key.Reveal(); {
+	case key == "" && s.webhookSecrets == "":
+		return errors.Join(errs...)
+	case key == "":
+		errs = append(errs, errors.New("--stripe-secret-key-file (STRIPE_SECRET_KEY_FILE) or STRIPE_SECRET_KEY is required with webhook secrets"))
+	case !strings.HasPrefix(key, "sk_") && !strings.HasPrefix(key, "rk_"):
+		errs = append(errs, errors.New("--stripe-secret-key begins with neither sk_ nor rk_: it is no secret key of Stripe's"))
+	}
+	if s.webhookSecrets == "" {
+		errs = append(errs, errors.New("--stripe-webhook-secrets-file (STRIPE_WEBHOOK_SECRETS_FILE) or STRIPE_WEBHOOK_SECRETS is required with a key: no event could be believed"))
+	}
+	for _, one := range s.secrets() {
+		if !strings.HasPrefix(one, "whsec_") {
+			errs = append(errs, errors.New("--stripe-webhook-secrets: one does not begin with whsec_: it is no secret of a webhook endpoint"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *paymentSettings) secrets() []string {
+	return strings.FieldsFunc(s.webhookSecrets.Reveal(), func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' })
+}
+
+// open returns what the api needs for payments: nothing without a key.
+func (s *paymentSettings) open(service *customers.Service, mails stripe.Mailer, registry prometheus.Registerer, log *slog.Logger) (api.Billing, api.Webhook, error) {
+	if s.key == "" {
+		log.Warn("there is no key of Stripe: nothing can be bought")
+		return nil, nil, nil
+	}
+	account, err := stripe.NewAccount(s.key.Reveal(), s.url)
+	if err != nil {
+		return nil, nil, err
+	}
+	checkout, err := stripe.NewCheckout(stripe.CheckoutOptions{
+		Account: account, Customers: service, TrialDays: s.trialDays,
+		SuccessURL: s.dashboard + "?checkout=paid", CancelURL: s.dashboard + "?checkout=cancelled", ReturnURL: s.dashboard,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	// Its metrics are the billing-worker's, which works the inbox.
+	processor, err := stripe.NewProcessor(stripe.ProcessorOptions{Account: account, Customers: service, Mails: mails, Logger: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	money, err := stripe.NewBilling(checkout, processor)
+	if err != nil {
+		return nil, nil, err
+	}
+	inbox, err := stripe.NewInbox(stripe.InboxOptions{Store: service.Store, Secrets: s.secrets(), Logger: log, Registerer: registry})
+	return money, inbox, err
+}

@@ -1,0 +1,79 @@
+package customers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+)
+
+// Replaced is a live subscription that does not count, because another one of the same
+// customer does. ReadAt is when Stripe was asked for it.
+type Replaced struct {
+	control.StripeSubscription
+	ReadAt time.Time
+}
+
+// ReplaceSubscription is ApplySubscription of the one of two live subscriptions that counts,
+// and notes that the other one does not, in the same transaction: that one's boxes are
+// v's from now on, and its end ends nothing. Whoever calls it has Stripe cancel the other
+// one afterwards, until Tx.ReplacedSubscriptions lists it no more.
+func (s *Service) ReplaceSubscription(ctx context.Context, actor string, v control.StripeSubscription, readAt time.Time, other Replaced,
+	also func(context.Context, *store.Tx, Billed) error) (Billed, error) {
+	if other.CustomerID != v.CustomerID || other.ID == v.ID {
+		return Billed{}, fmt.Errorf("replace subscription %s by %s: %w: they are not two of one customer", other.ID, v.ID, control.ErrInvalid)
+	}
+	return s.applySubscription(ctx, actor, v, readAt, &other, also)
+}
+
+// replace notes that other does not count, so that by can.
+func (b *billing) replace(ctx context.Context, other *Replaced, by string) error {
+	if other == nil {
+		return nil
+	}
+	v := other.StripeSubscription
+	known, err := b.tx.Subscription(ctx, v.ID)
+	if err != nil && !errors.Is(err, control.ErrNotFound) {
+		return err
+	}
+	if err == nil {
+		v.Tier = known.Tier // the one that was held
+	}
+	_, err = b.tx.PutReplaced(ctx, b.actor, v, other.ReadAt.Truncate(time.Microsecond), by)
+	return err
+}
+
+// takeBoxes has the subscription pay for the boxes of the one that it replaces.
+func (b *billing) takeBoxes(ctx context.Context, other *Replaced) error {
+	if other == nil || b.After.ReplacedBy != "" {
+		return nil
+	}
+	return b.tx.MoveBoxes(ctx, b.actor, b.customer.ID, other.ID, b.After.ID)
+}
+
+// activateAgain begins the service of a customer anew whose subscription had ended: its
+// old tokens stay revoked, and its old boxes go. One that was deleted stays so.
+func (b *billing) activateAgain(ctx context.Context) error {
+	account, err := b.tx.Account(ctx, b.customer.ID)
+	if err != nil || !account.DeletedAt.IsZero() {
+		return err
+	}
+	b.Returned = true
+	return b.activate(ctx)
+}
+
+// namespace names that of a new box. Those of earlier ones may not be gone yet.
+func (b *billing) namespace(ctx context.Context) (string, error) {
+	boxes, err := b.tx.Boxes(ctx, b.customer.ID)
+	if err != nil {
+		return "", err
+	}
+	name := "customer-" + b.customer.ID
+	if len(boxes) > 0 {
+		name = fmt.Sprintf("%s-%d", name, len(boxes)+1)
+	}
+	return name, nil
+}

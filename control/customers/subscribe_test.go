@@ -1,0 +1,124 @@
+package customers_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+)
+
+// signUp makes a customer that has not paid.
+func (e *env) signUp() string {
+	e.t.Helper()
+	id, now := control.NewID(control.CustomerID), time.Now().UTC().Truncate(time.Microsecond)
+	email := id + "@example.com"
+	if err := e.Store.SignUp(e.t.Context(), control.Account{
+		Customer: control.Customer{ID: id, Name: "Ada", Email: email, Tier: "team", Status: control.CustomerPending, CreatedAt: now.Add(-2 * time.Hour)},
+		Language: control.English,
+	}, control.Identity{
+		ID: control.NewID(control.IdentityID), CustomerID: id, Provider: control.ProviderPassword, Subject: email, SecretHash: "hash", CreatedAt: now,
+	}); err != nil {
+		e.t.Fatal(err)
+	}
+	return id
+}
+
+func (e *env) row(query string, args ...any) string {
+	e.t.Helper()
+	return strings.TrimSpace(e.pg.Query(fmt.Sprintf(query, args...)))
+}
+
+// A customer gets a tier, tokens to use, a box and tokens to use them with by a subscription
+// that is paid, or may still be, and by nothing else; and all of it once.
+func TestOnlyPaymentEntitles(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	const state = `SELECT concat_ws(' ', c.status, c.tier, (SELECT string_agg(limit_tokens || '/' || limit_version, ',') FROM usage_periods p WHERE p.customer_id = c.id),
+		(SELECT string_agg(state || '/' || coalesce(subscription_id, '-'), ',') FROM boxes b WHERE b.customer_id = c.id)) FROM customers c WHERE id = '%s'`
+	for _, tc := range []struct {
+		status   control.SubscriptionStatus
+		failed   int
+		entitled bool
+	}{
+		{control.SubscriptionIncomplete, 0, false}, {control.SubscriptionIncompleteExpired, 0, false}, {control.SubscriptionCanceled, 0, false},
+		{control.SubscriptionUnpaid, 0, false}, {control.SubscriptionPaused, 0, false}, {control.SubscriptionPastDue, 3, false},
+		{control.SubscriptionActive, 0, true}, {control.SubscriptionTrialing, 0, true}, {control.SubscriptionPastDue, 2, true},
+	} {
+		id := e.signUp()
+		c, err := e.Store.Customer(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := c.CreatedAt.Truncate(time.Second).Add(time.Hour)
+		want := "pending team"
+		if tc.entitled {
+			want = "active pro 5000000/1 pending/sub_" + id
+		}
+		for n := range 3 { // as often as it is said
+			if _, err := e.ApplySubscription(t.Context(), "test", control.StripeSubscription{
+				ID: "sub_" + id, CustomerID: id, Status: tc.status, Tier: "pro", PeriodStart: start, PeriodEnd: start.AddDate(0, 1, 0), FailedPayments: tc.failed,
+			}, start.Add(time.Duration(n)*time.Minute), nil); err != nil {
+				t.Fatalf("%s: %v", tc.status, err)
+			}
+			if got := e.row(state, id); got != want {
+				t.Errorf("%s, said %d times: %s, want %s", tc.status, n+1, got, want)
+			}
+		}
+		_, _, err = e.CreateToken(t.Context(), "test", id, "")
+		if tc.entitled != (err == nil) || err != nil && !errors.Is(err, control.ErrInvalid) {
+			t.Errorf("%s: a token: %v", tc.status, err)
+		}
+	}
+}
+
+// What becomes of boxes goes by the subscription that pays for them, whatever state they are
+// in: one that is being updated is suspended and destroyed like any other, and one that
+// another subscription pays for is left alone.
+func TestBoxesFollowTheirSubscription(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	id, other := e.signUp(), e.signUp()
+	for _, c := range []string{id, other} {
+		if err := apply(e, c, control.SubscriptionActive, "pro", 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.pg.Query(`INSERT INTO subscriptions (id, customer_id, status, tier, period_start, period_end, read_at)
+		VALUES ('sub_former', '` + id + `', 'canceled', 'pro', now(), now() + interval '1 month', now())`)
+	e.pg.Query(`INSERT INTO boxes (id, customer_id, namespace, subscription_id) VALUES ('former', '` + id + `', 'former', 'sub_former')`)
+	states := strings.Fields("pending provisioning active updating suspended unhealthy destroying destroyed")
+	for _, s := range states {
+		e.pg.Query(fmt.Sprintf(`INSERT INTO boxes (id, customer_id, namespace, subscription_id) VALUES ('%[1]s', '%[2]s', '%[1]s', 'sub_%[2]s')`, s, id))
+	}
+	reset := func() { e.pg.Query(`UPDATE boxes SET state = id WHERE id IN ('` + strings.Join(states, "', '") + `')`) }
+	boxes := func() string {
+		return e.row(`SELECT string_agg(state, ' ' ORDER BY array_position('{%s}', id)) FROM boxes WHERE subscription_id = 'sub_%s' AND namespace NOT LIKE 'customer-%%'`,
+			strings.Join(states, ","), id)
+	}
+	for n, tc := range []struct {
+		status control.SubscriptionStatus
+		reset  bool
+		want   string
+	}{
+		{control.SubscriptionActive, true, "pending provisioning active updating provisioning unhealthy destroying destroyed"}, // who pays has none that is suspended
+		{control.SubscriptionUnpaid, true, "suspended suspended suspended suspended suspended suspended destroying destroyed"},
+		{control.SubscriptionActive, false, "provisioning provisioning provisioning provisioning provisioning provisioning destroying destroyed"},
+		{control.SubscriptionCanceled, true, "destroying destroying destroying destroying destroying destroying destroying destroyed"},
+	} {
+		if tc.reset {
+			reset()
+		}
+		if err := apply(e, id, tc.status, "pro", 2+n); err != nil {
+			t.Fatal(err)
+		}
+		if got := boxes(); got != tc.want {
+			t.Errorf("%s:\n%s\nwant\n%s", tc.status, got, tc.want)
+		}
+	}
+	if got := e.row(`SELECT string_agg(state, ' ') FROM boxes WHERE id = 'former' OR customer_id = '%s'`, other); got != "pending pending" {
+		t.Errorf("boxes that it does not pay for: %s", got)
+	}
+}

@@ -1,0 +1,79 @@
+package mail
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
+)
+
+const limitPage = 200
+
+// near and reached are what customers are told of. The last tokens of a limit are never used:
+// what is refused for want of tokens is so before none is left. So a limit is reached when what
+// is left is no more than a percent of it, and too little for what agents ask.
+func near() store.Used    { return store.Used{Percent: 90, Left: math.MaxInt64} }
+func reached() store.Used { return store.Used{Percent: 99, Left: 10_000} }
+
+// LimitNotices puts mails into the outbox for customers who have used most of their limit,
+// or all of it.
+type LimitNotices struct {
+	Store *store.Store
+	// Add puts a mail into the outbox; see jobs.Jobs.AddMail.
+	Add func(ctx context.Context, tx *store.Tx, m control.Mail) (fresh bool, err error)
+	// Now is time.Now outside of tests.
+	Now func() time.Time
+}
+
+// Notify adds the mails that are due, and returns how many. Any number of processes may
+// call it.
+func (n *LimitNotices) Notify(ctx context.Context) (int, error) {
+	added := 0
+	for _, kind := range []struct {
+		name        string
+		from, below store.Used
+	}{{control.MailLimitReached, reached(), store.Used{}}, {control.MailNearLimit, near(), reached()}} {
+		for {
+			now := time.Now()
+			if n.Now != nil {
+				now = n.Now()
+			}
+			list, err := n.Store.PeriodsUsed(ctx, now, kind.from, kind.below, kind.name, limitPage)
+			if err != nil {
+				return added, err
+			}
+			for _, p := range list {
+				fresh, err := n.add(ctx, kind.name, p)
+				if err != nil {
+					return added, err
+				}
+				if fresh {
+					added++
+				}
+			}
+			if len(list) < limitPage {
+				break
+			}
+		}
+	}
+	return added, nil
+}
+
+func (n *LimitNotices) add(ctx context.Context, kind string, p control.UsagePeriod) (fresh bool, err error) {
+	err = n.Store.InTx(ctx, func(tx *store.Tx) error {
+		account, err := tx.Account(ctx, p.CustomerID)
+		if err != nil {
+			return err
+		}
+		fresh, err = n.Add(ctx, tx, control.Mail{
+			CustomerID: p.CustomerID, Kind: kind, Cause: control.LimitCause(p),
+			Params: map[string]any{
+				"name": account.Name, "used": p.Totals.Settled, "tokens": p.LimitTokens, "period_end": p.End.Format(time.DateOnly),
+			},
+		})
+		return err
+	})
+	return fresh, err
+}

@@ -1,0 +1,201 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+)
+
+// Clock returns Postgres' time: the one clock of all processes that ask Stripe, for the
+// readAt of PutSubscription.
+func (s *Store) Clock(ctx context.Context) (time.Time, error) {
+	var now time.Time
+	err := s.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
+	return now.UTC(), explain("clock", err)
+}
+
+// PaymentHold reports whether a customer is suspended because a payment is missing, and for
+// no other reason. The caller has locked the customer.
+func (t *Tx) PaymentHold(ctx context.Context, customer string) (bool, error) {
+	var hold bool
+	err := t.tx.QueryRow(ctx, `SELECT payment_hold FROM customers WHERE id = $1`, customer).Scan(&hold)
+	return hold, explain("payment hold of customer "+customer, err)
+}
+
+// SetPaymentHold notes whether a missing payment is why a customer is suspended. It has to be
+// taken back before the status is anything else. The caller has locked the customer.
+func (t *Tx) SetPaymentHold(ctx context.Context, customer string, hold bool) error {
+	_, err := t.tx.Exec(ctx, `UPDATE customers SET payment_hold = $2 WHERE id = $1 AND payment_hold <> $2`, customer, hold)
+	return explain("payment hold of customer "+customer, err)
+}
+
+// LastPeriod returns the known period of a customer that began last; the error is
+// control.ErrNotFound without any.
+func (t *Tx) LastPeriod(ctx context.Context, customer string) (control.UsagePeriod, error) {
+	rows, _ := t.tx.Query(ctx, selectPeriods+`
+		WHERE customer_id = $1 AND starts_at IS NOT NULL ORDER BY starts_at DESC LIMIT 1`, customer)
+	p, err := pgx.CollectExactlyOneRow(rows, scanPeriod)
+	return p, explain("last period of customer "+customer, err)
+}
+
+// MovePeriodEnd changes when a period ends, as when a trial becomes longer. The caller has
+// locked the customer and announces the grants.
+func (t *Tx) MovePeriodEnd(ctx context.Context, customer, period string, end time.Time) (control.UsagePeriod, error) {
+	rows, _ := t.tx.Query(ctx, `
+		UPDATE usage_periods SET ends_at = $3, updated_at = now()
+		WHERE customer_id = $1 AND period_id = $2 AND starts_at < $3 RETURNING `+periodColumns, customer, period, end)
+	p, err := pgx.CollectExactlyOneRow(rows, scanPeriod)
+	if err == nil {
+		_, err = t.tx.Exec(ctx, `
+			UPDATE customers SET renews_at = (SELECT max(ends_at) FROM usage_periods WHERE customer_id = $1) WHERE id = $1`, customer)
+	}
+	return p, explain("move the end of period "+period+" of customer "+customer, err)
+}
+
+// SetBoxState changes what a box shall be. The operator of the boxes compares it with the
+// cluster and does the rest.
+func (t *Tx) SetBoxState(ctx context.Context, actor string, b control.Box, state control.BoxState) error {
+	tag, err := t.tx.Exec(ctx, `UPDATE boxes SET state = $2, updated_at = now() WHERE id = $1 AND state <> $2`, b.ID, string(state))
+	if err != nil || tag.RowsAffected() == 0 {
+		return explain("state of box "+b.ID, err)
+	}
+	return t.AddAudit(ctx, control.Audit{
+		Actor: actor, Action: "box.state", CustomerID: b.CustomerID, Target: b.ID,
+		Detail: map[string]any{"before": b.State, "after": state},
+	})
+}
+
+// UnpaidBoxes lists boxes of a customer that no subscription pays for, oldest first, without
+// those that are, or shall be, no more.
+func (t *Tx) UnpaidBoxes(ctx context.Context, customer string) ([]control.Box, error) {
+	rows, _ := t.tx.Query(ctx, selectBoxes+`
+		WHERE customer_id = $1 AND subscription_id IS NULL AND state NOT IN ('destroying', 'destroyed') ORDER BY created_at, id`, customer)
+	boxes, err := pgx.CollectRows(rows, scanBox)
+	return boxes, explain("boxes of customer "+customer, err)
+}
+
+const overdueSubscriptions = selectSubscriptions + `
+	WHERE status IN ('trialing', 'active', 'past_due', 'unpaid', 'paused') AND period_end <= $1 ORDER BY period_end, id LIMIT $2`
+
+// OverdueSubscriptions lists live subscriptions, at most limit, whose period has ended as
+// far as is known here, those first that wait longest: Stripe knows more of them.
+func (s *Store) OverdueSubscriptions(ctx context.Context, at time.Time, limit int) ([]control.Subscription, error) {
+	rows, _ := s.pool.Query(ctx, overdueSubscriptions, at, limit)
+	list, err := pgx.CollectRows(rows, scanSubscription)
+	return list, explain("overdue subscriptions", err)
+}
+
+const periodsUsed = selectPeriods + ` p
+	WHERE ends_at > $1 AND starts_at <= $1 AND settled_tokens * 100.0 >= limit_tokens * $2::numeric AND limit_tokens - settled_tokens <= $3
+		AND NOT ($6 > 0 AND settled_tokens * 100.0 >= limit_tokens * $6::numeric AND limit_tokens - settled_tokens <= $7)
+		AND EXISTS (SELECT FROM customers c WHERE c.id = p.customer_id AND c.status = 'active' AND c.email IS NOT NULL)
+		AND NOT EXISTS (SELECT FROM mails m WHERE m.customer_id = p.customer_id AND m.kind = $4
+			AND m.cause = p.period_id || '/' || p.limit_tokens)
+	LIMIT $5`
+
+// Used is a part of a limit: at least so many percent of it are settled, and at most so many
+// tokens are left.
+type Used struct {
+	Percent int
+	Left    int64
+}
+
+// PeriodsUsed lists present periods of active customers with an address, at most limit, that
+// have used as much as from says and not as much as below says (no Percent for no such
+// bound), and of which no mail of a kind tells with control.LimitCause.
+func (s *Store) PeriodsUsed(ctx context.Context, at time.Time, from, below Used, kind string, limit int) ([]control.UsagePeriod, error) {
+	rows, _ := s.pool.Query(ctx, periodsUsed, at, from.Percent, from.Left, kind, limit, below.Percent, below.Left)
+	list, err := pgx.CollectRows(rows, scanPeriod)
+	return list, explain("periods by use", err)
+}
+
+// PeriodOverage returns what of a period is paid for one by one, on top of the price.
+func (t *Tx) PeriodOverage(ctx context.Context, customer, period string) (o control.PeriodOverage, err error) {
+	err = t.tx.QueryRow(ctx, `
+		SELECT overage_tokens, greatest(least(settled_tokens - (limit_tokens - overage_tokens) - forgiven_tokens, overage_most), 0)
+		FROM usage_periods WHERE customer_id = $1 AND period_id = $2`, customer, period).Scan(&o.Tokens, &o.Used)
+	return o, explain("overage of period "+period+" of customer "+customer, err)
+}
+
+// SetPeriodOverage says of the limit with which a period was opened how many tokens are paid
+// for one by one. Later on it is SetLimit. The caller has locked the customer.
+func (t *Tx) SetPeriodOverage(ctx context.Context, customer, period string, tokens int64) error {
+	_, err := t.tx.Exec(ctx, `
+		UPDATE usage_periods SET overage_tokens = $3, overage_most = GREATEST(overage_most, $3)
+		WHERE customer_id = $1 AND period_id = $2 AND overage_tokens <> $3`, customer, period, tokens)
+	return explain("overage of period "+period+" of customer "+customer, err)
+}
+
+// Period reads one period.
+func (t *Tx) Period(ctx context.Context, customer, period string) (control.UsagePeriod, error) {
+	rows, _ := t.tx.Query(ctx, selectPeriods+` WHERE customer_id = $1 AND period_id = $2`, customer, period)
+	p, err := pgx.CollectExactlyOneRow(rows, scanPeriod)
+	return p, explain("period "+period+" of customer "+customer, err)
+}
+
+// PeriodsSince lists the known periods of a customer that ended after a time, oldest first.
+func (t *Tx) PeriodsSince(ctx context.Context, customer string, at time.Time) ([]control.UsagePeriod, error) {
+	rows, _ := t.tx.Query(ctx, selectPeriods+` WHERE customer_id = $1 AND ends_at > $2 ORDER BY starts_at`, customer, at)
+	list, err := pgx.CollectRows(rows, scanPeriod)
+	return list, explain("periods of customer "+customer, err)
+}
+
+const periodsAboveLimit = `
+	SELECT customer_id, period_id FROM usage_periods
+	WHERE ends_at > $1 AND overage_most > 0 AND settled_tokens > limit_tokens - overage_tokens + forgiven_tokens
+		AND (customer_id, period_id) > ($2, $3)
+	ORDER BY customer_id, period_id LIMIT $4`
+
+// PeriodsAboveLimit lists periods, at most limit, that ended after a time, and of which
+// tokens are used that are paid for one by one, from after on (zero for the first page, then
+// the last entry of the page before).
+func (s *Store) PeriodsAboveLimit(ctx context.Context, ended time.Time, after control.QuotaKey, limit int) ([]control.QuotaKey, error) {
+	rows, _ := s.pool.Query(ctx, periodsAboveLimit, ended, after.CustomerID, after.PeriodID, limit)
+	list, err := collectKeys(rows)
+	return list, explain("periods above their limit", err)
+}
+
+// MeteredCustomers lists customers, at most limit, with reports of overage on periods that
+// ended after a time, from the id after on.
+func (s *Store) MeteredCustomers(ctx context.Context, ended time.Time, after string, limit int) ([]string, error) {
+	rows, _ := s.pool.Query(ctx, `
+		SELECT DISTINCT customer_id FROM meter_reports JOIN usage_periods USING (customer_id, period_id)
+		WHERE ends_at > $1 AND customer_id > $2 ORDER BY customer_id LIMIT $3`, ended, after, limit)
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return list, explain("customers with overage", err)
+}
+
+// StripeInbox says what waits in the inbox.
+type StripeInbox struct {
+	Waiting int           // events that are not processed
+	Failing int           // those of them that were tried in vain
+	Oldest  time.Duration // age of the oldest one; 0 without any
+}
+
+// StripeInbox reads what waits in the inbox.
+func (s *Store) StripeInbox(ctx context.Context) (StripeInbox, error) {
+	var in StripeInbox
+	var seconds float64
+	err := s.pool.QueryRow(ctx, `
+		SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL), coalesce(extract(epoch FROM now() - min(received_at)), 0)
+		FROM stripe_events WHERE processed_at IS NULL`).Scan(&in.Waiting, &in.Failing, &seconds)
+	in.Oldest = time.Duration(seconds * float64(time.Second))
+	return in, explain("Stripe inbox", err)
+}
+
+// NoteStripeEvent finishes an event, as FinishStripeEvent does, that has no effect.
+func (s *Store) NoteStripeEvent(ctx context.Context, e control.StripeEvent) error {
+	err := s.InTx(ctx, func(tx *Tx) error { return tx.FinishStripeEvent(ctx, e) })
+	if errors.Is(err, control.ErrConflict) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("note Stripe event %s: %w", e.ID, err)
+	}
+	return nil
+}
