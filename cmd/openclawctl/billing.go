@@ -109,6 +109,23 @@ func (a *app) tiersInEffect(ctx context.Context) (table control.Tiers, from stri
 // overageSince is how far back Stripe takes reports, and so how far they are compared.
 const overageSince = 35 * 24 * time.Hour
 
+// overageSettle is how long ago what was used has to be recorded to be missed among the reports:
+// billing-workers write them each minute.
+const overageSettle = 10 * time.Minute
+
+func (a *app) showReports(cmd *cobra.Command, list []control.OverageCheck) error {
+	if len(list) == 0 {
+		return nil
+	}
+	t := table{head: []string{"CUSTOMER", "PERIOD", "SUBSCRIPTION", "USED ABOVE THE LIMIT", "AT MOST", "REPORTED"}}
+	for _, c := range list {
+		t.rows = append(t.rows, []string{
+			c.CustomerID, c.PeriodID, strings.Join(c.Subscriptions, ","), number(c.Due), number(c.Most), number(c.Reported),
+		})
+	}
+	return a.show(cmd, nil, t)
+}
+
 // verifyOverage compares what was reported to Stripe, if the environment says how to reach
 // it.
 func (a *app) verifyOverage(ctx context.Context, s *session, customer string) ([]stripe.MeterCheck, error) {

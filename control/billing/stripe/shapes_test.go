@@ -201,7 +201,7 @@ func TestRequestShapes(t *testing.T) {
 }
 
 // What Stripe would not take is refused: the judge of TestRequestShapes can say no. What is
-// within a list, stripe-mock does not look at; of unknown names there the simulator complains.
+// within a list, stripe-mock does not look at.
 func TestRequestShapesAreJudged(t *testing.T) {
 	t.Parallel()
 	sim := stripesim.New(time.Now())
