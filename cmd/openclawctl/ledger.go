@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -115,14 +116,18 @@ func (a *app) verify(ctx context.Context, cmd *cobra.Command, s *session, o bill
 	} else {
 		err = errors.Join(a.showVerified(cmd, v, repaired), a.showReports(cmd, reports), a.showOverage(cmd, overage))
 	}
-	if err == nil && len(v.Different) > 0 {
-		err = fmt.Errorf("%w: %d of %d periods", errDifferent, len(v.Different), v.Periods)
+	var differ []string
+	if len(v.Different) > 0 {
+		differ = append(differ, fmt.Sprintf("%d of %d periods", len(v.Different), v.Periods))
 	}
-	if err == nil && len(reports) > 0 {
-		err = fmt.Errorf("%w: of %d periods something else was reported than was used above the limit", errDifferent, len(reports))
+	if len(reports) > 0 {
+		differ = append(differ, fmt.Sprintf("of %d periods something else was reported than was used above the limit", len(reports)))
 	}
-	if err == nil && slices.ContainsFunc(overage, func(c stripe.MeterCheck) bool { return c.Differs() }) {
-		err = fmt.Errorf("%w: Stripe counts other tokens above limits than were reported", errDifferent)
+	if slices.ContainsFunc(overage, func(c stripe.MeterCheck) bool { return c.Differs() }) {
+		differ = append(differ, "Stripe counts other tokens above limits than were reported")
+	}
+	if err == nil && len(differ) > 0 {
+		err = fmt.Errorf("%w: %s", errDifferent, strings.Join(differ, "; "))
 	}
 	return err
 }
