@@ -16,7 +16,8 @@ import (
 )
 
 func addOperatorCommand(getenv func(string) string) *cobra.Command {
-	var database, email, role string
+	var database secretFlag
+	var email, role string
 	cmd := &cobra.Command{
 		Use:   "add-operator",
 		Short: "Make an operator, such as the first one",
@@ -26,11 +27,11 @@ processes and no shell's history. Later ones are better made by an admin, by the
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw control add-operator --email ada@example.com --role admin < password`,
 	}
 	f := cmd.Flags()
-	f.StringVar(&database, "database-url", "", "Postgres, as a URL")
+	database.flags(f, databaseFlag, databaseUsage)
 	f.StringVar(&email, "email", "", "the operator's e-mail address")
 	f.StringVar(&role, "role", string(control.RoleOperator), "support, operator or admin")
 	validate := func() error {
-		err := checkDatabaseURL(database)
+		err := checkDatabaseURL(&database)
 		if email == "" {
 			err = errors.Join(err, errors.New("--email is required"))
 		}
@@ -45,7 +46,7 @@ processes and no shell's history. Later ones are better made by an admin, by the
 		if err != nil {
 			return usageError{err}
 		}
-		st, err := openStore(cmd.Context(), database)
+		st, err := openStore(cmd.Context(), database.Reveal())
 		if err != nil {
 			return err
 		}

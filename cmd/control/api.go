@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -31,13 +29,12 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
-	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
 // apiSettings are the knobs of the api.
 type apiSettings struct {
-	database        string
-	redis           secret.Text
+	database        secretFlag
+	redis           secretFlag
 	listen          string
 	listenOperators string
 	listenProbes    string
@@ -45,10 +42,8 @@ type apiSettings struct {
 	origins         []string
 	operatorOrigins []string
 	trustedProxies  []string
-	jwtSecret       secret.Text
-	jwtSecretFile   string
-	pepper          secret.Text
-	pepperFile      string
+	jwtSecret       secretFlag
+	pepper          secretFlag
 	unsafeRedis     bool
 	drainWithin     time.Duration
 	payments        paymentSettings
@@ -72,8 +67,8 @@ hand and exits with 0.`,
   JWT_SECRET_FILE=jwt-secret OPENCLAW_TOKEN_PEPPER_FILE=token-pepper PUBLIC_URL=https://app.example.com control api`,
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.database, "database-url", "", "Postgres, as a URL")
-	f.StringVar((*string)(&s.redis), "redis-url", "", "Redis 6.2 or newer, which must run with noeviction and an append-only file: "+redisclient.Forms)
+	s.database.flags(f, databaseFlag, databaseUsage)
+	s.redis.flags(f, "redis-url", "Redis 6.2 or newer, which must run with noeviction and an append-only file: "+redisclient.Forms)
 	f.StringVar(&s.listen, "listen", ":8000", "address for customers")
 	f.StringVar(&s.listenOperators, "listen-operators", "127.0.0.1:8001", "address for operators, which must not be reachable from outside")
 	f.StringVar(&s.listenProbes, "listen-probes", ":8083", "address of /healthz, /readyz and /metrics")
@@ -81,10 +76,8 @@ hand and exits with 0.`,
 	f.StringSliceVar(&s.origins, "origins", nil, "origins of the pages that customers use, separated by commas; the public URL by default")
 	f.StringSliceVar(&s.operatorOrigins, "operator-origins", nil, "origins of the pages that operators use, separated by commas; without any, no browser can sign in there, and only programs such as openclawctl do")
 	f.StringSliceVar(&s.trustedProxies, "trusted-proxies", nil, "networks of proxies in front whose X-Forwarded-For is believed, such as 10.0.0.0/8; behind a proxy that is not among them all callers, and Stripe, count as one address, with one rate limit")
-	f.StringVar((*string)(&s.jwtSecret), "jwt-secret", "", "what access tokens are signed with, the same in all processes; arguments are visible to others, so use a file or the environment")
-	f.StringVar(&s.jwtSecretFile, "jwt-secret-file", "", "file with the same")
-	f.StringVar((*string)(&s.pepper), "openclaw-token-pepper", "", "pepper of the tokens' digests, as token-proxy has it")
-	f.StringVar(&s.pepperFile, "openclaw-token-pepper-file", "", "file with the same")
+	s.jwtSecret.flags(f, "jwt-secret", "what access tokens are signed with, the same in all processes")
+	s.pepper.flags(f, "openclaw-token-pepper", "pepper of the tokens' digests, as token-proxy has it")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
 	f.DurationVar(&s.drainWithin, "drain-within", 20*time.Second, "how long requests in hand may take after SIGTERM")
 	s.payments.flags(f)
@@ -94,8 +87,8 @@ hand and exits with 0.`,
 }
 
 func (s *apiSettings) validate() error {
-	_, redisErr := redisTarget(s.redis)
-	errs := []error{checkDatabaseURL(s.database), redisErr, positive("drain-within", s.drainWithin)}
+	_, redisErr := redisTarget(&s.redis)
+	errs := []error{checkDatabaseURL(&s.database), redisErr, positive("drain-within", s.drainWithin)}
 	for _, l := range []struct{ flag, address string }{{"listen", s.listen}, {"listen-operators", s.listenOperators}, {"listen-probes", s.listenProbes}} {
 		if _, _, err := net.SplitHostPort(l.address); err != nil {
 			errs = append(errs, fmt.Errorf("--%s %q: write it with a port, like :8000", l.flag, l.address))
@@ -129,8 +122,8 @@ func (s *apiSettings) validate() error {
 		s.proxies = append(s.proxies, p)
 	}
 	errs = append(errs, s.payments.validate(s.publicURL),
-		fromFile(&s.jwtSecret, s.jwtSecretFile, "jwt-secret", "what access tokens are signed with"),
-		fromFile(&s.pepper, s.pepperFile, "openclaw-token-pepper", "the pepper that token-proxy has"))
+		s.jwtSecret.required("what access tokens are signed with"),
+		s.pepper.required("the pepper that token-proxy has"))
 	if n := len(s.jwtSecret.Reveal()); n > 0 && n < api.MinSecret {
 		errs = append(errs, fmt.Errorf("--jwt-secret has %d bytes; it needs %d of them, by chance: openssl rand -base64 48", n, api.MinSecret))
 	}
@@ -138,33 +131,6 @@ func (s *apiSettings) validate() error {
 		errs = append(errs, fmt.Errorf("--openclaw-token-pepper has %d bytes, and needs %d", n, contract.MinPepperLen))
 	}
 	return errors.Join(errs...)
-}
-
-// fromFile reads a secret that is given by a file instead. One of both is required.
-func fromFile(value *secret.Text, path, flag, what string) error {
-	if err := fromFileIfAny(value, path, flag); err != nil {
-		return err
-	}
-	if *value == "" {
-		variable := strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-		return fmt.Errorf("--%s-file (%s_FILE) or %s is required: %s", flag, variable, variable, what)
-	}
-	return nil
-}
-
-// fromFileIfAny reads a secret that is given by a file instead, if it is.
-func fromFileIfAny(value *secret.Text, path, flag string) error {
-	switch {
-	case *value != "" && path != "":
-		return fmt.Errorf("--%s and --%s-file are both given; which one?", flag, flag)
-	case path != "":
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("--%s-file: %w", flag, err)
-		}
-		*value = secret.Text(strings.TrimSpace(string(b)))
-	}
-	return nil
 }
 
 // books has replicas that do not know yet be told later: that is no failure of the request.
@@ -201,7 +167,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 	}
 	defer probes.Close()
 
-	target, err := redisTarget(s.redis)
+	target, err := redisTarget(&s.redis)
 	if err != nil {
 		return err
 	}
@@ -215,7 +181,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 		log.Warn("Redis is away, or unsafe", "error", err)
 	}
 	var st *store.Store
-	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, s.database); return err })
+	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, s.database.Reveal()); return err })
 	if err != nil {
 		return atStart(ctx, err)
 	}

@@ -53,7 +53,7 @@ func TestAPIRefusesToStart(t *testing.T) {
 		{"a short secret of the environment", good("JWT_SECRET_FILE", "", "JWT_SECRET", "hush-hush"), "api", 2, []string{"it needs 32"}},
 		{"two secrets", good("JWT_SECRET", fakeJWTSecret), "api", 2, []string{"both given"}},
 		{"a file that is not there", good("JWT_SECRET_FILE", filepath.Join(dir, "none")), "api", 2, []string{"--jwt-secret-file"}},
-		{"an empty file", good("JWT_SECRET_FILE", file("empty", "\n")), "api", 2, []string{"is required"}},
+		{"an empty file", good("JWT_SECRET_FILE", file("empty", "\n")), "api", 2, []string{"is empty"}},
 		{"a short pepper", good("OPENCLAW_TOKEN_PEPPER", "hush"), "api", 2, []string{"--openclaw-token-pepper has 4 bytes"}},
 		{"wrong addresses", good("PUBLIC_URL", "app.example.com", "ORIGINS", "*,https://ok.example", "TRUSTED_PROXIES", "10.0.0.1"), "api --listen nowhere", 2,
 			[]string{`--public-url: "app.example.com" is no origin`, `--origins: "*"`, "--trusted-proxies", "--listen"}},

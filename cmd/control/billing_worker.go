@@ -25,13 +25,12 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
-	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
 // workerSettings are the knobs of the billing-worker.
 type workerSettings struct {
-	database     string
-	redis        secret.Text
+	database     secretFlag
+	redis        secretFlag
 	listen       string
 	unsafeRedis  bool
 	publishEvery time.Duration
@@ -64,8 +63,8 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw REDIS_URL=redis://127.0.0.1:6379/0 control billing-worker`,
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.database, "database-url", "", "Postgres, as a URL")
-	f.StringVar((*string)(&s.redis), "redis-url", "", "Redis 6.2 or newer, which must run with noeviction and an append-only file: "+redisclient.Forms)
+	s.database.flags(f, databaseFlag, databaseUsage)
+	s.redis.flags(f, "redis-url", "Redis 6.2 or newer, which must run with noeviction and an append-only file: "+redisclient.Forms)
 	f.StringVar(&s.listen, "listen", ":8082", "address of /healthz, /readyz and /metrics")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
 	f.DurationVar(&s.publishEvery, "publish-every", time.Second, "how often to look for changes that wait to be published, and whether Redis still has those that were")
@@ -92,9 +91,9 @@ Any number may run. SIGTERM finishes the batch in hand and exits with 0.`,
 const minGrace = time.Second
 
 func (s *workerSettings) validate() error {
-	_, redisErr := redisTarget(s.redis)
+	_, redisErr := redisTarget(&s.redis)
 	errs := []error{
-		checkDatabaseURL(s.database), redisErr,
+		checkDatabaseURL(&s.database), redisErr,
 		positive("publish-every", s.publishEvery), positive("renew-every", s.renewEvery),
 		positive("keep-published-changes", s.keepChanges),
 		positive("ledger-gather", s.ledger.Gather), positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
@@ -142,7 +141,7 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	defer admin.Close()
 
 	// One client for the ledger's blocking reads alone, another for the rest.
-	target, err := redisTarget(s.redis)
+	target, err := redisTarget(&s.redis)
 	if err != nil {
 		return err
 	}
@@ -156,7 +155,7 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 		log.Warn("running with an unsafe Redis", "error", err)
 	}
 	var st *store.Store
-	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, s.database); return err })
+	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, s.database.Reveal()); return err })
 	if err != nil {
 		return atStart(ctx, err)
 	}

@@ -17,11 +17,12 @@ func migrateCommand(getenv func(string) string) *cobra.Command {
 number may run at once: they take turns, and the later ones find nothing to do.`,
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw control migrate`,
 	}
-	database := cmd.Flags().String("database-url", "", "Postgres, as a URL")
+	var database secretFlag
+	database.flags(cmd.Flags(), databaseFlag, databaseUsage)
 	return command(cmd, getenv,
-		func() error { return checkDatabaseURL(*database) },
+		func() error { return checkDatabaseURL(&database) },
 		func(cmd *cobra.Command, log *slog.Logger) error {
-			st, err := store.Open(cmd.Context(), *database)
+			st, err := store.Open(cmd.Context(), database.Reveal())
 			if err != nil {
 				return err
 			}

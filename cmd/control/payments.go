@@ -13,7 +13,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/api"
 	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
-	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
 // maxTrialDays is the longest trial that Stripe takes.
@@ -22,17 +21,14 @@ const maxTrialDays = 730
 // paymentSettings are the api's knobs of payments. Without a key it answers 503 to all that is
 // about money.
 type paymentSettings struct {
-	key, webhookSecrets         secret.Text
-	keyFile, webhookSecretsFile string
-	url, dashboard              string
-	trialDays                   int64
+	key, webhookSecrets secretFlag
+	url, dashboard      string
+	trialDays           int64
 }
 
 func (s *paymentSettings) flags(f *pflag.FlagSet) {
-	f.StringVar((*string)(&s.key), "stripe-secret-key", "", "secret key of the Stripe account; without it nothing can be bought")
-	f.StringVar(&s.keyFile, "stripe-secret-key-file", "", "file with the same")
-	f.StringVar((*string)(&s.webhookSecrets), "stripe-webhook-secrets", "", "secret of the webhook endpoint, as \"openclawctl billing bootstrap\" prints it; while it is changed both, separated by a comma")
-	f.StringVar(&s.webhookSecretsFile, "stripe-webhook-secrets-file", "", "file with the same")
+	s.key.flags(f, "stripe-secret-key", "secret key of the Stripe account; without it nothing can be bought")
+	s.webhookSecrets.flags(f, "stripe-webhook-secrets", "secret of the webhook endpoint, as \"openclawctl billing bootstrap\" prints it; while it is changed both, separated by a comma")
 	f.StringVar(&s.url, "stripe-url", "", "where Stripe's API is, for tests")
 	f.StringVar(&s.dashboard, "dashboard-url", "", "the customers' pages, to which Stripe's lead back; the public URL by default")
 	f.Int64Var(&s.trialDays, "trial-days", 0, "how many days the first subscription of a customer costs nothing")
@@ -41,8 +37,7 @@ func (s *paymentSettings) flags(f *pflag.FlagSet) {
 // validate also reads the files, and fills in what follows from publicURL.
 func (s *paymentSettings) validate(publicURL string) error {
 	errs := []error{
-		fromFileIfAny(&s.key, s.keyFile, "stripe-secret-key"),
-		fromFileIfAny(&s.webhookSecrets, s.webhookSecretsFile, "stripe-webhook-secrets"),
+		s.key.stripeKey(), s.webhookSecrets.read(),
 	}
 	if s.dashboard == "" {
 		s.dashboard = publicURL
@@ -52,15 +47,13 @@ func (s *paymentSettings) validate(publicURL string) error {
 	if s.trialDays < 0 || s.trialDays > maxTrialDays {
 		errs = append(errs, fmt.Errorf("--trial-days %d: it must be in 0…%d", s.trialDays, maxTrialDays))
 	}
-	switch key := s.key.Reveal(); {
-	case key == "" && s.webhookSecrets == "":
+	switch {
+	case s.key.Text == "" && s.webhookSecrets.Text == "":
 		return errors.Join(errs...)
-	case key == "":
+	case s.key.Text == "":
 		errs = append(errs, errors.New("--stripe-secret-key-file (STRIPE_SECRET_KEY_FILE) or STRIPE_SECRET_KEY is required with webhook secrets"))
-	case !strings.HasPrefix(key, "sk_") && !strings.HasPrefix(key, "rk_"):
-		errs = append(errs, errors.New("--stripe-secret-key begins with neither sk_ nor rk_: it is no secret key of Stripe's"))
 	}
-	if s.webhookSecrets == "" {
+	if s.webhookSecrets.Text == "" {
 		errs = append(errs, errors.New("--stripe-webhook-secrets-file (STRIPE_WEBHOOK_SECRETS_FILE) or STRIPE_WEBHOOK_SECRETS is required with a key: no event could be believed"))
 	}
 	for _, one := range s.secrets() {
@@ -77,7 +70,7 @@ func (s *paymentSettings) secrets() []string {
 
 // open returns what the api needs for payments: nothing without a key.
 func (s *paymentSettings) open(service *customers.Service, mails stripe.Mailer, registry prometheus.Registerer, log *slog.Logger) (api.Billing, api.Webhook, error) {
-	if s.key == "" {
+	if s.key.Text == "" {
 		log.Warn("there is no key of Stripe: nothing can be bought")
 		return nil, nil, nil
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
-	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
 // fromEnvironment gives flags that are not on the command line the value of their
@@ -101,10 +100,20 @@ func (r redisLog) Printf(ctx context.Context, format string, v ...any) {
 	r.log.DebugContext(ctx, "go-redis: "+fmt.Sprintf(format, v...))
 }
 
-func checkDatabaseURL(s string) error {
-	u, err := url.Parse(s)
+// databaseUsage and databaseFlag are the same in all roles.
+const (
+	databaseFlag  = "database-url"
+	databaseUsage = "Postgres, as a URL"
+)
+
+// checkDatabaseURL reads s, and says what is wrong with it.
+func checkDatabaseURL(s *secretFlag) error {
+	if err := s.read(); err != nil {
+		return err
+	}
+	u, err := url.Parse(s.Reveal())
 	switch {
-	case s == "":
+	case s.Text == "":
 		return errors.New("--database-url (DATABASE_URL) is required, such as postgres://user@127.0.0.1:5432/openclaw")
 	case err != nil:
 		// The error of url.Parse repeats the URL, and with it the password.
@@ -115,8 +124,12 @@ func checkDatabaseURL(s string) error {
 	return nil
 }
 
-func redisTarget(s secret.Text) (*redisclient.Target, error) {
-	if s == "" {
+// redisTarget reads s, and where it leads to.
+func redisTarget(s *secretFlag) (*redisclient.Target, error) {
+	if err := s.read(); err != nil {
+		return nil, err
+	}
+	if s.Text == "" {
 		return nil, errors.New("--redis-url (REDIS_URL) is required, such as redis://127.0.0.1:6379/0")
 	}
 	target, err := redisclient.Parse(s.Reveal())

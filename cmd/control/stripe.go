@@ -17,7 +17,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	controlmail "github.com/andreabadesso/openclaw-cloud/control/mail"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
-	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
 const (
@@ -29,7 +28,7 @@ const (
 // stripeSettings are the knobs of billing by Stripe and of mails. Without a key there is no
 // Stripe, without a host no mail goes out.
 type stripeSettings struct {
-	key          secret.Text
+	key          secretFlag
 	url          string
 	every        time.Duration
 	lease        time.Duration
@@ -37,14 +36,12 @@ type stripeSettings struct {
 	limitsEvery  time.Duration
 
 	host, username, tls, from, dashboard string
-	password                             secret.Text
-	keyFile, passwordFile                string
+	password                             secretFlag
 	port                                 int
 }
 
 func (s *stripeSettings) flags(f *pflag.FlagSet) {
-	f.StringVar((*string)(&s.key), "stripe-secret-key", "", "secret key of the Stripe account; without it no subscriptions are looked after; arguments are visible to others, so use a file or the environment")
-	f.StringVar(&s.keyFile, "stripe-secret-key-file", "", "file with the same")
+	s.key.flags(f, "stripe-secret-key", "secret key of the Stripe account; without it no subscriptions are looked after")
 	f.StringVar(&s.url, "stripe-url", "", "where Stripe's API is, for tests")
 	f.DurationVar(&s.every, "stripe-events-every", 250*time.Millisecond, "how often to look for events of Stripe that wait")
 	f.DurationVar(&s.lease, "stripe-events-lease", 2*time.Minute, "how long an event, or a report of what was used above a limit, may be in hand before the worker that has it is taken for dead; longer than Stripe may take to answer")
@@ -53,8 +50,7 @@ func (s *stripeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.host, "smtp-host", "", "SMTP server; without it mails are kept in Postgres until a billing-worker has one")
 	f.IntVar(&s.port, "smtp-port", 587, "port of the SMTP server")
 	f.StringVar(&s.username, "smtp-username", "", "whom to sign in as at the SMTP server; nobody without it")
-	f.StringVar((*string)(&s.password), "smtp-password", "", "password at the SMTP server")
-	f.StringVar(&s.passwordFile, "smtp-password-file", "", "file with the same")
+	s.password.flags(f, "smtp-password", "password at the SMTP server")
 	f.StringVar(&s.tls, "smtp-tls", string(controlmail.StartTLS), "starttls, implicit (as on port 465), or none for a server on this machine")
 	f.StringVar(&s.from, "mail-from", "", "address that mails come from, such as \"OpenClaw <billing@example.com>\"")
 	f.StringVar(&s.dashboard, "dashboard-url", "", "the customers' pages, which mails lead to")
@@ -62,7 +58,7 @@ func (s *stripeSettings) flags(f *pflag.FlagSet) {
 
 func (s *stripeSettings) validate() error {
 	errs := []error{positive("stripe-events-every", s.every), positive("stripe-events-lease", s.lease), positive("report-overage-every", s.overageEvery), positive("limit-mails-every", s.limitsEvery),
-		fromFileIfAny(&s.key, s.keyFile, "stripe-secret-key"), fromFileIfAny(&s.password, s.passwordFile, "smtp-password")}
+		s.key.stripeKey(), s.password.read()}
 	if s.host != "" {
 		if _, err := mail.ParseAddress(s.from); err != nil {
 			errs = append(errs, fmt.Errorf("--mail-from %q: write an address such as \"OpenClaw <billing@example.com>\"", s.from))
@@ -109,7 +105,7 @@ func (s *stripeSettings) start(ctx context.Context, work *errgroup.Group, servic
 		defer cancel()
 		return queue.Stop(finish)
 	})
-	if s.key == "" && s.host == "" {
+	if s.key.Text == "" && s.host == "" {
 		return done, nil // nobody is mailed, and nobody pays
 	}
 	notices := &controlmail.LimitNotices{Store: service.Store, Add: queue.AddMail}
@@ -117,7 +113,7 @@ func (s *stripeSettings) start(ctx context.Context, work *errgroup.Group, servic
 		every(ctx, s.limitsEvery, log, "add mails about limits", notices.Notify)
 		return nil
 	})
-	if s.key == "" {
+	if s.key.Text == "" {
 		return done, nil
 	}
 	return done, s.subscriptions(ctx, work, service, queue, registry, log)

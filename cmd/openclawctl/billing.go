@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,12 +25,13 @@ func (a *app) bootstrapCommand() *cobra.Command {
 	var webhook string
 	cmd := &cobra.Command{
 		Use:   "bootstrap --webhook-url URL",
-		Short: "Make products, prices, the meter and the webhook endpoint in Stripe",
+		Short: "Make products, prices, the meter, the portal and the webhook endpoint in Stripe",
 		Long: `bootstrap makes the account of $STRIPE_SECRET_KEY sell the tiers of the tier table that is in
 effect, which it asks DATABASE_URL for. Without that it is the table that this build comes with,
-which is right as long as no billing-worker has been given another one. There are a product and
-a monthly price for each, the price of tokens above the limit with its meter, and the webhook
-endpoint, at the version of Stripe's API that this build speaks.
+which is right as long as no billing-worker has been given another one; it says which one it goes by. There are a product and a monthly price for each, the price of tokens
+above the limit with its meter, the configuration of the billing portal, in which customers
+cancel with the period only, and the webhook endpoint, at the version of Stripe's API that this
+build speaks.
 
 What is there already, as it should be, stays, so that running it again changes nothing. A
 price that has changed is followed by a new one; subscriptions keep the old one. Nothing is
@@ -46,9 +48,16 @@ can take payments.`,
 			if err != nil {
 				return usageError{fmt.Errorf("STRIPE_SECRET_KEY: %w", err)}
 			}
-			tierTable, err := a.tiersInEffect(cmd.Context())
+			tierTable, from, err := a.tiersInEffect(cmd.Context())
 			if err != nil {
 				return err
+			}
+			var sold []string
+			for _, t := range tierTable.All() {
+				sold = append(sold, fmt.Sprintf("%s at $%d.%02d", t.Name, t.PriceCents/100, t.PriceCents%100))
+			}
+			if a.output == "table" { // before anything is made
+				fmt.Fprintf(cmd.OutOrStdout(), "The tiers are those of %s: %s\n\n", from, strings.Join(sold, ", "))
 			}
 			done, err := stripe.Bootstrap(cmd.Context(), account, tierTable, webhook)
 			out := table{head: []string{"KIND", "NAME", "ID", "ACTION"}}
@@ -57,7 +66,11 @@ can take payments.`,
 			}
 			// What was made before an error is there, and its secret is not told again.
 			if err == nil || len(done.Changes) > 0 {
-				if serr := a.show(cmd, done, out); serr != nil {
+				data := struct {
+					stripe.Bootstrapped
+					TierTable string `json:"tier_table"`
+				}{done, from}
+				if serr := a.show(cmd, data, out); serr != nil {
 					return serr
 				}
 			}
@@ -73,28 +86,45 @@ can take payments.`,
 }
 
 // tiersInEffect is the tier table of the database, if the command line or the environment name
-// one, or else that of this build. A database that does not answer is an error: prices of a
-// table that does not hold any more would be sold.
-func (a *app) tiersInEffect(ctx context.Context) (control.Tiers, error) {
+// one, or else that of this build; from says which. A database that does not answer is an error:
+// prices of a table that does not hold any more would be sold.
+func (a *app) tiersInEffect(ctx context.Context) (table control.Tiers, from string, err error) {
 	sold, err := tiers.Default()
 	database := a.databaseURL()
 	if err != nil || database == "" {
-		return sold, err
+		return sold, "the table that this build comes with, as there is no DATABASE_URL", err
 	}
 	if !isPostgres(database) {
-		return sold, usageError{errNoPostgres}
+		return sold, "", usageError{errNoPostgres}
 	}
 	st, err := openStore(ctx, database)
 	if err != nil {
-		return sold, err
+		return sold, "", err
 	}
 	defer st.Close()
 	service := &customers.Service{Store: st, Tiers: sold}
-	return sold, service.LoadTiers(ctx)
+	return sold, "the table in effect, by the database", service.LoadTiers(ctx)
 }
 
 // overageSince is how far back Stripe takes reports, and so how far they are compared.
 const overageSince = 35 * 24 * time.Hour
+
+// overageSettle is how long ago what was used has to be recorded to be missed among the reports:
+// billing-workers write them each minute.
+const overageSettle = 10 * time.Minute
+
+func (a *app) showReports(cmd *cobra.Command, list []control.OverageCheck) error {
+	if len(list) == 0 {
+		return nil
+	}
+	t := table{head: []string{"CUSTOMER", "PERIOD", "SUBSCRIPTION", "USED ABOVE THE LIMIT", "AT MOST", "REPORTED"}}
+	for _, c := range list {
+		t.rows = append(t.rows, []string{
+			c.CustomerID, c.PeriodID, strings.Join(c.Subscriptions, ","), number(c.Due), number(c.Most), number(c.Reported),
+		})
+	}
+	return a.show(cmd, nil, t)
+}
 
 // verifyOverage compares what was reported to Stripe, if the environment says how to reach
 // it.

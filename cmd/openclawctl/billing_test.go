@@ -25,11 +25,11 @@ func TestBillingBootstrap(t *testing.T) {
 	e.vars["STRIPE_SECRET_KEY"], e.vars["STRIPE_URL"] = stripesim.Key, sim.URL()
 	var done stripe.Bootstrapped
 	e.ok(&done, args...)
-	if len(done.Changes) != 10 || done.WebhookSecret == "" {
+	if len(done.Changes) != 11 || done.WebhookSecret == "" {
 		t.Errorf("%+v", done)
 	}
 	r := e.run(args...)
-	if r.code != 0 || strings.TrimSpace(r.stdout) != "KIND  NAME  ID  ACTION" {
+	if r.code != 0 || !strings.HasSuffix(strings.TrimSpace(r.stdout), "\nKIND  NAME  ID  ACTION") {
 		t.Errorf("a second time: %+v", r)
 	}
 	r = e.run("billing", "bootstrap", "--webhook-url", "https://other.example.com/stripe")
@@ -64,7 +64,16 @@ func TestBillingBootstrap(t *testing.T) {
 	if r := e.run(args...); r.code != 1 || strings.Contains(r.stdout, "price") {
 		t.Errorf("without its database: %+v", r)
 	}
+	// Without any it is the table of this build, which costs less again; it says so.
+	delete(e.vars, "DATABASE_URL")
+	if r := e.run(args...); r.code != 0 || !strings.Contains(r.stdout, "this build comes with, as there is no DATABASE_URL") ||
+		!strings.Contains(r.stdout, stripe.LookupKey("starter")) {
+		t.Errorf("without a database: %+v", r)
+	}
 	e.vars["DATABASE_URL"] = database
+	if r := e.run(args...); r.code != 0 || !strings.Contains(r.stdout, "in effect, by the database") {
+		t.Errorf("with its database again: %+v", r)
+	}
 	// Nothing was reported, and so nothing differs.
 	if r := e.run("ledger", "verify"); r.code != 0 {
 		t.Errorf("verify: %+v", r)

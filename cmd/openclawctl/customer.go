@@ -204,7 +204,12 @@ func (a *app) customerDeleteCommand() *cobra.Command {
 		Use:   "delete CUSTOMER_ID --yes",
 		Short: "Delete a customer for ever",
 		Long: `delete revokes the customer's tokens and removes its personal data. There is no way
-back. A live subscription is ended at once. It is for admins.`,
+back. A live subscription is ended at once, with a last invoice of what was used above the limit.
+It is for admins.
+
+Usage, what was billed and the audit log stay, without a name; the audit log has the network
+addresses that actions came from. Stripe's notices, which may hold name and e-mail address, stay
+for 90 days. Stripe keeps its customer: delete that one in Stripe's dashboard.`,
 		Example:           `  openclawctl customer delete c4mzq7n2k5w3xj6ha --yes`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.customerIDs,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,6 +41,10 @@ second: where only Redis differs, verify looks again for --wait. If events are s
 their way then, as with a customer that is busy all the time or a proxy that is away,
 Redis and Postgres cannot be compared; verify says so, and that is no difference.
 Periods that began before the months whose events are kept are not compared.
+
+What the events of a period come to above its limit, where a customer pays for that, is compared
+with the reports that were written of it for Stripe: of periods that go on or ended within 35
+days, and without what was recorded in the last 10 minutes.
 
 With $STRIPE_SECRET_KEY what was reported to Stripe as used above limits, in periods that go
 on or ended within 35 days, is compared with Stripe's own sums. Stripe takes some minutes for
@@ -92,25 +97,37 @@ func (a *app) verify(ctx context.Context, cmd *cobra.Command, s *session, o bill
 			return err
 		}
 	}
+	reports, _, err := s.service.VerifyOverage(ctx, o.Customer, time.Now().Add(-overageSince), overageSettle)
+	if err != nil {
+		return err
+	}
 	overage, err := a.verifyOverage(ctx, s, o.Customer)
 	if err != nil {
 		return err
 	}
 	data := struct {
 		billing.Verified
-		Repaired int                 `json:"repaired"`
-		Overage  []stripe.MeterCheck `json:"overage,omitempty"`
-	}{v, repaired, overage}
+		Repaired int                    `json:"repaired"`
+		Reports  []control.OverageCheck `json:"overage_reports,omitempty"`
+		Overage  []stripe.MeterCheck    `json:"overage,omitempty"`
+	}{v, repaired, reports, overage}
 	if a.output != "table" {
 		err = a.show(cmd, data)
 	} else {
-		err = errors.Join(a.showVerified(cmd, v, repaired), a.showOverage(cmd, overage))
+		err = errors.Join(a.showVerified(cmd, v, repaired), a.showReports(cmd, reports), a.showOverage(cmd, overage))
 	}
-	if err == nil && len(v.Different) > 0 {
-		err = fmt.Errorf("%w: %d of %d periods", errDifferent, len(v.Different), v.Periods)
+	var differ []string
+	if len(v.Different) > 0 {
+		differ = append(differ, fmt.Sprintf("%d of %d periods", len(v.Different), v.Periods))
 	}
-	if err == nil && slices.ContainsFunc(overage, func(c stripe.MeterCheck) bool { return c.Differs() }) {
-		err = fmt.Errorf("%w: Stripe counts other tokens above limits than were reported", errDifferent)
+	if len(reports) > 0 {
+		differ = append(differ, fmt.Sprintf("of %d periods something else was reported than was used above the limit", len(reports)))
+	}
+	if slices.ContainsFunc(overage, func(c stripe.MeterCheck) bool { return c.Differs() }) {
+		differ = append(differ, "Stripe counts other tokens above limits than were reported")
+	}
+	if err == nil && len(differ) > 0 {
+		err = fmt.Errorf("%w: %s", errDifferent, strings.Join(differ, "; "))
 	}
 	return err
 }

@@ -322,6 +322,49 @@ func TestLedgerDeclareLost(t *testing.T) {
 	}
 }
 
+// Tokens above a limit that nobody reported to be billed are named, without a word from Stripe.
+func TestLedgerVerifyFindsWhatWasNotReported(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	var c created
+	e.ok(&c, "customer", "create", "--name", "Ada")
+	id, period := c.Customer.ID, c.Period.ID
+	e.record(nil, event(id, period, 1), event(id, period, 2))
+	if err := e.redis.Client().HSet(t.Context(), contract.QuotaKey(id, period), "settled", 30).Err(); err != nil {
+		t.Fatal(err)
+	}
+	// All but ten tokens of the limit are paid for one by one.
+	e.pg.Query("UPDATE usage_periods SET overage_tokens = limit_tokens - 10, overage_most = limit_tokens - 10 WHERE customer_id = '" + id + "'")
+	if r := e.run("ledger", "verify"); r.code != 0 {
+		t.Errorf("used a moment ago: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	e.pg.Query("UPDATE usage_events SET recorded_at = recorded_at - interval '11 minutes'")
+	r := e.run("ledger", "verify")
+	if r.code != 4 || !strings.Contains(r.stderr, "of 1 periods something else was reported") || !strings.Contains(r.stdout, id+"  "+period) {
+		t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	r = e.run("ledger", "verify", "--customer", id, "--output", "json")
+	var v struct {
+		Reports []control.OverageCheck `json:"overage_reports"`
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &v); err != nil || r.code != 4 || len(v.Reports) != 1 || v.Reports[0].Due != 20 || v.Reports[0].Reported != 0 {
+		t.Errorf("exit code %d, %v, %+v", r.code, err, v)
+	}
+	e.pg.Query("INSERT INTO subscriptions (id, customer_id, status, tier, period_start, period_end, read_at) VALUES ('sub_1', '" + id +
+		"', 'active', 'starter', now(), now() + interval '1 month', now())")
+	reports := func(upTo string) {
+		e.pg.Query("DELETE FROM meter_reports")
+		e.pg.Query("INSERT INTO meter_reports (id, customer_id, subscription_id, period_id, tokens_from, tokens_to, cents_per_million) VALUES ('m1', '" +
+			id + "', 'sub_1', '" + period + "', 0, " + upTo + ", 300)")
+	}
+	for upTo, code := range map[string]int{"19": 4, "20": 0, "21": 4} {
+		reports(upTo)
+		if r := e.run("ledger", "verify"); r.code != code || strings.Contains(r.stdout, "sub_1") != (code != 0) {
+			t.Errorf("reported up to %s: exit code %d\n%s%s", upTo, r.code, r.stdout, r.stderr)
+		}
+	}
+}
+
 // Redis has settled what Postgres does not have yet: no alarm, but no silence either.
 func TestLedgerVerifyWhileEventsAreOnTheWay(t *testing.T) {
 	t.Parallel()

@@ -137,7 +137,8 @@ with --direct, or if DATABASE_URL is set and nothing says where the api is:
                                redis-sentinel://sentinel:port,sentinel:port/0?master=name
   OPENCLAW_TOKEN_PEPPER_FILE   file with the pepper that token-proxy uses ("token create" only)
   OPENCLAW_TOKEN_PEPPER        the pepper itself, or file:PATH, instead of the file
-  STRIPE_SECRET_KEY            secret key of the Stripe account ("billing bootstrap" only)
+  STRIPE_SECRET_KEY            secret key of the Stripe account (for "billing bootstrap", and
+                               for "ledger verify" to ask Stripe, too)
   OPENCLAW_ACTOR               who is named in the audit log; default: $USER. By the api it is
                                the operator that signed in
 

@@ -6,6 +6,14 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
 
+// deletionAbout says of a deleted account what is billed, and which data stays where.
+const deletionAbout = "The subscription ends at once, and nothing of its price is paid back. What was used above the limit until then is billed by a last invoice; " +
+	"what requests under way still use is not. All tokens are revoked. " +
+	"Name, e-mail address, password, API keys, sessions and the contents of mails are removed here, for ever. " +
+	"What stays, under an id and without a name: usage, what was billed, and the audit log, with the network addresses that actions came from. " +
+	"Stripe's notices, which may hold name and e-mail address, stay for 90 days after they came. " +
+	"At Stripe the customer stays, with its name, e-mail address, invoices and payments."
+
 // customerRoutes is the table of the public handler.
 func (a *API) customerRoutes() []route {
 	rows := a.sessionRoutes(a.customers, a.serveSignIn, SignIn{}, nil, anyCustomer())
@@ -19,7 +27,7 @@ func (a *API) customerRoutes() []route {
 			op: operation{id: "changeMe", tag: "me", summary: "Change your name or language", body: ProfileChange{}, status: http.StatusOK, answer: Profile{}}},
 		{method: http.MethodDelete, path: "/v1/me", who: customerSession(), serve: a.serveDeleteMe, publishes: true,
 			op: operation{id: "deleteMe", tag: "me", summary: "Delete your account", status: http.StatusNoContent,
-				about: "Revokes all tokens and removes all personal data, for ever. The subscription ends at once, and nothing is paid back. The sign-in may be 15 minutes old."}},
+				about: "The sign-in may be 15 minutes old. " + deletionAbout}},
 		{method: http.MethodPost, path: "/v1/me/password", who: customerSession(), serve: a.serveChangePassword,
 			op: operation{id: "changePassword", tag: "me", summary: "Change your password", body: PasswordChange{}, status: http.StatusNoContent,
 				about: "Ends all other sessions."}},

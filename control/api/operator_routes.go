@@ -28,7 +28,7 @@ func (a *API) operatorCustomerRoutes() []route {
 			op: operation{id: "getCustomer", tag: "customers", summary: "A customer", status: http.StatusOK, answer: CustomerDetails{}}},
 		{method: http.MethodDelete, path: "/v1/customers/{id}", who: adminsOnly(), serve: a.serveDeleteCustomer, publishes: true,
 			op: operation{id: "deleteCustomer", tag: "customers", summary: "Delete a customer", status: http.StatusNoContent,
-				about: "Ends its subscription, revokes its tokens and removes its personal data, for ever."}},
+				about: deletionAbout}},
 		{method: http.MethodPost, path: "/v1/customers/{id}/suspend", who: operatorsAndAdmins(), publishes: true, serve: a.serveStatus((*customers.Service).SuspendCustomer),
 			op: operation{id: "suspendCustomer", tag: "customers", summary: "Refuse all requests of a customer", body: Reason{}, status: http.StatusOK, answer: control.Customer{}}},
 		{method: http.MethodPost, path: "/v1/customers/{id}/resume", who: operatorsAndAdmins(), publishes: true, serve: a.serveStatus((*customers.Service).ResumeCustomer),

@@ -38,6 +38,14 @@ func (s *Server) route(route string, ids []string, p *params) (any, error) {
 		return find(s.sessions, "checkout.session", id)
 	case "POST checkout/sessions/{id}/expire":
 		return s.expireSession(id)
+	case "GET billing_portal/configurations":
+		p.get("limit")
+		p.get("active") // all are
+		return listOf("billing_portal/configurations", objects(s.portals)), nil
+	case "POST billing_portal/configurations":
+		return s.createPortalConfiguration(p)
+	case "POST billing_portal/configurations/{id}":
+		return s.updatePortalConfiguration(id, p)
 	case "POST billing_portal/sessions":
 		return s.createPortal(p)
 	case "GET subscriptions":
@@ -350,20 +358,6 @@ func (s *Server) expireSession(id string) (any, error) {
 	}
 	o.status = "expired"
 	return o.object(), nil
-}
-
-func (s *Server) createPortal(p *params) (any, error) {
-	c, err := lookUp(s.customers, "customer", p.get("customer"))
-	if err != nil {
-		return nil, err
-	}
-	back := p.get("return_url")
-	p.get("locale")
-	id := s.id("bps")
-	return object{
-		"id": id, "object": "billing_portal.session", "customer": c.id, "return_url": back, "created": s.now.Unix(),
-		"livemode": false, "url": "https://portal.example.invalid/" + id,
-	}, nil
 }
 
 type endpoint struct {

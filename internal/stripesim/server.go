@@ -44,6 +44,7 @@ type Server struct {
 	subscriptions []*subscription
 	invoices      []*invoice
 	endpoints     []*endpoint
+	portals       []*portal
 	meters        []*meter
 	meterEvents   map[string]meterEvent // by identifier
 	events        []Event
@@ -221,7 +222,7 @@ func normalize(path []string) (route string, ids []string) {
 	out := slices.Clone(path)
 	for i, part := range out {
 		prefix, _, _ := strings.Cut(part, "_")
-		known := slices.Contains([]string{"cus", "price", "cs", "sub", "in", "we", "mtr", "si"}, prefix) && part != "in"
+		known := slices.Contains([]string{"cus", "price", "cs", "sub", "in", "we", "mtr", "si", "bpc"}, prefix) && part != "in"
 		if known || i == 1 && path[0] == "products" {
 			ids = append(ids, part)
 			out[i] = "{id}"

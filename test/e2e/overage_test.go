@@ -103,9 +103,10 @@ func TestOverageAtTheProxy(t *testing.T) {
 		t.Errorf("ledger verify: exit code %d\n%s", code, out)
 	}
 	t.Logf("%d tokens above the limit in %d reports", settled-limit, len(ours))
-	// What Stripe was never told of is found.
+	// What Stripe was never told of is found, and that nobody used it.
 	b.s.Postgres.Query("UPDATE meter_reports SET tokens_to = tokens_to + 7 WHERE tokens_from = (SELECT max(tokens_from) FROM meter_reports)")
-	if code, out := b.verify(); code != 4 || !strings.Contains(out, "Stripe counts other tokens") {
+	if code, out := b.verify(); code != 4 || !strings.Contains(out, "Stripe counts other tokens") ||
+		!strings.Contains(out, "of 1 periods something else was reported") {
 		t.Errorf("ledger verify of what Stripe does not have: exit code %d\n%s", code, out)
 	}
 }

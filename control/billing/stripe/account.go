@@ -12,6 +12,7 @@ import (
 	"github.com/stripe/stripe-go/v76/billing/meter"
 	"github.com/stripe/stripe-go/v76/billing/meterevent"
 	"github.com/stripe/stripe-go/v76/billing/metereventsummary"
+	"github.com/stripe/stripe-go/v76/billingportal/configuration"
 	portal "github.com/stripe/stripe-go/v76/billingportal/session"
 	checkout "github.com/stripe/stripe-go/v76/checkout/session"
 	"github.com/stripe/stripe-go/v76/customer"
@@ -56,6 +57,9 @@ func NewAccount(key, url string) (*Account, error) {
 func (a *Account) customers() customer.Client { return customer.Client{B: a.backend, Key: a.key} }
 func (a *Account) sessions() checkout.Client  { return checkout.Client{B: a.backend, Key: a.key} }
 func (a *Account) portals() portal.Client     { return portal.Client{B: a.backend, Key: a.key} }
+func (a *Account) portalConfigurations() configuration.Client {
+	return configuration.Client{B: a.backend, Key: a.key}
+}
 func (a *Account) subscriptions() subscription.Client {
 	return subscription.Client{B: a.backend, Key: a.key}
 }

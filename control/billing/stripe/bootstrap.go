@@ -39,7 +39,7 @@ func EventTypes() []string {
 
 // BootstrapChange is something in the account that was made or changed.
 type BootstrapChange struct {
-	Kind   string `json:"kind"`   // meter, product, price or webhook_endpoint
+	Kind   string `json:"kind"`   // meter, product, price, portal_configuration or webhook_endpoint
 	Name   string `json:"name"`   // by which it is found again
 	ID     string `json:"id"`     // Stripe's
 	Action string `json:"action"` // create, update or disable
@@ -71,7 +71,10 @@ func Bootstrap(ctx context.Context, a *Account, tiers control.Tiers, webhookURL 
 		err = b.prices(wanted)
 	}
 	if err == nil {
-		err = b.endpoint(webhookURL)
+		err = b.portal()
+	}
+	if err == nil {
+		err = b.endpoint(webhookURL) // last: its secret is told once
 	}
 	if err != nil {
 		return b.done, fmt.Errorf("bootstrap: %w", err)

@@ -3,10 +3,6 @@ package stripe_test
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +11,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/stripesim"
-	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
 const hook = "https://api.example.invalid/stripe"
@@ -57,7 +52,7 @@ func TestBootstrapTwice(t *testing.T) {
 	for _, c := range first.Changes {
 		kinds[c.Kind+" "+c.Action]++
 	}
-	if want := (map[string]int{"meter create": 1, "product create": 4, "price create": 4, "webhook_endpoint create": 1}); fmt.Sprint(kinds) != fmt.Sprint(want) {
+	if want := (map[string]int{"meter create": 1, "product create": 4, "price create": 4, "portal_configuration create": 1, "webhook_endpoint create": 1}); fmt.Sprint(kinds) != fmt.Sprint(want) {
 		t.Errorf("made %v, want %v", kinds, want)
 	}
 	if first.WebhookSecret == "" || first.WebhookSecret != sim.EndpointSecret() {
@@ -91,59 +86,46 @@ func wrongKey(t *testing.T, url string) *stripe.Account {
 	return a
 }
 
-// mock runs stripe-mock, which checks requests against Stripe's own description of its API.
-func mock(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := listener.Addr().String()
-	listener.Close()
-	log := filepath.Join(t.TempDir(), "stripe-mock.log")
-	p := testenv.Start(t, os.Environ(), log, testenv.BuildBinary(t, "github.com/stripe/stripe-mock"), "-http-addr", addr)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		response, err := http.Get("http://" + addr)
-		if err == nil {
-			response.Body.Close()
-			return "http://" + addr
-		}
-		if time.Now().After(deadline) || p.Ended() {
-			b, _ := os.ReadFile(log)
-			t.Fatalf("stripe-mock does not answer: %v\n%s", err, b)
-		}
-	}
-}
-
-// Stripe's own description of its API takes the requests: the simulator cannot tell.
-func TestRequestShapes(t *testing.T) {
+// On a fresh account, in whose dashboard nobody has saved anything, the portal opens; what was
+// changed in the dashboard so that customers leave at once, or change tiers there, is put right.
+func TestPortalOfAFreshAccount(t *testing.T) {
 	t.Parallel()
 	e := newTest(t)
-	account, err := stripe.NewAccount("sk_test_123", mock(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkout, err := stripe.NewCheckout(stripe.CheckoutOptions{
-		Account: account, Customers: e.service, SuccessURL: "https://a.example.invalid", CancelURL: "https://b.example.invalid",
-		ReturnURL: "https://c.example.invalid", TrialDays: 7,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	// It remembers nothing, and answers with examples: only what it refuses counts.
-	refused := func(what string, err error) {
+	customer, _ := e.buy(t, "pro")
+	open := func() {
 		t.Helper()
-		if err != nil && (strings.Contains(err.Error(), "Stripe answers 4") || strings.Contains(err.Error(), "Stripe answers 5")) {
-			t.Errorf("%s: %v", what, err)
+		if url, err := e.checkout.PortalURL(t.Context(), customer); err != nil || !strings.HasPrefix(url, "https://portal.example.invalid/") {
+			t.Errorf("portal %q, %v", url, err)
 		}
 	}
-	_, err = stripe.Bootstrap(t.Context(), account, e.tiers, hook)
-	refused("bootstrap", err)
-	customer := e.signUp(t).ID
-	_, err = checkout.CheckoutURL(t.Context(), customer, "pro")
-	refused("checkout", err)
-	_, err = checkout.PortalURL(t.Context(), customer)
-	refused("portal", err)
-	_, err = checkout.Invoices(t.Context(), customer, 10)
-	refused("invoices", err)
+	open()
+	for setting, value := range map[string]string{
+		"features[subscription_cancel][mode]":           "immediately",
+		"features[subscription_cancel][enabled]":        "false",
+		"features[subscription_update][enabled]":        "true",
+		"features[subscription_pause][enabled]":         "true",
+		"features[invoice_history][enabled]":            "false",
+		"features[payment_method_update][enabled]":      "false",
+		"features[customer_update][allowed_updates][0]": "email",
+		"features[customer_update][enabled]":            "false",
+	} {
+		e.sim.PortalSetting(setting, value)
+		done, err := stripe.Bootstrap(t.Context(), e.account, e.tiers, hook)
+		if err != nil || len(done.Changes) != 1 || done.Changes[0].Kind != "portal_configuration" || done.Changes[0].Action != "update" {
+			t.Errorf("after %s=%s: %+v, %v", setting, value, done, err)
+		}
+		if done, err = stripe.Bootstrap(t.Context(), e.account, e.tiers, hook); err != nil || len(done.Changes) != 0 {
+			t.Errorf("%s is not put right: %+v, %v", setting, done, err)
+		}
+	}
+	open()
+	// One that is not ours is left alone, and not used.
+	e.sim.PortalSetting("metadata[openclaw]", "another")
+	if _, err := e.checkout.PortalURL(t.Context(), customer); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("without a configuration of ours: %v", err)
+	}
+	if done, err := stripe.Bootstrap(t.Context(), e.account, e.tiers, hook); err != nil || len(done.Changes) != 1 || done.Changes[0].Action != "create" {
+		t.Errorf("beside another one: %+v, %v", done, err)
+	}
+	open()
 }

@@ -200,28 +200,6 @@ func (a *Account) priceID(ctx context.Context, key string) (string, error) {
 	return "", fmt.Errorf("find price %s: %w: run \"openclawctl billing bootstrap\"", key, control.ErrNotFound)
 }
 
-// PortalURL returns Stripe's page on which a customer changes its card, sees its invoices
-// and cancels. One that never began a checkout is control.ErrInvalid.
-func (c *Checkout) PortalURL(ctx context.Context, customerID string) (string, error) {
-	op := "portal of customer " + customerID
-	account, err := c.store.Account(ctx, customerID)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", op, err)
-	}
-	if account.StripeID == "" {
-		return "", fmt.Errorf("%s: %w: it has bought nothing yet", op, control.ErrInvalid)
-	}
-	params := &api.BillingPortalSessionParams{
-		Customer: &account.StripeID, ReturnURL: &c.o.ReturnURL, Locale: api.String(locale(account.Language)),
-	}
-	params.Context = ctx
-	page, err := c.o.Account.portals().New(params)
-	if err != nil {
-		return "", failure(op, err)
-	}
-	return page.URL, nil
-}
-
 // Invoices lists the newest invoices of a customer, newest first, at most limit, and at
 // most 100. A customer that has bought nothing has none.
 func (c *Checkout) Invoices(ctx context.Context, customerID string, limit int) ([]control.Invoice, error) {

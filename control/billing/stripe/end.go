@@ -27,9 +27,9 @@ func (c *Checkout) Resume(ctx context.Context, customerID string) (string, error
 
 // End sees to it that Stripe bills a customer nothing more but what it has used: pages on which
 // it could still pay are closed, and all subscriptions end now, also one of which no event has
-// told yet, with an invoice of what was used above the limit. Of what was paid nothing is paid
-// back. It returns the subscriptions that ended; what follows
-// for the customer comes with Processor.Sync or by the events. It may be called again.
+// told yet, with an invoice of what was used above the limit: see end for what requests under
+// way still use. Of what was paid nothing is paid back. It returns the subscriptions that ended;
+// what follows for the customer comes with Processor.Sync or by the events. It may be called again.
 func (c *Checkout) End(ctx context.Context, customerID string) (ended []string, err error) {
 	op := "end the subscriptions of customer " + customerID
 	account, err := c.store.Account(ctx, customerID)
@@ -57,8 +57,14 @@ func (c *Checkout) End(ctx context.Context, customerID string) (ended []string, 
 }
 
 // end has Stripe end a subscription now, and bill what was used above the limit: it forgets
-// that, unless it is asked for a last invoice. Nothing more is used above the limit from here
-// on, so that what is reported before is all but what requests that are under way still use.
+// that, unless it is asked for a last invoice. As soon as the token-proxies know it no request is
+// let in above the limit, and what Postgres knows of is reported before.
+//
+// What comes to Postgres later is not billed: that of requests that are still under way, and that
+// of a token-proxy whose events are late. It is reported, as what is used always is, and Stripe
+// has no subscription any more to bill it to. Those requests were let in within limit and cap, so
+// it is never more than was left of the cap; and there are at most as many of them as the tier
+// has "concurrent" for each replica, each with no more tokens than it had reserved.
 func (c *Checkout) end(ctx context.Context, customerID, id string) error {
 	_, err := c.o.Customers.SetOverage(ctx, actor, customerID, 0)
 	if err != nil && !errors.Is(err, control.ErrInvalid) && !errors.Is(err, customers.ErrUnpublished) {

@@ -116,10 +116,17 @@ type env struct {
 // newEnv returns an account that Bootstrap set up, at a time of Stripe's.
 func (s *shared) newEnv(t *testing.T, now time.Time) *env {
 	t.Helper()
-	e := &env{shared: s, sim: stripesim.New(now), metrics: prometheus.NewRegistry()}
-	t.Cleanup(e.sim.Close)
+	sim := stripesim.New(now)
+	t.Cleanup(sim.Close)
+	return s.envOf(t, sim, sim.URL())
+}
+
+// envOf is newEnv of a simulator that is spoken to at a URL.
+func (s *shared) envOf(t *testing.T, sim *stripesim.Server, url string) *env {
+	t.Helper()
+	e := &env{shared: s, sim: sim, metrics: prometheus.NewRegistry()}
 	var err error
-	if e.account, err = stripe.NewAccount(stripesim.Key, e.sim.URL()); err != nil {
+	if e.account, err = stripe.NewAccount(stripesim.Key, url); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := stripe.Bootstrap(t.Context(), e.account, s.tiers, "https://api.example.invalid/stripe"); err != nil {

@@ -171,6 +171,44 @@ func TestLeavingPaysForOverage(t *testing.T) {
 	}
 }
 
+// What comes of requests that were under way when a subscription ended is not billed, and is no
+// more than was left of the cap.
+func TestUseUnderWayAtTheEnd(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	customer, _ := e.buy(t, "starter")
+	e.deliver(t)
+	if err := b.SetOverage(t.Context(), "customer", customer, 300); err != nil { // a million tokens
+		t.Fatal(err)
+	}
+	key := e.token(t, customer)
+	e.use(t, customer, 1_400_000)
+	if err := b.End(t.Context(), customer); err != nil {
+		t.Fatal(err)
+	}
+	if g := e.grant(t, key); g.Status == contract.StatusActive {
+		t.Errorf("more is let in: %+v", g)
+	}
+	stripeID := e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer)
+	invoiced := e.sim.Invoiced(stripeID)
+	if invoiced != 1900+120 {
+		t.Errorf("%d cents are invoiced for what was used before", invoiced)
+	}
+	e.use(t, customer, 900_000) // more than could be under way
+	if _, err := e.meter.ReportDue(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := e.sim.Metered(stripeID); got != 300*1_000_000 {
+		t.Errorf("Stripe counts %d microcents, want the cap", got)
+	}
+	_, end, _ := e.sim.Period(e.query("SELECT id FROM subscriptions WHERE customer_id = '%s'", customer))
+	e.sim.Advance(end.AddDate(0, 1, 0))
+	if got := e.sim.Invoiced(stripeID); got != invoiced {
+		t.Errorf("%d cents are invoiced later, %d before", got, invoiced)
+	}
+}
+
 // Stripe does not bill what is used above the limit in a trial: so nothing is.
 func TestNoOverageInATrial(t *testing.T) {
 	t.Parallel()
