@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	nearPercent    = 90
-	reachedPercent = 100
+	nearPercent = 90
+	// reachedPercent is less than 100: a request that does not fit into what is left is refused
+	// by the proxy, so that hardly anybody's last token is ever used.
+	reachedPercent = 99
 	limitPage      = 200
 )
 

@@ -449,12 +449,12 @@ func TestLimitNotices(t *testing.T) {
 		VALUES ('c1', 'now', now() - interval '1 day', now() + interval '1 day', 1000, 1), ('c1', 'before', now() - interval '2 days', now() - interval '1 day', 10, 1)`)
 	notify(899, 0)
 	notify(900, 1)
-	notify(999, 0) // something is left, which a request may still get
-	notify(1000, 1)
+	notify(989, 0)
+	notify(990, 1) // what is left is too little for most requests
 	notify(1000, 0)
 	e.query("UPDATE usage_periods SET limit_tokens = 2000")
 	notify(1000, 0)
-	notify(1990, 1)
+	notify(1900, 1)
 	notify(2000, 1)
 	if got := e.query("SELECT string_agg(kind || ' ' || cause, ',' ORDER BY id) FROM mails"); got != "near_limit now/1000,limit_reached now/1000,near_limit now/2000,limit_reached now/2000" {
 		t.Errorf("mails %s", got)
