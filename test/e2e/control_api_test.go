@@ -116,15 +116,20 @@ func (a *controlAPI) post(listener, path, key string, body any) (status int, ans
 // patience is how long one change may take.
 const patience = time.Minute
 
-// deliver sends an event as Stripe does: again until it is acknowledged.
+// deliver sends an event as Stripe does: again until it is acknowledged, which must not take
+// the api a second.
 func (a *controlAPI) deliver(ev stripesim.Event) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		header := http.Header{"Content-Type": {"application/json"}, "Stripe-Signature": {stripesim.Sign(ev.Body, webhookSecret, time.Now())}}
+		sent := time.Now()
 		a.hooks.Add(1)
 		status, answer, _, err := a.send(a.customers, "/v1/webhooks/stripe", header, ev.Body)
 		a.hooks.Add(-1)
 		switch {
 		case err == nil && status == http.StatusOK:
+			if took := time.Since(sent); took > time.Second {
+				return fmt.Errorf("%s is acknowledged after %v", ev.Type, took)
+			}
 			return nil
 		case err == nil && status != http.StatusTooManyRequests && status < 500:
 			return fmt.Errorf("%s is refused: %d %s", ev.Type, status, answer)
