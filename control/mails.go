@@ -10,8 +10,8 @@ import (
 // The kinds of mail. Each is sent at most once per cause.
 const (
 	MailWelcome       = "welcome"        // it has paid for the first time; cause: the customer. Or again after its end; cause: the subscription
-	MailNearLimit     = "near_limit"     // 90 % are used, and the limit is not reached; cause: see LimitCause
-	MailLimitReached  = "limit_reached"  // all but a rest too small to use are; cause: see LimitCause
+	MailNearLimit     = "near_limit"     // 90 % are used, and not all; cause: see LimitCause
+	MailLimitReached  = "limit_reached"  // nearly all are used, so that requests are refused; cause: see LimitCause
 	MailPaymentFailed = "payment_failed" // cause: the invoice and which attempt it was
 	MailSuspended     = "suspended"      // a payment is missing; cause: the invoice
 	MailBack          = "back"           // it has paid after all; cause: the invoice

@@ -180,7 +180,11 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	ready.set(func(ctx context.Context) error { return errors.Join(ledger.Ready(), st.Ping(ctx)) }, keeper.Note)
+	evicted, err := newEvictions(client, service, registry, log)
+	if err != nil {
+		return err
+	}
+	ready.set(func(ctx context.Context) error { return errors.Join(ledger.Ready(), st.Ping(ctx)) }, notes(evicted.Note, keeper.Note))
 
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return ledger.Run(ctx) })
@@ -195,6 +199,10 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	})
 	work.Go(func() error {
 		watchRedis(ctx, s.publishEvery, service, log)
+		return nil
+	})
+	work.Go(func() error {
+		every(ctx, evictionEvery, log, "write the grants again that Redis may have evicted", evicted.look)
 		return nil
 	})
 	work.Go(func() error {

@@ -15,7 +15,7 @@ type readiness struct {
 
 type ready struct {
 	check func(context.Context) error
-	note  func() string // what to say although the process is ready; "" for nothing
+	note  func() string // what to say besides, ready or not; "" for nothing
 }
 
 func (r *readiness) set(check func(context.Context) error, note func() string) {
@@ -30,11 +30,13 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), 2*time.Second)
 	defer cancel()
+	text := "ready"
 	if err := now.check(ctx); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
+		text = err.Error()
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	fmt.Fprintln(w, "ready")
+	fmt.Fprintln(w, text)
 	if note := now.note(); note != "" {
 		fmt.Fprintln(w, "note:", note)
 	}

@@ -159,6 +159,11 @@ func TestLifeByTheAPI(t *testing.T) {
 	if len(list) != 1 || list[0].ID != id {
 		t.Errorf("suspended customers %+v", list)
 	}
+	for search, want := range map[string]int{"ADA LOV": 1, "ada@": 1, "lovelace": 0} {
+		if e.ok(&list, "customer", "list", "--search", search); len(list) != want {
+			t.Errorf("search for %q: %+v", search, list)
+		}
+	}
 	var rotated token
 	e.ok(&rotated, "token", "rotate", k.ID)
 	if _, err := contract.ParseToken(rotated.Token); err != nil || e.grant(k.Token).Status != contract.StatusRevoked {

@@ -61,13 +61,14 @@ func statuses() []string {
 }
 
 func (a *app) customerListCommand() *cobra.Command {
-	var status string
+	var status, search string
 	var limit int
 	cmd := calls("listCustomers", &cobra.Command{
 		Use:   "list",
 		Short: "List all customers, oldest first",
 		Example: `  openclawctl customer list --output json
-  openclawctl customer list --status suspended`,
+  openclawctl customer list --status suspended
+  openclawctl customer list --search ada@`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := oneOf("status", status, append(statuses(), "")...); err != nil {
@@ -79,7 +80,7 @@ func (a *app) customerListCommand() *cobra.Command {
 				}
 			}
 			return a.on(cmd, func(ctx context.Context, b backend) error {
-				list, err := b.customers(ctx, control.CustomerStatus(status), limit)
+				list, err := b.customers(ctx, search, control.CustomerStatus(status), limit)
 				if err != nil {
 					return err
 				}
@@ -92,6 +93,7 @@ func (a *app) customerListCommand() *cobra.Command {
 		},
 	})
 	cmd.Flags().StringVar(&status, "status", "", "only those that are "+strings.Join(statuses(), ", "))
+	cmd.Flags().StringVar(&search, "search", "", "only those whose e-mail address or name begins so, in any case")
 	cmd.Flags().IntVar(&limit, "limit", 0, "how many to show; 0 for all")
 	complete(cmd, "status", fixed(statuses()...))
 	return cmd

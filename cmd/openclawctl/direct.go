@@ -150,7 +150,7 @@ func (s *session) createCustomer(ctx context.Context, n customers.NewCustomer) (
 	return s.service.CreateCustomer(ctx, s.a.actor, n)
 }
 
-func (s *session) customers(ctx context.Context, status control.CustomerStatus, most int) ([]control.Customer, error) {
+func (s *session) customers(ctx context.Context, search string, status control.CustomerStatus, most int) ([]control.Customer, error) {
 	list := []control.Customer{}
 	var after control.PageKey
 	for {
@@ -158,7 +158,7 @@ func (s *session) customers(ctx context.Context, status control.CustomerStatus, 
 		if most > 0 {
 			n = min(n, most-len(list))
 		}
-		page, err := s.store.CustomersPage(ctx, status, after, n)
+		page, err := s.store.SearchCustomers(ctx, search, status, after, n)
 		if err != nil {
 			return nil, err
 		}

@@ -150,7 +150,10 @@ func TestLifeOfACustomer(t *testing.T) {
 	}
 	id := c.Customer.ID
 	var list []struct{ ID, Email string }
-	e.ok(&list, "customer", "list")
+	if e.ok(&list, "customer", "list", "--search", "lovelace"); len(list) != 0 {
+		t.Errorf("found in the middle of a name: %+v", list)
+	}
+	e.ok(&list, "customer", "list", "--search", "ADA@")
 	if len(list) != 1 || list[0].ID != id || list[0].Email != "ada@example.com" {
 		t.Errorf("customers %+v", list)
 	}

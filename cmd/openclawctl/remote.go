@@ -74,10 +74,13 @@ func (r *remote) createCustomer(ctx context.Context, n customers.NewCustomer) (o
 	return out, err
 }
 
-func (r *remote) customers(ctx context.Context, status control.CustomerStatus, most int) ([]control.Customer, error) {
+func (r *remote) customers(ctx context.Context, search string, status control.CustomerStatus, most int) ([]control.Customer, error) {
 	q := url.Values{}
 	if status != "" {
 		q.Set("status", string(status))
+	}
+	if search != "" {
+		q.Set("search", search)
 	}
 	return client.Every[control.Customer](ctx, r.c, "/v1/customers", q, most)
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
@@ -19,6 +20,8 @@ const (
 	firstCheck = 2 * time.Second
 	// checkEvery is how often a Redis that could not be asked, or is unsafe, is asked again.
 	checkEvery = time.Second
+	// watchEvery is how often one is asked that was safe.
+	watchEvery = 5 * time.Second
 )
 
 // durability knows whether Redis keeps what it is given. Until that is known the proxy
@@ -27,12 +30,18 @@ type durability struct {
 	client redis.UniversalClient
 	log    *slog.Logger
 	wrong  atomic.Pointer[error] // nil once Redis is known to be safe
+	unsafe prometheus.Gauge
 }
 
 // newDurability asks Redis once. It fails if Redis answers that it is unsafe; one that
 // does not answer is asked again by run. With allowed nothing is asked for.
-func newDurability(client redis.UniversalClient, allowed bool, log *slog.Logger) (*durability, error) {
-	d := &durability{client: client, log: log}
+func newDurability(client redis.UniversalClient, allowed bool, registry prometheus.Registerer, log *slog.Logger) (*durability, error) {
+	d := &durability{client: client, log: log, unsafe: prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "token_proxy_redis_unsafe", Help: "1 while Redis is set up so that it may lose what it is given: that it evicts keys, or has no append-only file.",
+	})}
+	if err := registry.Register(d.unsafe); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
 	err := d.ask(firstCheck)
 	switch {
 	case err == nil:
@@ -54,7 +63,9 @@ func (d *durability) ask(within time.Duration) error {
 	return durableredis.Check(ctx, d.client)
 }
 
-// run asks until Redis is known to be safe, or ctx ends.
+// run asks until Redis is known to be safe, and from then on whether it still is, until ctx
+// ends. A proxy that was ready once stays so: what a Redis that is set up otherwise loses is
+// refused, not let through, and without any proxy nobody at all would be served.
 func (d *durability) run(ctx context.Context) error {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
@@ -68,7 +79,7 @@ func (d *durability) run(ctx context.Context) error {
 		if err == nil {
 			d.wrong.Store(nil)
 			d.log.Info("Redis keeps data")
-			return nil
+			break
 		}
 		d.wrong.Store(&err)
 		if errors.Is(err, durableredis.ErrUnsafe) && err.Error() != before.Error() {
@@ -76,7 +87,31 @@ func (d *durability) run(ctx context.Context) error {
 		}
 		before = err
 	}
-	return nil
+	tick.Reset(watchEvery)
+	for said := ""; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := d.ask(watchEvery)
+		if err != nil && !errors.Is(err, durableredis.ErrUnsafe) {
+			continue // away: nothing is known
+		}
+		text := ""
+		if d.unsafe.Set(0); err != nil {
+			text = err.Error()
+			d.unsafe.Set(1)
+		}
+		switch {
+		case text == said:
+		case text == "":
+			d.log.Info("Redis keeps data again")
+		default:
+			d.log.Error("Redis is set up so that it loses data: customers may be refused", "error", text)
+		}
+		said = text
+	}
 }
 
 // ready returns what keeps the proxy from being ready.

@@ -148,7 +148,8 @@ func run(cfg proxy.Config, pepper []byte, lines io.Writer) error {
 	guard := quota.NewGuard(rdb)
 	guarded := guardedClient(target, ropts, guard)
 	defer guarded.Close()
-	redisKeeps, err := newDurability(rdb, cfg.AllowUnsafe, log)
+	reg := prometheus.NewRegistry()
+	redisKeeps, err := newDurability(rdb, cfg.AllowUnsafe, reg, log)
 	if err != nil {
 		return err
 	}
@@ -157,7 +158,6 @@ func run(cfg proxy.Config, pepper []byte, lines io.Writer) error {
 	if err != nil {
 		return err
 	}
-	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := proxy.NewMetrics(reg)
 

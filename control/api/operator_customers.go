@@ -68,7 +68,13 @@ func (a *API) serveCustomers(c *call) (any, error) {
 	default:
 		return nil, invalid("status", "there are pending, active, suspended and cancelled")
 	}
-	list, err := a.o.Store.CustomersPage(c.ctx(), status, p.after, p.limit+1)
+	search := c.r.URL.Query().Get("search")
+	if search != "" {
+		if search, err = text("search", search, 200); err != nil {
+			return nil, err
+		}
+	}
+	list, err := a.o.Store.SearchCustomers(c.ctx(), search, status, p.after, p.limit+1)
 	return listed(list, p, func(v control.Customer) string { return cursorOf(v.CreatedAt, v.ID) }), err
 }
 

@@ -19,9 +19,10 @@ func (a *API) operatorRoutes() []route {
 func (a *API) operatorCustomerRoutes() []route {
 	status := parameter{"status", "Of this status only.", object{"type": "string", "enum": texts(
 		control.CustomerPending, control.CustomerActive, control.CustomerSuspended, control.CustomerCancelled)}}
+	search := parameter{"search", "Whose e-mail address or name begins so, in any case.", object{"type": "string", "minLength": 1, "maxLength": 200}}
 	return []route{
 		{method: http.MethodGet, path: "/v1/customers", who: everyOperator(), serve: a.serveCustomers,
-			op: operation{id: "listCustomers", tag: "customers", summary: "Customers, oldest first", query: append(paging(), status), status: http.StatusOK, answer: List[control.Customer]{}}},
+			op: operation{id: "listCustomers", tag: "customers", summary: "Customers, oldest first", query: append(paging(), status, search), status: http.StatusOK, answer: List[control.Customer]{}}},
 		{method: http.MethodPost, path: "/v1/customers", who: operatorsAndAdmins(), serve: a.serveNewCustomer,
 			op: operation{id: "createCustomer", tag: "customers", summary: "Make a customer that need not pay", body: NewCustomer{}, status: http.StatusCreated, answer: customers.Created{}}},
 		{method: http.MethodGet, path: "/v1/customers/{id}", who: everyOperator(), serve: a.serveCustomer,

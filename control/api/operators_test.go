@@ -53,7 +53,7 @@ func TestListsComePageByPage(t *testing.T) {
 			t.Errorf("%s: %d pages", path, pages+1)
 		}
 	}
-	for _, bad := range []string{"limit=0", "limit=501", "limit=x", "cursor=!", "cursor=AAAA", "status=gone"} {
+	for _, bad := range []string{"limit=0", "limit=501", "limit=x", "cursor=!", "cursor=AAAA", "status=gone", "search=%00", "search=" + strings.Repeat("a", 201)} {
 		if a := c.do("GET", "/v1/customers?"+bad, nil); a.problem() != "invalid" {
 			t.Errorf("%s: %d %s", bad, a.status, a.body)
 		}

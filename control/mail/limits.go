@@ -2,20 +2,19 @@ package mail
 
 import (
 	"context"
-	"math"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 )
 
-const limitPage = 200
-
-// near and reached are what customers are told of. The last tokens of a limit are never used:
-// what is refused for want of tokens is so before none is left. So a limit is reached when what
-// is left is no more than a percent of it, and too little for what agents ask.
-func near() store.Used    { return store.Used{Percent: 90, Left: math.MaxInt64} }
-func reached() store.Used { return store.Used{Percent: 99, Left: 10_000} }
+const (
+	nearPercent = 90
+	// reachedPercent is less than 100: a request that does not fit into what is left is refused
+	// by the proxy, so that hardly anybody's last token is ever used.
+	reachedPercent = 99
+	limitPage      = 200
+)
 
 // LimitNotices puts mails into the outbox for customers who have used most of their limit,
 // or all of it.
@@ -33,8 +32,8 @@ func (n *LimitNotices) Notify(ctx context.Context) (int, error) {
 	added := 0
 	for _, kind := range []struct {
 		name        string
-		from, below store.Used
-	}{{control.MailLimitReached, reached(), store.Used{}}, {control.MailNearLimit, near(), reached()}} {
+		from, below int
+	}{{control.MailLimitReached, reachedPercent, 0}, {control.MailNearLimit, nearPercent, reachedPercent}} {
 		for {
 			now := time.Now()
 			if n.Now != nil {

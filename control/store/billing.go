@@ -91,25 +91,18 @@ func (s *Store) OverdueSubscriptions(ctx context.Context, at time.Time, limit in
 }
 
 const periodsUsed = selectPeriods + ` p
-	WHERE ends_at > $1 AND starts_at <= $1 AND settled_tokens * 100.0 >= limit_tokens * $2::numeric AND limit_tokens - settled_tokens <= $3
-		AND NOT ($6 > 0 AND settled_tokens * 100.0 >= limit_tokens * $6::numeric AND limit_tokens - settled_tokens <= $7)
+	WHERE ends_at > $1 AND starts_at <= $1 AND settled_tokens * 100.0 >= limit_tokens * $2::numeric
+		AND ($3 = 0 OR settled_tokens * 100.0 < limit_tokens * $3::numeric)
 		AND EXISTS (SELECT FROM customers c WHERE c.id = p.customer_id AND c.status = 'active' AND c.email IS NOT NULL)
 		AND NOT EXISTS (SELECT FROM mails m WHERE m.customer_id = p.customer_id AND m.kind = $4
 			AND m.cause = p.period_id || '/' || p.limit_tokens)
 	LIMIT $5`
 
-// Used is a part of a limit: at least so many percent of it are settled, and at most so many
-// tokens are left.
-type Used struct {
-	Percent int
-	Left    int64
-}
-
 // PeriodsUsed lists present periods of active customers with an address, at most limit, that
-// have used as much as from says and not as much as below says (no Percent for no such
+// have used at least from percent of their limit and less than below percent (0 for no such
 // bound), and of which no mail of a kind tells with control.LimitCause.
-func (s *Store) PeriodsUsed(ctx context.Context, at time.Time, from, below Used, kind string, limit int) ([]control.UsagePeriod, error) {
-	rows, _ := s.pool.Query(ctx, periodsUsed, at, from.Percent, from.Left, kind, limit, below.Percent, below.Left)
+func (s *Store) PeriodsUsed(ctx context.Context, at time.Time, from, below int, kind string, limit int) ([]control.UsagePeriod, error) {
+	rows, _ := s.pool.Query(ctx, periodsUsed, at, from, below, kind, limit)
 	list, err := pgx.CollectRows(rows, scanPeriod)
 	return list, explain("periods by use", err)
 }

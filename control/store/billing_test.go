@@ -27,7 +27,7 @@ func TestBillingPlans(t *testing.T) {
 			t.Errorf("%s: the plan is\n%s", name, plan)
 		}
 	}
-	used, err := st.PeriodsUsed(t.Context(), at, store.Used{Percent: 90, Left: 1000}, store.Used{Percent: 99, Left: 10}, control.MailNearLimit, 500)
+	used, err := st.PeriodsUsed(t.Context(), at, 90, 99, control.MailNearLimit, 500)
 	if err != nil || len(used) != 180 { // 900…989, twice
 		t.Errorf("%d periods, %v", len(used), err)
 	}

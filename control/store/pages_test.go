@@ -234,3 +234,42 @@ func TestPruneSignIns(t *testing.T) {
 		t.Errorf("tokens of %q are left, want %q", got, kept.ID)
 	}
 }
+
+// Customers are found by the beginning of their name or address, in any case and any
+// alphabet, page by page; what a pattern would mean is a letter.
+func TestSearchCustomers(t *testing.T) {
+	t.Parallel()
+	st, pg := migrated(t)
+	for i, c := range []string{
+		"'Ada Lovelace', 'ada@example.com', 'active'", "'Émile', 'ADAM@example.com', 'suspended'", "'adamant', NULL, 'active'", "'Bob', 'bob@ada.example.com', 'active'",
+		"'A_a', NULL, 'active'", "'100 %', NULL, 'pending'",
+	} {
+		pg.Query(fmt.Sprintf("INSERT INTO customers (id, tier, created_at, name, email, status) VALUES ('c%d', 'pro', now() + interval '%d s', %s)", i, i, c))
+	}
+	for _, s := range []struct {
+		prefix string
+		status control.CustomerStatus
+		want   string
+	}{
+		{"ada", "", "c0 c1 c2"}, {"ADA", control.CustomerActive, "c0 c2"}, {"ada@", "", "c0"}, {"ÉM", "", "c1"}, {"a_", "", "c4"}, {"%", "", ""},
+		{"100 %", "", "c5"}, {"Ada Lovelace", "", "c0"}, {"zzz", "", ""}, {"", control.CustomerSuspended, "c1"},
+	} {
+		var got []string
+		for after := (control.PageKey{}); ; {
+			page, err := st.SearchCustomers(t.Context(), s.prefix, s.status, after, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range page {
+				got = append(got, c.ID)
+				after = control.PageKey{At: c.CreatedAt, ID: c.ID}
+			}
+			if len(page) < 2 {
+				break
+			}
+		}
+		if strings.Join(got, " ") != s.want {
+			t.Errorf("%q, %q: %q, want %q", s.prefix, s.status, got, s.want)
+		}
+	}
+}

@@ -96,6 +96,10 @@ func TestPlansOfPages(t *testing.T) {
 		{"suspended ones, later", "", customers(control.CustomerSuspended, middle)},
 		{"active ones, later", "", customers(control.CustomerActive, middle)},
 		{"cancelled ones, of which there are none", "", customers(control.CustomerCancelled, control.PageKey{})},
+		{"customers by the beginning of a name or address", "", all(func(st *store.Store) error {
+			_, err := st.SearchCustomers(ctx, "ada", control.CustomerActive, middle, 51)
+			return err
+		})},
 		{"boxes", "", all(func(st *store.Store) error { _, err := st.BoxesPage(ctx, "", middle, 51); return err })},
 		{"boxes of one", "", all(func(st *store.Store) error { _, err := st.BoxesPage(ctx, id, control.PageKey{}, 51); return err })},
 		{"tokens", "", all(func(st *store.Store) error { _, err := st.TokensPage(ctx, "", middle, 51); return err })},

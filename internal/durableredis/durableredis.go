@@ -31,19 +31,28 @@ const (
 // managed servers allow where they forbid CONFIG. Any other error means that Redis could
 // not be asked, so that nothing is known.
 func Check(ctx context.Context, client redis.UniversalClient) error {
+	_, err := Look(ctx, client)
+	return err
+}
+
+// Look does what Check does, and returns how many keys were evicted since the servers were
+// started, of all masters that answered. A server that evicted some lacks grants and counters,
+// also when it is set up rightly by now.
+func Look(ctx context.Context, client redis.UniversalClient) (evicted int64, err error) {
 	cluster, ok := client.(*redis.ClusterClient)
 	if !ok {
-		return check(ctx, client, false)
+		return look(ctx, client, false)
 	}
 	var mu sync.Mutex
 	var wrong, failed []error
-	err := cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
-		err := check(ctx, master, true)
+	err = cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
+		n, err := look(ctx, master, true)
+		mu.Lock()
+		defer mu.Unlock()
+		evicted += n
 		if err == nil {
 			return nil
 		}
-		mu.Lock()
-		defer mu.Unlock()
 		err = fmt.Errorf("master %s: %w", master.Options().Addr, err)
 		if errors.Is(err, ErrUnsafe) {
 			wrong = append(wrong, err)
@@ -53,21 +62,21 @@ func Check(ctx context.Context, client redis.UniversalClient) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("ask the Redis Cluster for its masters: %w", err)
+		return 0, fmt.Errorf("ask the Redis Cluster for its masters: %w", err)
 	}
 	// That one is unsafe is known, whatever another one did not answer.
 	if len(wrong) == 0 {
 		wrong = failed
 	}
 	slices.SortFunc(wrong, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(wrong...)
+	return evicted, errors.Join(wrong...)
 }
 
-// check asks one server, which is asked as one of a Cluster or not.
-func check(ctx context.Context, client redis.Cmdable, ofCluster bool) error {
+// look asks one server, which is asked as one of a Cluster or not.
+func look(ctx context.Context, client redis.Cmdable, ofCluster bool) (evicted int64, err error) {
 	text, err := client.Info(ctx).Result()
 	if err != nil {
-		return fmt.Errorf("ask Redis how it keeps data (INFO): %w", err)
+		return 0, fmt.Errorf("ask Redis how it keeps data (INFO): %w", err)
 	}
 	info := make(map[string]string)
 	for line := range strings.Lines(text) {
@@ -77,8 +86,9 @@ func check(ctx context.Context, client redis.Cmdable, ofCluster bool) error {
 	}
 	if info["loading"] == "1" {
 		// While it reads its append-only file, it says that it has none.
-		return errors.New("ask Redis how it keeps data: it is still loading them")
+		return 0, errors.New("ask Redis how it keeps data: it is still loading them")
 	}
+	evicted, _ = strconv.ParseInt(info["evicted_keys"], 10, 64) // where it is not told, there is nothing to know
 	var wrong []string
 	if policy := info["maxmemory_policy"]; policy != "noeviction" {
 		wrong = append(wrong, fmt.Sprintf("maxmemory-policy is %q: set \"maxmemory-policy noeviction\"", policy))
@@ -93,9 +103,9 @@ func check(ctx context.Context, client redis.Cmdable, ofCluster bool) error {
 		wrong = append(wrong, "it is one server of a Redis Cluster and refuses what others have: give a URL that begins with redis-cluster://")
 	}
 	if len(wrong) > 0 {
-		return fmt.Errorf("%w: %s", ErrUnsafe, strings.Join(wrong, "; "))
+		return evicted, fmt.Errorf("%w: %s", ErrUnsafe, strings.Join(wrong, "; "))
 	}
-	return nil
+	return evicted, nil
 }
 
 func recent(version string) bool {

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -18,7 +17,8 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/test/stack"
 )
 
-// billed is a system whose billing-worker speaks to a Stripe and to a mail server.
+// billed is a system whose api and billing-worker speak to a Stripe, the latter to a mail
+// server as well.
 type billed struct {
 	t        *testing.T
 	s        *stack.Stack
@@ -26,7 +26,6 @@ type billed struct {
 	sim      *stripesim.Server
 	box      *mailbox
 	api      *controlAPI
-	inbox    *stripe.Inbox
 	checkout *stripe.Checkout
 	meter    *stripe.Meter
 }
@@ -41,12 +40,10 @@ func newBilled(t *testing.T, more ...string) *billed {
 	}, b.box.arguments()...)
 	b.s = stack.New(t, stack.Options{Billing: append(args, more...)})
 	b.p = newPlatform(t, b.s, func(*control.Tier) {})
-	b.api = newControlAPI(t, b.s)
+	b.api = newControlAPI(t, b.s, "--stripe-secret-key", stripesim.Key, "--stripe-url", b.sim.URL(), "--stripe-webhook-secrets", webhookSecret)
 	account, err := stripe.NewAccount(stripesim.Key, b.sim.URL())
 	b.must(err)
 	_, err = stripe.Bootstrap(t.Context(), account, b.p.Tiers, "https://api.example.invalid/")
-	b.must(err)
-	b.inbox, err = stripe.NewInbox(stripe.InboxOptions{Store: b.p.Store, Secrets: []string{"whsec_fake"}, Logger: slog.New(slog.DiscardHandler)})
 	b.must(err)
 	b.checkout, err = stripe.NewCheckout(stripe.CheckoutOptions{
 		Account: account, Customers: b.p.Service, SuccessURL: "https://a.invalid", CancelURL: "https://b.invalid", ReturnURL: "https://c.invalid",
@@ -66,41 +63,62 @@ func (b *billed) must(err error) {
 // payer is a customer whom Stripe bills.
 type payer struct {
 	*billed
-	random *rand.Rand
-	past   []stripesim.Event
-	id     string
-	email  string
-	sub    string
-	tok    stack.Token
+	random  *rand.Rand
+	past    []stripesim.Event
+	id      string
+	email   string
+	cookies []*http.Cookie // of the session, if it signed up at the api
+	sub     string
+	tok     stack.Token
 }
 
 // signUp has somebody sign up at the api.
 func (b *billed) signUp(email string) *payer {
 	b.t.Helper()
-	status, body, err := b.api.post(b.api.customers, "/v1/signup", "", map[string]any{"name": "Ada", "email": email, "password": fakePassword})
-	var in struct {
-		ID       string           `json:"id"`
-		Customer control.Customer `json:"customer"`
-	}
-	if err != nil || status != http.StatusCreated || json.Unmarshal(body, &in) != nil {
-		b.t.Fatalf("sign up: %d %s, %v", status, body, err)
-	}
-	id := strings.TrimSpace(b.s.Postgres.Query("SELECT id FROM customers WHERE email = '" + email + "'"))
-	return &payer{billed: b, random: rand.New(rand.NewPCG(rand.Uint64(), 0)), id: id, email: email}
+	c := &payer{billed: b, random: rand.New(rand.NewPCG(rand.Uint64(), 0)), email: email}
+	c.post("/v1/signup", http.StatusCreated, map[string]any{"name": "Ada", "email": email, "password": fakePassword}, nil)
+	c.id = strings.TrimSpace(b.s.Postgres.Query("SELECT id FROM customers WHERE email = '" + email + "'"))
+	return c
 }
 
-// buy has the customer pay for a tier; the events wait.
+// post has the customer ask the api for something, with the cookies that it has got, and wants
+// a status; the answer goes into v, unless v is nil.
+func (c *payer) post(path string, want int, body, v any) {
+	c.t.Helper()
+	b, err := json.Marshal(body)
+	c.must(err)
+	header := http.Header{"Content-Type": {"application/json"}, "X-Openclaw-Csrf": {"1"}}
+	for _, k := range c.cookies {
+		header.Add("Cookie", k.Name+"="+k.Value)
+	}
+	status, answer, cookies, err := c.api.send(c.api.customers, path, header, b)
+	if err != nil || status != want {
+		c.t.Fatalf("%s: %d %s, %v", path, status, answer, err)
+	}
+	c.cookies = append(c.cookies, cookies...)
+	if v != nil {
+		c.must(json.Unmarshal(answer, v))
+	}
+}
+
+// buy has the customer pay for a tier; the events wait. Without a session no api is asked.
 func (c *payer) buy(tier string) {
 	c.t.Helper()
-	url, err := c.checkout.CheckoutURL(c.t.Context(), c.id, tier)
-	c.must(err)
-	c.sub, err = c.sim.Complete(url)
+	var page struct{ URL string }
+	var err error
+	if c.cookies != nil {
+		c.post("/v1/me/checkout", http.StatusOK, map[string]any{"tier": tier}, &page)
+	} else {
+		page.URL, err = c.checkout.CheckoutURL(c.t.Context(), c.id, tier)
+		c.must(err)
+	}
+	c.sub, err = c.sim.Complete(page.URL)
 	c.must(err)
 }
 
-// deliver hands over what happened at Stripe: each event at least twice, some of earlier
-// steps once more, in any order. It returns when the first one was taken, and has waited until
-// the worker has done with all.
+// deliver hands over to the running api what happened at Stripe: each event at least twice,
+// some of earlier steps once more, in any order. It returns when the first one was
+// acknowledged.
 func (c *payer) deliver() time.Time {
 	c.t.Helper()
 	events := c.sim.Events()
@@ -116,7 +134,7 @@ func (c *payer) receive(list []stripesim.Event) (first time.Time) {
 	c.t.Helper()
 	c.random.Shuffle(len(list), func(i, k int) { list[i], list[k] = list[k], list[i] })
 	for i, ev := range list {
-		c.must(c.inbox.Receive(c.t.Context(), ev.Body, stripesim.Sign(ev.Body, "whsec_fake", time.Now())))
+		c.must(c.api.deliver(ev))
 		if i == 0 {
 			first = time.Now()
 		}
@@ -260,7 +278,7 @@ func TestCustomerLifeByStripe(t *testing.T) {
 	if got := c.settled(); got > limit || got < limit*99/100 {
 		t.Errorf("%d tokens are settled of %d", got, limit)
 	}
-	c.told("1 x Your agent pauses: the limit is reached")
+	c.told("1 x Your tokens are used up: your agent pauses")
 
 	b.must(b.sim.ChangePrice(c.sub, "openclaw_pro_monthly"))
 	c.becomes("upgraded", http.StatusOK)
@@ -305,7 +323,7 @@ func TestCustomerLifeByStripe(t *testing.T) {
 	}
 	got := c.box.letters(c.email)
 	for _, letter := range []string{
-		"1 x Welcome to OpenClaw Starter", "1 x You have used 90 % of your tokens", "1 x Your agent pauses: the limit is reached",
+		"1 x Welcome to OpenClaw Starter", "1 x You have used 90 % of your tokens", "1 x Your tokens are used up: your agent pauses",
 		"2 x Your payment did not go through", "1 x Your agent is suspended", "1 x Your agent is back", "1 x Your subscription has ended",
 	} {
 		if !slices.Contains(got, letter) {

@@ -49,8 +49,9 @@ type Stack struct {
 	Proxies  []*Proxy
 	Billing  *Process
 
-	billing []string // arguments of the billing-worker
-	ready   string   // where it says that it is ready
+	// BillingAdmin is where the billing-worker has its probes and metrics, http://host:port.
+	BillingAdmin string
+	billing      []string // its arguments
 }
 
 // Proxy is one running token-proxy.
@@ -74,7 +75,7 @@ func (s *Stack) Restart(i int) {
 func (s *Stack) RestartBilling() {
 	s.t.Helper()
 	s.startBilling()
-	s.awaitReady(s.ready, s.Billing)
+	s.awaitReady(s.BillingAdmin+"/readyz", s.Billing)
 }
 
 func (s *Stack) startBilling() {
@@ -105,12 +106,12 @@ func New(t testing.TB, o Options) *Stack {
 	s.run("./cmd/control", "migrate")
 
 	billing := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
-	s.billing, s.ready = append([]string{"billing-worker", "--listen", billing}, o.Billing...), "http://"+billing+"/readyz"
+	s.billing, s.BillingAdmin = append([]string{"billing-worker", "--listen", billing}, o.Billing...), "http://"+billing
 	s.startBilling()
 	for i := range max(o.Replicas, 1) {
 		s.Proxies = append(s.Proxies, s.startProxy(i, pepper, o.Proxy))
 	}
-	s.awaitReady(s.ready, s.Billing)
+	s.awaitReady(s.BillingAdmin+"/readyz", s.Billing)
 	for _, p := range s.Proxies {
 		s.awaitReady(p.Admin+"/readyz", p.Process)
 	}

@@ -307,6 +307,20 @@ func (c *Checkout) Cancel(ctx context.Context, customerID string, now bool) (str
 	return r.ID, failure(op, err)
 }
 
+// Resume takes back that a subscription ends with its period. It returns the subscription's
+// id; without a live one it is control.ErrInvalid.
+func (c *Checkout) Resume(ctx context.Context, customerID string) (string, error) {
+	op := "resume the subscription of customer " + customerID
+	r, err := c.live(ctx, customerID)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", op, err)
+	}
+	params := &api.SubscriptionParams{CancelAtPeriodEnd: api.Bool(false)}
+	params.Context = ctx
+	_, err = c.o.Account.subscriptions().Update(r.ID, params)
+	return r.ID, failure(op, err)
+}
+
 // live asks Stripe for the live subscription of a customer. Without one it is
 // control.ErrInvalid. The reading knows also which tier the customer holds here.
 func (c *Checkout) live(ctx context.Context, customerID string) (r reading, err error) {

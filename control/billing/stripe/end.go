@@ -11,20 +11,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 )
 
-// Resume takes back that a subscription ends with its period. It returns the subscription's
-// id; without a live one it is control.ErrInvalid.
-func (c *Checkout) Resume(ctx context.Context, customerID string) (string, error) {
-	op := "resume the subscription of customer " + customerID
-	r, err := c.live(ctx, customerID)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", op, err)
-	}
-	params := &api.SubscriptionParams{CancelAtPeriodEnd: api.Bool(false)}
-	params.Context = ctx
-	_, err = c.o.Account.subscriptions().Update(r.ID, params)
-	return r.ID, failure(op, err)
-}
-
 // End sees to it that Stripe bills a customer nothing more but what it has used: pages on which
 // it could still pay are closed, and all subscriptions end now, also one of which no event has
 // told yet, with an invoice of what was used above the limit: see end for what requests under
