@@ -64,7 +64,7 @@ lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 deps-bench:
 	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
 
-bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (18 minutes)
+bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (14 minutes)
 	bin/openclaw-bench compare
 	bin/openclaw-bench report
 
