@@ -77,7 +77,7 @@ bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others,
 bench-quick: deps-bench build ## the same with few and short rounds, printed only (under 2 minutes)
 	bin/openclaw-bench compare --quick --results .run/bench
 
-bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants, system calls; then the report (10 minutes)
+bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants, system calls; then the report (15 minutes)
 	bin/openclaw-bench streams
 	bin/openclaw-bench overload
 	bin/openclaw-bench grants

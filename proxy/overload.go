@@ -32,8 +32,9 @@ type overload struct {
 	limit time.Duration // that nine of ten may wait; negative: for ever
 	share atomic.Uint32 // of requests to refuse
 
-	long    int // looks in a row that found it too long
-	unknown int // looks in a row that say nothing
+	last    time.Duration // what the last look found
+	long    int           // looks in a row that found it too long
+	unknown int           // looks in a row that say nothing
 }
 
 // refuses decides on one request.
@@ -79,16 +80,19 @@ func (o *overload) step(wait time.Duration) {
 	share := o.share.Load()
 	switch {
 	case wait > o.limit:
-		if o.long++; o.long >= overloadLooks {
+		// Not while it becomes shorter: then enough is refused, and what waits still was let in before.
+		if o.long++; o.long >= overloadLooks && wait >= o.last {
 			// Fast where it is far too long, for what is queued is late already.
 			share += overloadWhole / 32 * uint32(min(wait/o.limit, 4)) //nolint:gosec // at most 4
 		}
 	case wait < o.limit/2:
+		// Fast where much is refused: if something else had the processors for a moment, far too much is.
 		o.long = 0
-		share -= min(share, overloadWhole/64)
+		share -= min(share, max(overloadWhole/64, share/8))
 	default:
 		o.long = 0
 	}
+	o.last = wait
 	o.share.Store(min(share, overloadMost))
 }
 

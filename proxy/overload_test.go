@@ -43,6 +43,12 @@ func TestOverloadShare(t *testing.T) {
 	if s := steps(1, 15*time.Millisecond); s != 3*first {
 		t.Errorf("%d while it is neither too much nor little", s)
 	}
+	for wait := 200 * time.Millisecond; wait > 20*time.Millisecond; wait -= 10 * time.Millisecond {
+		steps(1, wait)
+	}
+	if s := steps(0, 0); s != 3*first {
+		t.Errorf("%d while the queue becomes shorter", s)
+	}
 	if s := steps(1000, time.Hour); s != overloadMost {
 		t.Errorf("%d are refused at most, want %d", s, overloadMost)
 	}
@@ -55,7 +61,10 @@ func TestOverloadShare(t *testing.T) {
 	if refused < 9_000 || refused > 9_700 {
 		t.Errorf("%d of 10,000 are refused", refused)
 	}
-	if s := steps(overloadWhole, time.Millisecond); s != 0 {
+	if s := steps(20, time.Millisecond); s > overloadWhole/8 {
+		t.Errorf("%d are refused 2 s after it is over", s)
+	}
+	if s := steps(overloadWhole/64, time.Millisecond); s != 0 {
 		t.Errorf("%d are refused when it is over", s)
 	}
 	if o.refuses() {

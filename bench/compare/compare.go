@@ -1,11 +1,12 @@
-// Package compare measures proxies side by side: all run at the same time, and rounds are
-// interleaved, so that whatever else the machine does hits all of them. What counts are
-// ratios within a round.
+// Package compare measures proxies side by side: all run at the same time, and short measurements
+// of a proxy and of what it is compared with alternate, so that whatever else the machine does hits
+// both of them. What counts are ratios within such a block.
 package compare
 
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -26,11 +27,13 @@ const (
 type Config struct {
 	Rounds        int           // of what is compared by its processor time
 	ShortRounds   int           // of gateways, whose distance few show, and of few streams
+	Passes        int           // over a block, there and back; half as many at half load
 	Connections   int           // of whole answers
 	BodyBytes     int           // of a request
 	Warmup        time.Duration // of each phase
 	Requests      time.Duration // of a closed load
 	Half          time.Duration // of an open load at half of what token-proxy and nginx take
+	HalfRate      float64       // instead of that, requests per second; 0: as found
 	Events        time.Duration // of streams
 	Streams       int           // at a time
 	Interval      time.Duration // between the events of a stream
@@ -48,27 +51,21 @@ const streamTime = 10 * time.Second
 
 // Run measures all of the lab's peers.
 func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
-	m := &measurement{l: l, c: c, half: make(map[string]float64)}
+	m := &measurement{l: l, c: c, half: make(map[string]float64), last: make(map[string]time.Time)}
 	for _, r := range l.Running {
 		c.Say("warming %s", r.Name)
 		if err := l.Warm(ctx, r); err != nil {
 			return nil, err
 		}
 		// The first load of a process is dearer: its memory has to grow.
-		if _, err := l.Measure(ctx, r, record.PhaseRequests, m.whole(r)); err != nil {
+		if err := m.uncounted(ctx, r); err != nil {
 			return nil, err
 		}
 	}
 	for round := range c.Rounds {
 		for _, phase := range []string{record.PhaseRequests, record.PhaseHalf, record.PhaseEvents, record.PhaseFew} {
-			for _, r := range turns(l.Running, phase, round) {
-				short := r.Gateway || phase == record.PhaseFew
-				if short && round >= c.ShortRounds || phase == record.PhaseFew && !besideGateways(r) {
-					continue
-				}
-				if err := m.measure(ctx, r, phase, round); err != nil {
-					return nil, err
-				}
+			if err := m.round(ctx, round, phase); err != nil {
+				return nil, err
 			}
 			if phase == record.PhaseRequests && round == 0 {
 				m.halves()
@@ -92,30 +89,97 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 	return m.samples, nil
 }
 
+// blocks divides peers into those that are measured in turns, each group with the baseline that its
+// ratios are to, and those that are measured alone, once in a round: nothing in between, and
+// gateways, whose distance few measurements show. token-proxy has a block with its baseline alone: the
+// fewer there are, the less changes between two of their turns, and it is never so long without
+// requests that idle customers' tokens go back.
+func blocks(all []*peers.Running) (groups [][]*peers.Running, alone []*peers.Running) {
+	for _, tls := range []bool{false, true} {
+		var base, ours, others []*peers.Running
+		for _, r := range all {
+			switch {
+			case r.TLS != tls:
+			case r.Proc == nil || r.Gateway:
+				alone = append(alone, r)
+			case r.Name == Baseline || r.Name == BaselineTLS:
+				base = append(base, r)
+			case r.Ours:
+				ours = append(ours, r)
+			default:
+				others = append(others, r)
+			}
+		}
+		if len(ours) > 0 || len(others) == 0 && len(base) > 0 {
+			groups = append(groups, slices.Concat(base, ours))
+		}
+		if len(others) > 0 {
+			groups = append(groups, slices.Concat(base, others))
+		}
+	}
+	return groups, alone
+}
+
+// turns is the order in which a block is measured: there and back, as often as passes says, so
+// that a machine that becomes slower or faster meanwhile does so for all alike. Every other
+// round begins at the other end.
+func turns(block []*peers.Running, passes, round int) []*peers.Running {
+	order := make([]*peers.Running, 0, passes*len(block))
+	for pass := range passes {
+		next := slices.Clone(block)
+		if (pass+round)%2 == 1 {
+			slices.Reverse(next)
+		}
+		order = append(order, next...)
+	}
+	return order
+}
+
+// round measures one phase of all peers.
+func (m *measurement) round(ctx context.Context, round int, phase string) error {
+	groups, alone := blocks(m.l.Running)
+	passes := m.c.Passes
+	switch phase {
+	case record.PhaseHalf:
+		passes = max(1, passes/2)
+	case record.PhaseFew:
+		if round >= m.c.ShortRounds {
+			return nil
+		}
+		var beside []*peers.Running
+		for _, r := range m.l.Running {
+			if besideGateways(r) {
+				beside = append(beside, r)
+			}
+		}
+		groups, alone, passes = nil, beside, 0
+	}
+	for i := range groups {
+		n, times := (i+round)%len(groups), passes
+		if phase == record.PhaseHalf && !slices.ContainsFunc(groups[n], func(r *peers.Running) bool { return r.Ours }) {
+			times = 1 // it is there to be seen, and promises nothing
+		}
+		for _, r := range turns(groups[n], times, round) {
+			if err := m.measure(ctx, r, phase, round, n+1); err != nil {
+				return err
+			}
+		}
+	}
+	for _, r := range alone {
+		if r.Gateway && round >= m.c.ShortRounds {
+			continue
+		}
+		if err := m.measure(ctx, r, phase, round, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // besideGateways says whether a peer takes part where gateways are the subject; nothing in
 // between, of which there is no process, is what latency is added to.
 func besideGateways(r *peers.Running) bool {
-	return r.Gateway || r.Proc == nil || r.Name == Baseline || r.Name == "token-proxy"
-}
-
-// turns is the order in which peers are measured: another one begins in each round. Where
-// processor time is compared it goes there and back, so that a machine that becomes slower or
-// faster meanwhile does so for all alike. Gateways, which take long, come once, at the end.
-func turns(all []*peers.Running, phase string, round int) []*peers.Running {
-	var order, gateways []*peers.Running
-	for i := range all {
-		if r := all[(i+round)%len(all)]; r.Gateway {
-			gateways = append(gateways, r)
-		} else {
-			order = append(order, r)
-		}
-	}
-	if phase == record.PhaseRequests || phase == record.PhaseEvents {
-		for _, r := range slices.Backward(order) {
-			order = append(order, r)
-		}
-	}
-	return append(order, gateways...)
+	return r.Gateway || r.Proc == nil || r.Name == Baseline || r.Name == peers.TokenProxy
 }
 
 // measurement is one in progress.
@@ -123,26 +187,49 @@ type measurement struct {
 	l       *lab.Lab
 	c       Config
 	samples []record.Sample
-	half    map[string]float64 // requests per second, by peer
+	half    map[string]float64   // requests per second, by peer
+	last    map[string]time.Time // when all of a peer's customers had been heard of
 }
 
-func (m *measurement) measure(ctx context.Context, r *peers.Running, phase string, round int) error {
+// idleAfter is how long customers may be silent without being dearer then, with some room: token-proxy
+// returns the tokens of who was silent for 5 to 8 s.
+const idleAfter = 4 * time.Second
+
+// uncounted has a peer hear of each customer, if that is long ago: whose tokens have gone back is
+// dearer once, which would be in what is measured next, more or less of it by chance.
+func (m *measurement) uncounted(ctx context.Context, r *peers.Running) error {
+	if time.Since(m.last[r.Name]) < idleAfter {
+		return nil
+	}
+	cfg := m.whole(r)
+	cfg.Duration = time.Second
+	_, err := m.l.Measure(ctx, r, record.PhaseRequests, cfg)
+	m.last[r.Name] = time.Now()
+	return err
+}
+
+func (m *measurement) measure(ctx context.Context, r *peers.Running, phase string, round, block int) error {
 	cfg := m.whole(r)
 	switch phase {
 	case record.PhaseHalf:
-		// Long enough to hear of each customer: who was silent for long is dearer once.
-		cfg.Closed, cfg.Warmup, cfg.Duration = false, max(time.Second, m.c.Warmup), m.c.Half
+		cfg.Closed, cfg.Warmup, cfg.Duration = false, 2*m.c.Warmup, m.c.Half
 		cfg.Rate, cfg.Poisson, cfg.Seed = m.half[r.Name], true, uint64(round+1)
 	case record.PhaseEvents:
-		cfg = m.streams(r, m.c.Streams, m.c.Interval, m.c.Events)
+		cfg = m.streams(r, m.c.Streams)
 	case record.PhaseFew:
-		cfg = m.streams(r, max(1, m.c.Streams/10), m.c.Interval, m.c.Events)
+		cfg = m.streams(r, max(1, m.c.Streams/10))
+	}
+	if whole := phase == record.PhaseRequests || phase == record.PhaseHalf; whole && r.Tokens != nil {
+		if err := m.uncounted(ctx, r); err != nil {
+			return err
+		}
+		defer func() { m.last[r.Name] = time.Now() }()
 	}
 	s, err := m.l.Measure(ctx, r, phase, cfg)
 	if err != nil {
 		return err
 	}
-	s.Round = round
+	s.Round, s.Block = round, block
 	m.samples = append(m.samples, s)
 	m.c.Say("round %d  %-9s %-16s %s", round+1, phase, r.Name, line(&s))
 	return nil
@@ -156,39 +243,59 @@ func (m *measurement) whole(r *peers.Running) load.Config {
 	}
 }
 
-func (m *measurement) streams(r *peers.Running, n int, interval, length time.Duration) load.Config {
-	perSecond := float64(time.Second) / float64(interval)
-	return load.Config{
-		Closed: true, Connections: n, Warmup: m.c.Warmup + m.c.Warmup/2, Ramp: m.c.Warmup, Duration: length,
-		Jobs: lab.Jobs(r, load.Shape{
-			Anthropic: m.c.Anthropic, Stream: true, BodyBytes: m.c.BodyBytes, Stamp: true,
-			TokensPerSecond: perSecond, OutputTokens: max(2, int(perSecond*streamTime.Seconds())),
-		}),
-	}
+// phaseStep is by how much of the interval each stream begins later than the one before. Multiples of
+// this number, (√5-1)/2 to the fifth, fall evenly between 0 and 1 however many there are: events of
+// all streams are spread over the interval. With a simple fraction they come in bursts, whose lag says
+// how long a burst takes and whose cost depends on how it falls into reads of the proxy.
+const phaseStep = 0.0901699437494742
+
+// streams is a load of n streams with an event each interval, out of step.
+func (m *measurement) streams(r *peers.Running, n int) load.Config {
+	cfg := lab.Streams(r, m.stream(), n, m.c.Interval, streamTime)
+	cfg.Ramp = time.Duration(float64(n) * phaseStep * float64(m.c.Interval))
+	cfg.Warmup, cfg.Duration = cfg.Ramp+m.c.Warmup/2, m.c.Events
+	return cfg
 }
 
-// halves fixes the rates of the open load: half of what the slower of token-proxy and the
-// baseline took, for all who can take that; half of their own for others.
+// stream is what a stream's request has beside its pace.
+func (m *measurement) stream() load.Shape {
+	return load.Shape{Anthropic: m.c.Anthropic, BodyBytes: m.c.BodyBytes}
+}
+
+// halves fixes the rates of the open load.
 func (m *measurement) halves() {
-	own := make(map[string]float64)
-	common := 0.0
+	most := make(map[string]float64)
 	so := &record.Run{Samples: m.samples}
 	for _, r := range m.l.Running {
-		rate := so.Of(r.Name, record.PhaseRequests, record.Throughput).Median
-		if rate <= 0 {
-			continue
-		}
-		own[r.Name] = rate
-		if (r.Name == Baseline || r.Name == "token-proxy") && (common == 0 || rate < common) {
-			common = rate
+		if rate := so.Of(r.Name, record.PhaseRequests, record.Throughput).Median; rate > 0 {
+			most[r.Name] = rate
 		}
 	}
-	for name, rate := range own {
-		m.half[name] = max(1, rate/2)
-		if common > 0 && common < rate*1.2 {
-			m.half[name] = common / 2
+	m.half = halfRates(most, m.c.HalfRate)
+}
+
+// halfRates is common, for all who can take that; half of their own most for others. Without
+// common it is half of what the slower of token-proxy and the baseline takes, made round: what is compared
+// depends on the rate, and the next run shall have the same.
+func halfRates(most map[string]float64, common float64) map[string]float64 {
+	if common == 0 {
+		for _, name := range []string{Baseline, peers.TokenProxy} {
+			if rate := most[name] / 2; rate > 0 && (common == 0 || rate < common) {
+				common = rate
+			}
+		}
+		if common > 0 {
+			digit := math.Pow(10, math.Floor(math.Log10(common)))
+			common = max(1, math.Floor(common/digit)*digit)
 		}
 	}
+	rates := make(map[string]float64)
+	for name, rate := range most {
+		if rates[name] = max(1, rate/2); common > 0 && common < rate*0.6 {
+			rates[name] = common
+		}
+	}
+	return rates
 }
 
 // memory opens streams at a new instance, since what an old one has kept of earlier work
@@ -205,11 +312,10 @@ func (m *measurement) memory(ctx context.Context, p peers.Peer, round int) error
 	if err := m.l.Warm(ctx, r); err != nil {
 		return err
 	}
-	cfg := m.streams(r, m.c.MemoryStreams, time.Second, m.c.MemoryTime)
-	cfg.Jobs = lab.Jobs(r, load.Shape{
-		Anthropic: m.c.Anthropic, Stream: true, BodyBytes: m.c.BodyBytes, Stamp: true,
-		TokensPerSecond: 1, OutputTokens: int((2*m.c.MemoryTime + cfg.Warmup).Seconds()), // they last until the end
-	})
+	warmup := lab.OpenTime(r, m.c.MemoryStreams) + m.c.Warmup
+	// They last until the end.
+	cfg := lab.Streams(r, m.stream(), m.c.MemoryStreams, time.Second, warmup+2*m.c.MemoryTime)
+	cfg.Warmup, cfg.Duration = warmup, m.c.MemoryTime
 	s, err := m.l.Memory(ctx, r, cfg)
 	if err != nil {
 		return err

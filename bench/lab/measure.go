@@ -45,9 +45,10 @@ func (l *Lab) Warm(ctx context.Context, r *peers.Running) error {
 // settleLimit is how long a measurement waits for what the last one left.
 const settleLimit = 30 * time.Second
 
-// Settle waits until no proxy works on the usage of earlier requests.
-func (l *Lab) Settle(ctx context.Context) error {
-	for _, r := range l.Running {
+// Settle waits until neither the lab's proxies nor others that are given work on the usage of
+// earlier requests.
+func (l *Lab) Settle(ctx context.Context, others ...*peers.Running) error {
+	for _, r := range append(others, l.Running...) {
 		if r.Settled == nil {
 			continue
 		}
@@ -61,47 +62,69 @@ func (l *Lab) Settle(ctx context.Context) error {
 // Measure runs a load against a peer. While the machine is busy with something else it
 // tries again, as the options say, and keeps what was least disturbed.
 func (l *Lab) Measure(ctx context.Context, r *peers.Running, phase string, cfg load.Config) (record.Sample, error) {
-	best, err := l.measure(ctx, r, phase, cfg)
-	for try := 0; try < l.o.Retries && err == nil && best.Foreign > l.o.Quiet; try++ {
-		l.o.Say("%s, %s: something else uses %.1f processors; once more", r.Name, phase, best.Foreign)
+	return leastDisturbed(l.o.Retries, l.o.Quiet, func(try int, foreign float64) (record.Sample, error) {
+		if try > 0 {
+			l.o.Say("%s, %s: something else uses %.1f processors; once more", r.Name, phase, foreign)
+		}
+		return l.measure(ctx, r, phase, cfg)
+	})
+}
+
+// leastDisturbed measures until nothing else uses more than quiet processors, but not more often
+// than that and retries times again. measure is told how many tries there were, and the least
+// that something else has used in them.
+func leastDisturbed(retries int, quiet float64, measure func(try int, foreign float64) (record.Sample, error)) (record.Sample, error) {
+	best, err := measure(0, 0)
+	settled := best.SettleSeconds
+	for best.Tries = 1; err == nil && best.Tries <= retries && best.Foreign > quiet; {
 		var s record.Sample
-		if s, err = l.measure(ctx, r, phase, cfg); err == nil && s.Foreign < best.Foreign {
+		if s, err = measure(best.Tries, best.Foreign); err != nil {
+			break
+		}
+		settled += s.SettleSeconds
+		s.Tries = best.Tries + 1
+		if s.Foreign < best.Foreign {
 			best = s
 		}
+		best.Tries = s.Tries
 	}
+	best.SettleSeconds = settled
 	return best, err
 }
 
 func (l *Lab) measure(ctx context.Context, r *peers.Running, phase string, cfg load.Config) (record.Sample, error) {
 	s := record.Sample{Peer: r.Name, Phase: phase}
-	if err := l.Settle(ctx); err != nil {
+	if err := l.settle(ctx, r, &s); err != nil {
 		return s, err
 	}
 	cfg.Target = r.Addr
 	own, err1 := proc.NewMeter(r.Proc)
 	around, err2 := proc.NewMeter(l.platformOf(r)...)
 	rest, err3 := proc.NewMeter(l.bystanders(r)...)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	// The platform does much of its work later: from rest to rest it is all there.
+	whole, err4 := proc.NewMeter(l.platformOf(r)...)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return s, err
 	}
 	var errs []error
-	var busy, self, busy0, self0 time.Duration
+	var busy, self, busy0, self0, stolen, stolen0 time.Duration
 	var commands, commands0, switches, switches0 int64
 	// The exact clocks first: the others need longer, and less precision.
 	cfg.Begin = func() {
 		own.Begin()
 		around.Begin()
 		rest.Begin()
-		busy0, self0 = machine(&errs)
+		busy0, stolen0, self0 = machine(&errs)
 		switches0, commands0 = switched(r, &errs), l.commands(ctx, r, &errs)
 	}
 	cfg.End = func() {
 		own.End()
 		around.End()
 		rest.End()
-		busy, self = machine(&errs)
+		busy, stolen, self = machine(&errs)
 		switches, commands = switched(r, &errs), l.commands(ctx, r, &errs)
 	}
+	whole.Begin()
 	var err error
 	if s.Load, err = load.Run(ctx, cfg); err != nil {
 		return s, fmt.Errorf("%s, %s: %w", r.Name, phase, err)
@@ -109,15 +132,42 @@ func (l *Lab) measure(ctx context.Context, r *peers.Running, phase string, cfg l
 	if err := errors.Join(errs...); err != nil {
 		return s, err
 	}
+	if err := l.settle(ctx, r, &s); err != nil {
+		return s, err
+	}
+	whole.End()
 	s.Redis = commands - commands0
-	foreign := busy - busy0 - (self - self0) - own.Spent() - around.Spent() - rest.Spent()
-	s.Foreign = max(0, foreign.Seconds()/s.Load.Seconds)
+	s.Foreign = foreign(busy-busy0, s.Load.Seconds, self-self0, own.Spent(), around.Spent(), rest.Spent())
+	s.Stolen = (stolen - stolen0).Seconds() / s.Load.Seconds
 	if n := float64(s.Ops()); n > 0 {
 		s.CPUMicros = float64(own.Spent()) / 1e3 / n
-		s.AroundMicros = float64(around.Spent()) / 1e3 / n
+		s.AroundMicros = float64(whole.Spent()) / 1e3 / (n * uncounted(&cfg, s.Load.Seconds))
 		s.Switches = float64(switches-switches0) / n
 	}
 	return s, nil
+}
+
+// settle waits for what r and the lab's proxies have left, and notes for how long.
+func (l *Lab) settle(ctx context.Context, r *peers.Running, s *record.Sample) error {
+	began := time.Now()
+	err := l.Settle(ctx, r)
+	s.SettleSeconds += time.Since(began).Seconds()
+	return err
+}
+
+// foreign is how many processors were busy with what is none of the parts.
+func foreign(busy time.Duration, seconds float64, parts ...time.Duration) float64 {
+	for _, part := range parts {
+		busy -= part
+	}
+	return max(0, busy.Seconds()/seconds)
+}
+
+// uncounted is by how much more was done from the beginning of a load to its end than while it was
+// counted, at one rate all the time but for a ramp, in which it grows from nothing.
+func uncounted(cfg *load.Config, seconds float64) float64 {
+	before := cfg.Warmup - min(cfg.Ramp, cfg.Warmup)/2
+	return (before.Seconds() + seconds) / seconds
 }
 
 // platformOf are the processes that work for a peer beside its own.
@@ -142,12 +192,12 @@ func (l *Lab) bystanders(r *peers.Running) []*proc.Process {
 	return all
 }
 
-// machine is what all processors, and this process, have worked.
-func machine(errs *[]error) (busy, self time.Duration) {
-	busy, err1 := proc.Busy()
+// machine is what all processors, and this process, have worked, and what the host withheld.
+func machine(errs *[]error) (busy, stolen, self time.Duration) {
+	busy, stolen, err1 := proc.Busy()
 	self, err2 := proc.Self()
 	*errs = append(*errs, err1, err2)
-	return busy, self
+	return busy, stolen, self
 }
 
 func switched(r *peers.Running, errs *[]error) int64 {
@@ -169,23 +219,26 @@ func (l *Lab) commands(ctx context.Context, r *peers.Running, errs *[]error) int
 }
 
 // Memory runs a load of streams and measures what they add to the peer's memory, when all
-// are open, against before the first. The time that is counted must be 3 s or more.
+// are open, against before the first. The time that is counted must be 3 s or more. The streams
+// begin no faster than OpenTime says, which may make the warm-up longer.
 func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (record.Sample, error) {
 	before, err := rested(ctx, r, min(10*time.Second, cfg.Duration))
 	if err != nil {
 		return record.Sample{}, err
 	}
-	var during proc.Usage
+	cfg.Ramp = max(cfg.Ramp, OpenTime(r, cfg.Connections))
+	cfg.Warmup = max(cfg.Warmup, cfg.Ramp+time.Second)
+	var during int64
 	var failed error
 	open, most, done := int64(0), int64(0), false
 	cfg.Progress = func(p load.Progress) {
 		open = max(open, p.Open)
-		u, err := r.Proc.Usage()
+		u, err := r.Proc.Memory()
 		if err != nil {
 			failed = err
 			return
 		}
-		most = max(most, u.PSS)
+		most = max(most, u)
 		if p.Elapsed >= cfg.Warmup && p.Open >= int64(cfg.Connections) {
 			during, done = u, true
 		}
@@ -199,30 +252,42 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 		return s, fmt.Errorf("%s: only %d of %d streams were open: %v", r.Name, open, cfg.Connections, s.Load.Failures)
 	}
 	s.Step = float64(cfg.Connections)
-	s.StreamBytes = float64(during.PSS-before.PSS) / float64(cfg.Connections)
-	s.PeakBytes = float64(most-before.PSS) / float64(cfg.Connections)
+	s.Tries = 1
+	s.StreamBytes = float64(during-before) / float64(cfg.Connections)
+	s.PeakBytes = float64(most-before) / float64(cfg.Connections)
 	return s, nil
 }
 
-// rested returns what a process uses when it has given back what its first requests took: it has
-// not shrunk by a hundredth for as long as rest, or 30 s have passed.
-func rested(ctx context.Context, r *peers.Running, rest time.Duration) (proc.Usage, error) {
+// OpenTime is over how long the first requests of n streams are spread, so that a proxy is not
+// asked for more of them at a time than it has processors for: one that refuses what it has not
+// the time for would refuse some. Each takes a handshake where the upstream speaks TLS.
+func OpenTime(r *peers.Running, n int) time.Duration {
+	each := 300 * time.Microsecond
+	if r.TLS {
+		each = time.Millisecond
+	}
+	return time.Second + time.Duration(n)*each
+}
+
+// rested returns how much memory a process has when it has given back what its first requests took:
+// it has not shrunk by a hundredth for as long as rest, or 30 s have passed.
+func rested(ctx context.Context, r *peers.Running, rest time.Duration) (int64, error) {
 	tick := time.NewTicker(rest / 10)
 	defer tick.Stop()
-	least, err := r.Proc.Usage()
-	was := least.PSS // at since
+	least, err := r.Proc.Memory()
+	was := least // at since
 	for since, end := time.Now(), time.Now().Add(settleLimit); err == nil && time.Since(since) < rest && time.Now().Before(end); {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return least, ctx.Err()
 		}
-		var u proc.Usage
-		if u, err = r.Proc.Usage(); err == nil && u.PSS < least.PSS {
-			if u.PSS < was-was/100 {
-				since, was = time.Now(), u.PSS
+		var now int64
+		if now, err = r.Proc.Memory(); err == nil && now < least {
+			if now < was-was/100 {
+				since, was = time.Now(), now
 			}
-			least = u
+			least = now
 		}
 	}
 	return least, err

@@ -49,11 +49,10 @@ func Watch(ctx context.Context, r *peers.Running, every time.Duration) (stop fun
 
 func point(ctx context.Context, r *peers.Running) (record.Point, error) {
 	var p record.Point
-	u, err := r.Proc.Usage()
-	if err != nil {
+	var err error
+	if p.PSS, err = r.Proc.Memory(); err != nil {
 		return p, err
 	}
-	p.PSS = u.PSS
 	text, err := platform.Get(ctx, "http://"+r.Admin+"/metrics")
 	if err != nil {
 		return p, fmt.Errorf("metrics of %s: %w", r.Name, err)

@@ -9,18 +9,19 @@ import (
 // Result is what was seen while counting.
 type Result struct {
 	Seconds  float64          `json:"seconds"`
-	Answers  int64            `json:"answers"`          // complete ones with status 200
+	Answers  int64            `json:"answers"`          // complete ones with status 200, whenever they were asked for
 	Events   int64            `json:"events,omitempty"` // of streams, those in progress included
 	Bytes    int64            `json:"bytes"`            // read
-	Offered  int64            `json:"offered"`          // requests that were sent
+	Offered  int64            `json:"offered"`          // requests that were to be sent while counting, and were, even if later
 	Refused  int64            `json:"refused"`          // answers 429 and 503
 	Failures map[string]int64 `json:"failures,omitempty"`
 
+	// Times are of requests that were to be sent while counting, even if their answers came later.
 	Latency  Quantiles `json:"latency"`           // to the end of an answer, from when the request was to be sent
 	TTFB     Quantiles `json:"ttfb"`              // to its first byte, likewise
 	Lag      Quantiles `json:"lag,omitzero"`      // of an event, from the upstream's stamp
 	Refusing Quantiles `json:"refusing,omitzero"` // to the end of a refusal
-	Backlog  int64     `json:"backlog,omitempty"` // requests that were never sent, because no connection became free
+	Backlog  int64     `json:"backlog,omitempty"` // requests that were to be sent while counting and never were, because no connection became free
 }
 
 // Quantiles of times, in microseconds.

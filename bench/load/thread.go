@@ -102,6 +102,10 @@ func newThread(cfg *Config, i int, addr netip.AddrPort, count *counters) (*threa
 
 func (t *thread) counting() bool { return t.now >= t.from && t.now < t.to }
 
+// due reports whether a request was to be sent while counting. Times are of such requests, however
+// late they are answered, and of no others: what the warm-up has left behind is not the load's.
+func (t *thread) due(intended int64) bool { return intended >= t.from && intended < t.to }
+
 // run sends and receives until to, and then waits at most for drain for what is in
 // flight. stop ends it at once.
 func (t *thread) run(start, from, to int64, drain time.Duration, stop <-chan struct{}) error {
@@ -235,7 +239,7 @@ func (t *thread) begin(c *conn, n uint64, intended int64) {
 	c.state, c.intended, c.sent, c.first = busy, intended, t.now, false
 	c.ans.reset()
 	t.count.open.Add(1)
-	if t.counting() {
+	if t.due(intended) {
 		t.rec.offered++
 	}
 	t.write(c)
@@ -303,7 +307,7 @@ func (t *thread) received(c *conn, p []byte) {
 	}
 	if !c.first {
 		c.first = true
-		if t.counting() {
+		if t.due(c.intended) {
 			record(t.rec.ttfb, t.now-c.intended)
 		}
 	}
@@ -356,17 +360,24 @@ func (t *thread) finish(c *conn) {
 	} else {
 		t.count.failures.Add(1)
 	}
+	refused := a.status == 429 || a.status == 503
 	if t.counting() {
 		switch {
 		case failure == "":
 			t.rec.answers++
-			record(t.rec.latency, took)
-		case a.status == 429 || a.status == 503:
+		case refused:
 			t.rec.refused++
 			t.rec.failures[failure]++
-			record(t.rec.refusing, took)
 		default:
 			t.rec.failures[failure]++
+		}
+	}
+	if t.due(c.intended) {
+		switch {
+		case failure == "":
+			record(t.rec.latency, took)
+		case refused:
+			record(t.rec.refusing, took)
 		}
 	}
 	t.count.open.Add(-1)
@@ -422,16 +433,18 @@ func (t *thread) sweep() {
 	}
 }
 
-// left counts what an open load did not get rid of.
+// left counts what an open load did not get rid of while counting.
 func (t *thread) left() {
 	if t.sched == nil {
 		return
 	}
 	for ; t.start+int64(t.sched.at) < t.to && t.sched.at < never; t.sched.next() {
-		t.rec.backlog++
+		if t.due(t.start + int64(t.sched.at)) {
+			t.rec.backlog++
+		}
 	}
 	for i := range t.conns {
-		if t.conns[i].state == busy {
+		if c := &t.conns[i]; c.state == busy && t.due(c.intended) {
 			t.rec.failures["no answer at the end"]++
 		}
 	}

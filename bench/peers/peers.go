@@ -37,6 +37,13 @@ type Env struct {
 	Platform        *platform.Platform // for token-proxy; nil without it
 }
 
+// Names of peers that others are compared with, or that results are about.
+const (
+	Direct        = "direct"
+	TokenProxy    = "token-proxy"
+	TokenProxyTLS = "token-proxy-tls"
+)
+
 // Peer is one kind of proxy.
 type Peer struct {
 	Name  string // short, in results
@@ -67,15 +74,15 @@ var ErrMissing = errors.New("not installed")
 // token-proxy follows nginx, so that what the machine does meanwhile hits both.
 func All() []Peer {
 	return []Peer{
-		{Name: "direct", Title: "nothing in between", start: startDirect},
+		{Name: Direct, Title: "nothing in between", start: startDirect},
 		{Name: "nginx", Title: "nginx proxy_pass", start: startNginx},
-		{Name: "token-proxy", Title: "token-proxy, all features on", Ours: true, start: startTokenProxy},
+		{Name: TokenProxy, Title: "token-proxy, all features on", Ours: true, start: startTokenProxy},
 		{Name: "haproxy", Title: "HAProxy", start: startHAProxy},
 		{Name: "reverseproxy", Title: "httputil.ReverseProxy", start: startSelf("reverseproxy")},
 		{Name: "fasthttp", Title: "bare fasthttp proxy", start: startSelf("fasthttp")},
 		{Name: "portkey", Title: "Portkey gateway", Gateway: true, start: startPortkey},
 		{Name: "nginx-tls", Title: "nginx, TLS upstream", TLS: true, start: startNginx},
-		{Name: "token-proxy-tls", Title: "token-proxy, TLS upstream", TLS: true, Ours: true, start: startTokenProxy},
+		{Name: TokenProxyTLS, Title: "token-proxy, TLS upstream", TLS: true, Ours: true, start: startTokenProxy},
 	}
 }
 

@@ -38,28 +38,19 @@ func (env *Env) settings(name, addr string) settings {
 	return s
 }
 
+// startNginx starts nginx with conf/nginx.conf.
 func startNginx(ctx context.Context, env *Env, name string) (*Running, error) {
-	path, err := find("nginx")
-	if err != nil {
-		return nil, err
-	}
-	addr, err := listen()
-	if err != nil {
-		return nil, err
-	}
-	file, err := render(env, "nginx.conf", name+".conf", env.settings(name, addr))
-	if err != nil {
-		return nil, err
-	}
-	p, err := run(ctx, env, name, addr, path, []string{"-p", env.Dir, "-e", "stderr", "-c", file})
-	if err != nil {
-		return nil, err
-	}
-	return &Running{Addr: addr, Proc: p, Version: version(path, "-v")}, nil
+	return startConfigured(ctx, env, name, "nginx", "nginx.conf", "-p", env.Dir, "-e", "stderr", "-c")
 }
 
+// startHAProxy starts HAProxy with conf/haproxy.cfg.
 func startHAProxy(ctx context.Context, env *Env, name string) (*Running, error) {
-	path, err := find("haproxy")
+	return startConfigured(ctx, env, name, "haproxy", "haproxy.cfg", "-db", "-f")
+}
+
+// startConfigured starts an installed program with a configuration of conf/, whose path follows args.
+func startConfigured(ctx context.Context, env *Env, name, program, config string, args ...string) (*Running, error) {
+	path, err := find(program)
 	if err != nil {
 		return nil, err
 	}
@@ -67,11 +58,11 @@ func startHAProxy(ctx context.Context, env *Env, name string) (*Running, error) 
 	if err != nil {
 		return nil, err
 	}
-	file, err := render(env, "haproxy.cfg", name+".cfg", env.settings(name, addr))
+	file, err := render(env, config, name+filepath.Ext(config), env.settings(name, addr))
 	if err != nil {
 		return nil, err
 	}
-	p, err := run(ctx, env, name, addr, path, []string{"-db", "-f", file})
+	p, err := run(ctx, env, name, addr, path, append(args, file))
 	if err != nil {
 		return nil, err
 	}

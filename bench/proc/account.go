@@ -11,87 +11,57 @@ import (
 	"time"
 )
 
-// Usage is what a process and its descendants have used.
-type Usage struct {
-	CPU time.Duration // on all processors, kernel time included, since the start
-	PSS int64         // bytes of memory; what is shared is divided among those who share it
-	RSS int64         // bytes of memory, shared ones included
-}
-
 // Tree returns the ids of the process and its living descendants.
 func (p *Process) Tree() ([]int, error) { return tree(p.PID()) }
 
-// CPU returns the processor time of the process and its living descendants. What ended
-// before is not in it, so workers must not come and go while one measures.
-func (p *Process) CPU() (time.Duration, error) {
+// Memory returns the bytes of memory of the process and its living descendants; what they share
+// with others is divided among those who share it. To read it takes the kernel milliseconds.
+func (p *Process) Memory() (int64, error) {
 	pids, err := tree(p.PID())
 	if err != nil {
 		return 0, err
 	}
-	var sum time.Duration
+	var sum int64
 	for _, pid := range pids {
-		d, err := cpuOf(pid)
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
-			return 0, fmt.Errorf("processor time of %s: %w", p.name, err)
+			return 0, fmt.Errorf("memory of %s: %w", p.name, err)
 		}
-		sum += d
+		pss, err := parseRollup(b)
+		if err != nil {
+			return 0, fmt.Errorf("memory of %s: %w", p.name, err)
+		}
+		sum += pss
 	}
 	return sum, nil
 }
 
-// Usage returns memory too; to read it takes the kernel milliseconds.
-func (p *Process) Usage() (Usage, error) {
-	pids, err := tree(p.PID())
-	if err != nil {
-		return Usage{}, err
-	}
-	var u Usage
-	for _, pid := range pids {
-		d, err := cpuOf(pid)
-		if err != nil {
-			return Usage{}, fmt.Errorf("processor time of %s: %w", p.name, err)
-		}
-		u.CPU += d
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		if err != nil {
-			return Usage{}, fmt.Errorf("memory of %s: %w", p.name, err)
-		}
-		pss, rss, err := parseRollup(b)
-		if err != nil {
-			return Usage{}, fmt.Errorf("memory of %s: %w", p.name, err)
-		}
-		u.PSS += pss
-		u.RSS += rss
-	}
-	return u, nil
-}
-
-// Busy returns how long the machine's processors have worked since it was started, summed
-// over all of them, in steps of 10 ms.
-func Busy() (time.Duration, error) {
+// Busy returns how long the machine's processors have worked since it was started, and for how long
+// its host has withheld them from work (steal), summed over all of them, in steps of 10 ms.
+func Busy() (busy, stolen time.Duration, err error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0, fmt.Errorf("work of the machine: %w", err)
+		return 0, 0, fmt.Errorf("work of the machine: %w", err)
 	}
 	return parseBusy(b)
 }
 
 // parseBusy reads the first line of /proc/stat: all but idle and waiting for disks.
-func parseBusy(b []byte) (time.Duration, error) {
+func parseBusy(b []byte) (busy, stolen time.Duration, err error) {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	f := strings.Fields(string(line))
-	if len(f) < 8 || f[0] != "cpu" {
-		return 0, errors.New("unexpected form of /proc/stat")
+	if len(f) < 9 || f[0] != "cpu" {
+		return 0, 0, errors.New("unexpected form of /proc/stat")
 	}
-	var ticks int64
-	for _, i := range []int{1, 2, 3, 6, 7} { // user, nice, system, irq, softirq
-		n, err := strconv.ParseInt(f[i], 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("/proc/stat: %w", err)
+	var ticks [9]int64
+	for i := 1; i < len(ticks); i++ {
+		if ticks[i], err = strconv.ParseInt(f[i], 10, 64); err != nil {
+			return 0, 0, fmt.Errorf("/proc/stat: %w", err)
 		}
-		ticks += n
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	const tick = 10 * time.Millisecond
+	work := ticks[1] + ticks[2] + ticks[3] + ticks[6] + ticks[7] // user, nice, system, irq, softirq
+	return time.Duration(work) * tick, time.Duration(ticks[8]) * tick, nil
 }
 
 // Self returns the processor time of this process.
@@ -146,28 +116,20 @@ func parseSwitches(b []byte) (int64, error) {
 	return sum, nil
 }
 
-// parseRollup reads Pss and Rss of smaps_rollup, in bytes.
-func parseRollup(b []byte) (pss, rss int64, err error) {
-	pss, rss = -1, -1
+// parseRollup reads Pss of smaps_rollup, in bytes.
+func parseRollup(b []byte) (int64, error) {
 	for line := range bytes.Lines(b) {
 		f := strings.Fields(string(line))
-		if len(f) < 2 || f[0] != "Pss:" && f[0] != "Rss:" {
+		if len(f) < 2 || f[0] != "Pss:" {
 			continue
 		}
 		n, err := strconv.ParseInt(f[1], 10, 64)
 		if err != nil {
-			return 0, 0, fmt.Errorf("smaps_rollup: %w", err)
+			return 0, fmt.Errorf("smaps_rollup: %w", err)
 		}
-		if f[0] == "Pss:" {
-			pss = n * 1024
-		} else {
-			rss = n * 1024
-		}
+		return n * 1024, nil
 	}
-	if pss < 0 || rss < 0 {
-		return 0, 0, errors.New("smaps_rollup has no Pss and Rss")
-	}
-	return pss, rss, nil
+	return 0, errors.New("smaps_rollup has no Pss")
 }
 
 // tree returns pid and the ids of its descendants.

@@ -25,21 +25,22 @@ func TestParseStat(t *testing.T) {
 
 func TestParseRollup(t *testing.T) {
 	t.Parallel()
-	pss, rss, err := parseRollup([]byte("00400000-7fff ---p 00000000 00:00 0 [rollup]\nRss:  20 kB\nPss:      12 kB\nPss_Anon: 4 kB\n"))
-	if err != nil || pss != 12*1024 || rss != 20*1024 {
-		t.Errorf("%d, %d, %v", pss, rss, err)
+	pss, err := parseRollup([]byte("00400000-7fff ---p 00000000 00:00 0 [rollup]\nRss:  20 kB\nPss:      12 kB\nPss_Anon: 4 kB\n"))
+	if err != nil || pss != 12*1024 {
+		t.Errorf("%d, %v", pss, err)
 	}
-	if _, _, err := parseRollup([]byte("Rss: 20 kB\n")); err == nil {
+	if _, err := parseRollup([]byte("Rss: 20 kB\n")); err == nil {
 		t.Error("a missing Pss is accepted")
 	}
 }
 
 func TestParseBusy(t *testing.T) {
 	t.Parallel()
-	if d, err := parseBusy([]byte("cpu  100 20 30 9999 888 4 6 7 0 0\ncpu0 1 1 1 1 1 1 1\n")); err != nil || d != 1600*time.Millisecond {
-		t.Errorf("%v, %v", d, err)
+	busy, stolen, err := parseBusy([]byte("cpu  100 20 30 9999 888 4 6 7 0 0\ncpu0 1 1 1 1 1 1 1\n"))
+	if err != nil || busy != 1600*time.Millisecond || stolen != 70*time.Millisecond {
+		t.Errorf("%v, %v, %v", busy, stolen, err)
 	}
-	if _, err := parseBusy([]byte("intr 1 2 3 4 5 6 7 8\n")); err == nil {
+	if _, _, err := parseBusy([]byte("intr 1 2 3 4 5 6 7 8\n")); err == nil {
 		t.Error("another file is accepted")
 	}
 }
@@ -70,15 +71,15 @@ func TestCPUOfATree(t *testing.T) {
 	busy, idle := start(t, "sh -c 'while :; do :; done' & wait"), start(t, "sleep 60; :")
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		d, err := busy.CPU()
+		pids, err := busy.Tree()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d > 50*time.Millisecond {
+		if len(pids) == 2 {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("a busy child has used no processor time")
+			t.Fatalf("it has no child: %v", pids)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -86,12 +87,20 @@ func TestCPUOfATree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w, err := NewMeter(idle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Begin()
 	m.Begin()
 	for m.End(); m.Spent() < 20*time.Millisecond; m.End() {
 		if time.Now().After(deadline) {
 			t.Fatalf("the meter shows %v of a busy process", m.Spent())
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+	if w.End(); w.Spent() > 10*time.Millisecond {
+		t.Errorf("the meter shows %v of a process that sleeps", w.Spent())
 	}
 	if n, err := busy.Switches(); err != nil || n == 0 {
 		t.Errorf("%d context switches, %v", n, err)
@@ -109,12 +118,8 @@ func TestCPUOfATree(t *testing.T) {
 			t.Fatal("the child of an ended process goes on")
 		}
 	}
-	u, err := idle.Usage()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if u.CPU > 50*time.Millisecond || u.PSS < 64<<10 || u.RSS < u.PSS {
-		t.Errorf("a process that sleeps: %+v", u)
+	if n, err := idle.Memory(); err != nil || n < 64<<10 || n > 64<<20 {
+		t.Errorf("a process that sleeps has %d bytes, %v", n, err)
 	}
 }
 
@@ -130,7 +135,7 @@ func TestAwaitAndEnd(t *testing.T) {
 		t.Errorf("a process that is never ready: %v", err)
 	}
 	p.End(50 * time.Millisecond) // it does not end by itself
-	if _, err := p.CPU(); err == nil {
+	if _, err := p.Memory(); err == nil {
 		t.Error("it is still there")
 	}
 }

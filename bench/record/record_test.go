@@ -65,11 +65,23 @@ func TestRatiosAreTakenWithinARound(t *testing.T) {
 	if f := r.Failures("p"); f["cut"] != 3 {
 		t.Errorf("failures %v", f)
 	}
-	// What was measured twice in a round counts as its mean.
+	// What was measured twice in a round counts as its median.
 	twice := *r
 	twice.Samples = append(slices.Clone(r.Samples), Sample{Round: 1, Peer: "p", Phase: PhaseRequests, CPUMicros: 100})
 	if s := twice.Ratio("p", "nginx", PhaseRequests, CPU); s.N != 3 || !near(s.Top, (1.5+80.0/40)/2) {
 		t.Errorf("with a second measurement: %+v", s)
+	}
+	// What was measured in turns is compared with what it took turns with.
+	turns := &Run{}
+	for _, x := range []Sample{{Peer: "nginx", Block: 1, CPUMicros: 10}, {Peer: "p", Block: 1, CPUMicros: 20}, {Peer: "p", Block: 1, CPUMicros: 20}, {Peer: "p", Block: 1, CPUMicros: 90},
+		{Peer: "nginx", Block: 2, CPUMicros: 20}, {Peer: "q", Block: 2, CPUMicros: 20}, {Peer: "alone", CPUMicros: 30}} {
+		x.Phase = PhaseRequests
+		turns.Samples = append(turns.Samples, x)
+	}
+	for peer, want := range map[string]float64{"p": 2, "q": 1, "alone": 2} {
+		if s := turns.Ratio(peer, "nginx", PhaseRequests, CPU); s.N != 1 || !near(s.Median, want) {
+			t.Errorf("ratio of %s in blocks: %+v, want %v", peer, s, want)
+		}
 	}
 	// A peer that missed a round is compared in the others only.
 	r.Samples = r.Samples[1:]

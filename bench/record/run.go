@@ -86,6 +86,8 @@ type Sample struct {
 	Peer  string  `json:"peer"`
 	Phase string  `json:"phase"`
 	Step  float64 `json:"step,omitempty"` // what a run varies: grants, streams, times the load
+	// Block tells which measurements of a round were made in turns; 0 is none.
+	Block int `json:"block,omitempty"`
 	// Offered is how many requests per second were to arrive, in an open load.
 	Offered float64 `json:"offered,omitempty"`
 
@@ -93,9 +95,17 @@ type Sample struct {
 	// CPUMicros is the processor time of the proxy's own processes per answer, or per event
 	// where there are streams; 0 without a proxy.
 	CPUMicros float64 `json:"cpu_us,omitempty"`
-	// AroundMicros is that of Redis, Postgres and the billing-worker meanwhile. They work on
-	// afterwards too, so it is a part of their cost.
-	AroundMicros float64 `json:"around_us,omitempty"`
+	// AroundMicros is that of Redis, Postgres and the billing-worker, from the beginning of the
+	// load until they have done all that it left to them, per answer or event of all that time.
+	// (Older files have "around_us": what they did while it was counted, a part of that.)
+	AroundMicros float64 `json:"around_settled_us,omitempty"`
+	// Tries is how often it was measured, of which the least disturbed is kept; 0 in older files.
+	Tries int `json:"tries,omitempty"`
+	// SettleSeconds is how long, in all tries, was waited for what earlier requests and these have left.
+	SettleSeconds float64 `json:"settle_seconds,omitempty"`
+	// Stolen is how many processors the machine's host has withheld meanwhile. Not known where
+	// Tries is 0.
+	Stolen float64 `json:"stolen_cores,omitempty"`
 	// Switches are context switches of the proxy's threads, per answer or event.
 	Switches float64 `json:"switches,omitempty"`
 	// Foreign is how many processors were busy meanwhile with what is no part of the

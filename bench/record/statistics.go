@@ -60,39 +60,60 @@ func Memory(s *Sample) (float64, bool) { return s.StreamBytes, s.StreamBytes > 0
 
 // Of returns the spread over rounds of a figure of one peer in one phase.
 func (r *Run) Of(peer, phase string, v Value) Spread {
-	return SpreadOf(slices.Collect(maps.Values(r.rounds(peer, phase, v))))
+	return SpreadOf(slices.Collect(maps.Values(r.rounds(peer, phase, anyBlock, v))))
 }
 
-// Against returns the spread of the combination of a figure of one peer with that of base
-// in the same round: what the machine did to both of them cancels out.
+// Against returns the spread of the combination of a figure of one peer with that of base in the
+// same round, and in the same block of it if there are any: what the machine did to both of them
+// cancels out. A peer that was in no block is compared with base in all.
 func (r *Run) Against(peer, base, phase string, v Value, combine func(peer, base float64) float64) Spread {
-	bases := r.rounds(base, phase, v)
 	var values []float64
-	for round, x := range r.rounds(peer, phase, v) {
-		if b, ok := bases[round]; ok {
-			values = append(values, combine(x, b))
+	for _, block := range r.blocks(peer, phase) {
+		within := block
+		if !slices.Contains(r.blocks(base, phase), block) {
+			within = anyBlock
+		}
+		bases := r.rounds(base, phase, within, v)
+		for round, x := range r.rounds(peer, phase, block, v) {
+			if b, ok := bases[round]; ok {
+				values = append(values, combine(x, b))
+			}
 		}
 	}
 	return SpreadOf(values)
 }
 
-// rounds is what a figure was in each round: the mean, where it was measured several times.
-func (r *Run) rounds(peer, phase string, v Value) map[int]float64 {
-	sum, n := make(map[int]float64), make(map[int]float64)
+// anyBlock stands for all blocks together.
+const anyBlock = -1
+
+// blocks are those in which a peer was measured.
+func (r *Run) blocks(peer, phase string) []int {
+	var all []int
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.Peer == peer && s.Phase == phase && !slices.Contains(all, s.Block) {
+			all = append(all, s.Block)
+		}
+	}
+	return all
+}
+
+// rounds is what a figure was in each round: the median, where it was measured several times.
+func (r *Run) rounds(peer, phase string, block int, v Value) map[int]float64 {
+	all := make(map[int][]float64)
 	for i := range r.Samples {
 		s := &r.Samples[i]
-		if s.Peer != peer || s.Phase != phase {
+		if s.Peer != peer || s.Phase != phase || block != anyBlock && s.Block != block {
 			continue
 		}
 		if x, ok := v(s); ok {
-			sum[s.Round] += x
-			n[s.Round]++
+			all[s.Round] = append(all[s.Round], x)
 		}
 	}
-	for round := range sum {
-		sum[round] /= n[round]
+	medians := make(map[int]float64, len(all))
+	for round, values := range all {
+		medians[round] = SpreadOf(values).Median
 	}
-	return sum
+	return medians
 }
 
 // Ratio of a figure to that of base in the same round.
@@ -100,17 +121,29 @@ func (r *Run) Ratio(peer, base, phase string, v Value) Spread {
 	return r.Against(peer, base, phase, v, func(p, b float64) float64 { return p / b })
 }
 
-// Failures sums what went wrong with a peer over all rounds and phases.
-func (r *Run) Failures(peer string) map[string]int64 {
+// Failures sums what went wrong with a peer over all rounds, in the phases that are given, or in
+// all.
+func (r *Run) Failures(peer string, phases ...string) map[string]int64 {
 	sum := make(map[string]int64)
 	for i := range r.Samples {
-		if s := &r.Samples[i]; s.Peer == peer {
+		if s := &r.Samples[i]; s.Peer == peer && (len(phases) == 0 || slices.Contains(phases, s.Phase)) {
 			for kind, n := range s.Load.Failures {
 				sum[kind] += n
 			}
 		}
 	}
 	return sum
+}
+
+// Phases returns the phases that there are, in the order in which they come first.
+func (r *Run) Phases() []string {
+	var phases []string
+	for i := range r.Samples {
+		if phase := r.Samples[i].Phase; !slices.Contains(phases, phase) {
+			phases = append(phases, phase)
+		}
+	}
+	return phases
 }
 
 // Steps returns the values of Step that a phase has, ascending.

@@ -1,20 +1,23 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/compare"
+	"github.com/andreabadesso/openclaw-cloud/bench/peers"
 	"github.com/andreabadesso/openclaw-cloud/bench/record"
 )
 
 // Peers that rows are about.
 const (
-	direct   = "direct"
-	ours     = "token-proxy"
-	oursTLS  = "token-proxy-tls"
+	direct   = peers.Direct
+	ours     = peers.TokenProxy
+	oursTLS  = peers.TokenProxyTLS
 	perMicro = "µs"
 )
 
@@ -24,6 +27,29 @@ func base(p record.Peer) string {
 		return compare.BaselineTLS
 	}
 	return compare.Baseline
+}
+
+// nothing is the peer that latency is added to; none for one with a TLS upstream, since without a
+// proxy the generator would have to speak TLS, and what that upstream itself needs more would
+// count as added.
+func nothing(p record.Peer) string {
+	if p.TLS {
+		return ""
+	}
+	return direct
+}
+
+// rateTolerance is by which part two rates may differ and still be one.
+const rateTolerance = 0.05
+
+// atOneRate is the ratio of processor time to base, without a round where they did not do equally
+// many per second.
+func atOneRate(r *record.Run, peer, base, phase string) record.Spread {
+	rate := r.Ratio(peer, base, phase, record.Throughput)
+	if rate.N == 0 || math.Abs(rate.Median-1) > rateTolerance {
+		return record.Spread{}
+	}
+	return r.Ratio(peer, base, phase, record.CPU)
 }
 
 func isOurs(name string) bool { return strings.HasPrefix(name, ours) }
@@ -64,9 +90,9 @@ func ratio(s record.Spread) string {
 func compared(p *page, r *record.Run) {
 	p.printf("## Side by side\n\n")
 	about(p, r)
-	p.printf("Medians over rounds. A round measures all busy connections and the streams twice, in one order and back, and takes the mean. A ratio is to nginx in the same round (with a TLS upstream, to nginx with one), with its quartiles and their distance in percent of the median. CPU is the processor time of the proxy's own processes, kernel included.\n\n")
+	p.printf("Medians over rounds. In a round each proxy takes turns with nginx (with a TLS upstream, with nginx with one) for several short measurements; their median is its value. A ratio is to nginx in the same turns, with its quartiles over the rounds and their distance in percent of the median. CPU is the processor time of the proxy's own processes, kernel included. Added is the difference to nothing in between in the same round; with a TLS upstream there is no such thing.\n\n")
 
-	p.printf("### Whole answers, %s connections always busy\n\n", setting(r, "connections"))
+	p.printf("### Whole answers, %s connections always busy\n\nEach at the rate that it takes. A proxy that is always busy hardly ever wakes a sleeping process, nor is woken, and both cost more than the work itself: at less than full load a request is dearer, as the next table shows.\n\n", setting(r, "connections"))
 	rows := [][]string{{"", "CPU per request, µs", "ratio to nginx", "context switches each", "requests/s", "p50 µs", "p99 µs"}}
 	var chart []bar
 	for _, peer := range r.Peers {
@@ -81,18 +107,18 @@ func compared(p *page, r *record.Run) {
 	p.table(rows)
 	p.plot("cpu-request.svg", "CPU per request of each proxy", bars("CPU per request (µs, less is better)", perMicro, chart, r.Of(compare.Baseline, record.PhaseRequests, record.CPU).Median))
 
-	p.printf("### Whole answers at half load\n\nThe same rate for all that can take it: half of what the slower of nginx and token-proxy took; Poisson arrivals. CPU per request can be compared at one rate only: a proxy that is always busy hardly ever wakes a sleeping process, nor is woken, and both cost more than the work itself. Added is the difference to nothing in between in the same round.\n\n")
+	p.printf("### Whole answers at half load\n\nThe same rate for all that can take it, with Poisson arrivals: half of what the slower of nginx and token-proxy took, so it is less than half of what the others take. One that cannot take it has half of what it takes, and no ratio: CPU per request can be compared at one rate only.\n\n")
 	rows = [][]string{{"", "CPU per request, µs", "ratio to nginx", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "added p50 µs", "added p99 µs"}}
 	for _, peer := range r.Peers {
 		of := func(v record.Value) string { return cell(r.Of(peer.Name, record.PhaseHalf, v)) }
 		added := func(v record.Value) string {
-			return cell(r.Against(peer.Name, direct, record.PhaseHalf, v, difference))
+			return cell(r.Against(peer.Name, nothing(peer), record.PhaseHalf, v, difference))
 		}
-		rows = append(rows, []string{peer.Title, of(record.CPU), ratio(r.Ratio(peer.Name, base(peer), record.PhaseHalf, record.CPU)), of(record.Throughput), of(latP50), of(latP99), of(latP999), added(latP50), added(latP99)})
+		rows = append(rows, []string{peer.Title, of(record.CPU), ratio(atOneRate(r, peer.Name, base(peer), record.PhaseHalf)), of(record.Throughput), of(latP50), of(latP99), of(latP999), added(latP50), added(latP99)})
 	}
 	p.table(rows)
 
-	p.printf("### Streams: %s at a time, an event each %s\n\n", setting(r, "streams"), setting(r, "interval"))
+	p.printf("### Streams: %s at a time, an event each %s\n\nStreams last longer than they are measured: no more than a few begin or end meanwhile, so what that costs is not in it.\n\n", setting(r, "streams"), setting(r, "interval"))
 	chart = streamTable(p, r, record.PhaseEvents)
 	p.plot("cpu-event.svg", "CPU per event of each proxy", bars("CPU per relayed event (µs, less is better)", perMicro, chart, r.Of(compare.Baseline, record.PhaseEvents, record.CPU).Median))
 
@@ -113,7 +139,7 @@ func streamTable(p *page, r *record.Run, phase string) []bar {
 	var chart []bar
 	for _, peer := range r.Peers {
 		of := func(v record.Value) string { return cell(r.Of(peer.Name, phase, v)) }
-		added := func(v record.Value) string { return cell(r.Against(peer.Name, direct, phase, v, difference)) }
+		added := func(v record.Value) string { return cell(r.Against(peer.Name, nothing(peer), phase, v, difference)) }
 		cpu := r.Of(peer.Name, phase, record.CPU)
 		if r.Of(peer.Name, phase, record.Throughput).N == 0 {
 			continue // it takes no part in this phase
@@ -136,7 +162,7 @@ func appendBar(chart []bar, peer record.Peer, s record.Spread) []bar {
 }
 
 func memory(p *page, r *record.Run) {
-	rows := [][]string{{"", "KiB per stream", "at most, while they begin"}}
+	rows := [][]string{{"", "KiB per stream", "the most that was seen"}}
 	var chart []bar
 	for _, peer := range r.Peers {
 		if s := r.Of(peer.Name, record.PhaseMemory, kib); s.N > 0 {
@@ -147,43 +173,70 @@ func memory(p *page, r *record.Run) {
 	if len(chart) == 0 {
 		return
 	}
-	p.printf("### Memory of %s open streams\n\nProportional set size when the streams have been open for some seconds, less that before, of a proxy that was just started and has answered a few requests. The kernel's buffers are not in it.\n\n", setting(r, "memory-streams"))
+	p.printf("### Memory of %s open streams\n\nProportional set size when the streams have been open for some seconds, less that before, of a proxy that was just started and has answered a few requests: their mean, so what the process had to spare makes it less, and what it takes at once makes it more (`openclaw-bench streams` shows what a further one takes). It was looked at once a second, so it may have been more for a moment while they began. The kernel's buffers are not in it.\n\n", setting(r, "memory-streams"))
 	p.table(rows)
 	p.plot("memory-stream.svg", "Memory per open stream of each proxy", bars("Memory per open stream (KiB, less is better)", "KiB", chart, 0))
 }
 
 // aroundTable shows what token-proxy costs beside its own processes.
 func aroundTable(p *page, r *record.Run) {
-	rows := [][]string{{"", "whole answers, µs each", "events of streams, µs each"}}
+	rows := [][]string{{"", "whole answers, always busy, µs each", "at half load, µs each", "events of streams, µs each"}}
 	for _, name := range []string{ours, oursTLS} {
-		a, b := r.Of(name, record.PhaseRequests, around), r.Of(name, record.PhaseEvents, around)
-		if a.N+b.N > 0 {
-			rows = append(rows, []string{r.Peer(name).Title, cell(a), cell(b)})
+		if !r.Has(name, record.PhaseRequests) {
+			continue
 		}
+		of := func(phase string) string { return cell(r.Of(name, phase, around)) }
+		rows = append(rows, []string{r.Peer(name).Title, of(record.PhaseRequests), of(record.PhaseHalf), of(record.PhaseEvents)})
 	}
 	if len(rows) > 1 {
-		p.printf("### What Redis, Postgres and the billing-worker used meanwhile\n\nEach forwarded request becomes a row in Postgres. They go on for a while after the load, which is not counted; the next measurement waits for it.\n\n")
+		p.printf("### What Redis, Postgres and the billing-worker used for it\n\nEach forwarded request becomes a row in Postgres. They do a part of that after the load, which is waited for and counted: from its beginning until they are at rest, for each answer or event of that time. The end of the streams is in what an event costs.\n\n")
 		p.table(rows)
 	}
 }
 
 // disturbed says how quiet the machine was.
 func disturbed(p *page, r *record.Run) {
-	var all []float64
-	most := 0.0
+	var foreign, stolen []float64
+	tries, waited := 0, 0.0
 	for i := range r.Samples {
-		all = append(all, r.Samples[i].Foreign)
-		most = max(most, r.Samples[i].Foreign)
+		s := &r.Samples[i]
+		foreign = append(foreign, s.Foreign)
+		if s.Tries > 0 {
+			stolen = append(stolen, s.Stolen)
+			tries, waited = tries+s.Tries-1, waited+s.SettleSeconds
+		}
 	}
-	p.printf("What is no part of the measurement used %s processors meanwhile (median; at most %s).\n\n", figure(record.SpreadOf(all).Median), figure(most))
+	use := func(all []float64) string {
+		if len(all) == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%s processors (median; at most %s)", figure(record.SpreadOf(all).Median), figure(slices.Max(all)))
+	}
+	p.printf("What is no part of the measurement used %s meanwhile; its host withheld %s.", use(foreign), use(stolen))
+	if len(stolen) > 0 {
+		p.printf(" %d measurements were repeated. For %.0f s it was waited until what requests leave to others was done.", tries, waited)
+	}
+	p.printf("\n\n")
 }
 
+// phases are the names of phases for readers.
+var phases = map[string]string{
+	record.PhaseRequests: "always busy", record.PhaseHalf: "half load", record.PhaseEvents: "streams", record.PhaseFew: "a tenth of the streams",
+	record.PhaseMemory: "memory of open streams",
+}
+
+// failures lists what went wrong, and where.
 func failures(p *page, r *record.Run) {
-	rows := [][]string{{"", "what", "how often"}}
+	rows := [][]string{{"", "when", "what", "how often"}}
 	for _, peer := range r.Peers {
-		all := r.Failures(peer.Name)
-		for _, kind := range slices.Sorted(maps.Keys(all)) {
-			rows = append(rows, []string{peer.Title, kind, thousands(all[kind])})
+		for _, phase := range r.Phases() {
+			all := r.Failures(peer.Name, phase)
+			if n := unsent(r, peer.Name, phase); n > 0 {
+				all["not sent, for want of a free connection"] = n
+			}
+			for _, kind := range slices.Sorted(maps.Keys(all)) {
+				rows = append(rows, []string{peer.Title, cmp.Or(phases[phase], phase), kind, thousands(all[kind])})
+			}
 		}
 	}
 	if len(rows) > 1 {
@@ -195,6 +248,17 @@ func failures(p *page, r *record.Run) {
 	for _, m := range r.Missing {
 		p.printf("Not measured: %s.\n\n", m)
 	}
+}
+
+// unsent is how many requests of an open load were left when it ended.
+func unsent(r *record.Run, peer, phase string) int64 {
+	n := int64(0)
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.Peer == peer && s.Phase == phase {
+			n += s.Load.Backlog
+		}
+	}
+	return n
 }
 
 // setting is a parameter of a run.

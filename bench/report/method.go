@@ -8,23 +8,33 @@ import (
 const method = `## How it is measured
 
     make bench         # the comparison, about 18 minutes
-    make bench-scale   # streams, overload, grants, about 10 minutes
+    make bench-scale   # streams, overload, grants, about 15 minutes
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
-- **All proxies run at the same time** and are measured in turn, phase by phase, in several rounds; another one begins each
-  round. What else the machine does hits all of them, and ratios are taken within a round. The proxies
-  have the last processor for themselves and all else shares the others (` + "`--apart`" + `), so a proxy does not wait while something else
-  runs, and what its neighbours leave in the caches is the same for all; a run of a revision before ` + "`--apart`" + ` shared them all. Busy connections and streams are measured twice in a round,
-  in one order and back. A measurement during which something else used more than a part of a processor (` + "`--quiet`" + `) is repeated, and the least disturbed is kept.
+- **All proxies run at the same time** and are measured phase by phase, in several rounds. What is compared takes turns in short
+  measurements, there and back (nginx, token-proxy, token-proxy, nginx, and again): token-proxy with nginx alone, the other proxies with nginx, those with a TLS
+  upstream with nginx with one. What a proxy's measurements in such a block have as median is its value of the round, and a ratio is to nginx in the same block: what else
+  the machine does, or how fast it is just then, hits both. The proxies
+  have the last processor for themselves and all else shares the others (` + "`--apart`" + `; each table says whether its run did), so a proxy
+  does not wait while something else runs. Generator, upstream, Redis, Postgres and the billing-worker do wait for each other, on
+  what is left: where that is one processor, what they use beside token-proxy delays the generator too, and is in its latency and lag.
+  The one that was measured before may still work a little while the next is. A measurement during which something else used more than a
+  part of a processor (` + "`--quiet`" + `) is repeated, and the least disturbed is kept.
+- **Customers are not cold.** token-proxy returns the tokens of who was silent for 5 s, so a customer's next request is dearer. All are heard of, uncounted, before whole answers
+  are measured, if that is longer ago; an agent at work is never silent for so long.
+- **Streams are out of step**: each begins 0.09 of the interval after the one before, which spreads the events of any number of them evenly over it.
 - **CPU** is read from each process's own clock of the operating system (the scheduler's, exact to the nanosecond, user and
-  kernel time of all threads, children included), when counting begins and when it ends. What the kernel does in interrupts
-  on behalf of nobody is in none of them.
+  kernel time of all threads, children included), when counting begins and when it ends. An interrupt counts for the process that
+  it hits unless the kernel was built to tell them apart (IRQ_TIME_ACCOUNTING), and what loopback does to receive counts for the sender; those that
+  hit an idle processor, and the kernel's own threads, count for nobody.
+- **Redis, Postgres and the billing-worker** do a part of what a request needs after it: their processor time is read from the beginning
+  of a load until they are at rest, and divided by what was done in all that time, warm-up included.
 - **Latency** counts from the time at which a request was to be sent, with arrivals that do not wait for answers; a closed
   load (` + "`always busy`" + `) counts from sending, and its latency says how long the queue is. Recorded in HdrHistograms, three digits.
 - **Lag** of an event is from the time that the upstream wrote into it, just before it wrote it to the socket, to the
   generator's read; same clock. *Nothing in between* shows what generator and upstream contribute.
 - **The generator** drives raw non-blocking sockets from one thread with epoll, with requests made in advance. The upstream
-  (` + "`openclaw-bench origin`" + `) does the same with answers and events; each event is written by itself at its own time. kimisim, the
+  (` + "`openclaw-bench origin`" + `) does the same with answers and events; each event is written by itself when it is due. kimisim, the
   simulator of the tests, has too much to check and to book for it: it would need the core that the proxy is to have. With a TLS upstream
   it is a goroutine per connection, for all proxies alike.
 - **token-proxy has everything on**: authentication against grants in Redis, requests per second, concurrency and monthly

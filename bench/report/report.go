@@ -53,7 +53,7 @@ func Write(dir, out string) error {
 // Print writes the tables of a comparison, without plots and method.
 func Print(w io.Writer, r *record.Run) error {
 	b := book{compare: r}
-	p := &page{}
+	p := &page{code: r.Revision}
 	b.summary(p)
 	compared(p, r)
 	_, err := w.Write(p.Bytes())
@@ -64,6 +64,7 @@ func Print(w io.Writer, r *record.Run) error {
 type page struct {
 	bytes.Buffer
 	dir   string            // of the plots, as links name it
+	code  string            // the revision that was compared, "" if unknown
 	plots map[string][]byte // nil: none are wanted
 }
 
@@ -94,7 +95,7 @@ func (p *page) table(rows [][]string) {
 
 // render makes the report and its plots.
 func (b *book) render(dir string) ([]byte, map[string][]byte) {
-	p := &page{dir: dir, plots: make(map[string][]byte)}
+	p := &page{dir: dir, code: b.revision(), plots: make(map[string][]byte)}
 	p.printf("# Benchmarks\n\n")
 	p.printf("Written by `openclaw-bench report` from the files in `bench/results/`. Do not edit.\n\n")
 	b.summary(p)
@@ -107,14 +108,32 @@ func (b *book) render(dir string) ([]byte, map[string][]byte) {
 	return p.Bytes(), p.plots
 }
 
-// about says where and when a run was.
-func about(p *page, r *record.Run) {
-	p.printf("<sub>%s, %s; `%s`; %.0f s", r.At.Format("2006-01-02 15:04 UTC"), machine(&r.Machine), r.Command, r.Seconds)
-	if r.Revision != "" {
-		p.printf("; revision %s", r.Revision)
+// revision is what was compared; "" if that is unknown.
+func (b *book) revision() string {
+	if b.compare == nil {
+		return ""
 	}
-	p.printf("</sub>\n\n")
+	return b.compare.Revision
 }
+
+// about says where and when a run was, and of what.
+func about(p *page, r *record.Run) {
+	where := "all programs share the processors"
+	if setting(r, "apart") == "true" {
+		where = "the proxies have a processor for themselves"
+	}
+	p.printf("<sub>%s, %s; %s; `%s`", r.At.Format("2006-01-02 15:04 UTC"), machine(&r.Machine), where, r.Command)
+	if r.Revision != "" {
+		p.printf(" of revision %s", r.Revision)
+	}
+	if differ(r.Revision, p.code) {
+		p.printf(", **not that of the comparison**")
+	}
+	p.printf("; %.0f s</sub>\n\n", r.Seconds)
+}
+
+// differ reports whether two revisions are known and not the same.
+func differ(a, b string) bool { return a != "" && b != "" && a != b }
 
 func machine(m *record.Machine) string {
 	s := fmt.Sprintf("%d cores of %s", m.Cores, m.CPU)

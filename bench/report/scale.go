@@ -50,13 +50,14 @@ func redisMemory(s *record.Sample) (float64, bool) {
 	return float64(s.RedisBytes) / (1 << 20), s.RedisBytes > 0
 }
 
-// failed is what was neither served nor refused.
+// failed is what was neither served nor refused. Older files count as not sent what was not before
+// anything was counted, too.
 func failed(s *record.Sample) (float64, bool) {
 	n := s.Load.Backlog
 	for _, k := range s.Load.Failures {
 		n += k
 	}
-	return perSecond(s, n-s.Load.Refused), true
+	return perSecond(s, n-s.Load.Refused), s.Tries > 0 || s.Load.Backlog == 0
 }
 
 func perSecond(s *record.Sample, n int64) float64 {
@@ -88,8 +89,8 @@ func same(step float64) float64 { return step }
 func streams(p *page, r *record.Run) {
 	p.printf("## Thousands of open streams\n\n")
 	about(p, r)
-	p.printf("Streams with an event each %s, at proxies just started. Memory as above; added is the difference to nothing in between.\n\n", setting(r, "interval"))
-	rows := [][]string{{"streams", "", "KiB per stream", "at most, while they begin", "events/s", "CPU per event, µs", "lag p50 µs", "lag p99 µs", "added p99 µs", "failures"}}
+	p.printf("Streams with an event each %s, at proxies just started. Memory as above. A further stream is what each took by which there are more than in the row before of the same proxy: with few open, what they take is lost in what the process had to spare. Added is the difference to nothing in between.\n\n", setting(r, "interval"))
+	rows := [][]string{{"streams", "", "KiB per stream", "KiB per further stream", "the most that was seen, KiB per stream", "events/s", "CPU per event, µs", "lag p50 µs", "lag p99 µs", "added p99 µs", "failures"}}
 	for _, step := range r.Steps(record.PhaseMemory) {
 		part := r.Only(step)
 		for _, peer := range r.Peers {
@@ -98,7 +99,7 @@ func streams(p *page, r *record.Run) {
 			}
 			of := func(v record.Value) string { return cell(part.Of(peer.Name, record.PhaseMemory, v)) }
 			rows = append(rows, []string{
-				tick(step), peer.Title, of(kib), of(peakKiB), of(record.Throughput), of(record.CPU), of(lagP50), of(lagP99),
+				tick(step), peer.Title, of(kib), slope(r, peer.Name, step), of(peakKiB), of(record.Throughput), of(record.CPU), of(lagP50), of(lagP99),
 				cell(part.Against(peer.Name, direct, record.PhaseMemory, lagP99, difference)), failureList(part.Failures(peer.Name)),
 			})
 		}
@@ -108,12 +109,62 @@ func streams(p *page, r *record.Run) {
 	p.plot("streams-lag.svg", "Lag of events over the number of open streams", lines("Lag of an event, p99, µs", "open streams", curves(r, record.PhaseMemory, same, lagP99), false))
 }
 
+// further is how many bytes each stream of a step took, by which there are more than in the step
+// before; ok is false for the first.
+func further(r *record.Run, peer string, step float64) (bytes float64, ok bool) {
+	var less, was float64
+	for _, s := range r.Steps(record.PhaseMemory) {
+		m := r.Only(s).Of(peer, record.PhaseMemory, record.Memory)
+		if m.N == 0 {
+			continue
+		}
+		if s == step {
+			return (m.Median*step - was) / (step - less), less > 0
+		}
+		less, was = s, m.Median*s
+	}
+	return 0, false
+}
+
+// slope writes what a further stream takes, in KiB.
+func slope(r *record.Run, peer string, step float64) string {
+	bytes, ok := further(r, peer, step)
+	if !ok {
+		return "-"
+	}
+	return figure(bytes / 1024)
+}
+
+// capacity says what the load is a multiple of.
+func capacity(p *page, r *record.Run) {
+	rows := [][]string{{"", "connections", "admitted/s", "refused/s", "CPU per request, µs", "p99 of admitted, µs"}}
+	for _, peer := range r.Peers {
+		for _, step := range r.Steps(record.PhaseCapacity) {
+			part := r.Only(step)
+			if !part.Has(peer.Name, record.PhaseCapacity) {
+				continue
+			}
+			connections := tick(step)
+			if step == 0 {
+				connections = "64" // which older files do not say
+			}
+			of := func(v record.Value) string { return cell(part.Of(peer.Name, record.PhaseCapacity, v)) }
+			rows = append(rows, []string{peer.Title, connections, of(admitted), of(refused), of(record.CPU), of(latP99)})
+		}
+	}
+	if len(rows) > 1 {
+		p.printf("What a proxy takes with connections that are always busy; the load is parts and multiples of the last row of each:\n\n")
+		p.table(rows)
+	}
+}
+
 func overload(p *page, r *record.Run) {
 	p.printf("## More load than fits\n\n")
 	about(p, r)
-	p.printf("First what a proxy takes with 64 connections always busy, then parts and multiples of that, with Poisson arrivals over at most %s connections. Latency counts from when a request was to be sent, so it contains the wait for a connection. Failed are those that got no answer in time, or had not been sent at the end.\n\n", setting(r, "connections"))
+	capacity(p, r)
+	p.printf("Poisson arrivals over at most %s connections. Latency counts from when a request was to be sent, so it contains the wait for a connection. Where more arrive than are served or refused a queue grows for as long as the load lasts: how long admitted requests take then says how long that was, and nothing of the proxy. Failed are those that got no answer in time, and those that had not been sent when the load ended.\n\n", setting(r, "connections"))
 	table := func(phase string) {
-		rows := [][]string{{"", "times", "offered/s", "admitted/s", "refused/s", "failed/s", "p50 of admitted, µs", "p99 of admitted, µs", "p99 of refused, µs", "Redis commands/s"}}
+		rows := [][]string{{"", "times", "offered/s", "admitted/s", "refused/s", "failed/s", "p50 of admitted, µs", "p99 of admitted, µs", "p99 of refused, µs", "CPU per admitted request, µs", "Redis commands/s"}}
 		for _, peer := range r.Peers {
 			for _, step := range r.Steps(phase) {
 				part := r.Only(step)
@@ -121,7 +172,7 @@ func overload(p *page, r *record.Run) {
 					continue
 				}
 				of := func(v record.Value) string { return cell(part.Of(peer.Name, phase, v)) }
-				rows = append(rows, []string{peer.Title, tick(step), of(offered), of(admitted), of(refused), of(failed), of(latP50), of(latP99), of(refusing), of(commands)})
+				rows = append(rows, []string{peer.Title, tick(step), of(offered), of(admitted), of(refused), of(failed), of(latP50), of(latP99), of(refusing), of(record.CPU), of(commands)})
 			}
 		}
 		p.table(rows)
@@ -137,7 +188,7 @@ func overload(p *page, r *record.Run) {
 func grants(p *page, r *record.Run) {
 	p.printf("## As customers grow\n\n")
 	about(p, r)
-	p.printf("Grants in Redis, of which at most %s are used, in turn. Medians over rounds with nginx in the same round.\n\n", setting(r, "active"))
+	p.printf("Grants in Redis, of which at most %s are used, in turn. Medians over rounds; a ratio is to nginx in the same round.\n\n", setting(r, "active"))
 	rows := [][]string{{"grants", "CPU per request, µs", "ratio to nginx", "requests/s", "p99 µs", "memory of token-proxy, MiB", "data of Redis, MiB"}}
 	for _, step := range r.Steps(record.PhaseRequests) {
 		part := r.Only(step)
@@ -228,7 +279,11 @@ func failureList(all map[string]int64) string {
 	if n == 0 {
 		return "0"
 	}
-	return fmt.Sprintf("%s %v", thousands(n), all)
+	var kinds []string
+	for _, kind := range slices.Sorted(maps.Keys(all)) {
+		kinds = append(kinds, thousands(all[kind])+" "+kind)
+	}
+	return strings.Join(kinds, ", ")
 }
 
 // scaleGoals are the rows that those runs are about.
@@ -238,10 +293,16 @@ func (b *book) scaleGoals() []goal {
 		steps := r.Steps(record.PhaseMemory)
 		most := steps[len(steps)-1]
 		s := r.Only(most).Of(ours, record.PhaseMemory, kib)
-		goals = append(goals, goal{fmt.Sprintf("memory per stream with %s open", figure(most)), "≤ 8 KiB", cell(s) + " KiB", judge(s, 8, 8)})
+		measured := cell(s) + " KiB"
+		if bytes, ok := further(r, ours, most); ok {
+			measured += fmt.Sprintf(" (each further one %s)", figure(bytes/1024))
+		}
+		goals = append(goals, goal{fmt.Sprintf("memory per stream with %s open", figure(most)) + b.of(r), "≤ 8 KiB", measured, judge(s, 8, 8)})
 	}
 	if r := b.grants; r != nil {
-		goals = append(goals, redisGoal(r))
+		g := redisGoal(r)
+		g.what += b.of(r)
+		goals = append(goals, g)
 		low, high := math.Inf(1), 0.0
 		for _, step := range r.Steps(record.PhaseRequests) {
 			if s := r.Only(step).Ratio(ours, compare.Baseline, record.PhaseRequests, record.CPU); s.N > 0 {
@@ -250,10 +311,18 @@ func (b *book) scaleGoals() []goal {
 		}
 		spread := record.Spread{Median: high / low, N: 1}
 		steps := r.Steps(record.PhaseRequests)
-		goals = append(goals, goal{fmt.Sprintf("CPU per request from %s to %s grants", tick(steps[0]), tick(steps[len(steps)-1])), "flat (most / least ≤ 1.1)",
+		goals = append(goals, goal{fmt.Sprintf("CPU per request from %s to %s grants", tick(steps[0]), tick(steps[len(steps)-1])) + b.of(r), "flat (most / least ≤ 1.1)",
 			fmt.Sprintf("%s × (ratios to nginx from %s to %s)", figure(spread.Median), figure(low), figure(high)), judge(spread, 1.1, 1.1)})
 	}
 	return goals
+}
+
+// of marks what was measured of another revision than was compared.
+func (b *book) of(r *record.Run) string {
+	if differ(r.Revision, b.revision()) {
+		return " (of revision " + r.Revision + ")"
+	}
+	return ""
 }
 
 // redisGoal compares Redis' commands per second at the least and at the greatest rate, from

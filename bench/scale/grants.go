@@ -18,17 +18,17 @@ import (
 type Grants struct {
 	Steps    []int // ascending
 	Active   int
-	Rates    []float64 // requests per second at which Redis' commands are counted
-	Few      int       // customers that send those
-	Rounds   int
-	Duration time.Duration
-	Body     int // bytes of a request
+	Rates    []float64     // requests per second at which Redis' commands are counted
+	Few      int           // customers that send those
+	Rounds   int           // in each of which both are measured twice
+	Duration time.Duration // of each; four times as long for Redis' commands
+	Body     int           // bytes of a request
 	Say      func(format string, args ...any)
 }
 
 // Run measures it. The lab needs nginx and token-proxy.
 func (c Grants) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
-	nginx, proxy := l.Find(compare.Baseline), l.Find("token-proxy")
+	nginx, proxy := l.Find(compare.Baseline), l.Find(peers.TokenProxy)
 	if nginx == nil || proxy == nil {
 		return nil, errors.New("grants: nginx and token-proxy are needed")
 	}
@@ -74,8 +74,8 @@ func (c Grants) redis(ctx context.Context, l *lab.Lab, proxy *peers.Running) ([]
 	for _, rate := range c.Rates {
 		s, err := l.Measure(ctx, &few, record.PhaseRedis, load.Config{
 			// The warm-up is long enough that spare tokens follow the use.
-			Rate: rate, Connections: 64, Warmup: 3 * time.Second, Duration: 2 * c.Duration, Timeout: 10 * time.Second,
-			Jobs: lab.Jobs(&few, load.Shape{BodyBytes: c.Body, OutputTokens: 16}),
+			Rate: rate, Connections: 64, Warmup: 3 * time.Second, Duration: 4 * c.Duration, Timeout: 10 * time.Second,
+			Jobs: lab.Whole(&few, c.Body),
 		})
 		if err != nil {
 			return nil, err
@@ -87,31 +87,37 @@ func (c Grants) redis(ctx context.Context, l *lab.Lab, proxy *peers.Running) ([]
 	return all, nil
 }
 
+// turns is the order within a round: there and back, so that a machine that becomes slower or
+// faster meanwhile does so for both alike, and begun by each in turn.
+func turns(round int, a, b *peers.Running) []*peers.Running {
+	if round%2 != 0 {
+		a, b = b, a
+	}
+	return []*peers.Running{a, b, b, a}
+}
+
 func (c Grants) rounds(ctx context.Context, l *lab.Lab, nginx, fresh *peers.Running, n int) ([]record.Sample, error) {
 	if err := l.Warm(ctx, fresh); err != nil {
 		return nil, err
 	}
+	// What that has left is none of nginx's.
+	if err := l.Settle(ctx, fresh); err != nil {
+		return nil, err
+	}
 	var all []record.Sample
 	for round := range c.Rounds {
-		for _, r := range []*peers.Running{nginx, fresh} {
-			if fresh.Settled != nil {
-				if err := fresh.Proc.Await(ctx, time.Minute, fresh.Settled); err != nil {
-					return nil, err
-				}
-			}
+		for _, r := range turns(round, nginx, fresh) {
 			s, err := l.Measure(ctx, r, record.PhaseRequests, load.Config{
 				Closed: true, Connections: 64, Warmup: 500 * time.Millisecond, Duration: c.Duration,
-				Jobs: lab.Jobs(r, load.Shape{BodyBytes: c.Body, OutputTokens: 16}),
+				Jobs: lab.Whole(r, c.Body),
 			})
 			if err != nil {
 				return nil, err
 			}
 			if r == fresh {
-				u, err := r.Proc.Usage()
-				if err != nil {
+				if s.MemoryBytes, err = r.Proc.Memory(); err != nil {
 					return nil, err
 				}
-				s.MemoryBytes = u.PSS
 				if s.RedisBytes, err = l.Platform().RedisMemory(ctx); err != nil {
 					return nil, err
 				}

@@ -3,6 +3,7 @@ package scale
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/lab"
@@ -13,11 +14,12 @@ import (
 
 // Overload measures token-proxy (and others, for the first kind) under Steps times the load
 // that it can take, for two reasons: because its processor is busy, and because customers
-// send more than they may.
+// send more than they may. What it can take is what it answers with Connections always busy: more
+// connections cost more per request, so with few of them it would take more.
 type Overload struct {
 	Steps       []float64
 	Duration    time.Duration
-	Connections int // at most; what has none waits in the generator
+	Connections int // at most; a request beyond waits in the generator
 	Customers   int // that send too much
 	PerCustomer float64
 	Body        int // bytes of a request
@@ -27,22 +29,25 @@ type Overload struct {
 // Run measures it.
 func (c Overload) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
 	var all []record.Sample
-	shape := load.Shape{BodyBytes: c.Body, OutputTokens: 16}
 	for _, r := range l.Running {
 		if err := l.Warm(ctx, r); err != nil {
 			return nil, err
 		}
-		s, err := l.Measure(ctx, r, record.PhaseCapacity, load.Config{
-			Closed: true, Connections: 64, Warmup: time.Second, Duration: c.Duration, Jobs: lab.Jobs(r, shape),
-		})
-		if err != nil {
-			return nil, err
+		var capacity float64
+		for _, n := range slices.Compact([]int{min(64, c.Connections), c.Connections}) {
+			s, err := l.Measure(ctx, r, record.PhaseCapacity, load.Config{
+				Closed: true, Connections: n, Ramp: time.Second, Warmup: 3 * time.Second, Duration: c.Duration, Jobs: lab.Whole(r, c.Body),
+			})
+			if err != nil {
+				return nil, err
+			}
+			capacity = float64(s.Load.Answers) / s.Load.Seconds
+			c.Say("%s takes %.0f requests/s with %d connections, and refuses %.0f", r.Name, capacity, n, float64(s.Load.Refused)/s.Load.Seconds)
+			s.Step = float64(n)
+			all = append(all, s)
 		}
-		capacity := float64(s.Load.Answers) / s.Load.Seconds
-		c.Say("%s takes %.0f requests/s", r.Name, capacity)
-		all = append(all, s)
 		for _, step := range c.Steps {
-			s, err := c.measure(ctx, l, r, record.PhaseOverload, step, capacity*step, lab.Jobs(r, shape))
+			s, err := c.measure(ctx, l, r, record.PhaseOverload, step, capacity*step, lab.Whole(r, c.Body))
 			if err != nil {
 				return nil, err
 			}
@@ -51,9 +56,10 @@ func (c Overload) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) 
 		if len(r.Tokens) < c.Customers {
 			continue
 		}
-		few := shape.Jobs(r.Addr, r.Header, r.Tokens[:c.Customers])
+		few := *r
+		few.Tokens = r.Tokens[:c.Customers]
 		for _, step := range c.Steps {
-			s, err := c.measure(ctx, l, r, record.PhaseRates, step, float64(c.Customers)*c.PerCustomer*step, few)
+			s, err := c.measure(ctx, l, r, record.PhaseRates, step, float64(c.Customers)*c.PerCustomer*step, lab.Whole(&few, c.Body))
 			if err != nil {
 				return nil, err
 			}

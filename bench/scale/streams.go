@@ -20,9 +20,6 @@ type Streams struct {
 	Say      func(format string, args ...any)
 }
 
-// openTime is how long it takes until n streams are open.
-func openTime(n int) time.Duration { return time.Second + time.Duration(n)*300*time.Microsecond }
-
 // Run measures them.
 func (c Streams) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
 	var all []record.Sample
@@ -36,15 +33,10 @@ func (c Streams) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
 				if err := l.Warm(ctx, fresh); err != nil {
 					return record.Sample{}, err
 				}
-				warmup := openTime(n) + time.Second
-				cfg := load.Config{
-					Closed: true, Connections: n, Ramp: openTime(n), Warmup: warmup, Duration: c.Duration, Timeout: time.Hour,
-					Jobs: lab.Jobs(fresh, load.Shape{
-						Stream: true, Stamp: true, BodyBytes: c.Body, TokensPerSecond: 1 / c.Interval.Seconds(),
-						// They last until the end.
-						OutputTokens: max(2, int((warmup+c.Duration+10*time.Second)/c.Interval)),
-					}),
-				}
+				warmup := lab.OpenTime(fresh, n) + time.Second
+				// They last until the end.
+				cfg := lab.Streams(fresh, load.Shape{BodyBytes: c.Body}, n, c.Interval, warmup+c.Duration+10*time.Second)
+				cfg.Warmup, cfg.Duration, cfg.Timeout = warmup, c.Duration, time.Hour
 				if fresh.Proc == nil {
 					return l.Measure(ctx, fresh, record.PhaseMemory, cfg)
 				}

@@ -35,15 +35,12 @@ func (c Syscalls) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) 
 		if err := l.Warm(ctx, r); err != nil {
 			return nil, err
 		}
-		perSecond := float64(time.Second) / float64(c.Interval)
 		for _, one := range []struct {
 			phase string
 			cfg   load.Config
 		}{
-			{record.PhaseRequests, load.Config{Rate: c.Rate, Connections: 8, Jobs: lab.Jobs(r, load.Shape{BodyBytes: c.Body, OutputTokens: 16})}},
-			{record.PhaseEvents, load.Config{Closed: true, Connections: c.Streams, Ramp: time.Second, Jobs: lab.Jobs(r, load.Shape{
-				Stream: true, Stamp: true, BodyBytes: c.Body, TokensPerSecond: perSecond, OutputTokens: int(perSecond * 60),
-			})}},
+			{record.PhaseRequests, load.Config{Rate: c.Rate, Connections: 8, Jobs: lab.Whole(r, c.Body)}},
+			{record.PhaseEvents, lab.Streams(r, load.Shape{BodyBytes: c.Body}, c.Streams, c.Interval, time.Minute)},
 		} {
 			one.cfg.Warmup, one.cfg.Duration = 2*time.Second, c.Duration
 			s, err := l.Syscalls(ctx, r, one.phase, one.cfg)

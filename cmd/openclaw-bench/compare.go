@@ -37,7 +37,7 @@ func (s *setup) flags(f *pflag.FlagSet, names []string) {
 	f.IntVar(&s.workers, "workers", 1, "worker processes of nginx, threads of HAProxy")
 	f.BoolVar(&s.apart, "apart", true, "give the proxies the last processor for themselves, and all else the others")
 	f.DurationVar(&s.delay, "scheduling-delay", 0, "limits.scheduling_delay of token-proxy; negative: it refuses nothing for want of processors (default: its own)")
-	f.IntVar(&s.retries, "retries", 2, "how often a measurement is repeated during which something else used the machine")
+	f.IntVar(&s.retries, "retries", 1, "how often a measurement is repeated during which something else used the machine")
 	f.Float64Var(&s.quiet, "quiet", 0.4, "processors that something else may use without that")
 	f.StringVar(&s.dir, "dir", "", "where data and logs are kept meanwhile (default: the system's temporary directory)")
 	f.BoolVar(&s.keep, "keep", false, "keep data and logs, and say where they are")
@@ -128,7 +128,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 			if quick {
 				set := cmd.Flags().Changed
 				for name, value := range map[string]string{
-					"rounds": "3", "short-rounds": "1", "warmup": "300ms", "requests": "500ms", "half": "1s", "events": "700ms", "memory-rounds": "0",
+					"rounds": "3", "passes": "2", "events": "400ms", "short-rounds": "1", "half": "500ms", "memory-rounds": "0",
 					"peers": "direct,nginx,haproxy,fasthttp,token-proxy",
 				} {
 					if !set(name) {
@@ -167,12 +167,14 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 	f.BoolVar(&quick, "quick", false, "few and short rounds")
 	f.IntVar(&c.Rounds, "rounds", 7, "rounds of all proxies")
 	f.IntVar(&c.ShortRounds, "short-rounds", 3, "rounds of AI gateways and of few streams")
+	f.IntVar(&c.Passes, "passes", 4, "measurements of each proxy in a round, in turns with nginx; half as many at half of the rate")
 	f.IntVar(&c.Connections, "connections", 64, "connections for whole answers")
 	f.IntVar(&c.BodyBytes, "body-bytes", 1024, "size of a request's body")
-	f.DurationVar(&c.Warmup, "warmup", 400*time.Millisecond, "before each measurement")
-	f.DurationVar(&c.Requests, "requests", 1200*time.Millisecond, "time with all connections busy, twice in a round")
-	f.DurationVar(&c.Half, "half", 2*time.Second, "time at half of the rate")
-	f.DurationVar(&c.Events, "events", 1500*time.Millisecond, "time with streams, twice in a round")
+	f.DurationVar(&c.Warmup, "warmup", 200*time.Millisecond, "before each measurement; twice as long at half of the rate")
+	f.DurationVar(&c.Requests, "requests", 400*time.Millisecond, "time with all connections busy, in each pass")
+	f.DurationVar(&c.Half, "half", time.Second, "time at half of the rate, in each of half the passes")
+	f.Float64Var(&c.HalfRate, "half-rate", 0, "that rate, in requests per second (default: half of what the slower of nginx and token-proxy takes, made round)")
+	f.DurationVar(&c.Events, "events", 700*time.Millisecond, "time with streams, in each pass")
 	f.IntVar(&c.Streams, "streams", 200, "streams at a time")
 	f.DurationVar(&c.Interval, "interval", 10*time.Millisecond, "between two events of a stream")
 	f.IntVar(&c.MemoryStreams, "memory-streams", 2000, "open streams for the memory of one")

@@ -70,7 +70,7 @@ func TestMeasuresEndToEnd(t *testing.T) {
 	printed := run("compare", "--peers", "direct,fasthttp,token-proxy,token-proxy-tls", "--customers", "1000", "--rounds", "1", "--connections", "4",
 		"--warmup", "200ms", "--requests", "300ms", "--half", "300ms", "--events", "500ms", "--streams", "10", "--memory-streams", "50", "--memory-time", "5s", "--memory-rounds", "1",
 		"--scheduling-delay", "-1ms") // other tests may need the processors
-	if !strings.Contains(printed, "| CPU per request |") {
+	if !strings.Contains(printed, "| CPU per request, connections always busy |") {
 		t.Errorf("no table is printed: %s", printed)
 	}
 	r, err := record.Latest(filepath.Join(dir, "bench/results"), record.KindCompare)
@@ -93,9 +93,18 @@ func TestMeasuresEndToEnd(t *testing.T) {
 				t.Errorf("%s: %v µs of CPU in phase %s", peer, s.Median, phase)
 			}
 		}
-		// token-proxy may refuse what a busy machine is late with.
-		if f := r.Failures(peer); len(f) > 0 && !strings.HasPrefix(peer, "token-proxy") {
-			t.Errorf("%s: failures %v", peer, f)
+		// token-proxy may refuse what a busy machine is late with, but not most of it.
+		failed, answers := int64(0), int64(0)
+		for _, n := range r.Failures(peer) {
+			failed += n
+		}
+		for _, s := range r.Samples {
+			if s.Peer == peer {
+				answers += s.Load.Answers
+			}
+		}
+		if failed > 0 && (failed > answers/2 || !strings.HasPrefix(peer, "token-proxy")) {
+			t.Errorf("%s: failures %v beside %d answers", peer, r.Failures(peer), answers)
 		}
 	}
 	hour := filepath.Join(dir, "hour.jsonl")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/bench/lab"
 	"github.com/andreabadesso/openclaw-cloud/bench/load"
+	"github.com/andreabadesso/openclaw-cloud/bench/peers"
 	"github.com/andreabadesso/openclaw-cloud/bench/poller"
 	"github.com/andreabadesso/openclaw-cloud/bench/record"
 	"github.com/andreabadesso/openclaw-cloud/bench/replay"
@@ -87,7 +88,7 @@ Arrivals are --speed times as fast as in the trace; answers keep the pace of a m
 
 // read completes the options by the files that they name.
 func (o *replayOptions) read() error {
-	o.peers = []string{"token-proxy"}
+	o.peers = []string{peers.TokenProxy}
 	o.play.Target = strings.TrimSuffix(strings.TrimPrefix(o.play.Target, "http://"), "/")
 	if strings.Contains(o.play.Target, "/") {
 		return usageError{fmt.Errorf("--target: want host:port, without TLS and path, instead of %q", o.play.Target)}
@@ -134,7 +135,7 @@ func (o *replayOptions) target(ctx context.Context, stdout, stderr io.Writer) er
 
 // ownPlatform plays against a token-proxy of its own and watches that.
 func (o *replayOptions) ownPlatform(ctx context.Context, l *lab.Lab, run *record.Run, stderr io.Writer) error {
-	r := l.Find("token-proxy")
+	r := l.Find(peers.TokenProxy)
 	if err := l.Warm(ctx, r); err != nil {
 		return err
 	}

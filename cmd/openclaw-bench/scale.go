@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/andreabadesso/openclaw-cloud/bench/compare"
 	"github.com/andreabadesso/openclaw-cloud/bench/lab"
+	"github.com/andreabadesso/openclaw-cloud/bench/peers"
 	"github.com/andreabadesso/openclaw-cloud/bench/poller"
 	"github.com/andreabadesso/openclaw-cloud/bench/record"
 	"github.com/andreabadesso/openclaw-cloud/bench/scale"
@@ -99,12 +102,17 @@ func (a *app) grantsCommand() *cobra.Command {
 	var s setup
 	c := scale.Grants{Say: a.say()}
 	cmd := &cobra.Command{
-		Use:     "grants",
-		Short:   "Measure the cost of a request with up to a million grants in Redis",
+		Use:   "grants",
+		Short: "Measure the cost of a request with up to a million grants in Redis",
+		Long: `grants measures nginx and token-proxy in turn, there and back in each round, with more and more
+grants in Redis. Before that it counts what Redis executes at several rates of the same customers.`,
 		Example: `  openclaw-bench grants --steps 1,1000,100000`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s.peers, s.customers = []string{"nginx", "token-proxy"}, c.Active
+			if s.peers = []string{compare.Baseline, peers.TokenProxy}; cmd.Flags().Changed("peers") || cmd.Flags().Changed("customers") {
+				return usageError{errors.New("grants measures nginx and token-proxy, with --active customers")}
+			}
+			s.customers = c.Active
 			return a.measure(cmd, record.KindGrants, &s, c.Say, func(ctx context.Context, l *lab.Lab, r *record.Run) (err error) {
 				r.Samples, err = c.Run(ctx, l)
 				return err
@@ -112,16 +120,16 @@ func (a *app) grantsCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.dir, "dir", "", "where data and logs are kept meanwhile (default: the system's temporary directory)")
-	f.BoolVar(&s.keep, "keep", false, "keep data and logs, and say where they are")
-	f.StringVar(&s.results, "results", "bench/results", "directory for results")
-	f.IntVar(&s.workers, "workers", 1, "worker processes of nginx")
+	s.flags(f, nil)
+	for _, name := range []string{"peers", "customers", "portkey"} { // they are given
+		_ = f.MarkHidden(name)
+	}
 	f.IntSliceVar(&c.Steps, "steps", []int{1, 1000, 100_000, 1_000_000}, "grants, ascending")
 	f.IntVar(&c.Active, "active", 1000, "customers that send requests, at most")
 	f.Float64SliceVar(&c.Rates, "redis-rates", []float64{1000, 3000, 10_000}, "requests per second at which Redis' commands are counted")
 	f.IntVar(&c.Few, "redis-customers", 100, "customers that send those")
-	f.IntVar(&c.Rounds, "rounds", 5, "rounds of nginx and token-proxy at each step")
-	f.DurationVar(&c.Duration, "duration", 2*time.Second, "of each measurement")
+	f.IntVar(&c.Rounds, "rounds", 7, "rounds at each step, with two measurements of nginx and of token-proxy in each")
+	f.DurationVar(&c.Duration, "duration", time.Second, "of each measurement; four times as long for Redis' commands")
 	f.IntVar(&c.Body, "body-bytes", 1024, "size of a request's body")
 	return cmd
 }
