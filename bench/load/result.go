@@ -21,7 +21,7 @@ type Result struct {
 	TTFB     Quantiles `json:"ttfb"`              // to its first byte, likewise
 	Lag      Quantiles `json:"lag,omitzero"`      // of an event, from the upstream's stamp
 	Refusing Quantiles `json:"refusing,omitzero"` // to the end of a refusal
-	Backlog  int64     `json:"backlog,omitempty"` // requests that were to be sent while counting and never were, because no connection became free
+	Backlog  int64     `json:"backlog,omitempty"` // by how many more requests waited for a free connection at the end of counting than at its beginning
 }
 
 // Quantiles of times, in microseconds.
@@ -92,7 +92,7 @@ func (r *recorder) merge(o *recorder) {
 
 func (r *recorder) result() Result {
 	return Result{
-		Answers: r.answers, Events: r.events, Bytes: r.bytes, Offered: r.offered, Refused: r.refused, Backlog: r.backlog, Failures: r.failures,
+		Answers: r.answers, Events: r.events, Bytes: r.bytes, Offered: r.offered, Refused: r.refused, Backlog: max(0, r.backlog), Failures: r.failures,
 		Latency: quantiles(r.latency), TTFB: quantiles(r.ttfb), Lag: quantiles(r.lag), Refusing: quantiles(r.refusing),
 	}
 }

@@ -49,8 +49,8 @@ func TestClosedLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Answers to what was asked for before counting are counted, but have no time.
-	if r.Answers < 10 || len(r.Failures) != 0 || r.Latency.Count > r.Answers || r.Latency.Count < r.Answers-8 || r.Latency.P50 <= 0 || r.Events != 0 || r.Lag.Count != 0 {
+	// Answers to what was asked for before counting are counted, but have no time; after it, the other way round.
+	if r.Answers < 10 || len(r.Failures) != 0 || r.Latency.Count > r.Answers+8 || r.Latency.Count < r.Answers-8 || r.Latency.P50 <= 0 || r.Events != 0 || r.Lag.Count != 0 {
 		t.Errorf("%+v", r)
 	}
 	if began != 1 || ended != 1 {
@@ -140,11 +140,12 @@ func TestOpenLoadCountsItsOwnArrivals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if due := r.Offered + r.Backlog; due < 49 || due > 51 {
-		t.Errorf("%d requests were to be sent in a second at 50/s: %+v", due, r)
+	// Of those that arrive 10 are answered, or as many of the warm-up's, and the others wait besides.
+	if all := r.Answers + r.Backlog; r.Answers < 5 || all < 48 || all > 52 {
+		t.Errorf("%d requests became of the 50 of a second: %+v", all, r)
 	}
-	if r.Answers < 5 || r.Latency.Count > r.Offered {
-		t.Errorf("about 10 answers come while counting, none of which has a time before its own turn: %+v", r)
+	if r.Latency.Count > r.Offered {
+		t.Errorf("answers to what was asked for before have a time: %+v", r)
 	}
 }
 

@@ -239,8 +239,11 @@ func (t *thread) begin(c *conn, n uint64, intended int64) {
 	c.state, c.intended, c.sent, c.first = busy, intended, t.now, false
 	c.ans.reset()
 	t.count.open.Add(1)
-	if t.due(intended) {
+	switch {
+	case t.due(intended):
 		t.rec.offered++
+	case t.now >= t.from && intended < t.from:
+		t.rec.backlog-- // the warm-up's, for which others wait
 	}
 	t.write(c)
 }
@@ -433,7 +436,8 @@ func (t *thread) sweep() {
 	}
 }
 
-// left counts what an open load did not get rid of while counting.
+// left counts what an open load did not get rid of while counting: by how many more requests wait to
+// be sent at its end than at its beginning.
 func (t *thread) left() {
 	if t.sched == nil {
 		return

@@ -153,7 +153,7 @@ func capacity(p *page, r *record.Run) {
 		}
 	}
 	if len(rows) > 1 {
-		p.printf("What a proxy takes with connections that are always busy; the load is parts and multiples of the last row of each:\n\n")
+		p.printf("What a proxy takes with connections that are always busy; the load is parts and multiples of the first row of each, which is that of most connections without refusing:\n\n")
 		p.table(rows)
 	}
 }

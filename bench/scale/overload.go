@@ -3,7 +3,6 @@ package scale
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/lab"
@@ -33,8 +32,9 @@ func (c Overload) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) 
 		if err := l.Warm(ctx, r); err != nil {
 			return nil, err
 		}
+		// What it takes without refusing, with as many connections as it can have for that.
 		var capacity float64
-		for _, n := range slices.Compact([]int{min(64, c.Connections), c.Connections}) {
+		for n := c.Connections; ; n = max(64, n/4) {
 			s, err := l.Measure(ctx, r, record.PhaseCapacity, load.Config{
 				Closed: true, Connections: n, Ramp: time.Second, Warmup: 3 * time.Second, Duration: c.Duration, Jobs: lab.Whole(r, c.Body),
 			})
@@ -45,6 +45,9 @@ func (c Overload) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) 
 			c.Say("%s takes %.0f requests/s with %d connections, and refuses %.0f", r.Name, capacity, n, float64(s.Load.Refused)/s.Load.Seconds)
 			s.Step = float64(n)
 			all = append(all, s)
+			if s.Load.Refused*100 <= s.Load.Answers || n <= 64 {
+				break
+			}
 		}
 		for _, step := range c.Steps {
 			s, err := c.measure(ctx, l, r, record.PhaseOverload, step, capacity*step, lab.Whole(r, c.Body))

@@ -3,6 +3,7 @@ package scale
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -44,6 +45,9 @@ func (c Syscalls) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) 
 		} {
 			one.cfg.Warmup, one.cfg.Duration = 2*time.Second, c.Duration
 			s, err := l.Syscalls(ctx, r, one.phase, one.cfg)
+			if err == nil {
+				err = calm(&s, one.cfg)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -52,6 +56,19 @@ func (c Syscalls) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) 
 		}
 	}
 	return all, nil
+}
+
+// calm is an error where a proxy under strace cannot follow: what has a backlog works in larger
+// portions, and needs fewer calls than it does otherwise.
+func calm(s *record.Sample, cfg load.Config) error {
+	slow := s.Load.Refused+s.Load.Backlog > 0 || float64(s.Load.Answers) < 0.95*cfg.Rate*s.Load.Seconds
+	if s.Phase == record.PhaseEvents {
+		slow = s.Load.Refused > 0
+	}
+	if slow {
+		return fmt.Errorf("syscalls: %s cannot follow under strace: %d answers, %d refused, %d more waiting; use a lower --rate", s.Peer, s.Load.Answers, s.Load.Refused, s.Load.Backlog)
+	}
+	return nil
 }
 
 // list names the most frequent calls.

@@ -153,7 +153,10 @@ proxy does on its own (timers, its talk with Redis) is in them.`,
 	}
 	f := cmd.Flags()
 	s.flags(f, []string{"nginx", "haproxy", "fasthttp", "token-proxy"})
-	f.Float64Var(&c.Rate, "rate", 500, "requests per second")
+	// strace works beside the proxy: with one processor between them both would wait.
+	s.apart = false
+	f.Lookup("apart").DefValue = "false"
+	f.Float64Var(&c.Rate, "rate", 200, "requests per second")
 	f.IntVar(&c.Streams, "streams", 20, "streams at a time")
 	f.DurationVar(&c.Interval, "interval", 20*time.Millisecond, "between two events of a stream")
 	f.DurationVar(&c.Duration, "duration", 5*time.Second, "of each count")
