@@ -3,9 +3,12 @@ package grants_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
@@ -164,6 +167,49 @@ func TestAbsenceBeforeTheFollowerLooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantError(t, newDigest(), grants.ErrUnavailable) // it may be the third one's
+}
+
+// Redis came back without its last write, another change was published under its number, and the
+// follower has not looked yet.
+func TestAbsenceUnderANumberGivenOutAgain(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p := newPublisher(t, server)
+	r := start(t, server, grants.Options{PollInterval: time.Hour, NegativeTTL: time.Millisecond})
+	for range 3 {
+		p.put(newDigest(), grant(1, contract.StatusActive))
+	}
+	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == 3 })
+	r.wantError(t, newDigest(), grants.ErrUnknownToken)
+	// As if it was lost, and the other was published while the connection for messages was away.
+	for _, err := range []error{
+		p.client.XDel(context.Background(), contract.FeedLogKey, "3-0").Err(),
+		p.client.Do(context.Background(), "XSETID", contract.FeedLogKey, "2-0").Err(),
+		p.client.XAdd(context.Background(), &redis.XAddArgs{Stream: contract.FeedLogKey, ID: "3-0", Values: []string{"c", `{"seq":3,"kind":"reload"}`}}).Err(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wantError(t, newDigest(), grants.ErrUnavailable) // it may be the lost one's
+}
+
+// A revocation that the proxy has heard of holds, although Redis went back to before it.
+func TestRevocationOutlivesGoingBack(t *testing.T) {
+	t.Parallel()
+	r, p, _ := lossReader(t, testenv.Redis(t))
+	d := newDigest()
+	p.put(d, grant(1, contract.StatusActive))
+	seq := p.put(d, grant(2, contract.StatusRevoked))
+	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == seq })
+	r.want(t, d, 2, contract.StatusRevoked)
+	p.client.Del(context.Background(), contract.GrantKey(d))
+	p.store(d, grant(1, contract.StatusActive))
+	if err := p.client.XDel(context.Background(), contract.FeedLogKey, strconv.FormatInt(seq, 10)+"-0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	<-r.reloads
+	r.want(t, d, 2, contract.StatusRevoked)
 }
 
 // A proxy that starts over an empty Redis, or in the middle of a rebuild, never saw what

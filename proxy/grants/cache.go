@@ -120,10 +120,11 @@ type Cache struct {
 	again   sync.Map // digests that are being read again in the background
 
 	ready    atomic.Bool
-	heard    atomic.Int64  // when the last poll that was answered was sent
-	position atomic.Int64  // number of the newest change applied
-	moved    chan struct{} // position may have changed since tellPosition looked
-	failing  atomic.Int64  // until when a read is taken to fail as the last one did
+	heard    atomic.Int64          // when the last poll that was answered was sent
+	position atomic.Int64          // number of the newest change applied
+	place    atomic.Pointer[place] // the same with its text; nil before the first
+	moved    chan struct{}         // position may have changed since tellPosition looked
+	failing  atomic.Int64          // until when a read is taken to fail as the last one did
 
 	hits, misses, negatives, reloads atomic.Int64
 

@@ -62,13 +62,14 @@ func (f *floors) raise(d contract.Digest, g *contract.Grant, now time.Duration) 
 	return true
 }
 
-// forget removes the floors set before then.
-func (f *floors) forget(then time.Duration) {
+// forget removes the floors set before then. With keepRevoked those of revoked grants stay: that they
+// are is final, and holds in whatever history of the feed.
+func (f *floors) forget(then time.Duration, keepRevoked bool) {
 	for i := range f.shards {
 		s := &f.shards[i]
 		s.mu.Lock()
 		for d, old := range s.by {
-			if old.set < then {
+			if old.set < then && !(keepRevoked && old.grant.Status == contract.StatusRevoked) {
 				delete(s.by, d)
 				f.size.Add(-1)
 			}

@@ -231,6 +231,7 @@ func placeOf(m redis.XMessage) (place, error) {
 
 func (f *follower) move(to place) {
 	f.at = to
+	f.place.Store(&to)
 	f.position.Store(to.seq)
 	if to.seq > 0 {
 		f.absence.published(f.now())
@@ -240,7 +241,7 @@ func (f *follower) move(to place) {
 // apply makes one change effective, and tells.
 func (f *follower) apply(change contract.Change) {
 	if change.Kind == contract.ChangeReload {
-		f.drop()
+		f.drop(true)
 		f.tellReload()
 		return
 	}
@@ -259,10 +260,11 @@ func (f *follower) apply(change contract.Change) {
 	}
 }
 
-// restart forgets everything and goes on from place to.
+// restart forgets everything but revocations and goes on from place to. What is at a place is in
+// force before anybody can see that it is reached.
 func (f *follower) restart(to place) {
+	f.drop(true)
 	f.move(to)
-	f.drop()
 	f.tellReload()
 }
 
@@ -276,22 +278,24 @@ func (f *follower) tellReload() {
 }
 
 // drop begins a new generation. Entries and reads of the old one are void by it; only
-// then may the floors go that kept some of them from use.
-func (c *Cache) drop() {
+// then may the floors go that kept some of them from use. Those of revoked grants are kept where
+// Redis may have gone back to before the revocation: until it is published again, Redis says
+// that such a grant is active.
+func (c *Cache) drop(keepRevoked bool) {
 	c.gen.Add(1)
-	c.floors.forget(math.MaxInt64)
+	c.floors.forget(math.MaxInt64, keepRevoked)
 	c.reloads.Add(1)
 }
 
 // clean forgets floors that no entry can be under any more.
 func (f *follower) clean() {
 	if f.floors.size.Load() > floorsPerEntry*f.opts.MaxEntries {
-		f.drop()
+		f.drop(false)
 		return
 	}
 	now := f.now()
 	if keep := f.opts.PositiveTTL + f.spareTime() + floorMargin; now-f.cleaned > keep/8 {
 		f.cleaned = now
-		f.floors.forget(now - keep)
+		f.floors.forget(now-keep, false)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -144,17 +145,21 @@ func (c *Cache) load(digest contract.Digest) (*entry, error) {
 }
 
 // lookAgain looks for a grant that was not found once more, between two looks at the marks, and
-// reports whether these are the same and the feed has all that was applied. Found missing before
+// reports whether these are the same and the feed has what was applied last, in the same words. Found missing before
 // the grants were written anew, and judged by the marks of after that, it would be taken for one
 // that does not exist; so would one that went with Redis' last writes, before the follower has
 // seen that the feed went back.
 func (c *Cache) lookAgain(ctx context.Context, digest contract.Digest) (there, steady bool, m marks, err error) {
 	var before, after *redis.SliceCmd
 	var exists *redis.IntCmd
-	var newest *redis.XMessageSliceCmd
-	applied := c.position.Load() // first: the feed only ever grows, unless it is lost
+	var own *redis.XMessageSliceCmd
+	// First: the feed only ever grows, unless it is lost. Then its numbers may have been given out again.
+	applied := c.place.Load()
 	_, err = c.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		newest = p.XRevRangeN(ctx, contract.FeedLogKey, "+", "-", 1)
+		if applied != nil && applied.seq > 0 {
+			at := strconv.FormatInt(applied.seq, 10)
+			own = p.XRange(ctx, contract.FeedLogKey, at, at)
+		}
 		before = p.HMGet(ctx, contract.FeedStateKey, contract.FeedComplete, contract.FeedRebuild)
 		exists = p.Exists(ctx, contract.GrantKey(digest))
 		after = p.HMGet(ctx, contract.FeedStateKey, contract.FeedComplete, contract.FeedRebuild)
@@ -163,12 +168,16 @@ func (c *Cache) lookAgain(ctx context.Context, digest contract.Digest) (there, s
 	if err != nil {
 		return false, false, marks{}, fmt.Errorf("read whether all grants are there: %w", err)
 	}
-	top, err := topOf(newest.Val())
-	if err != nil {
-		return false, false, marks{}, err
-	}
 	m = marksOf(after.Val())
-	return exists.Val() > 0, marksOf(before.Val()) == m && top.seq >= applied, m, nil
+	steady = marksOf(before.Val()) == m
+	if own != nil {
+		there, err := topOf(own.Val())
+		if err != nil {
+			return false, false, marks{}, err
+		}
+		steady = steady && there == *applied
+	}
+	return exists.Val() > 0, steady, m, nil
 }
 
 // get is the read itself; no grant is no error.
