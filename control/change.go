@@ -26,6 +26,8 @@ type Change struct {
 	Grant      contract.Grant  // with ChangeGrant
 	Limit      Limit           // with ChangeLimit
 	CreatedAt  time.Time
+	// Newest is, for who publishes it, the highest number under which a change was published before.
+	Newest int64
 }
 
 // Limit is the monthly limit of one customer and period.

@@ -118,7 +118,7 @@ func changing() map[string]step {
 				}
 				g := *e.grant(k.Digest)
 				g.Version = 9
-				if _, err := e.Grants.PutGrant(e.t.Context(), k.Digest, g); err != nil {
+				if _, err := e.Grants.PutGrantAfter(e.t.Context(), k.Digest, g, 0); err != nil {
 					e.t.Fatal(err)
 				}
 				e.redis.Stop()

@@ -150,7 +150,7 @@ func (s *Service) renumber(ctx context.Context, o overtaken) (added int64, err e
 func (s *Service) publish(ctx context.Context, c control.Change) (int64, error) {
 	switch c.Kind {
 	case control.ChangeGrant:
-		seq, err := s.Grants.PutGrant(ctx, c.Digest, c.Grant)
+		seq, err := s.Grants.PutGrantAfter(ctx, c.Digest, c.Grant, c.Newest)
 		if errors.Is(err, feed.ErrRevoked) && c.Grant.Status != contract.StatusRevoked {
 			// Overtaken by the token's revocation, which is published.
 			return 0, nil

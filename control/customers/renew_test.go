@@ -76,12 +76,12 @@ type publishing struct {
 	without []string // tokens whose grants came before their records
 }
 
-func (p *publishing) PutGrant(ctx context.Context, d contract.Digest, g contract.Grant) (int64, error) {
+func (p *publishing) PutGrantAfter(ctx context.Context, d contract.Digest, g contract.Grant, newest int64) (int64, error) {
 	limit := p.e.client.HGet(ctx, contract.QuotaKey(g.CustomerID, g.Period.ID), "limit").Val()
 	if g.Status != contract.StatusRevoked && limit == "" {
 		p.without = append(p.without, g.TokenID)
 	}
-	return p.GrantPublisher.PutGrant(ctx, d, g)
+	return p.GrantPublisher.PutGrantAfter(ctx, d, g, newest)
 }
 
 // The first request after a token was made, or a period opened, finds the limit's record.

@@ -156,7 +156,7 @@ func (s *Service) storeGrants(ctx context.Context, entries []feed.Entry, skip fu
 		case !errors.As(err, &outdated):
 			skip(entries[i].Grant.TokenID, err)
 		case entries[i].Grant.Status == contract.StatusRevoked:
-			if _, err := s.Grants.PutGrant(ctx, entries[i].Digest, entries[i].Grant); err != nil {
+			if _, err := s.Grants.PutGrantAfter(ctx, entries[i].Digest, entries[i].Grant, 0); err != nil {
 				return err
 			}
 		default:

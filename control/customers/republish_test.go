@@ -91,6 +91,39 @@ func TestRepublishAfterRedisWentBack(t *testing.T) {
 	}
 }
 
+// Redis went back by a revocation, and another change was published under its number before
+// anybody looked: numbers alone do not tell any more.
+func TestRepublishAfterANumberWasGivenOutAgain(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	if _, err := e.RepublishLost(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c := e.customer("pro")
+	_, token := e.token(c.Customer.ID)
+	_, other := e.token(c.Customer.ID)
+	old := e.client.Get(t.Context(), contract.GrantKey(token.Digest)).Val()
+	seq := e.client.HGet(t.Context(), contract.FeedStateKey, contract.FeedSeq).Val()
+	if _, err := e.RevokeToken(t.Context(), "test", token.ID); err != nil {
+		t.Fatal(err)
+	}
+	e.client.Set(t.Context(), contract.GrantKey(token.Digest), old, 0)
+	e.client.HSet(t.Context(), contract.FeedStateKey, contract.FeedSeq, seq)
+	e.client.Del(t.Context(), contract.FeedLogKey)
+	if _, err := e.RevokeToken(t.Context(), "test", other.ID); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := e.RepublishLost(t.Context()); done.Tokens != 2 || err != nil {
+		t.Errorf("republished %+v, %v", done, err)
+	}
+	if g := e.grant(token.Digest); g.Status != contract.StatusRevoked {
+		t.Errorf("grant %+v", g)
+	}
+	if done, err := e.RepublishLost(t.Context()); err != nil || done.Customers != 0 {
+		t.Errorf("once more: %+v, %v", done, err)
+	}
+}
+
 // Postgres went back, and nobody changed anything since: republishing makes its state
 // the proxies' state, except where a token was revoked.
 func TestRepublishAfterPostgresWentBack(t *testing.T) {

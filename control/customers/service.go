@@ -20,7 +20,7 @@ var ErrUnpublished = errors.New("saved, but not yet published to the proxies")
 
 // GrantPublisher tells the proxies of grants; see feed.Publisher.
 type GrantPublisher interface {
-	PutGrant(ctx context.Context, digest contract.Digest, g contract.Grant) (seq int64, err error)
+	PutGrantAfter(ctx context.Context, digest contract.Digest, g contract.Grant, newest int64) (seq int64, err error)
 	StoreGrants(ctx context.Context, entries []feed.Entry) ([]error, error)
 	Reload(ctx context.Context) (seq int64, err error)
 	State(ctx context.Context) (feed.State, error)

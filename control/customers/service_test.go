@@ -275,8 +275,8 @@ func TestRedisAwayWhileChanging(t *testing.T) {
 // the change as published.
 type dying struct{ customers.GrantPublisher }
 
-func (d dying) PutGrant(ctx context.Context, digest contract.Digest, g contract.Grant) (int64, error) {
-	if _, err := d.GrantPublisher.PutGrant(ctx, digest, g); err != nil {
+func (d dying) PutGrantAfter(ctx context.Context, digest contract.Digest, g contract.Grant, newest int64) (int64, error) {
+	if _, err := d.GrantPublisher.PutGrantAfter(ctx, digest, g, newest); err != nil {
 		return 0, err
 	}
 	return 0, errors.New("killed")

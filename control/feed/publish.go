@@ -73,10 +73,13 @@ return {1, ARGV[1], ARGV[2]}
 `
 
 // changeScript numbers a change, appends it to the log and publishes it. If the
-// number was lost but the log was not, it goes on from the log.
+// number was lost but the log was not, it goes on from the log. If it would give out a number
+// that is known to be given out already, Redis has lost the change that had it: it says that grants
+// may be missing, and goes on above.
 //
 //	KEYS[1] FeedStateKey, KEYS[2] FeedLogKey
-//	ARGV: the change up to its number, the change after it, length of the log, channel
+//	ARGV: the change up to its number, the change after it, length of the log, channel,
+//	      the newest number that is known to be given out
 //	answer: the number
 const changeScript = `
 local seq = redis.call('HINCRBY', KEYS[1], '` + contract.FeedSeq + `', 1)
@@ -87,6 +90,11 @@ if top then
     seq = last + 1
     redis.call('HSET', KEYS[1], '` + contract.FeedSeq + `', string.format('%.0f', seq))
   end
+end
+if seq <= tonumber(ARGV[5]) then
+  redis.call('HDEL', KEYS[1], '` + contract.FeedComplete + `')
+  seq = tonumber(ARGV[5]) + 1
+  redis.call('HSET', KEYS[1], '` + contract.FeedSeq + `', string.format('%.0f', seq))
 end
 local number = string.format('%.0f', seq)
 local change = ARGV[1] .. number .. ARGV[2]
@@ -115,6 +123,13 @@ func NewPublisher(client redis.UniversalClient) *Publisher {
 // *OutdatedError. After an error other than these two the grant may be stored,
 // announced, both or neither: repeat the call. A revoked grant's key stays for ever.
 func (p *Publisher) PutGrant(ctx context.Context, digest contract.Digest, g contract.Grant) (seq int64, err error) {
+	return p.PutGrantAfter(ctx, digest, g, 0)
+}
+
+// PutGrantAfter is PutGrant for who knows, from before the call, that newest was announced. If Redis
+// has no announcement so new it has lost some, and says from then on that it is not complete: see State. To
+// look at numbers afterwards would not tell once as many changes were announced as were lost.
+func (p *Publisher) PutGrantAfter(ctx context.Context, digest contract.Digest, g contract.Grant, newest int64) (seq int64, err error) {
 	for attempt := 1; ; attempt++ {
 		stored, err := p.put(ctx, digest, g)
 		outdated := (*OutdatedError)(nil)
@@ -125,7 +140,7 @@ func (p *Publisher) PutGrant(ctx context.Context, digest contract.Digest, g cont
 		if err != nil {
 			return 0, fmt.Errorf("put grant of token %s: %w", g.TokenID, err)
 		}
-		return p.announce(ctx, contract.Change{Kind: contract.ChangeGrant, Digest: digest.Hex(), Grant: stored})
+		return p.announce(ctx, contract.Change{Kind: contract.ChangeGrant, Digest: digest.Hex(), Grant: stored}, newest)
 	}
 }
 
@@ -170,10 +185,10 @@ func grantAnswer(reply []any, g contract.Grant) (*contract.Grant, error) {
 // Reload tells every reader to forget what it knows and to read anew. It returns the
 // number of the announcement.
 func (p *Publisher) Reload(ctx context.Context) (seq int64, err error) {
-	return p.announce(ctx, contract.Change{Kind: contract.ChangeReload})
+	return p.announce(ctx, contract.Change{Kind: contract.ChangeReload}, 0)
 }
 
-func (p *Publisher) announce(ctx context.Context, c contract.Change) (seq int64, err error) {
+func (p *Publisher) announce(ctx context.Context, c contract.Change, newest int64) (seq int64, err error) {
 	c.Seq = 0
 	encoded, err := contract.EncodeChange(c)
 	if err != nil {
@@ -186,7 +201,7 @@ func (p *Publisher) announce(ctx context.Context, c contract.Change) (seq int64,
 	}
 	head = append(bytes.Clone(head), `"seq":`...)
 	seq, err = p.change.Run(ctx, p.client, []string{contract.FeedStateKey, contract.FeedLogKey},
-		head, tail, contract.FeedLogLen, contract.FeedChannel).Int64()
+		head, tail, contract.FeedLogLen, contract.FeedChannel, newest).Int64()
 	if err != nil {
 		return 0, fmt.Errorf("announce change: %w", err)
 	}

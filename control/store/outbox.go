@@ -54,6 +54,10 @@ func (s *Store) PublishChanges(ctx context.Context, ids []int64, limit int, publ
 				}
 				continue
 			}
+			// Of now, not of when this began: others publish meanwhile.
+			if err := tx.QueryRow(ctx, newestFeedSeq).Scan(&c.Newest); err != nil {
+				return err
+			}
 			seq, err := publish(ctx, c)
 			if errors.Is(err, ErrLeavePending) {
 				continue

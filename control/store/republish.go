@@ -63,9 +63,11 @@ func (s *Store) CustomerStates(ctx context.Context, after string, at time.Time, 
 // as such changes are still kept; 0 without any.
 func (s *Store) NewestFeedSeq(ctx context.Context) (int64, error) {
 	var seq int64
-	err := s.pool.QueryRow(ctx, `SELECT coalesce(max(feed_seq), 0) FROM config_changes WHERE feed_seq IS NOT NULL`).Scan(&seq)
+	err := s.pool.QueryRow(ctx, newestFeedSeq).Scan(&seq)
 	return seq, explain("newest number of the feed", err)
 }
+
+const newestFeedSeq = `SELECT coalesce(max(feed_seq), 0) FROM config_changes WHERE feed_seq IS NOT NULL`
 
 // WithLock runs do while no other process holds the lock of that name, and reports
 // whether it ran: it does not wait for the lock. A process that dies, loses its connection
