@@ -48,8 +48,8 @@ const (
 )
 
 // chosen decides between the api and the databases. What the command line says wins; then
-// the api, if it is named; the kept session of "login" names it too, but yields to
-// DATABASE_URL, which someone set for this very command.
+// the api, if anything names it, the kept session of "login" too: on the databases neither roles
+// nor reasons are asked for, and nobody shall come to that by a variable that was set for another program.
 func (a *app) chosen() (way, error) {
 	directly := a.direct || a.database != "" || a.redisURL != ""
 	switch {
@@ -59,15 +59,12 @@ func (a *app) chosen() (way, error) {
 		return 0, usageError{errors.New("--idempotency-key is for the api; databases are not asked twice")}
 	case directly:
 		return byDatabase, nil
-	case a.apiURL != "" || a.getenv("OPENCLAW_API_URL") != "":
-		return byAPI, nil
-	case a.getenv("DATABASE_URL") != "":
+	}
+	_, err := a.address()
+	if errors.As(err, new(usageError)) && a.getenv("DATABASE_URL") != "" {
 		return byDatabase, nil
 	}
-	if _, err := a.address(); err != nil {
-		return 0, err
-	}
-	return byAPI, nil
+	return byAPI, err
 }
 
 // sessionFile is where "login" keeps the session; "" if there is no place for it.

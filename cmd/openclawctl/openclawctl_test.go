@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	openclawctl "github.com/andreabadesso/openclaw-cloud/cmd/openclawctl"
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
@@ -23,14 +24,13 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 const pepper = "a pepper that is fake"
 
-// env runs the built command against real databases.
+// env runs commands against real databases.
 type env struct {
-	t      *testing.T
-	binary string
-	vars   map[string]string
-	redis  *testenv.RedisServer
-	pg     *testenv.PostgresServer
-	store  *store.Store
+	t     *testing.T
+	vars  map[string]string
+	redis *testenv.RedisServer
+	pg    *testenv.PostgresServer
+	store *store.Store
 }
 
 func newEnv(t *testing.T) *env {
@@ -40,7 +40,7 @@ func newEnv(t *testing.T) *env {
 
 func newEnvOn(t *testing.T, pg *testenv.PostgresServer) *env {
 	t.Helper()
-	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl"), redis: testenv.Redis(t), pg: pg}
+	e := &env{t: t, redis: testenv.Redis(t), pg: pg}
 	file := filepath.Join(t.TempDir(), "pepper")
 	if err := os.WriteFile(file, []byte(pepper+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -69,17 +69,9 @@ func (e *env) run(args ...string) result {
 	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, e.binary, args...)
-	for k, v := range e.vars {
-		cmd.Env = append(cmd.Env, k+"="+v)
-	}
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		e.t.Fatal(err)
-	}
-	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+	code := openclawctl.Run(ctx, args, func(name string) string { return e.vars[name] }, &stdout, &stderr)
+	return result{code, stdout.String(), stderr.String()}
 }
 
 // ok runs a command that must succeed silently, and decodes its JSON into out.
@@ -353,7 +345,7 @@ func TestRedisAway(t *testing.T) {
 // Each command explains itself, with an example, without any database.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	e := &env{t: t, binary: testenv.BuildBinary(t, "./cmd/openclawctl")}
+	e := &env{t: t}
 	for _, c := range []string{
 		"", "customer create", "customer list", "customer show", "customer suspend", "customer resume", "customer delete",
 		"token create", "token list", "token rotate", "token revoke", "quota set", "quota add", "quota reset", "quota show", "usage",
@@ -369,6 +361,18 @@ func TestHelp(t *testing.T) {
 	}
 	if r := e.run("--help"); !strings.Contains(r.stdout, "DATABASE_URL") || !strings.Contains(r.stdout, "OPENCLAW_API_URL") {
 		t.Errorf("the environment is not explained:\n%s", r.stdout)
+	}
+	// The program itself.
+	for _, args := range [][]string{{"quota", "set", "--help"}, {"nonsense"}} {
+		var stdout, stderr bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), testenv.BuildBinary(t, "./cmd/openclawctl"), args...)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
+			t.Fatal(err)
+		}
+		if got, want := (result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}), e.run(args...); got != want {
+			t.Errorf("%v: %+v, want %+v", args, got, want)
+		}
 	}
 	// What needs no api says why.
 	for _, c := range []string{"ledger verify", "ledger declare-lost", "feed republish"} {
