@@ -59,7 +59,7 @@ test: deps ## run all tests
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by
 
 orders: ## play the life of a customer who pays in 200 random orders of Stripe's events
-	go test -count=1 -run '^TestStory$$' -timeout 20m ./control/billing/stripe -orders 200
+	go test -count=1 -run '^TestStory$$' -timeout 9m ./control/billing/stripe -orders 200
 
 lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 	@scripts/lint
