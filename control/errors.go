@@ -21,3 +21,14 @@ var (
 	// ErrSchema: the database's schema is not the one that this build needs.
 	ErrSchema = errors.New("database schema does not fit this build")
 )
+
+// UnpaidError: an invoice has to be paid first. It is ErrInvalid.
+type UnpaidError struct {
+	// URL is where it can be paid. Only the customer may see it.
+	URL string
+}
+
+func (e *UnpaidError) Error() string { return "an invoice is not paid" }
+
+// Unwrap returns ErrInvalid.
+func (e *UnpaidError) Unwrap() error { return ErrInvalid }

@@ -28,7 +28,8 @@ import (
 // shows a little later. See stripe.Billing.
 type Billing interface {
 	// CheckoutURL returns where the customer pays for a tier. Asked again it is the same
-	// checkout, or one that cannot be paid beside it.
+	// checkout, or one that cannot be paid beside it. With an open invoice it is a
+	// *control.UnpaidError.
 	CheckoutURL(ctx context.Context, customerID, tier string) (string, error)
 	// PortalURL returns where the customer manages its subscription.
 	PortalURL(ctx context.Context, customerID string) (string, error)

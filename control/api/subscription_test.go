@@ -240,6 +240,22 @@ func moneyRoutes() map[string]any {
 	}
 }
 
+// Who owes an invoice is told where to pay it, and cannot buy beside it.
+func TestCheckoutWithAnOpenInvoice(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, nil)
+	_, c, sub := s.buyer("eve@example.com", "starter")
+	_, end, _ := s.sim.Period(sub)
+	s.sim.Decline(sub, true)
+	s.sim.Advance(end)
+	s.sim.Cancel(sub)
+	s.deliver()
+	a := c.do("POST", "/v1/me/checkout", api.Purchase{Tier: "pro"})
+	if a.status != http.StatusPaymentRequired || a.problem() != "unpaid" || !strings.Contains(string(a.body), "https://invoice.example.invalid/in_") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
 func TestMoneyWithoutStripe(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // Replaced is a live subscription that does not count, because another one of the same
@@ -27,6 +28,28 @@ func (s *Service) ReplaceSubscription(ctx context.Context, actor string, v contr
 		return Billed{}, fmt.Errorf("replace subscription %s by %s: %w: they are not two of one customer", other.ID, v.ID, control.ErrInvalid)
 	}
 	return s.applySubscription(ctx, actor, v, readAt, &other, also)
+}
+
+// Used reports whether a customer has used tokens of the period that begins at a time, or may
+// have by requests of which Postgres does not know yet: Redis does.
+func (s *Service) Used(ctx context.Context, customerID string, start time.Time) (bool, error) {
+	op := "use of customer " + customerID
+	var p control.UsagePeriod
+	err := s.Store.InTx(ctx, func(tx *store.Tx) (err error) {
+		p, err = tx.Period(ctx, customerID, control.FirstPeriod(customerID, start, 0).ID)
+		return err
+	})
+	if errors.Is(err, control.ErrNotFound) {
+		return false, nil // it was never opened
+	}
+	if err != nil || p.Totals.Settled > 0 {
+		return err == nil, err
+	}
+	u, err := s.Limits.Usage(ctx, quota.Account{Customer: customerID, Period: p.Period(), Limit: p.LimitTokens, LimitVersion: p.LimitVersion})
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", op, err)
+	}
+	return u.Settled+u.Held > 0, nil
 }
 
 // replace notes that other does not count, so that by can.

@@ -31,6 +31,7 @@ type GrantPublisher interface {
 type LimitSetter interface {
 	Ensure(ctx context.Context, customer, period string) error
 	SetLimit(ctx context.Context, acct quota.Account) error
+	Usage(ctx context.Context, acct quota.Account) (quota.Usage, error)
 }
 
 // Service changes customers. Its fields are set once; it is safe for concurrent use.

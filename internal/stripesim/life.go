@@ -82,30 +82,92 @@ func (s *Server) Complete(url string) (string, error) {
 	if cs.status != "open" {
 		return "", invalid("the session is %s", cs.status)
 	}
-	o := &subscription{id: s.id("sub"), customer: cs.customer, status: "incomplete", anchor: s.now, start: s.now, end: monthsAfter(s.now, 1), created: s.now}
+	var prices []*price
 	for _, id := range cs.prices {
 		pr, err := lookUp(s.prices, "price", id)
 		if err != nil {
 			return "", err
 		}
+		prices = append(prices, pr)
+	}
+	o := s.subscribe(cs.customer, prices, cs.trialDays)
+	if o.status == "incomplete" {
+		return o.id, nil
+	}
+	cs.status, cs.payment, cs.subscription = "complete", "paid", o.id
+	s.emit("checkout.session.completed", cs.object())
+	return o.id, nil
+}
+
+// subscribe begins a subscription, which is incomplete if the card declines.
+func (s *Server) subscribe(customer string, prices []*price, trialDays int) *subscription {
+	o := &subscription{id: s.id("sub"), customer: customer, status: "incomplete", anchor: s.now, start: s.now, end: monthsAfter(s.now, 1), created: s.now}
+	for _, pr := range prices {
 		o.items = append(o.items, s.newItem(pr))
 	}
 	s.subscriptions = append(s.subscriptions, o)
-	if cs.trialDays > 0 {
-		o.status, o.trialEnd = "trialing", s.now.AddDate(0, 0, cs.trialDays)
+	if trialDays > 0 {
+		o.status, o.trialEnd = "trialing", s.now.AddDate(0, 0, trialDays)
 		o.end = o.trialEnd
 		s.newInvoice(o, "subscription_create", 0).status = "paid"
 	} else {
 		s.attempt(o, s.newInvoice(o, "subscription_create", o.base().price.cents()))
 	}
 	s.emit("customer.subscription.created", o.object())
-	if o.status == "incomplete" {
-		return o.id, nil
+	if o.status != "incomplete" {
+		s.emit("customer.subscription.updated", o.object())
 	}
-	cs.status, cs.payment, cs.subscription = "complete", "paid", o.id
-	s.emit("customer.subscription.updated", o.object())
-	s.emit("checkout.session.completed", cs.object())
-	return o.id, nil
+	return o
+}
+
+// Subscribe has someone sell a customer of Stripe's a price, by its lookup key, in the dashboard,
+// and returns the id of the subscription. Without a customer it is one that is made there, too.
+func (s *Server) Subscribe(customer, lookupKey string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.stranger(customer)
+	i := slices.IndexFunc(s.prices, func(pr *price) bool { return pr.lookupKey == lookupKey })
+	if i < 0 {
+		return "", missing("price", lookupKey)
+	}
+	return s.subscribe(c, s.prices[i:i+1], 0).id, nil
+}
+
+// stranger returns a customer's id, or, without one, that of a customer that nobody made here.
+func (s *Server) stranger(id string) string {
+	if id != "" {
+		return id
+	}
+	c := &customer{id: s.id("cus"), created: s.now}
+	s.customers = append(s.customers, c)
+	return c.id
+}
+
+// otherPrice is of something that has nothing to do with tokens.
+func (s *Server) otherPrice() *price {
+	pr := &price{
+		id: s.id("price"), product: s.id("prod"), currency: "usd", interval: "month", usage: "licensed", decimal: "700", created: s.now,
+	}
+	s.prices = append(s.prices, pr)
+	return pr
+}
+
+// SellInstead has someone replace what a subscription is for by something else.
+func (s *Server) SellInstead(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, err := lookUp(s.subscriptions, "subscription", id); err == nil {
+		o.items = []*item{s.newItem(s.otherPrice())}
+		s.emit("customer.subscription.updated", o.object())
+	}
+}
+
+// SellOther sells something that has nothing to do with tokens, by subscription, whose id it
+// returns: to a customer of Stripe's, or, with "", to one of another shop on the same account.
+func (s *Server) SellOther(to string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.subscribe(s.stranger(to), []*price{s.otherPrice()}, 0).id
 }
 
 // Decline has the card of a subscription's customer, or of a customer, work or not.
@@ -142,6 +204,12 @@ func (s *Server) Advance(to time.Time) {
 
 func (s *Server) renew(o *subscription) {
 	if o.status == "incomplete" {
+		// "The open invoice will be voided" (docs.stripe.com/api/subscriptions/object, status).
+		for _, in := range s.invoices {
+			if in.subscription == o.id && in.status == "open" {
+				in.status = "void"
+			}
+		}
 		o.status, o.ended = "incomplete_expired", s.now
 		s.emit("customer.subscription.updated", o.object())
 		return

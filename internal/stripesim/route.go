@@ -130,9 +130,13 @@ type customer struct {
 func (c *customer) key() string { return c.id }
 
 func (c *customer) object() object {
+	metadata := object{}
+	if c.reference != "" {
+		metadata["customer_id"] = c.reference
+	}
 	return object{
 		"id": c.id, "object": "customer", "email": orNil(c.email), "name": orNil(c.name), "created": c.created.Unix(),
-		"livemode": false, "metadata": object{"customer_id": c.reference}, "preferred_locales": []string{c.locale},
+		"livemode": false, "metadata": metadata, "preferred_locales": []string{c.locale},
 	}
 }
 

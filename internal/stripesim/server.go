@@ -32,8 +32,9 @@ type Server struct {
 	now      time.Time
 	next     int // number of the next id
 	answered int
-	failing  int            // so many requests are answered with 500
-	broken   map[string]int // and so many of a route
+	failing  int               // so many requests are answered with 500
+	broken   map[string]int    // and so many of a route
+	before   map[string]func() // what happens before the next request of a route
 	requests map[string]int
 	answers  map[string]answer // by idempotency key
 
@@ -60,7 +61,7 @@ type answer struct {
 func New(now time.Time) *Server {
 	s := &Server{
 		tag: strings.ToLower(rand.Text()[:8]), now: now.UTC().Truncate(time.Second), requests: make(map[string]int), broken: make(map[string]int), answers: make(map[string]answer),
-		meterEvents: make(map[string]meterEvent),
+		before: make(map[string]func()), meterEvents: make(map[string]meterEvent),
 	}
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
 	return s
@@ -94,6 +95,26 @@ func (s *Server) FailRoute(route string, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.broken[route] = n
+}
+
+// Before has something happen, once, when the next request for a route has come, and before it
+// is looked at: to whoever sent it Stripe is slow. It may call the server, and send requests.
+func (s *Server) Before(route string, do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before[route] = do
+}
+
+// happen does what Before asked for.
+func (s *Server) happen(r *http.Request) {
+	s.mu.Lock()
+	route, _ := routeOf(r)
+	do := s.before[route]
+	delete(s.before, route)
+	s.mu.Unlock()
+	if do != nil {
+		do()
+	}
 }
 
 // Requests returns how often a route was asked, such as "POST /v1/customers". Ids are
@@ -145,6 +166,7 @@ func missing(what, id string) error {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	s.happen(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status, body := s.answer(r)
@@ -173,9 +195,8 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 		return encode(nil, invalid("bad form"))
 	}
 	query := r.URL.Query()
-	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
-	route, ids := normalize(path)
-	s.requests[r.Method+" /v1/"+route]++
+	route, ids := routeOf(r)
+	s.requests[route]++
 	key := r.Header.Get("Idempotency-Key")
 	digest := sha256.Sum256([]byte(r.Method + r.URL.Path + "\n" + string(raw)))
 	if r.Method == http.MethodPost && key != "" {
@@ -187,9 +208,9 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 			return a.status, a.body
 		}
 	}
-	if s.broken[r.Method+" /v1/"+route] > 0 || s.failing > 0 {
-		if s.broken[r.Method+" /v1/"+route] > 0 {
-			s.broken[r.Method+" /v1/"+route]--
+	if s.broken[route] > 0 || s.failing > 0 {
+		if s.broken[route] > 0 {
+			s.broken[route]--
 		} else {
 			s.failing--
 		}
@@ -206,7 +227,7 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 		p.form = query
 	}
 	p.expand = p.list("expand")
-	out, err := s.route(r.Method+" "+route, ids, &p)
+	out, err := s.route(strings.Replace(route, "/v1/", "", 1), ids, &p)
 	if err == nil {
 		err = p.rest()
 	}
@@ -215,6 +236,12 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 		s.answers[key] = answer{digest, status, body}
 	}
 	return status, body
+}
+
+// routeOf returns the route of a request, such as "POST /v1/customers/{id}", and its ids.
+func routeOf(r *http.Request) (route string, ids []string) {
+	route, ids = normalize(strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/"))
+	return r.Method + " /v1/" + route, ids
 }
 
 // normalize writes the ids of a path as {id}. Products have ids that their maker chose.

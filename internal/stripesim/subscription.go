@@ -101,13 +101,15 @@ func (s *Server) getSubscription(id string, p *params) (any, error) {
 	return out, nil
 }
 
-// listSubscriptions lists those that have not ended, as Stripe does unless it is asked for all.
+// listSubscriptions lists those that have not been canceled, as Stripe does unless it is asked for
+// a status: those whose first payment never came are among them
+// (docs.stripe.com/api/subscriptions/list).
 func (s *Server) listSubscriptions(p *params) (any, error) {
 	customer := p.get("customer")
 	p.get("limit")
 	var out []any
 	for _, o := range slices.Backward(s.subscriptions) {
-		if o.customer == customer && !o.over() {
+		if o.customer == customer && o.status != "canceled" {
 			out = append(out, o.object())
 		}
 	}
@@ -157,6 +159,9 @@ func (s *Server) cancelSubscription(id string, p *params) (any, error) {
 	o, err := lookUp(s.subscriptions, "subscription", id)
 	if err != nil {
 		return nil, err
+	}
+	if o.status == "incomplete_expired" {
+		return nil, invalid("The subscription is %s.", o.status) // how Stripe says it is not known here
 	}
 	if o.over() {
 		return nil, missing("subscription", id)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -144,6 +145,18 @@ func tierOf(p *api.Price) string {
 	return name
 }
 
+// ours reports whether something is sold here for which a subscription is: on the same account of
+// Stripe there may be others.
+func ours(items *api.SubscriptionItemList) bool {
+	return items != nil && slices.ContainsFunc(items.Data, func(item *api.SubscriptionItem) bool {
+		p := item.Price
+		return p != nil && (strings.HasPrefix(p.LookupKey, lookupPrefix) || p.Product != nil && strings.HasPrefix(p.Product.ID, lookupPrefix))
+	})
+}
+
+// errForeign: what an event is about is not sold here.
+var errForeign = fmt.Errorf("%w: it is not sold here", control.ErrInvalid)
+
 // reading is what Stripe said of a subscription.
 type reading struct {
 	control.StripeSubscription        // CustomerID is ours, and set by whoever knows it
@@ -158,7 +171,18 @@ type reading struct {
 	trialEnd                   time.Time
 }
 
-// subscription asks Stripe for a subscription, and for what is not paid of it.
+// priceID is the price of the tier.
+func (r *reading) priceID() string {
+	for _, item := range r.items {
+		if tierOf(item.Price) != "" {
+			return item.Price.ID
+		}
+	}
+	return ""
+}
+
+// subscription asks Stripe for a subscription, and for what is not paid of it. One of something
+// else than we sell is errForeign.
 func (a *Account) subscription(ctx context.Context, id string) (reading, error) {
 	op := "read subscription " + id
 	params := &api.SubscriptionParams{Params: api.Params{Context: ctx}}
@@ -190,6 +214,9 @@ func (a *Account) subscription(ctx context.Context, id string) (reading, error) 
 			return r, fmt.Errorf("%s: %w: it is for more than one tier, or for a tier more than once", op, control.ErrInvalid)
 		}
 		r.Tier = tier
+	}
+	if !ours(s.Items) {
+		return r, fmt.Errorf("%s: %w", op, errForeign)
 	}
 	if r.Tier == "" {
 		return r, fmt.Errorf("%s: %w: none of its prices is a tier's", op, control.ErrInvalid)

@@ -28,7 +28,7 @@ func NewBilling(c *Checkout, p *Processor) (*Billing, error) {
 // control.ErrConflict. What Stripe has done that we have not heard of, such as a renewal, holds
 // here first. With customers.ErrUnpublished Stripe has it, and the customer will a little later.
 func (b *Billing) ChangeTier(ctx context.Context, customerID, tier string) error {
-	ran, err := b.store.WithLock(ctx, "billing "+customerID, func(ctx context.Context) error {
+	ran, err := b.store.WithLock(ctx, lockName(customerID), func(ctx context.Context) error {
 		id, err := b.Checkout.ChangeTier(ctx, customerID, tier)
 		if errors.Is(err, control.ErrConflict) {
 			if err := b.catchUp(ctx, customerID); err != nil {

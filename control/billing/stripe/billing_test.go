@@ -116,6 +116,88 @@ func TestTierAfterADowngrade(t *testing.T) {
 	e.want(t, customer, "active team active")
 }
 
+// A first payment that never came does not keep anybody from deleting its account, and what is not
+// sold here goes on.
+func TestEndAfterAPaymentThatNeverCame(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	customer := e.signUp(t).ID
+	url, err := b.CheckoutURL(t.Context(), customer, "pro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.sim.Decline(e.stripeID(customer), true)
+	sub, err := e.sim.Complete(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.sim.Decline(sub, false)
+	other := e.sim.SellOther(e.stripeID(customer))
+	e.sim.Advance(e.sim.Now().AddDate(0, 1, 1))
+	e.deliver(t)
+	e.want(t, customer, "pending starter incomplete_expired")
+	if err := b.End(t.Context(), customer); err != nil {
+		t.Errorf("end: %v", err)
+	}
+	if err := e.service.DeleteCustomer(t.Context(), "test", customer); err != nil {
+		t.Error(err)
+	}
+	if _, _, status := e.sim.Period(other); status != "active" {
+		t.Errorf("what is not sold here is %s", status)
+	}
+	// One that ends by itself meanwhile has ended.
+	customer, sub = e.buy(t, "starter")
+	e.deliver(t)
+	e.sim.Before("DELETE /v1/subscriptions/{id}", func() { e.sim.Cancel(sub) })
+	if err := b.End(t.Context(), customer); err != nil {
+		t.Errorf("end of what has ended: %v", err)
+	}
+	e.want(t, customer, "cancelled starter canceled")
+}
+
+// What begins after the end of a customer is cancelled in Stripe, and someone is told.
+func TestSubscriptionOfACancelledCustomer(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	customer, _ := e.buy(t, "starter")
+	e.deliver(t)
+	stripeID := e.stripeID(customer)
+	if err := b.End(t.Context(), customer); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.service.DeleteCustomer(t.Context(), "test", customer); err != nil {
+		t.Fatal(err)
+	}
+	e.deliver(t)
+	sub, err := e.sim.Subscribe(stripeID, "openclaw_team_monthly")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ev := range e.sim.Events() {
+		e.receive(t, ev.Body)
+	}
+	e.sim.FailRoute("DELETE /v1/subscriptions/{id}", 10)
+	if _, err := e.processor.ProcessDue(t.Context()); !errors.Is(err, control.ErrUnavailable) {
+		t.Errorf("Stripe does not cancel it: %v", err)
+	}
+	e.sim.FailRoute("DELETE /v1/subscriptions/{id}", 0)
+	e.due()
+	e.work(t)
+	e.deliver(t) // that it has ended
+	if _, _, status := e.sim.Period(sub); status != "canceled" {
+		t.Errorf("it is %s", status)
+	}
+	if n := e.query("SELECT count(*) FROM stripe_events WHERE processed_at IS NULL"); n != "0" {
+		t.Errorf("%s events wait", n)
+	}
+	if e.metric(t, "billing_stripe_second_subscriptions_total", "") != 1 {
+		t.Error("the alert is not raised once")
+	}
+	e.want(t, customer, "cancelled starter canceled,canceled")
+}
+
 // Whoever deletes its account owes nothing more: no subscription, also of those that we have
 // not heard of, and no page on which one could begin.
 func TestEnd(t *testing.T) {

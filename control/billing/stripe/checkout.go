@@ -48,29 +48,57 @@ func NewCheckout(o CheckoutOptions) (*Checkout, error) {
 }
 
 // CheckoutURL returns the page on which a customer pays for a tier. Asked again it is the
-// same page, while that is open; pages for other tiers are closed. A customer with a live
-// subscription is control.ErrExists: it changes that one. One that is deleted, or that an
-// operator suspended, is control.ErrInvalid.
-func (c *Checkout) CheckoutURL(ctx context.Context, customerID, tierName string) (string, error) {
+// same page, while that is open; pages for other tiers are closed: there is never more than one
+// that can be paid. A customer with a live subscription is control.ErrExists: it changes that
+// one. One that is deleted, or that an operator suspended, is control.ErrInvalid, and one that
+// owes an invoice a *control.UnpaidError. While the customer's billing is being changed by
+// somebody else it is control.ErrConflict.
+func (c *Checkout) CheckoutURL(ctx context.Context, customerID, tierName string) (url string, err error) {
 	op := "checkout of customer " + customerID
 	tier, err := c.o.Customers.Tiers.Get(tierName)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
-	account, first, err := c.buyer(ctx, customerID)
+	if _, _, err := c.buyer(ctx, customerID); err != nil {
+		return "", fmt.Errorf("%s: %w", op, err)
+	}
+	ran, err := c.store.WithLock(ctx, lockName(customerID), func(ctx context.Context) (err error) {
+		url, err = c.page(ctx, customerID, tier)
+		return err
+	})
+	if err == nil && !ran {
+		err = fmt.Errorf("%w: another change is under way", control.ErrConflict)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
+	return url, nil
+}
+
+// lockName is the lock of whoever changes what a customer pays for.
+func lockName(customerID string) string { return "billing " + customerID }
+
+// page finds or makes the page of CheckoutURL. The caller has the customer's lock: of two that
+// list the pages before either has made one, neither closes the other's.
+func (c *Checkout) page(ctx context.Context, customerID string, tier control.Tier) (string, error) {
+	account, first, err := c.buyer(ctx, customerID)
+	if err != nil {
+		return "", err
+	}
 	if account.StripeID, err = c.stripeCustomer(ctx, account); err != nil {
-		return "", fmt.Errorf("%s: %w", op, err)
+		return "", err
 	}
 	priceID, err := c.o.Account.priceID(ctx, LookupKey(tier.Name))
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", op, err)
+		return "", err
 	}
 	newest, open, err := c.openSessions(ctx, account.StripeID, tier.Name)
-	if err != nil || open != "" {
-		return open, failure(op, err)
+	if err != nil {
+		return "", err
+	}
+	// After the pages were closed: what was paid on one until then is seen.
+	if err := c.mayBuy(ctx, account.StripeID); err != nil || open != "" {
+		return open, err
 	}
 	params := &api.CheckoutSessionParams{
 		Mode: api.String(string(api.CheckoutSessionModeSubscription)), Customer: &account.StripeID, ClientReferenceID: &customerID,
@@ -83,13 +111,42 @@ func (c *Checkout) CheckoutURL(ctx context.Context, customerID, tierName string)
 		params.SubscriptionData = &api.CheckoutSessionSubscriptionDataParams{TrialPeriodDays: &c.o.TrialDays}
 	}
 	params.Context = ctx
-	// Whoever asks at the same time has seen the same newest page, and gets this one.
+	// Whoever has lost the lock meanwhile has seen the same newest page, and gets this one.
 	params.SetIdempotencyKey(idempotencyKey(fmt.Sprintf("checkout-%s-%s-%s", customerID, priceID, newest), c.o.Customers.Clock()))
 	page, err := c.o.Account.sessions().New(params)
 	if err != nil {
-		return "", failure(op, err)
+		return "", failure("make a page", err)
 	}
 	return page.URL, nil
+}
+
+// mayBuy asks Stripe whether a customer has a live subscription, also one of which no event has
+// told yet, or owes something. What it has begun and not paid for, it does not owe.
+func (c *Checkout) mayBuy(ctx context.Context, stripeID string) error {
+	begun := make(map[string]bool)
+	params := &api.SubscriptionListParams{Customer: &stripeID}
+	params.Context = ctx
+	list := c.o.Account.subscriptions().List(params)
+	for list.Next() {
+		s := list.Subscription()
+		status := control.SubscriptionStatus(s.Status)
+		if status.Live() && ours(s.Items) {
+			return fmt.Errorf("a live subscription at Stripe: %w", control.ErrExists)
+		}
+		begun[s.ID] = status == control.SubscriptionIncomplete
+	}
+	if err := list.Err(); err != nil {
+		return failure("list subscriptions", err)
+	}
+	open := &api.InvoiceListParams{Customer: &stripeID, Status: api.String(string(api.InvoiceStatusOpen))}
+	open.Context = ctx
+	invoices := c.o.Account.invoices().List(open)
+	for invoices.Next() {
+		if in := invoices.Invoice(); in.Subscription != nil && !begun[in.Subscription.ID] {
+			return &control.UnpaidError{URL: in.HostedInvoiceURL}
+		}
+	}
+	return failure("list open invoices", invoices.Err())
 }
 
 // buyer reads a customer that may buy a subscription, and whether it would be its first.
@@ -230,8 +287,9 @@ func (c *Checkout) Invoices(ctx context.Context, customerID string, limit int) (
 // ChangeTier has Stripe bill another tier: one with more tokens at once, and for the rest of
 // the period, once that is paid; one with less from the next period on. The customer becomes
 // what Stripe then says of the subscription with Processor.Sync or by the event, whichever
-// is first. It returns the subscription's id. Where our books do not have what Stripe has, it is
-// control.ErrConflict and nothing is changed: what is owed depends on what is held.
+// is first. It returns the subscription's id. Where our books do not have what Stripe has, or it
+// is about to renew, it is control.ErrConflict and nothing is changed: what is owed depends on
+// what is held.
 func (c *Checkout) ChangeTier(ctx context.Context, customerID, tierName string) (string, error) {
 	op := "change the tier of customer " + customerID
 	to, err := c.o.Customers.Tiers.Get(tierName)
@@ -250,28 +308,87 @@ func (c *Checkout) ChangeTier(ctx context.Context, customerID, tierName string) 
 	}
 	held, _ := c.o.Customers.Tiers.Get(r.held) // one that is not sold any more has no tokens
 	raises := to.MonthlyTokens > held.MonthlyTokens
+	pending := r.Tier != held.Name && held.Name != "" // a lower tier was to follow
+	if pending && !c.o.Customers.Clock().Add(renewalMargin).Before(r.PeriodEnd) {
+		// What is not billed now is meant for what is left of the period.
+		return "", fmt.Errorf("%s: %w: the subscription is about to renew", op, control.ErrConflict)
+	}
 	if raises && (r.Status != control.SubscriptionActive && r.Status != control.SubscriptionTrialing || r.FailedPayments > 0) {
 		// Paying for it would not pay for what is owed.
 		return "", fmt.Errorf("%s: %w: an invoice is not paid; the subscription is %s", op, control.ErrInvalid, r.Status)
 	}
-	if raises && r.Tier != held.Name && held.Name != "" {
-		// A lower tier was to follow. What is owed is the difference to the one that is paid.
-		if err := c.setTier(ctx, r, held.Name, false); err != nil {
-			return "", fmt.Errorf("%s: %w", op, err)
-		}
+	// What was begun comes to its end, also if the customer does not wait for it.
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), renewalMargin)
+	defer stop()
+	if raises && pending {
+		err = c.raisePending(ctx, r, held.Name, to.Name)
+	} else {
+		_, err = c.setTier(ctx, r, to.Name, raises)
 	}
-	if err := c.setTier(ctx, r, to.Name, raises); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
 	return r.ID, nil
 }
 
-// setTier has Stripe bill another tier from the next period on, or, with now, at once.
-func (c *Checkout) setTier(ctx context.Context, r reading, tier string, now bool) error {
+// renewalMargin is for how long before a renewal nothing is changed that is not billed, and
+// longer than a change takes.
+const renewalMargin = 2 * time.Minute
+
+// raisePending is setTier of a higher tier at once, where a lower one than is held was to follow.
+// What is owed is the difference to the one that is held, so that has to be what Stripe bills
+// first. If the payment fails, the lower one still follows.
+func (c *Checkout) raisePending(ctx context.Context, r reading, held, to string) error {
+	_, err := c.setTier(ctx, r, held, false)
+	billed := ""
+	if err == nil {
+		billed, err = c.setTier(ctx, r, to, true)
+	}
+	if billed == to {
+		return nil
+	}
+	// Without an answer it may have gone through all the same.
+	now, rerr := c.o.Account.subscription(ctx, r.ID)
+	if rerr == nil && now.Tier == to {
+		return nil
+	}
+	if rerr == nil && now.Tier != r.Tier {
+		_, rerr = c.setPrice(ctx, r, r.priceID(), false)
+	}
+	return errors.Join(err, rerr)
+}
+
+// setTier has Stripe bill another tier from the next period on, or, with now, at once, and
+// returns which one it bills then: while a payment is missing it is not the other one. If Stripe
+// has renewed the subscription since r was read, what is not billed now would hold for a period
+// that was not paid for: then nothing has changed, and it is control.ErrConflict.
+func (c *Checkout) setTier(ctx context.Context, r reading, tier string, now bool) (billed string, err error) {
 	priceID, err := c.o.Account.priceID(ctx, LookupKey(tier))
 	if err != nil {
-		return err
+		return "", err
 	}
+	s, err := c.setPrice(ctx, r, priceID, now)
+	if err != nil {
+		return "", err
+	}
+	if !now && s.CurrentPeriodStart != r.PeriodStart.Unix() {
+		if _, err := c.setPrice(ctx, r, r.priceID(), false); err != nil {
+			return "", err
+		}
+		return "", fmt.Errorf("bill tier %s: %w: Stripe has renewed the subscription meanwhile", tier, control.ErrConflict)
+	}
+	if s.Items != nil {
+		for _, item := range s.Items.Data {
+			if tier := tierOf(item.Price); tier != "" {
+				billed = tier
+			}
+		}
+	}
+	return billed, nil
+}
+
+// setPrice has Stripe bill another price for the tier.
+func (c *Checkout) setPrice(ctx context.Context, r reading, priceID string, now bool) (*api.Subscription, error) {
 	params := &api.SubscriptionParams{ProrationBehavior: api.String("none")}
 	if now {
 		params.ProrationBehavior = api.String("always_invoice")
@@ -283,8 +400,8 @@ func (c *Checkout) setTier(ctx context.Context, r reading, tier string, now bool
 		}
 	}
 	params.Context = ctx
-	_, err = c.o.Account.subscriptions().Update(r.ID, params)
-	return failure("bill tier "+tier, err)
+	s, err := c.o.Account.subscriptions().Update(r.ID, params)
+	return s, failure("bill price "+priceID, err)
 }
 
 // Cancel has Stripe end a customer's subscription: with its period, or now, of which nothing

@@ -37,12 +37,13 @@ func TestCheckoutByManyAtOnce(t *testing.T) {
 		wg.Go(func() { urls[i], errs[i] = e.checkout.CheckoutURL(t.Context(), customer, "pro") })
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	page, err := e.checkout.CheckoutURL(t.Context(), customer, "pro")
+	if err != nil {
 		t.Fatal(err)
 	}
-	for _, url := range urls {
-		if url == "" || url != urls[0] {
-			t.Errorf("the pages are %q", urls)
+	for i, err := range errs {
+		if err != nil && !errors.Is(err, control.ErrConflict) || err == nil && urls[i] != page {
+			t.Errorf("page %s, %v; want %s", urls[i], err, page)
 		}
 	}
 	if n := e.sim.Customers(); n != 1 {
@@ -50,11 +51,83 @@ func TestCheckoutByManyAtOnce(t *testing.T) {
 	}
 	// Another tier closes the page of this one.
 	other, err := e.checkout.CheckoutURL(t.Context(), customer, "team")
-	if err != nil || other == urls[0] {
+	if err != nil || other == page {
 		t.Fatalf("page %s, %v", other, err)
 	}
-	if _, err := e.sim.Complete(urls[0]); err == nil || !strings.Contains(err.Error(), "expired") {
+	if _, err := e.sim.Complete(page); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("the first page: %v", err)
+	}
+}
+
+// However pages are asked for, a customer can pay on one of them only.
+func TestOnePageCanBePaid(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	customer := e.signUp(t).ID
+	if _, err := e.checkout.CheckoutURL(t.Context(), customer, "pro"); err != nil { // so that Stripe knows the customer
+		t.Fatal(err)
+	}
+	// While one is being made, another tier's is asked for.
+	var during string
+	var refused error
+	e.sim.Before("POST /v1/checkout/sessions", func() { during, refused = e.checkout.CheckoutURL(t.Context(), customer, "starter") })
+	page, err := e.checkout.CheckoutURL(t.Context(), customer, "team")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.sim.Complete(page); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.sim.Complete(during); err == nil || !errors.Is(refused, control.ErrConflict) {
+		t.Errorf("the other page: %s, %v; paid: %v", during, refused, err)
+	}
+	// No event has told of it yet.
+	if again, err := e.checkout.CheckoutURL(t.Context(), customer, "starter"); !errors.Is(err, control.ErrExists) {
+		t.Errorf("a page after one was paid: %s, %v", again, err)
+	}
+	e.deliver(t)
+	e.want(t, customer, "active team active")
+}
+
+// Who owes an invoice pays that before it buys anew; a first payment that never came is not owed,
+// and neither is anything that is not sold here.
+func TestWhoOwesCannotBuy(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	customer, sub := e.buy(t, "starter")
+	e.deliver(t)
+	_, end, _ := e.sim.Period(sub)
+	e.sim.Decline(sub, true)
+	e.sim.Advance(end)
+	e.deliver(t)
+	e.sim.Cancel(sub) // Stripe gives up
+	e.deliver(t)
+	e.want(t, customer, "cancelled starter canceled")
+	_, err := e.checkout.CheckoutURL(t.Context(), customer, "pro")
+	var unpaid *control.UnpaidError
+	if !errors.As(err, &unpaid) || !strings.HasPrefix(unpaid.URL, "https://invoice.example.invalid/in_") || strings.Contains(err.Error(), unpaid.URL) {
+		t.Fatalf("with an open invoice: %v", err)
+	}
+	e.sim.Decline(sub, false)
+	if err := e.sim.Retry(sub); err != nil {
+		t.Fatal(err)
+	}
+	page, err := e.checkout.CheckoutURL(t.Context(), customer, "pro")
+	if err != nil {
+		t.Fatalf("with nothing open: %v", err)
+	}
+	e.sim.SellOther(e.stripeID(customer))
+	e.sim.Decline(sub, true)
+	begun, err := e.sim.Complete(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.sim.Decline(sub, false)
+	if again, err := e.checkout.CheckoutURL(t.Context(), customer, "pro"); err != nil || again != page {
+		t.Errorf("with a first payment that failed: %s, %v; want %s", again, err, page)
+	}
+	if _, _, status := e.sim.Period(begun); status != "incomplete" {
+		t.Errorf("it is %s", status)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // End sees to it that Stripe bills a customer nothing more but what it has used: pages on which
 // it could still pay are closed, and all subscriptions end now, also one of which no event has
 // told yet, with an invoice of what was used above the limit: see end for what requests under
-// way still use. Of what was paid nothing is paid back. It returns the subscriptions that ended;
+// way still use. Subscriptions of something that is not sold here go on. Of what was paid nothing is paid back. It returns the subscriptions that ended;
 // what follows for the customer comes with Processor.Sync or by the events. It may be called again.
 func (c *Checkout) End(ctx context.Context, customerID string) (ended []string, err error) {
 	op := "end the subscriptions of customer " + customerID
@@ -29,15 +29,19 @@ func (c *Checkout) End(ctx context.Context, customerID string) (ended []string, 
 	if _, _, err := c.openSessions(ctx, account.StripeID, ""); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	params := &api.SubscriptionListParams{Customer: &account.StripeID} // without those that have ended
+	// Without those that were cancelled, but with those whose first payment never came.
+	params := &api.SubscriptionListParams{Customer: &account.StripeID}
 	params.Context = ctx
 	list := c.o.Account.subscriptions().List(params)
 	for list.Next() {
-		id := list.Subscription().ID
-		if err := c.end(ctx, customerID, id); err != nil {
+		s := list.Subscription()
+		if control.SubscriptionStatus(s.Status).Final() || !ours(s.Items) {
+			continue
+		}
+		if err := c.end(ctx, customerID, s.ID); err != nil {
 			return ended, fmt.Errorf("%s: %w", op, err)
 		}
-		ended = append(ended, id)
+		ended = append(ended, s.ID)
 	}
 	return ended, failure(op, list.Err())
 }
@@ -63,5 +67,8 @@ func (c *Checkout) end(ctx context.Context, customerID, id string) error {
 	params := &api.SubscriptionCancelParams{InvoiceNow: api.Bool(true)}
 	params.Context = ctx
 	_, err = c.o.Account.subscriptions().Cancel(id, params)
-	return failure("cancel subscription "+id, err)
+	if err = failure("cancel subscription "+id, err); errors.Is(err, control.ErrNotFound) {
+		return nil // it has ended meanwhile
+	}
+	return err
 }

@@ -87,13 +87,13 @@ func NewProcessor(o ProcessorOptions) (*Processor, error) {
 	p := &Processor{
 		o: o, store: o.Customers.Store, again: make(map[string]pause),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "billing_stripe_events_total", Help: "Events by what became of them: applied, ignored (they are about no subscription) or failed (they are tried again).",
+			Name: "billing_stripe_events_total", Help: "Events by what became of them: applied, ignored (they are about no subscription of ours) or failed (they are tried again).",
 		}, []string{"result"}),
 		waiting: gauge("billing_stripe_inbox_events", "Events of the inbox that are not processed."),
 		failing: gauge("billing_stripe_inbox_failing", "Events of the inbox that were tried in vain; they are tried again, and someone should look why."),
 		second: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "billing_stripe_second_subscriptions_total",
-			Help: "Subscriptions that were cancelled because their customer had bought another one; someone should see whether money has to go back.",
+			Help: "Subscriptions that were cancelled because their customer had bought another one, or is cancelled itself; someone should see whether money has to go back.",
 		}),
 		oldest: gauge("billing_stripe_inbox_oldest_seconds", "Age of the oldest event that is not processed; 0 without any."),
 	}
@@ -200,6 +200,9 @@ func (p *Processor) process(ctx context.Context, e control.StripeEvent) (result 
 		}
 		return tx.FinishStripeEvent(ctx, e)
 	})
+	if errors.Is(err, errForeign) {
+		return "ignored", p.store.NoteStripeEvent(ctx, e)
+	}
 	if err == nil && !finished {
 		// It is done with only now that Stripe was put right: until then it comes again.
 		err = p.store.NoteStripeEvent(ctx, e)
@@ -302,16 +305,14 @@ func (p *Processor) syncOnce(ctx context.Context, id string, also applied) error
 	if err != nil {
 		return err
 	}
-	if b.Customer.Status == control.CustomerCancelled && b.After.Status.Live() && b.After.ReplacedBy == "" {
-		p.o.Logger.ErrorContext(ctx, "a cancelled customer has a live subscription: cancel it in Stripe", "customer", r.CustomerID, "subscription", id)
-	}
 	if !amiss {
 		return nil
 	}
 	return p.putRight(ctx, counts, b)
 }
 
-// read asks Stripe for a subscription, and whose it is.
+// read asks Stripe for a subscription, and whose it is. One that is nothing of ours is errForeign:
+// it is not for what is sold here, or of a customer of Stripe that was not made here.
 func (p *Processor) read(ctx context.Context, id string) (reading, error) {
 	// Taken before Stripe is asked: of two answers the one that was asked for later is
 	// at least as new.
@@ -320,12 +321,50 @@ func (p *Processor) read(ctx context.Context, id string) (reading, error) {
 		return reading{}, err
 	}
 	r, err := p.o.Account.subscription(ctx, id)
+	if errors.Is(err, errForeign) {
+		return r, p.foreign(ctx, id, err)
+	}
 	if err != nil {
 		return r, err
 	}
 	account, err := p.store.AccountByStripeID(ctx, r.customer)
+	if errors.Is(err, control.ErrNotFound) {
+		return r, p.stranger(ctx, r, err)
+	}
 	r.CustomerID, r.readAt = account.ID, readAt
 	return r, err
+}
+
+// foreign returns err for a subscription that is for nothing that is sold here, unless it once
+// was: that its prices were taken away, someone has to look at.
+func (p *Processor) foreign(ctx context.Context, id string, err error) error {
+	known := p.store.InTx(ctx, func(tx *store.Tx) error {
+		_, err := tx.Subscription(ctx, id)
+		return err
+	})
+	if errors.Is(known, control.ErrNotFound) {
+		return err
+	}
+	if known != nil {
+		return known
+	}
+	return fmt.Errorf("read subscription %s: %w: none of its prices is a tier's", id, control.ErrInvalid)
+}
+
+// stranger returns err for a subscription of somebody that is not known here, but was made known
+// to Stripe here, and errForeign for one of anybody else: nobody can be served for that.
+func (p *Processor) stranger(ctx context.Context, r reading, err error) error {
+	params := &api.CustomerParams{}
+	params.Context = ctx
+	c, gerr := p.o.Account.customers().Get(r.customer, params)
+	if gerr != nil {
+		return failure("read customer "+r.customer, gerr)
+	}
+	if c.Metadata["customer_id"] != "" {
+		return err
+	}
+	p.o.Logger.WarnContext(ctx, "somebody who never signed up has a subscription; nobody is served for it", "stripe_customer", r.customer, "subscription", r.ID)
+	return fmt.Errorf("read subscription %s: %w", r.ID, errForeign)
 }
 
 // tell puts the mails into the outbox that follow from an answer of Stripe. What was told

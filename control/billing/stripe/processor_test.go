@@ -141,6 +141,44 @@ func TestUnknownCustomerWaits(t *testing.T) {
 	e.want(t, customer, "active starter active")
 }
 
+// What else is sold on the same account of Stripe is nothing of ours, and does not hide what
+// fails. A subscription that was ours, and has lost its prices, does fail.
+func TestOtherSalesAreIgnored(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	customer, sub := e.buy(t, "starter")
+	e.deliver(t)
+	applied := e.metric(t, "billing_stripe_events_total", "applied")
+	e.sim.SellOther("")
+	e.sim.SellOther(e.stripeID(customer))
+	if _, err := e.sim.Subscribe("", "openclaw_pro_monthly"); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, ev := range e.sim.Events() {
+		e.receive(t, ev.Body)
+		n++
+	}
+	e.work(t)
+	if got := e.metric(t, "billing_stripe_events_total", "ignored"); n < 9 || got != float64(n) {
+		t.Errorf("%v of %d events are ignored", got, n)
+	}
+	if got := e.metric(t, "billing_stripe_events_total", "applied"); got != applied {
+		t.Errorf("%v of them are applied", got-applied)
+	}
+	if n := e.query("SELECT count(*) FROM stripe_events WHERE processed_at IS NULL"); n != "0" {
+		t.Errorf("%s events wait", n)
+	}
+	e.want(t, customer, "active starter active")
+	e.sim.SellInstead(sub)
+	for _, ev := range e.sim.Events() {
+		e.receive(t, ev.Body)
+	}
+	if _, err := e.processor.ProcessDue(t.Context()); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("a subscription that has lost its prices: %v", err)
+	}
+}
+
 func TestStripeAway(t *testing.T) {
 	t.Parallel()
 	e := newTest(t)

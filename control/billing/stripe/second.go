@@ -66,14 +66,20 @@ func newer(a, b reading) bool {
 	return a.ID > b.ID
 }
 
-// amiss reports whether Stripe bills what it should not: a subscription that does not count,
-// or what is used above the limit twice.
+// amiss reports whether Stripe bills what it should not: a subscription that does not count, or
+// that nobody is served for, or what is used above the limit twice.
 func (p *Processor) amiss(ctx context.Context, tx *store.Tx, r reading, b customers.Billed) (bool, error) {
 	list, err := tx.ReplacedSubscriptions(ctx, b.Customer.ID)
 	if err != nil || len(list) > 0 {
 		return len(list) > 0, err
 	}
-	return counts(b) && overageAmiss(r), nil
+	return unserved(b) || counts(b) && overageAmiss(r), nil
+}
+
+// unserved reports whether a subscription is billed of a customer that is cancelled, and stays
+// so: it was deleted, or has not paid. A page that was open at the time can begin one.
+func unserved(b customers.Billed) bool {
+	return counts(b) && b.Customer.Status == control.CustomerCancelled
 }
 
 // counts reports whether the customer is served for the subscription.
@@ -90,9 +96,12 @@ func (p *Processor) putRight(ctx context.Context, r reading, b customers.Billed)
 		return err
 	}
 	for _, v := range list {
-		if err := p.cancelSecond(ctx, v); err != nil {
+		if err := p.cancel(ctx, v, "a customer had two live subscriptions; the older one, or the one that was not paid, is cancelled"); err != nil {
 			return err
 		}
+	}
+	if unserved(b) {
+		return p.cancel(ctx, b.After, "a cancelled customer had a live subscription, which is cancelled")
 	}
 	if counts(b) {
 		return p.o.Account.priceOverage(ctx, r, false, p.o.Customers.Clock())
@@ -100,19 +109,30 @@ func (p *Processor) putRight(ctx context.Context, r reading, b customers.Billed)
 	return nil
 }
 
-// cancelSecond has Stripe end a subscription that does not count. What was paid for the rest
-// of its period is the customer's credit, against its next invoices.
-func (p *Processor) cancelSecond(ctx context.Context, v control.Subscription) error {
-	params := &api.SubscriptionCancelParams{Prorate: api.Bool(true), InvoiceNow: api.Bool(true)}
+// cancel has Stripe end a subscription that nobody is served for, and says why. What was paid for
+// the rest of its period is the customer's credit, against its next invoices, as long as none of
+// the period's tokens were used: they are not paid back, and so the time is not, unless someone
+// decides it.
+func (p *Processor) cancel(ctx context.Context, v control.Subscription, why string) error {
+	op := "cancel subscription " + v.ID + ", which does not count"
+	credit := v.Status == control.SubscriptionActive && v.FailedPayments == 0
+	if credit {
+		used, err := p.o.Customers.Used(ctx, v.CustomerID, v.PeriodStart)
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		credit = !used
+	}
+	params := &api.SubscriptionCancelParams{Prorate: &credit, InvoiceNow: api.Bool(true)}
 	params.Context = ctx
 	_, err := p.o.Account.subscriptions().Cancel(v.ID, params)
-	err = failure("cancel subscription "+v.ID+", of which the customer has two", err)
+	err = failure(op, err)
 	if errors.Is(err, control.ErrNotFound) {
 		err = nil // somebody was faster
 	} else if err == nil {
 		p.second.Inc()
-		p.o.Logger.ErrorContext(ctx, "a customer had two live subscriptions; the older one, or the one that was not paid, is cancelled: see whether money has to go back",
-			"customer", v.CustomerID, "cancelled", v.ID, "counts", v.ReplacedBy)
+		p.o.Logger.ErrorContext(ctx, why+": see whether money has to go back",
+			"customer", v.CustomerID, "cancelled", v.ID, "counts", v.ReplacedBy, "credit", credit)
 	}
 	if err != nil {
 		return err
@@ -122,7 +142,7 @@ func (p *Processor) cancelSecond(ctx context.Context, v control.Subscription) er
 		return err
 	}
 	if r.Status.Live() {
-		return fmt.Errorf("cancel subscription %s, of which the customer has two: Stripe still says that it is %s", v.ID, r.Status)
+		return fmt.Errorf("%s: Stripe still says that it is %s", op, r.Status)
 	}
 	_, err = p.o.Customers.ApplySubscription(ctx, actor, r.StripeSubscription, r.readAt, nil)
 	return err

@@ -15,27 +15,23 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/stripesim"
 )
 
-// twice has a customer pay for one tier and, later, for another one, as with two windows
-// open. The events wait.
+// twice has a customer pay for one tier and, later, for another one, which someone sells it in
+// Stripe's dashboard. The events wait.
 func (e *env) twice(t *testing.T, first, second string) (customer, older, newer string) {
 	t.Helper()
-	customer = e.signUp(t).ID
-	complete := func(tier string) string {
-		t.Helper()
-		url, err := e.checkout.CheckoutURL(t.Context(), customer, tier)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sub, err := e.sim.Complete(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.sim.Advance(e.sim.Now().Add(time.Minute))
-		return sub
+	customer, older = e.buy(t, first)
+	e.sim.Advance(e.sim.Now().Add(time.Minute))
+	newer, err := e.sim.Subscribe(e.stripeID(customer), "openclaw_"+second+"_monthly")
+	if err != nil {
+		t.Fatal(err)
 	}
-	older = complete(first)
-	newer = complete(second)
+	e.sim.Advance(e.sim.Now().Add(time.Minute))
 	return customer, older, newer
+}
+
+// stripeID is the id by which Stripe knows a customer.
+func (e *env) stripeID(customer string) string {
+	return e.query("SELECT stripe_customer_id FROM customers WHERE id = '%s'", customer)
 }
 
 // Of two subscriptions that are paid the newer one counts, in whichever order they are heard
@@ -110,6 +106,43 @@ func TestSecondSubscription(t *testing.T) {
 		if got := e.state(t, customer); !strings.HasPrefix(got, "cancelled pro") {
 			t.Errorf("order %d: in the end the customer is %s", order, got)
 		}
+	}
+}
+
+// Once tokens of the older one were used, its time is not paid back: tokens are not either. It
+// does not matter whether Postgres knows of them yet.
+func TestSecondSubscriptionAfterUse(t *testing.T) {
+	t.Parallel()
+	s := newShared(t)
+	for name, use := range map[string]func(e *env, customer string){
+		"known": func(e *env, customer string) { e.use(t, customer, 20_000_000) },
+		"under way": func(e *env, customer string) {
+			period := e.query("SELECT period_id FROM usage_periods WHERE customer_id = '%s'", customer)
+			if err := e.client.HSet(t.Context(), contract.QuotaKey(customer, period), "leased", 5000).Err(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		e := s.newEnv(t, someMonthsAgo())
+		customer, older := e.buy(t, "team")
+		e.deliver(t)
+		use(e, customer)
+		e.sim.Advance(e.sim.Now().Add(time.Hour))
+		if _, err := e.sim.Subscribe(e.stripeID(customer), "openclaw_starter_monthly"); err != nil {
+			t.Fatal(err)
+		}
+		e.deliver(t)
+		e.deliver(t)
+		if _, _, status := e.sim.Period(older); status != "canceled" {
+			t.Errorf("%s: the older subscription is %s", name, status)
+		}
+		if credit := e.sim.Credit(e.stripeID(customer)); credit != 0 {
+			t.Errorf("%s: %d cents are the customer's credit", name, credit)
+		}
+		if e.metric(t, "billing_stripe_second_subscriptions_total", "") != 1 {
+			t.Errorf("%s: the alert is not raised once", name)
+		}
+		e.want(t, customer, "active starter active,canceled")
 	}
 }
 

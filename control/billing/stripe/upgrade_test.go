@@ -1,6 +1,7 @@
 package stripe_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -95,6 +96,103 @@ func TestUpgradeBeforeTheRenewalIsHeardOf(t *testing.T) {
 	if got := e.sim.Invoiced(stripeID); got < 12_900+12_890 || got > 12_900+12_900 {
 		t.Errorf("two months of Team cost %d cents, want 25800 or so", got)
 	}
+}
+
+// A renewal between the look at the subscription and its change is not paid for with the tier of
+// before.
+func TestRenewalWhileTheTierChanges(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	customer, sub := e.buy(t, "team")
+	e.deliver(t)
+	if err := b.ChangeTier(t.Context(), customer, "starter"); err != nil {
+		t.Fatal(err)
+	}
+	_, end, _ := e.sim.Period(sub)
+	// Whoever asks just before it is told to ask again.
+	e.sim.Advance(end.Add(-time.Minute))
+	if err := b.ChangeTier(t.Context(), customer, "team"); !errors.Is(err, control.ErrConflict) {
+		t.Errorf("a minute before: %v", err)
+	}
+	if got := e.sim.Prices(sub); got[0] != "openclaw_starter_monthly" {
+		t.Errorf("a minute before, Stripe bills %s next", got)
+	}
+	// And the customer does not wait for the answer.
+	e.sim.EndPeriod(sub, end.Add(time.Hour))
+	end = end.Add(time.Hour)
+	e.deliver(t)
+	ctx, leave := context.WithCancel(t.Context())
+	e.sim.Before("POST /v1/subscriptions/{id}", func() {
+		e.sim.Advance(end.Add(time.Second))
+		leave()
+	})
+	if err := b.ChangeTier(ctx, customer, "team"); err == nil {
+		t.Error("the customer has not left")
+	}
+	if got := e.sim.Prices(sub); got[0] != "openclaw_starter_monthly" {
+		t.Errorf("who has left is billed %s", got)
+	}
+	e.deliver(t)
+	e.want(t, customer, "active starter active")
+	// The same with a customer that waits.
+	paid := e.sim.Invoiced(e.stripeID(customer))
+	if err := b.ChangeTier(t.Context(), customer, "team"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ChangeTier(t.Context(), customer, "starter"); err != nil {
+		t.Fatal(err)
+	}
+	_, end, _ = e.sim.Period(sub)
+	e.sim.Advance(end.Add(-time.Hour))
+	e.sim.Before("POST /v1/subscriptions/{id}", func() { e.sim.Advance(end.Add(time.Second)) })
+	if err := b.ChangeTier(t.Context(), customer, "team"); err != nil {
+		t.Fatal(err)
+	}
+	e.deliver(t)
+	e.want(t, customer, "active team active")
+	// The upgrade of the month before, the renewal, and the upgrade of this month.
+	if got := e.sim.Invoiced(e.stripeID(customer)) - paid; got < 11_000+1_900+11_000-30 || got > 11_000+1_900+11_000 {
+		t.Errorf("two months of Team cost %d cents above what was paid", got)
+	}
+}
+
+// With an upgrade whose payment fails nothing has changed: a lower tier that was to follow still
+// is.
+func TestFailedUpgradeKeepsTheDowngrade(t *testing.T) {
+	t.Parallel()
+	e := newTest(t)
+	b := e.billing(t)
+	customer, sub := e.buy(t, "pro")
+	e.deliver(t)
+	if err := b.ChangeTier(t.Context(), customer, "starter"); err != nil {
+		t.Fatal(err)
+	}
+	const update = "POST /v1/subscriptions/{id}"
+	e.sim.Decline(sub, true)
+	if err := b.ChangeTier(t.Context(), customer, "team"); err != nil {
+		t.Fatal(err)
+	}
+	e.sim.Decline(sub, false)
+	follows := func(step string) {
+		t.Helper()
+		e.deliver(t)
+		got := e.query("SELECT tier || ' ' || coalesce(pending_tier, '-') FROM subscriptions WHERE customer_id = '%s'", customer)
+		if prices := e.sim.Prices(sub); got != "pro starter" || prices[0] != "openclaw_starter_monthly" {
+			t.Errorf("%s: here it is %s, and Stripe bills %s next", step, got, prices)
+		}
+	}
+	follows("the card declines")
+	// The second change of the two fails.
+	e.sim.Before(update, func() { e.sim.Before(update, func() { e.sim.FailRoute(update, 1) }) })
+	if err := b.ChangeTier(t.Context(), customer, "team"); !errors.Is(err, control.ErrUnavailable) {
+		t.Errorf("Stripe fails: %v", err)
+	}
+	follows("Stripe fails")
+	if err := b.ChangeTier(t.Context(), customer, "team"); err != nil {
+		t.Fatal(err)
+	}
+	e.want(t, customer, "active team active")
 }
 
 // What was paid for at Stripe, and is not heard of yet, is not lost by another change.
