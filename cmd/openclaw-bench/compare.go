@@ -166,7 +166,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 	s.flags(f, names)
 	f.BoolVar(&quick, "quick", false, "few and short rounds")
 	f.IntVar(&c.Rounds, "rounds", 7, "rounds of all proxies")
-	f.IntVar(&c.ShortRounds, "short-rounds", 3, "rounds of AI gateways and of few streams")
+	f.IntVar(&c.ShortRounds, "short-rounds", 7, "rounds of AI gateways and of few streams")
 	f.IntVar(&c.Passes, "passes", 4, "measurements of each proxy in a round, in turns with nginx; half as many at half of the rate")
 	f.IntVar(&c.Connections, "connections", 64, "connections for whole answers")
 	f.IntVar(&c.BodyBytes, "body-bytes", 1024, "size of a request's body")
