@@ -23,6 +23,7 @@ type app struct {
 	actor  string
 
 	apiURL   string
+	plain    bool // the api may be http:// of another machine
 	database string
 	redisURL string
 	direct   bool
@@ -109,7 +110,7 @@ func (a *app) sessions() (*client.Sessions, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &client.Sessions{URL: base, File: a.sessionFile(), Email: a.getenv("OPENCLAW_API_EMAIL")}
+	s := &client.Sessions{URL: base, Plain: a.plain, File: a.sessionFile(), Email: a.getenv("OPENCLAW_API_EMAIL")}
 	if file := a.getenv("OPENCLAW_API_PASSWORD_FILE"); file != "" {
 		if s.Email == "" {
 			return nil, usageError{errors.New("OPENCLAW_API_PASSWORD_FILE needs OPENCLAW_API_EMAIL: whose password it is")}
@@ -134,7 +135,15 @@ func (a *app) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.New(s.URL, s)
+	return a.clientOf(s.URL, s)
+}
+
+func (a *app) clientOf(base string, tokens client.Tokens) (*client.Client, error) {
+	dial := client.New
+	if a.plain {
+		dial = client.NewPlain
+	}
+	c, err := dial(base, tokens)
 	if err != nil {
 		return nil, usageError{err}
 	}
