@@ -19,9 +19,15 @@ type UsagePeriod struct {
 	Totals       UsageTotals `json:"totals"`
 }
 
-// PeriodOverage is what of a period is paid for one by one, on top of the price. Weighted tokens.
+// PeriodOverage says how the tokens of a period are paid for. Weighted tokens.
 type PeriodOverage struct {
-	Tokens int64 // of the period's limit
+	// Tokens of the period's limit are paid for one by one, on top of the price.
+	Tokens int64
+	// Included are those that the price pays for: whatever an operator makes of the limit, none
+	// of them is billed again.
+	Included int64
+	// Ceiling is the most that the limit may be since an operator lowered it; nil without.
+	Ceiling *int64
 	// Used is what is to be billed. It may be more than Tokens: of a limit that was lowered
 	// while requests were under way, for one.
 	Used int64

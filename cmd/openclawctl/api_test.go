@@ -38,6 +38,8 @@ func TestEveryRouteHasItsCommand(t *testing.T) {
 	// A job for each, far enough away that nobody works it.
 	e.ok(&spare, "token", "rotate", spare.ID, "--overlap", "24h")
 	job := strings.TrimSpace(e.pg.Query("SELECT id FROM river_job WHERE kind = 'token_revocation'"))
+	e.pg.Query("INSERT INTO river_job (kind, args, max_attempts, queue, state, scheduled_at) VALUES ('mail', '{}', 5, 'default', 'scheduled', now() + interval '1 day')")
+	mail := strings.TrimSpace(e.pg.Query("SELECT id FROM river_job WHERE kind = 'mail'"))
 	var other control.Operator
 	password := e.vars["OPENCLAW_API_PASSWORD_FILE"]
 	e.ok(&other, "operator", "create", "--email", "first@example.com", "--role", "support", "--password-file", password)
@@ -65,7 +67,7 @@ func TestEveryRouteHasItsCommand(t *testing.T) {
 		{"listTiers", "tier list"},
 		{"listJobs", "job list --state scheduled"},
 		{"retryJob", "job retry " + job},
-		{"cancelJob", "job cancel " + job},
+		{"cancelJob", "job cancel " + mail},
 		{"listDeadLetters", "ledger deadletters list"},
 		{"getDeadLetter", "ledger deadletters show " + letter},
 		{"replayDeadLetter", "ledger deadletters replay " + letter},
@@ -268,6 +270,12 @@ func TestSessions(t *testing.T) {
 	if me.URL != e.operators || me.Role != "admin" {
 		t.Errorf("whoami %+v", me)
 	}
+	// It wins over databases that are named for other programs.
+	e.vars = map[string]string{"OPENCLAW_SESSION_FILE": file, "DATABASE_URL": "postgres://127.0.0.1:1/none", "REDIS_URL": all["REDIS_URL"]}
+	if r := e.run("customer", "list"); r.code != 0 {
+		t.Errorf("with DATABASE_URL: exit code %d\n%s", r.code, r.stderr)
+	}
+	e.vars = kept
 	// An access token that has ended is renewed, by one of several commands at once.
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -357,6 +365,9 @@ func TestErrorsOfTheAPISayWhatToDo(t *testing.T) {
 		{"the customers' address", "customer list", map[string]string{"OPENCLAW_API_URL": e.customers}, 1, "operators have one of their own"},
 		{"something else", "openapi", map[string]string{"OPENCLAW_API_URL": e.probes}, 1, "is not the operators' api (404"},
 		{"no URL", "customer list", map[string]string{"OPENCLAW_API_URL": "ops.example.com"}, 2, "must be like https://"},
+		{"in the clear", "customer list", map[string]string{"OPENCLAW_API_URL": "http://ops.invalid"}, 2, "use https://, or --plain-http"},
+		{"a sign-in in the clear", "login --email ada@example.com --api-url http://ops.invalid", nil, 2, "use https://, or --plain-http"},
+		{"in the clear, in so many words", "customer list --plain-http", map[string]string{"OPENCLAW_API_URL": "http://ops.invalid"}, 1, "ops.invalid"},
 		{"both ways", "customer list --direct --api-url " + e.operators, nil, 2, "which one?"},
 		{"a key for databases", "customer create --name x --direct --idempotency-key k", nil, 2, "for the api"},
 		{"by the api only", "audit --direct", nil, 2, "goes by the api only"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ type app struct {
 	actor  string
 
 	apiURL   string
+	plain    bool // the api may be http:// of another machine
 	database string
 	redisURL string
 	direct   bool
@@ -61,10 +63,16 @@ func (a *app) chosen() (way, error) {
 		return byDatabase, nil
 	}
 	_, err := a.address()
-	if errors.As(err, new(usageError)) && a.getenv("DATABASE_URL") != "" {
+	if errors.As(err, new(usageError)) && !a.signedIn() && a.getenv("DATABASE_URL") != "" {
 		return byDatabase, nil
 	}
 	return byAPI, err
+}
+
+// signedIn says whether there is a kept session, be it one that cannot be read.
+func (a *app) signedIn() bool {
+	_, err := os.Stat(a.sessionFile())
+	return a.sessionFile() != "" && !errors.Is(err, fs.ErrNotExist)
 }
 
 // sessionFile is where "login" keeps the session; "" if there is no place for it.
@@ -106,7 +114,7 @@ func (a *app) sessions() (*client.Sessions, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &client.Sessions{URL: base, File: a.sessionFile(), Email: a.getenv("OPENCLAW_API_EMAIL")}
+	s := &client.Sessions{URL: base, Plain: a.plain, File: a.sessionFile(), Email: a.getenv("OPENCLAW_API_EMAIL")}
 	if file := a.getenv("OPENCLAW_API_PASSWORD_FILE"); file != "" {
 		if s.Email == "" {
 			return nil, usageError{errors.New("OPENCLAW_API_PASSWORD_FILE needs OPENCLAW_API_EMAIL: whose password it is")}
@@ -131,7 +139,15 @@ func (a *app) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.New(s.URL, s)
+	return a.clientOf(s.URL, s)
+}
+
+func (a *app) clientOf(base string, tokens client.Tokens) (*client.Client, error) {
+	dial := client.New
+	if a.plain {
+		dial = client.NewPlain
+	}
+	c, err := dial(base, tokens)
 	if err != nil {
 		return nil, usageError{err}
 	}

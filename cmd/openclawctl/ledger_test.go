@@ -334,7 +334,7 @@ func TestLedgerVerifyFindsWhatWasNotReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	// All but ten tokens of the limit are paid for one by one.
-	e.pg.Query("UPDATE usage_periods SET overage_tokens = limit_tokens - 10, overage_most = limit_tokens - 10 WHERE customer_id = '" + id + "'")
+	e.pg.Query("UPDATE usage_periods SET overage_tokens = limit_tokens - 10, overage_most = limit_tokens - 10, included_tokens = 10 WHERE customer_id = '" + id + "'")
 	if r := e.run("ledger", "verify"); r.code != 0 {
 		t.Errorf("used a moment ago: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}

@@ -177,6 +177,7 @@ saved, the exit code is 3, and it is published later. The other exit codes: 0 do
 	f := root.PersistentFlags()
 	f.StringVarP(&a.output, "output", "o", "table", "table, json or yaml")
 	f.StringVar(&a.apiURL, "api-url", "", "the operators' api [$OPENCLAW_API_URL]")
+	f.BoolVar(&a.plain, "plain-http", false, "the api may be http:// on another machine: everyone on the way can read passwords and tokens")
 	f.StringVar(&a.key, "idempotency-key", "", "repeat a command that went by the api with the key that it printed: nothing is done twice")
 	f.BoolVar(&a.direct, "direct", false, "work on the databases themselves, without the api")
 	f.StringVar(&a.database, "database-url", "", "Postgres, with --direct; arguments are visible to others, so use the environment for passwords [$DATABASE_URL]")

@@ -77,7 +77,7 @@ func (a *app) jobCommand() *cobra.Command {
 	complete(jobs, "state", fixed(jobStates()...))
 	cmd.AddCommand(jobs,
 		a.jobActionCommand("retry", "retryJob", "Have a job worked again now", `retry has a job worked at once, also one that was given up.`),
-		a.jobActionCommand("cancel", "cancelJob", "Have a job not worked any more", `cancel gives a job up. One that runs is told to stop.`))
+		a.jobActionCommand("cancel", "cancelJob", "Have a job not worked any more", `cancel gives a job up. One that runs is told to stop. One that revokes a token cannot be cancelled.`))
 	return cmd
 }
 

@@ -37,7 +37,8 @@ func (a *app) quotaSetCommand() *cobra.Command {
 		Short: "Set the limit of the present period",
 		Long: `set changes how many weighted tokens a customer may use in the present period. It
 takes effect at once, also for requests in flight. A limit below what is used already
-refuses new requests. The next period begins with the tier's limit again.` + appliedNote,
+refuses new requests. One that was lowered stays so, whatever the customer then pays for on
+top; a larger tier adds what it has more. The next period begins with the tier's limit again.` + appliedNote,
 		Example: `  openclawctl quota set --customer c4mzq7n2k5w3xj6ha --limit 2000000 --reason "agreed by mail"
   openclawctl quota set --customer c4mzq7n2k5w3xj6ha --limit 0 --reason abuse     # refuse everything`,
 	}
@@ -75,8 +76,8 @@ lowers it, to 0 at least. Two that add at once both count.` + appliedNote,
 func (a *app) quotaResetCommand() *cobra.Command {
 	return a.quotaChangeCommand(&cobra.Command{
 		Use:     "reset --customer ID",
-		Short:   "Set the limit of the present period to what the tier has",
-		Long:    `reset undoes "set" and "add".` + appliedNote,
+		Short:   "Set the limit of the present period to what its price includes",
+		Long:    `reset undoes "set" and "add". What the customer pays for on top comes on top.` + appliedNote,
 		Example: `  openclawctl quota reset --customer c4mzq7n2k5w3xj6ha --reason "the gift has ended"`,
 	}, func(c *customers.LimitChange) error {
 		c.Reset = true

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -84,8 +83,8 @@ and OPENCLAW_API_PASSWORD_FILE are set.`,
 			if s.File == "" {
 				return usageError{errors.New("there is no place to keep the session: set OPENCLAW_SESSION_FILE")}
 			}
-			if u, err := url.Parse(s.URL); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
-				fmt.Fprintf(cmd.ErrOrStderr(), "openclawctl: warning: your password goes to %s unencrypted\n", u.Host)
+			if _, err := a.clientOf(s.URL, s); err != nil {
+				return err // before anybody types a password
 			}
 			var password string
 			if file == "" && s.Password != nil && email == s.Email {
@@ -108,10 +107,6 @@ and OPENCLAW_API_PASSWORD_FILE are set.`,
 	return cmd
 }
 
-func isLoopback(host string) bool {
-	return host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.")
-}
-
 func (a *app) logoutCommand() *cobra.Command {
 	return calls("signOut", &cobra.Command{
 		Use:     "logout",
@@ -128,9 +123,9 @@ func (a *app) logoutCommand() *cobra.Command {
 				return a.show(cmd, struct{}{}, table{head: []string{"NOT SIGNED IN"}})
 			}
 			s.Email, s.Password = "", nil // nobody signs in to sign out
-			c, err := client.New(s.URL, s)
+			c, err := a.clientOf(s.URL, s)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			_, err = c.Do(cmd.Context(), client.Request{Method: http.MethodDelete, Path: "/v1/session"}, nil)
 			if err != nil && !errors.Is(err, client.ErrSignIn) {
@@ -165,9 +160,9 @@ commands do by themselves when they are about to end.`,
 					return err
 				}
 			}
-			c, err := client.New(s.URL, s)
+			c, err := a.clientOf(s.URL, s)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			now, err := get[api.SignedIn](cmd.Context(), c, "", "/v1/session", nil)
 			if err != nil {
@@ -197,9 +192,9 @@ func (a *app) openapiCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := client.New(base, nil)
+			c, err := a.clientOf(base, nil)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			document, err := get[json.RawMessage](cmd.Context(), c, "", "/openapi.json", nil)
 			if err != nil {

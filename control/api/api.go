@@ -121,6 +121,10 @@ type Options struct {
 
 	// PerAddress is the limit of a stranger's address. Default 50/s, at once 100.
 	PerAddress Rate
+	// Webhooks is the limit of an address on the routes that are signed, which strangers' requests
+	// do not use up, and which use up nothing else: Stripe sends from few addresses, and behind a
+	// proxy that is not trusted from the same as everyone. Default 500/s, at once 1,000.
+	Webhooks Rate
 	// PerAccount is the limit of who is signed in. Default 20/s, at once 60.
 	PerAccount Rate
 	// SignIns bound guessing. See Guesses.
@@ -177,7 +181,7 @@ type API struct {
 	operators *side
 	metrics   *metrics
 
-	perAddress, perAccount                        *limiter
+	perAddress, perAccount, webhooks              *limiter
 	guessAddress, guessAccount, guessPair, signUp *limiter
 	mailsTo, mailsFrom                            *limiter
 	audited                                       *limiter
@@ -201,6 +205,7 @@ func New(o Options) (*API, error) {
 		passwords:    newPasswords(o.Passwords),
 		perAddress:   newLimiter(o.PerAddress, o.LimitedKeys),
 		perAccount:   newLimiter(o.PerAccount, o.LimitedKeys),
+		webhooks:     newLimiter(o.Webhooks, o.LimitedKeys),
 		guessAddress: newLimiter(o.SignIns.PerAddress, o.LimitedKeys),
 		guessAccount: newLimiter(o.SignIns.PerAccount, o.LimitedKeys),
 		guessPair:    newLimiter(o.SignIns.PerPair, o.LimitedKeys),
@@ -282,6 +287,7 @@ func (o *Options) setDefaults() {
 	}
 	def(&o.PerAddress, 50, 100)
 	def(&o.PerAccount, 20, 60)
+	def(&o.Webhooks, 500, 1000)
 	def(&o.SignIns.PerAddress, 0.5, 30)
 	def(&o.SignIns.PerAccount, 0.1, 50)
 	def(&o.SignIns.PerPair, 1.0/30, 5)

@@ -336,6 +336,13 @@ func TestProfileAndMoney(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	c.want(http.StatusOK, "GET", "/v1/me/invoices", nil)
+	// Who has no subscription is told so, and payments are not asked.
+	for route, body := range map[string]any{"POST /tier": api.Purchase{Tier: "pro"}, "POST /cancel": nil, "POST /resume": nil, "PUT /overage": api.Overage{CapCents: 1}} {
+		method, path, _ := strings.Cut(route, " ")
+		if a := c.do(method, "/v1/me/subscription"+path, body); a.problem() != "conflict" {
+			t.Errorf("%s: %d %s", route, a.status, a.body)
+		}
+	}
 	var tiers api.List[api.TierView]
 	newClient(t, e.customers).want(http.StatusOK, "GET", "/v1/tiers", nil).into(t, &tiers)
 	if len(tiers.Items) != 3 || tiers.Items[0].Name != "starter" || tiers.Items[0].PriceCents != 1900 {

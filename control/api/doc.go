@@ -10,7 +10,7 @@
 //   - A browser signs in by cookies that scripts cannot read: an access token (a signed JWT)
 //     that is good for an hour, and a refresh token that is good once. Both name a session in
 //     Postgres, and no request is served whose session has ended there.
-//   - Programs of customers use personal API keys, which can do neither more nor manage keys.
+//   - Programs of customers use personal API keys, which can read and change nothing.
 //   - Errors are problem+json (RFC 9457) and made in one place, problem.go. They never carry
 //     the text of an error that is not meant for the caller.
 //   - A customer's data is read through store.ForCustomer, under row-level security, so that a

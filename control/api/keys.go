@@ -80,7 +80,7 @@ func (a *API) keyRoutes() []route {
 			op: operation{id: "listApiKeys", tag: "me", summary: "Your API keys, revoked ones too", status: http.StatusOK, answer: List[control.APIKey]{}}},
 		{method: http.MethodPost, path: "/v1/me/api-keys", who: customerSession(), serve: a.serveNewAPIKey,
 			op: operation{id: "createApiKey", tag: "me", summary: "Make an API key", body: NewAPIKey{}, status: http.StatusCreated, answer: CreatedAPIKey{},
-				about: "A key may read, and do what a program needs. It cannot manage keys, change the password, pay, or delete the account."}},
+				about: "A key can read what its owner can, and change nothing: no keys, no password, no subscription, not the account."}},
 		{method: http.MethodDelete, path: "/v1/me/api-keys/{id}", who: customerSession(), serve: a.serveRevokeAPIKey,
 			op: operation{id: "revokeApiKey", tag: "me", summary: "Revoke an API key", status: http.StatusNoContent, about: "It is refused from then on."}},
 	}

@@ -18,7 +18,7 @@ type QuotaAction string
 const (
 	QuotaSet   QuotaAction = "set"   // to Tokens
 	QuotaAdd   QuotaAction = "add"   // Tokens, which may be negative
-	QuotaReset QuotaAction = "reset" // to what the tier has
+	QuotaReset QuotaAction = "reset" // to what the price includes, with what is paid for on top
 )
 
 // QuotaChange changes the limit of the present period.
@@ -39,7 +39,7 @@ type QuotaChanged struct {
 // Replicas says which proxies have applied a change, and how long that took.
 type Replicas struct {
 	All     bool                      `json:"all_applied" doc:"All proxies that live apply it."`
-	TookMS  float64                   `json:"took_ms" doc:"From the change being saved until the last of them did, or until they were not waited for any more."`
+	TookMS  float64                   `json:"took_ms" doc:"From when the change was asked for until the last of them did, or until they were not waited for any more."`
 	Applied []control.Acknowledgement `json:"applied"`
 }
 

@@ -72,7 +72,7 @@ func (a *API) platformRoutes() []route {
 		{method: http.MethodPost, path: "/v1/jobs/{id}/retry", who: operatorsAndAdmins(), serve: a.serveJob("retry"),
 			op: operation{id: "retryJob", tag: "jobs", summary: "Work a job now", status: http.StatusNoContent}},
 		{method: http.MethodPost, path: "/v1/jobs/{id}/cancel", who: operatorsAndAdmins(), serve: a.serveJob("cancel"),
-			op: operation{id: "cancelJob", tag: "jobs", summary: "Work a job no more", status: http.StatusNoContent}},
+			op: operation{id: "cancelJob", tag: "jobs", summary: "Work a job no more", status: http.StatusNoContent, about: "Not one that revokes a token."}},
 		{method: http.MethodGet, path: "/v1/dead-letters", who: operatorsAndAdmins(), serve: a.serveDeadLetters,
 			op: operation{id: "listDeadLetters", tag: "ledger", summary: "What could not be recorded, newest first", query: append(paging(), all), status: http.StatusOK, answer: List[control.DeadLetter]{}}},
 		{method: http.MethodGet, path: "/v1/dead-letters/{id}", who: operatorsAndAdmins(), serve: a.serveDeadLetter,

@@ -337,6 +337,11 @@ func TestLedgerAndPlatform(t *testing.T) {
 		t.Fatalf("%+v", jobs)
 	}
 	job := "/v1/jobs/" + strings.TrimSpace(e.pg.Query("SELECT max(id) FROM river_job"))
+	if a := c.do("POST", job+"/cancel", nil); a.problem() != "invalid" || !strings.Contains(string(a.body), "it revokes a token") {
+		t.Errorf("the end of a token is cancelled: %d %s", a.status, a.body)
+	}
+	e.pg.Query("INSERT INTO river_job (kind, args, max_attempts, queue, state, scheduled_at) VALUES ('mail', '{}', 5, 'default', 'scheduled', now() + interval '1 day')")
+	job = "/v1/jobs/" + strings.TrimSpace(e.pg.Query("SELECT max(id) FROM river_job"))
 	c.want(http.StatusNoContent, "POST", job+"/cancel", nil)
 	c.want(http.StatusOK, "GET", "/v1/jobs?state=cancelled", nil).into(t, &jobs)
 	if len(jobs.Items) != 1 {
@@ -344,7 +349,7 @@ func TestLedgerAndPlatform(t *testing.T) {
 	}
 	c.want(http.StatusNoContent, "POST", job+"/retry", nil)
 	c.want(http.StatusNotFound, "POST", "/v1/jobs/999999/retry", nil)
-	if n := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM audit_log WHERE action LIKE 'job.%' AND actor LIKE 'operator:%'")); n != "3" {
+	if n := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM audit_log WHERE action LIKE 'job.%' AND actor LIKE 'operator:%'")); n != "4" {
 		t.Errorf("%s entries", n)
 	}
 }

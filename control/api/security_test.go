@@ -27,6 +27,7 @@ func TestSecurity(t *testing.T) {
 		{"webhooks are forged", forgedWebhooks},
 		{"webhooks are replayed", replayedWebhooks},
 		{"forged webhooks are to fill the audit log", floodOfForgedWebhooks},
+		{"strangers are to keep webhooks out", webhooksHaveTheirOwnLimit},
 		{"bodies are malformed", bodies},
 		{"bodies are malformed, on every route", malformedOnEveryRoute},
 		{"bodies are too large, on every route", oversizeOnEveryRoute},

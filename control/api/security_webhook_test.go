@@ -129,3 +129,24 @@ func floodOfForgedWebhooks(t *testing.T) {
 	body := payment("evt_good")
 	s.sender().want(http.StatusOK, "POST", webhookPath, body, "Stripe-Signature", stripesim.Sign([]byte(body), fakeWebhookSecret, time.Now()))
 }
+
+// Strangers' requests do not keep Stripe out that comes from the same address, as behind a proxy
+// that is not trusted; and its own are limited, too.
+func webhooksHaveTheirOwnLimit(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, func(o *api.Options) {
+		o.PerAddress, o.Webhooks = api.Rate{PerSecond: 1e-6, Burst: 3}, api.Rate{PerSecond: 1e-6, Burst: 5}
+	})
+	stranger := newClient(t, s.customers)
+	for range 3 {
+		stranger.want(http.StatusOK, "GET", "/v1/tiers", nil)
+	}
+	stranger.want(http.StatusTooManyRequests, "GET", "/v1/tiers", nil)
+	for n := range 5 {
+		body := payment(fmt.Sprint("evt_", n))
+		s.sender().want(http.StatusOK, "POST", webhookPath, body, "Stripe-Signature", stripesim.Sign([]byte(body), fakeWebhookSecret, time.Now()))
+	}
+	s.sender().want(http.StatusTooManyRequests, "POST", webhookPath, payment("evt_5"))
+	// Another method of the path is anybody's request.
+	stranger.want(http.StatusTooManyRequests, "GET", webhookPath, nil)
+}

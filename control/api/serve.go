@@ -92,15 +92,25 @@ func (a *API) serve(s *side, mux *http.ServeMux, w http.ResponseWriter, r *http.
 	}()
 	secure(rec.Header())
 	rec.Header().Set(requestID, c.id)
-	if wait, ok := a.perAddress.take(subnet(c.address), began); !ok {
+	_, pattern := mux.Handler(c.r)
+	limit := a.perAddress
+	if s.signed(pattern) {
+		limit = a.webhooks
+	}
+	if wait, ok := limit.take(subnet(c.address), began); !ok {
 		a.refuse(s, c, tooMany(wait, "Too many requests come from this address."))
 		return
 	}
-	if _, pattern := mux.Handler(c.r); pattern == "" || path.Clean(r.URL.Path) != r.URL.Path {
+	if pattern == "" || path.Clean(r.URL.Path) != r.URL.Path {
 		a.refuse(s, c, s.nothing(mux, rec, r))
 		return
 	}
 	mux.ServeHTTP(rec, c.r)
+}
+
+// signed reports whether a pattern is of a route that proves by its content who calls it.
+func (s *side) signed(pattern string) bool {
+	return slices.ContainsFunc(s.table, func(r route) bool { return r.who.signed && r.pattern() == pattern })
 }
 
 // secure sets what browsers are told. The api answers data only: no page may frame it, load

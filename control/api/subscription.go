@@ -24,18 +24,29 @@ func (a *API) change(c *call, do func(context.Context, Billing) error) (any, err
 	if a.o.Billing == nil {
 		return nil, noBilling()
 	}
-	err := c.saved(do(c.ctx(), a.o.Billing))
+	// Whoever has none costs no lock, nor a word with Stripe.
+	err := c.mine(func(tx *store.Tx) error { _, err := tx.LiveSubscription(c.ctx(), c.customerID()); return err })
+	if errors.Is(err, control.ErrNotFound) {
+		return nil, notSubscribed(err)
+	}
+	if err == nil {
+		err = c.saved(do(c.ctx(), a.o.Billing))
+	}
 	switch {
 	case errors.Is(err, control.ErrNotFound): // what is missing is ours: a price at Stripe
 		return nil, &failure{kind: kindUnavailable(), detail: "Payments are not set up completely.", cause: err}
 	case errors.Is(err, control.ErrInvalid):
-		return nil, &failure{kind: kindConflict(), detail: "There is no subscription of which this can be changed now.", cause: err}
+		return nil, notSubscribed(err)
 	case err != nil:
 		return nil, err
 	}
 	var p Profile
 	err = c.mine(func(tx *store.Tx) (err error) { p, err = profile(c.ctx(), tx, c.customerID()); return err })
 	return p, err
+}
+
+func notSubscribed(cause error) error {
+	return &failure{kind: kindConflict(), detail: "There is no subscription of which this can be changed now.", cause: cause}
 }
 
 func (a *API) serveChangeTier(c *call) (any, error) {
@@ -89,6 +100,6 @@ func (a *API) subscriptionRoutes() []route {
 			op: operation{id: "resumeSubscription", tag: "billing", summary: "Take a cancellation back", status: http.StatusOK, answer: Profile{}}},
 		{method: http.MethodPut, path: path + "/overage", who: customerSession(), serve: a.serveOverage, publishes: true,
 			op: operation{id: "setOverage", tag: "billing", summary: "Allow more than the limit, up to an amount", body: Overage{}, status: http.StatusOK, answer: Profile{},
-				about: "Tokens above the limit are billed one by one, at the price of the tier, up to the cap. It holds at once, and for all periods to come."}},
+				about: "Tokens above the limit are billed one by one, at the price of the tier, up to the cap. It holds at once, and for all periods to come; while an invoice is not paid, nothing may be used above the limit, and the cap cannot be raised."}},
 	}
 }

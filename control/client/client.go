@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -47,17 +48,36 @@ type Client struct {
 }
 
 // New returns a client of the operators' api at base, such as https://ops.example.com. tokens
-// may be nil for what needs no session.
+// may be nil for what needs no session. http:// is for this machine only: elsewhere everyone on
+// the way would read passwords and tokens.
 func New(base string, tokens Tokens) (*Client, error) {
+	return newClient(base, tokens, false)
+}
+
+// NewPlain is New that takes http:// of other machines, too.
+func NewPlain(base string, tokens Tokens) (*Client, error) {
+	return newClient(base, tokens, true)
+}
+
+func newClient(base string, tokens Tokens, plain bool) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		// Not the URL itself: it may hold a password.
 		return nil, errors.New("the api's URL must be like https://ops.example.com or http://127.0.0.1:8001")
 	}
+	if u.Scheme == "http" && !plain && !isLoopback(u.Hostname()) {
+		return nil, fmt.Errorf("the api's URL names %s without encryption, and passwords and tokens would go there for everyone to read: use https://, or --plain-http", u.Host)
+	}
 	return &Client{base: strings.TrimRight(base, "/"), http: &http.Client{
 		// A redirection would take the token along to where it does not belong.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, tokens: tokens, pause: sleep}, nil
+}
+
+// isLoopback reports whether what is sent to a host stays on this machine.
+func isLoopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // URL is where the api is.

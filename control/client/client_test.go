@@ -126,11 +126,33 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// cancelled is a context in which nothing is sent.
+func cancelled(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
 func TestURLs(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"", "ops.example.com", "ftp://ops.example.com", "https://ada:hush@ops.example.com", "https://", "https://x/?a=b"} {
 		if _, err := client.New(bad, nil); err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	for base, plain := range map[string]bool{
+		"http://127.0.0.1:8001": false, "http://127.8.8.8": false, "http://[::1]:8001": false, "http://localhost:8001": false, "http://[::ffff:127.0.0.1]": false,
+		"http://ops.example.com": true, "http://127.0.0.1.example.com": true, "http://127.example.com": true, "http://10.0.0.1:8001": true, "http://localhost.example.com": true, "http://[::2]": true,
+	} {
+		if _, err := client.New(base, nil); plain != (err != nil) || plain && !strings.Contains(err.Error(), "--plain-http") {
+			t.Errorf("%s: %v", base, err)
+		}
+		if _, err := client.NewPlain(base, nil); err != nil {
+			t.Errorf("%s, in so many words: %v", base, err)
+		}
+		s := &client.Sessions{URL: base}
+		if _, err := s.SignIn(cancelled(t), "ada@example.com", "a fake password"); plain != strings.Contains(err.Error(), "--plain-http") {
+			t.Errorf("sign in at %s: %v", base, err)
 		}
 	}
 	if got := client.Path("v1", "customers", "c 1/../x?"); got != "/v1/customers/c%201%2F..%2Fx%3F" {

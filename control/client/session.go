@@ -34,8 +34,9 @@ type Session struct {
 // Sessions keeps the session of one operator in a file that several processes may use. Within a
 // process it is for one goroutine.
 type Sessions struct {
-	// URL is the api's.
-	URL string
+	// URL is the api's; Plain says that it may be http:// of another machine.
+	URL   string
+	Plain bool
 	// File keeps the session, with its lock beside it. "" keeps it in memory.
 	File string
 	// Email and Password are who signs in when there is no session; without them that is
@@ -57,7 +58,7 @@ func (s *Sessions) SignIn(ctx context.Context, email, password string) (Session,
 }
 
 func (s *Sessions) signIn(ctx context.Context, email, password string) (Session, error) {
-	c, err := New(s.URL, nil)
+	c, err := newClient(s.URL, nil, s.Plain)
 	if err != nil {
 		return Session{}, err
 	}
@@ -124,7 +125,7 @@ func (s *Sessions) Kept() (Session, error) {
 	if err != nil {
 		return v, err
 	}
-	c, err := New(s.URL, nil)
+	c, err := newClient(s.URL, nil, s.Plain)
 	if err != nil {
 		return v, err
 	}
@@ -220,7 +221,7 @@ func (s *Sessions) Renew(ctx context.Context) (Session, error) {
 }
 
 func (s *Sessions) renew(ctx context.Context, v Session) (Session, error) {
-	c, err := New(s.URL, nil)
+	c, err := newClient(s.URL, nil, s.Plain)
 	if err != nil {
 		return v, err
 	}

@@ -97,18 +97,27 @@ func proRata(tokens int64, p control.UsagePeriod, at time.Time) int64 {
 }
 
 // addToLimit changes what the price of a period includes, and how much may be used above
-// it: never less than was used of that already.
+// it: never less than was used of that already, and with an operator's gifts and ceiling.
 func (b *billing) addToLimit(ctx context.Context, p control.UsagePeriod, tokens, overage int64) error {
 	before, err := b.tx.PeriodOverage(ctx, b.customer.ID, p.ID)
 	if err != nil {
 		return err
 	}
-	included := max(p.LimitTokens-before.Tokens+tokens, 0)
-	overage = max(overage, min(p.Totals.Settled-included, before.Tokens))
-	if p.LimitTokens == included+overage && before.Tokens == overage {
+	terms := before
+	terms.Included = max(before.Included+tokens, 0)
+	free := max(max(p.LimitTokens-before.Tokens, before.Included)+tokens, 0)
+	terms.Tokens = max(overage, min(p.Totals.Settled-free, before.Tokens))
+	limit := free + terms.Tokens
+	if before.Ceiling != nil {
+		// An operator's stop is not the customer's to undo; but what a larger tier has more is paid.
+		ceiling := *before.Ceiling + max(tokens, 0)
+		limit = min(limit, ceiling)
+		terms.Ceiling, terms.Tokens = &ceiling, max(limit-free, 0)
+	}
+	if p.LimitTokens == limit && before.Tokens == terms.Tokens && before.Included == terms.Included {
 		return nil
 	}
-	changed, err := b.tx.SetLimit(ctx, b.customer.ID, p.ID, included+overage, overage)
+	changed, err := b.tx.SetLimit(ctx, b.customer.ID, p.ID, limit, terms)
 	if err != nil {
 		return err
 	}
@@ -121,8 +130,25 @@ func (b *billing) addToLimit(ctx context.Context, p control.UsagePeriod, tokens,
 	}
 	return b.tx.AddAudit(ctx, control.Audit{
 		Actor: b.actor, Action: "quota.set", CustomerID: b.customer.ID, Target: p.ID,
-		Detail: map[string]any{"before": p.LimitTokens, "after": changed.LimitTokens, "overage": overage, "subscription": b.After.ID},
+		Detail: map[string]any{"before": p.LimitTokens, "after": changed.LimitTokens, "overage": terms.Tokens, "subscription": b.After.ID},
 	})
+}
+
+// ownOverage has as much of the present period paid for one by one as the subscription allows
+// now: nothing while anything is owed, and all of the cap again once that is paid.
+func (b *billing) ownOverage(ctx context.Context) error {
+	if !b.period.Start.Equal(b.After.PeriodStart) {
+		return nil // of a time before this subscription
+	}
+	tier, err := b.tiers.Get(b.customer.Tier)
+	if err != nil {
+		return err
+	}
+	overage, err := b.overageOf(ctx, tier, b.After, b.period.ID)
+	if err != nil {
+		return err
+	}
+	return b.addToLimit(ctx, b.period, 0, overage)
 }
 
 // announceLimit puts a period's limit into the outbox.
@@ -273,8 +299,8 @@ func (s *Service) SetOverage(ctx context.Context, actor, customerID string, capC
 			return fmt.Errorf("%w: a cap of %d cents", control.ErrInvalid, capCents)
 		case capCents > 0 && tier.OverageCentsPerMillion == 0:
 			return fmt.Errorf("%w: tier %s has no price above its limit", control.ErrInvalid, tier.Name)
-		case capCents > v.OverageCapCents && v.Status != control.SubscriptionActive:
-			return fmt.Errorf("%w: the subscription is %s", control.ErrInvalid, v.Status)
+		case capCents > v.OverageCapCents && !pays(v):
+			return fmt.Errorf("%w: the subscription is %s, and %d attempts to pay have failed", control.ErrInvalid, v.Status, v.FailedPayments)
 		}
 		if out, err = c.tx.SetOverage(ctx, actor, v, capCents); err != nil {
 			return err
@@ -283,14 +309,8 @@ func (s *Service) SetOverage(ctx context.Context, actor, customerID string, capC
 		if err := b.presentPeriod(ctx); err != nil {
 			return err
 		}
-		if b.period.Start.Equal(v.PeriodStart) {
-			overage, err := b.overageOf(ctx, tier, out, b.period.ID)
-			if err != nil {
-				return err
-			}
-			if err := b.addToLimit(ctx, b.period, 0, overage); err != nil {
-				return err
-			}
+		if err := b.ownOverage(ctx); err != nil {
+			return err
 		}
 		return b.announceChange(ctx)
 	})

@@ -103,10 +103,10 @@ func noteOverage(ctx context.Context, tx *store.Tx, key control.QuotaKey, tier c
 
 // overageOf is how many tokens a subscription pays for above what the price of period includes,
 // at the price of a tier. What was used at another price has taken its part of the cap; what
-// was paid for stays, also where a larger tier includes it. In a trial there are none:
-// Stripe never bills what is metered then.
+// was paid for stays, also where a larger tier includes it. In a trial there are none: Stripe
+// never bills what is metered then. Nor are there any while something is owed.
 func (c *change) overageOf(ctx context.Context, tier control.Tier, v control.Subscription, period string) (int64, error) {
-	if v.Status == control.SubscriptionTrialing {
+	if !pays(v) {
 		return 0, nil
 	}
 	reports, err := c.tx.MeterReports(ctx, c.customer.ID, period)
@@ -121,6 +121,11 @@ func (c *change) overageOf(ctx context.Context, tier control.Tier, v control.Sub
 		return 0, nil
 	}
 	return tokens + max(v.OverageCapCents*microcents-spent, 0)/tier.OverageCentsPerMillion, nil
+}
+
+// pays reports whether a subscription is past its trial, and nothing of it is owed.
+func pays(v control.Subscription) bool {
+	return v.Status == control.SubscriptionActive && v.FailedPayments == 0
 }
 
 // microcents are a cent.

@@ -57,9 +57,8 @@ func (s *Service) RenewDue(ctx context.Context) (int, error) {
 			}))
 			if err != nil {
 				fail(fmt.Errorf("renew customer %s: %w", d.ID, err))
-			} else if opened { // and does not wait for Stripe
-
-				renewed++
+			} else if opened {
+				renewed++ // one that waits for Stripe is not
 			}
 			if ctx.Err() != nil {
 				return result()

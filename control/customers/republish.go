@@ -90,7 +90,7 @@ func (s *Service) republishIf(ctx context.Context, wanted func(context.Context) 
 			return err
 		}
 		return s.Grants.Rebuild(ctx, seq, func(ctx context.Context) error {
-			done, skipped, err = s.republish(ctx)
+			done, skipped, err = s.republish(ctx, seq)
 			return err
 		})
 	})
@@ -103,7 +103,7 @@ func (s *Service) republishIf(ctx context.Context, wanted func(context.Context) 
 	return done, nil
 }
 
-func (s *Service) republish(ctx context.Context) (done Republished, skipped, err error) {
+func (s *Service) republish(ctx context.Context, seq int64) (done Republished, skipped, err error) {
 	var skips []error
 	skip := func(token string, err error) {
 		if done.Skipped++; done.Skipped <= republishErrors {
@@ -123,7 +123,7 @@ func (s *Service) republish(ctx context.Context) (done Republished, skipped, err
 				entries = append(entries, feed.Entry{Digest: t.Digest, Grant: g})
 			}
 		}
-		if err := s.storeGrants(ctx, entries, skip); err != nil {
+		if err := s.storeGrants(ctx, entries, seq, skip); err != nil {
 			return err
 		}
 		done.Customers += len(page)
@@ -143,7 +143,7 @@ func (s *Service) republish(ctx context.Context) (done Republished, skipped, err
 
 // storeGrants stores grants without announcing them. One that is outdated was
 // overtaken by a change of the same moment, or Postgres has gone back.
-func (s *Service) storeGrants(ctx context.Context, entries []feed.Entry, skip func(token string, err error)) error {
+func (s *Service) storeGrants(ctx context.Context, entries []feed.Entry, seq int64, skip func(token string, err error)) error {
 	failed, err := s.Grants.StoreGrants(ctx, entries)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func (s *Service) storeGrants(ctx context.Context, entries []feed.Entry, skip fu
 		case !errors.As(err, &outdated):
 			skip(entries[i].Grant.TokenID, err)
 		case entries[i].Grant.Status == contract.StatusRevoked:
-			if _, err := s.Grants.PutGrantAfter(ctx, entries[i].Digest, entries[i].Grant, 0); err != nil {
+			if _, err := s.Grants.PutGrantAfter(ctx, entries[i].Digest, entries[i].Grant, seq); err != nil {
 				return err
 			}
 		default:

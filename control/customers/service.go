@@ -186,8 +186,7 @@ func (s *Service) RevokeToken(ctx context.Context, actor, tokenID string) (contr
 	return token, nil
 }
 
-// SetLimit changes the limit of a customer's present period, in weighted tokens. The
-// next period begins with the tier's limit again.
+// SetLimit is ChangeLimit to a number of weighted tokens.
 func (s *Service) SetLimit(ctx context.Context, actor, customerID string, tokens int64) (control.UsagePeriod, error) {
 	changed, err := s.ChangeLimit(ctx, actor, customerID, LimitChange{To: &tokens})
 	return changed.Period, err

@@ -213,6 +213,9 @@ func (b *billing) serve(ctx context.Context) error {
 	if err := b.ownPeriod(ctx); err != nil {
 		return err
 	}
+	if err := b.ownOverage(ctx); err != nil {
+		return err
+	}
 	if err := b.ownBoxes(ctx); err != nil {
 		return err
 	}

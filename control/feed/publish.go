@@ -75,7 +75,7 @@ return {1, ARGV[1], ARGV[2]}
 // changeScript numbers a change, appends it to the log and publishes it. If the
 // number was lost but the log was not, it goes on from the log. If it would give out a number
 // that is known to be given out already, Redis has lost the change that had it: it says that grants
-// may be missing, and goes on above.
+// may be missing, which a rebuild under way cannot take back, and goes on above.
 //
 //	KEYS[1] FeedStateKey, KEYS[2] FeedLogKey
 //	ARGV: the change up to its number, the change after it, length of the log, channel,
@@ -92,7 +92,7 @@ if top then
   end
 end
 if seq <= tonumber(ARGV[5]) then
-  redis.call('HDEL', KEYS[1], '` + contract.FeedComplete + `')
+  redis.call('HDEL', KEYS[1], '` + contract.FeedComplete + `', '` + contract.FeedRebuild + `')
   seq = tonumber(ARGV[5]) + 1
   redis.call('HSET', KEYS[1], '` + contract.FeedSeq + `', string.format('%.0f', seq))
 end

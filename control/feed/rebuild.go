@@ -77,7 +77,7 @@ func (p *Publisher) Rebuild(ctx context.Context, seq int64, do func(context.Cont
 	if err := do(ctx); err != nil {
 		return err
 	}
-	if _, err := p.Reload(ctx); err != nil {
+	if _, err := p.announce(ctx, contract.Change{Kind: contract.ChangeReload}, seq); err != nil {
 		return err
 	}
 	ended, err := redis.NewScript(endScript).Run(ctx, p.client, keys, name).Int()

@@ -49,6 +49,7 @@ type Jobs struct {
 
 	list          func(context.Context, *river.JobListParams) (*river.JobListResult, error)
 	retry, cancel func(context.Context, int64) error
+	kind          func(context.Context, int64) (string, error)
 }
 
 // Migrate brings River's tables to the version that this build needs, and returns how
@@ -145,6 +146,13 @@ func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handl
 		close: pool.Close,
 		list:  client.JobList,
 		retry: func(ctx context.Context, id int64) error { _, err := client.JobRetry(ctx, id); return err },
+		kind: func(ctx context.Context, id int64) (string, error) {
+			job, err := client.JobGet(ctx, id)
+			if err != nil {
+				return "", err
+			}
+			return job.Kind, nil
+		},
 		cancel: func(ctx context.Context, id int64) error {
 			_, err := client.JobCancel(ctx, id)
 			return err

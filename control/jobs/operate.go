@@ -53,9 +53,17 @@ func (j *Jobs) Retry(ctx context.Context, id int64) error {
 }
 
 // Cancel has a job not worked any more; one that runs is told to stop. One that is not there
-// is control.ErrNotFound.
+// is control.ErrNotFound. One that revokes a token is control.ErrInvalid: without it a token
+// that was replaced, because somebody has a copy of it, would stay good for ever.
 func (j *Jobs) Cancel(ctx context.Context, id int64) error {
-	return named("cancel", id, j.cancel(ctx, id))
+	kind, err := j.kind(ctx, id)
+	if err == nil && kind == (revocationArgs{}).Kind() {
+		err = fmt.Errorf("%w: it revokes a token, which nothing else would do", control.ErrInvalid)
+	}
+	if err == nil {
+		err = j.cancel(ctx, id)
+	}
+	return named("cancel", id, err)
 }
 
 func named(what string, id int64, err error) error {

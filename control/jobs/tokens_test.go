@@ -66,6 +66,9 @@ func TestTokensAreRevokedLater(t *testing.T) {
 	if page, err := j.List(ctx, "", list[0].ID, 10); err != nil || len(page) != 1 || page[0].ID != list[1].ID {
 		t.Errorf("%+v, %v", page, err)
 	}
+	if err := j.Cancel(ctx, list[1].ID); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("a revocation was cancelled: %v", err)
+	}
 	if err := j.Start(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -185,7 +185,7 @@ func (e *env) customer(limit int64) quota.Account {
 func (e *env) setLimit(r *limits.Records, a *quota.Account, limit int64) {
 	e.t.Helper()
 	err := e.store.InTx(context.Background(), func(tx *store.Tx) error {
-		p, err := tx.SetLimit(context.Background(), a.Customer, a.Period.ID, limit, 0)
+		p, err := tx.SetLimit(context.Background(), a.Customer, a.Period.ID, limit, control.PeriodOverage{})
 		a.Limit, a.LimitVersion = p.LimitTokens, p.LimitVersion
 		return err
 	})

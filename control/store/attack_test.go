@@ -120,7 +120,7 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 			return tx.SetCustomerStatus(ctx, v.id, control.CustomerSuspended, now)
 		},
 		"SetCustomerTier":  func(tx *store.Tx) (any, error) { return tx.SetCustomerTier(ctx, v.id, "team", now) },
-		"SetLimit":         func(tx *store.Tx) (any, error) { return tx.SetLimit(ctx, v.id, v.period, 5, 0) },
+		"SetLimit":         func(tx *store.Tx) (any, error) { return tx.SetLimit(ctx, v.id, v.period, 5, control.PeriodOverage{}) },
 		"SetOverage":       func(tx *store.Tx) (any, error) { return tx.SetOverage(ctx, "x", sub, 500) },
 		"SetPassword":      func(tx *store.Tx) (any, error) { return none(tx.SetPassword(ctx, "x", v.id, "stolen", now)) },
 		"SetPaymentHold":   func(tx *store.Tx) (any, error) { return none(tx.SetPaymentHold(ctx, v.id, false)) },

@@ -107,11 +107,16 @@ func (s *Store) PeriodsUsed(ctx context.Context, at time.Time, from, below int, 
 	return list, explain("periods by use", err)
 }
 
-// PeriodOverage returns what of a period is paid for one by one, on top of the price.
+// freeTokens is how many tokens of a period are not billed one by one: those that the price
+// includes, and what an operator gives.
+const freeTokens = `GREATEST(limit_tokens - overage_tokens, included_tokens)`
+
+// PeriodOverage returns how the tokens of a period are paid for.
 func (t *Tx) PeriodOverage(ctx context.Context, customer, period string) (o control.PeriodOverage, err error) {
 	err = t.tx.QueryRow(ctx, `
-		SELECT overage_tokens, greatest(least(settled_tokens - (limit_tokens - overage_tokens) - forgiven_tokens, overage_most), 0)
-		FROM usage_periods WHERE customer_id = $1 AND period_id = $2`, customer, period).Scan(&o.Tokens, &o.Used)
+		SELECT overage_tokens, greatest(least(settled_tokens - `+freeTokens+` - forgiven_tokens, overage_most), 0),
+			coalesce(included_tokens, limit_tokens - overage_tokens, 0), ceiling_tokens
+		FROM usage_periods WHERE customer_id = $1 AND period_id = $2`, customer, period).Scan(&o.Tokens, &o.Used, &o.Included, &o.Ceiling)
 	return o, explain("overage of period "+period+" of customer "+customer, err)
 }
 
@@ -119,7 +124,7 @@ func (t *Tx) PeriodOverage(ctx context.Context, customer, period string) (o cont
 // for one by one. Later on it is SetLimit. The caller has locked the customer.
 func (t *Tx) SetPeriodOverage(ctx context.Context, customer, period string, tokens int64) error {
 	_, err := t.tx.Exec(ctx, `
-		UPDATE usage_periods SET overage_tokens = $3, overage_most = GREATEST(overage_most, $3)
+		UPDATE usage_periods SET overage_tokens = $3, overage_most = GREATEST(overage_most, $3), included_tokens = limit_tokens - $3
 		WHERE customer_id = $1 AND period_id = $2 AND overage_tokens <> $3`, customer, period, tokens)
 	return explain("overage of period "+period+" of customer "+customer, err)
 }
@@ -140,7 +145,7 @@ func (t *Tx) PeriodsSince(ctx context.Context, customer string, at time.Time) ([
 
 const periodsAboveLimit = `
 	SELECT customer_id, period_id FROM usage_periods
-	WHERE ends_at > $1 AND overage_most > 0 AND settled_tokens > limit_tokens - overage_tokens + forgiven_tokens
+	WHERE ends_at > $1 AND overage_most > 0 AND settled_tokens > ` + freeTokens + ` + forgiven_tokens
 		AND (customer_id, period_id) > ($2, $3)
 	ORDER BY customer_id, period_id LIMIT $4`
 

@@ -21,8 +21,8 @@ func scanMeterReport(row pgx.CollectableRow) (m control.MeterReport, err error) 
 
 // AddMeterReport notes that the tokens of a period above its limit have come to upTo, and
 // returns the report of those that no earlier one has; without any it is control.ErrNotFound and
-// nothing is added. id is the new report's. A million of them cost so many cents. The caller has locked the customer, so that
-// reports of a period follow each other.
+// nothing is added. id is the new report's. A million of them cost so many cents. The caller has
+// locked the customer, so that reports of a period follow each other.
 func (t *Tx) AddMeterReport(ctx context.Context, id string, v control.Subscription, period string, upTo, centsPerMillion int64) (control.MeterReport, error) {
 	op := fmt.Sprintf("meter report of customer %s, period %s", v.CustomerID, period)
 	rows, _ := t.tx.Query(ctx, `

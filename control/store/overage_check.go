@@ -28,7 +28,7 @@ SELECT p.customer_id, p.period_id, p.ends_at, coalesce(r.subscriptions, '{}'), c
 	CASE WHEN r.last < p.limit_set_at THEN least(coalesce(e.settled, 0), p.overage_most)
 		ELSE greatest(least(coalesce(e.settled, 0) - i.included, p.overage_most), 0) END
 FROM usage_periods p
-CROSS JOIN LATERAL (SELECT p.limit_tokens - p.overage_tokens + p.forgiven_tokens AS included) i
+CROSS JOIN LATERAL (SELECT ` + freeTokens + ` + p.forgiven_tokens AS included) i
 LEFT JOIN LATERAL (
 	SELECT sum(tokens_to - tokens_from)::bigint AS tokens, max(created_at) AS last,
 		array_agg(DISTINCT subscription_id ORDER BY subscription_id) AS subscriptions

@@ -40,7 +40,7 @@ func Plans(ctx context.Context, s *Store, customer string, do func(*Store, *Tx) 
 	if err != nil {
 		return nil, err
 	}
-	traced := &Store{pool: pool, now: s.now, months: make(map[string]bool)}
+	traced := &Store{pool: pool, now: s.now, months: make(map[string]bool), locks: make(map[string]bool)}
 	defer pool.Close()
 	if customer == "" {
 		err = do(traced, nil)

@@ -112,7 +112,7 @@ func TestAckedWhenWorkersCommitOutOfOrder(t *testing.T) {
 	held := make(chan error, 1)
 	go func() {
 		held <- st.InTx(context.Background(), func(tx *store.Tx) error {
-			_, err := tx.SetLimit(context.Background(), slow.ID, ps.ID, 1, 0) // locks the totals
+			_, err := tx.SetLimit(context.Background(), slow.ID, ps.ID, 1, control.PeriodOverage{}) // locks the totals
 			close(locked)
 			<-release
 			return err

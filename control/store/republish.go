@@ -69,12 +69,21 @@ func (s *Store) NewestFeedSeq(ctx context.Context) (int64, error) {
 
 const newestFeedSeq = `SELECT coalesce(max(feed_seq), 0) FROM config_changes WHERE feed_seq IS NOT NULL`
 
-// WithLock runs do while no other process holds the lock of that name, and reports
-// whether it ran: it does not wait for the lock. A process that dies, loses its connection
-// or is stopped for some seconds loses the lock with it: then the context of do ends, and
-// that is an error.
+// maxLocks is how many locks a process has at once. Each has its connection to Postgres, beside
+// the pool's, and customers ask for them: without a bound they could use up all that it accepts.
+const maxLocks = 8
+
+// WithLock runs do while nobody else holds the lock of that name, here or in another process,
+// and reports whether it ran: it does not wait for the lock. A process that dies, loses its
+// connection or is stopped for some seconds loses the lock with it: then the context of do ends,
+// and that is an error. More than 8 locks at once in a process are control.ErrUnavailable.
 func (s *Store) WithLock(ctx context.Context, name string, do func(context.Context) error) (ran bool, err error) {
 	op := "lock " + name
+	free, err := s.reserveLock(name)
+	if err != nil || !free {
+		return false, explain(op, err)
+	}
+	defer s.forgetLock(name)
 	conn, err := s.connect(ctx)
 	if err != nil {
 		return false, explain(op, err)
@@ -98,6 +107,27 @@ func (s *Store) WithLock(ctx context.Context, name string, do func(context.Conte
 		err = errors.Join(err, fmt.Errorf("%s: it was lost: %w", op, lost))
 	}
 	return true, err
+}
+
+// reserveLock reports whether the process may ask for the lock of a name: not while it has it
+// itself. forgetLock ends that.
+func (s *Store) reserveLock(name string) (bool, error) {
+	s.locksMu.Lock()
+	defer s.locksMu.Unlock()
+	switch {
+	case s.locks[name]:
+		return false, nil
+	case len(s.locks) >= maxLocks:
+		return false, fmt.Errorf("%w: %d locks are in use here", control.ErrUnavailable, maxLocks)
+	}
+	s.locks[name] = true
+	return true, nil
+}
+
+func (s *Store) forgetLock(name string) {
+	s.locksMu.Lock()
+	defer s.locksMu.Unlock()
+	delete(s.locks, name)
 }
 
 // keepLock is heard of until ctx ends. If the server does not answer, it calls lost.

@@ -3,6 +3,8 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -116,5 +118,50 @@ func TestWithLock(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the lock is not free after a failure")
 		}
+	}
+}
+
+// However many ask for locks at once, a process opens few connections for them; and for one that
+// it has, none.
+func TestLocksAreBounded(t *testing.T) {
+	t.Parallel()
+	st, pg := migrated(t)
+	release := make(chan struct{})
+	var holders sync.WaitGroup
+	for n := range 8 {
+		held := make(chan struct{})
+		done := sync.OnceFunc(func() { close(held) })
+		holders.Go(func() {
+			defer done()
+			if ran, err := st.WithLock(t.Context(), fmt.Sprint("held ", n), func(context.Context) error { done(); <-release; return nil }); !ran || err != nil {
+				t.Errorf("lock %d: %v, %v", n, ran, err)
+			}
+		})
+		<-held
+	}
+	connections := func() string {
+		return pg.Query("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'")
+	}
+	before := connections()
+	var wg sync.WaitGroup
+	for n := range 40 {
+		wg.Go(func() {
+			never := func(context.Context) error { t.Error("it ran"); return nil }
+			if ran, err := st.WithLock(t.Context(), fmt.Sprint("one more ", n), never); ran || !errors.Is(err, control.ErrUnavailable) {
+				t.Errorf("one more: %v, %v", ran, err)
+			}
+			if ran, err := st.WithLock(t.Context(), "held 3", never); ran || err != nil {
+				t.Errorf("one that it has: %v, %v", ran, err)
+			}
+		})
+	}
+	wg.Wait()
+	if after := connections(); after != before {
+		t.Errorf("%s connections, before %s", after, before)
+	}
+	close(release)
+	holders.Wait()
+	if ran, err := st.WithLock(t.Context(), "one more", func(context.Context) error { return nil }); !ran || err != nil {
+		t.Errorf("after they were released: %v, %v", ran, err)
 	}
 }

@@ -21,6 +21,9 @@ type Store struct {
 
 	monthsMu sync.Mutex
 	months   map[string]bool // UTC months known to have their partition
+
+	locksMu sync.Mutex
+	locks   map[string]bool // that WithLock has, or asks for
 }
 
 // statementTimeout bounds every statement on the server's side, so that a client
@@ -54,7 +57,7 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{pool: pool, now: time.Now, months: make(map[string]bool)}
+	s := &Store{pool: pool, now: time.Now, months: make(map[string]bool), locks: make(map[string]bool)}
 	if err := s.Ping(ctx); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("open store: %w", err)

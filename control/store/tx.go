@@ -119,11 +119,12 @@ func (t *Tx) RaiseTokenVersion(ctx context.Context, id string, version int64) (c
 // changes. It returns the row. DueForRenewal goes by the last period opened so.
 func (t *Tx) OpenPeriod(ctx context.Context, p control.UsagePeriod) (control.UsagePeriod, error) {
 	rows, _ := t.tx.Query(ctx, `
-		INSERT INTO usage_periods AS p (customer_id, period_id, starts_at, ends_at, limit_tokens, limit_version)
-		VALUES ($1, $2, $3, $4, $5, $6)
+		INSERT INTO usage_periods AS p (customer_id, period_id, starts_at, ends_at, limit_tokens, limit_version, included_tokens)
+		VALUES ($1, $2, $3, $4, $5, $6, $5)
 		ON CONFLICT (customer_id, period_id) DO UPDATE SET
 			starts_at = coalesce(p.starts_at, excluded.starts_at),
 			ends_at = coalesce(p.ends_at, excluded.ends_at),
+			included_tokens = CASE WHEN p.limit_tokens IS NULL THEN excluded.included_tokens ELSE p.included_tokens END,
 			limit_tokens = coalesce(p.limit_tokens, excluded.limit_tokens),
 			limit_version = CASE WHEN p.limit_version = 0 THEN excluded.limit_version ELSE p.limit_version END,
 			updated_at = now()
@@ -156,16 +157,16 @@ func (t *Tx) FirstPeriodStart(ctx context.Context, customer string) (time.Time, 
 	return start.UTC(), nil
 }
 
-// SetLimit changes the limit of a period and raises its version. Of the limit, overage tokens
-// are paid for one by one, on top of the price. What was used stays billed, or free, as it was
-// when it was used.
-func (t *Tx) SetLimit(ctx context.Context, customer, period string, tokens, overage int64) (control.UsagePeriod, error) {
+// SetLimit changes the limit of a period, and how its tokens are paid for, and raises the limit's
+// version; o.Used is not looked at. What was used stays billed, or free, as it was when it was
+// used, and what the price includes is free also where the limit is less.
+func (t *Tx) SetLimit(ctx context.Context, customer, period string, tokens int64, o control.PeriodOverage) (control.UsagePeriod, error) {
 	rows, _ := t.tx.Query(ctx, `
 		UPDATE usage_periods SET limit_tokens = $3, limit_version = limit_version + 1, limit_set_at = clock_timestamp(), updated_at = now(),
-			overage_tokens = $4, overage_most = GREATEST(overage_most, $4),
-			forgiven_tokens = GREATEST(LEAST(settled_tokens, limit_tokens - overage_tokens + forgiven_tokens) - ($3 - $4), 0)
+			overage_tokens = $4, overage_most = GREATEST(overage_most, $4), included_tokens = $5, ceiling_tokens = $6,
+			forgiven_tokens = GREATEST(LEAST(settled_tokens, `+freeTokens+` + forgiven_tokens) - GREATEST($3 - $4, $5), 0)
 		WHERE customer_id = $1 AND period_id = $2 AND starts_at IS NOT NULL
-		RETURNING `+periodColumns, customer, period, tokens, overage)
+		RETURNING `+periodColumns, customer, period, tokens, o.Tokens, o.Included, o.Ceiling)
 	p, err := pgx.CollectExactlyOneRow(rows, scanPeriod)
 	return p, explain("set limit of customer "+customer, err)
 }

@@ -363,7 +363,7 @@ func (p *Processor) stranger(ctx context.Context, r reading, err error) error {
 	if c.Metadata["customer_id"] != "" {
 		return err
 	}
-	p.o.Logger.WarnContext(ctx, "somebody who never signed up has a subscription; nobody is served for it", "stripe_customer", r.customer, "subscription", r.ID)
+	p.o.Logger.ErrorContext(ctx, "somebody who never signed up has a subscription; nobody is served for it", "stripe_customer", r.customer, "subscription", r.ID)
 	return fmt.Errorf("read subscription %s: %w", r.ID, errForeign)
 }
 

@@ -116,7 +116,7 @@ CREATE TABLE subscriptions (
     period_start         timestamptz NOT NULL,
     period_end           timestamptz NOT NULL,
     cancel_at_period_end boolean NOT NULL DEFAULT false,
-    failed_payments      integer NOT NULL DEFAULT 0 CHECK (failed_payments >= 0), -- of the newest invoice
+    failed_payments      integer NOT NULL DEFAULT 0 CHECK (failed_payments >= 0), -- the most attempts of any invoice that is open
     read_at              timestamptz NOT NULL, -- Stripe was asked then
     pending_tier         text CHECK (pending_tier <> ''),
     pending_from         timestamptz,

@@ -18,8 +18,8 @@ CREATE TABLE usage_days (
     unbilled_tokens   bigint NOT NULL CHECK (unbilled_tokens >= 0),
     PRIMARY KEY (customer_id, day, model, period_id)
 );
--- What is written beside this would be in no sum: writers wait, and stop before it if they are
--- of a release that knows no usage_days.
+-- What is written beside this would be in no sum: writers wait. Those of a release that knows no
+-- usage_days have to have ended before: what they write afterwards is in no sum, either.
 SET LOCAL lock_timeout = '30s';
 LOCK TABLE usage_events IN SHARE MODE;
 INSERT INTO usage_days

@@ -5,7 +5,12 @@ ALTER TABLE usage_periods
     -- The most that its overage_tokens ever were: so many may have been used above the limit.
     ADD COLUMN overage_most bigint NOT NULL DEFAULT 0,
     -- Tokens that were used while the price included them, and that it would not include now.
-    ADD COLUMN forgiven_tokens bigint NOT NULL DEFAULT 0 CHECK (forgiven_tokens >= 0);
+    ADD COLUMN forgiven_tokens bigint NOT NULL DEFAULT 0 CHECK (forgiven_tokens >= 0),
+    -- Tokens that the price pays for, whatever an operator makes of the limit: they are never
+    -- billed. NULL: as many as the limit has without overage_tokens.
+    ADD COLUMN included_tokens bigint CHECK (included_tokens >= 0),
+    -- The most that the limit may be since an operator lowered it; NULL: it did not, or took it back.
+    ADD COLUMN ceiling_tokens bigint CHECK (ceiling_tokens >= 0);
 UPDATE usage_periods SET overage_tokens = LEAST(overage_tokens, coalesce(limit_tokens, 0)), overage_most = overage_tokens WHERE overage_tokens > 0;
 ALTER TABLE usage_periods
     ADD CONSTRAINT usage_periods_included CHECK (overage_tokens <= limit_tokens),
@@ -24,5 +29,7 @@ CREATE INDEX usage_periods_overage ON usage_periods (ends_at, customer_id, perio
 ALTER TABLE usage_periods
     DROP CONSTRAINT usage_periods_included,
     DROP CONSTRAINT usage_periods_overage_most,
+    DROP COLUMN ceiling_tokens,
+    DROP COLUMN included_tokens,
     DROP COLUMN forgiven_tokens,
     DROP COLUMN overage_most;
