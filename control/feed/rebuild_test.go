@@ -64,7 +64,19 @@ func TestRebuild(t *testing.T) {
 		if !errors.Is(err, feed.ErrLostAgain) {
 			t.Errorf("got %v, want ErrLostAgain", err)
 		}
-		wantState(t, p, feed.State{Seq: 1})
+		wantState(t, p, feed.State{Seq: 51}) // no number is given out twice
+
+		// Or a copy takes over that lacks the newest change and looks complete.
+		err = p.Rebuild(ctx, 60, func(ctx context.Context) error {
+			if err := client.HSet(ctx, contract.FeedStateKey, contract.FeedSeq, 59, contract.FeedComplete, "older").Err(); err != nil {
+				return err
+			}
+			return client.Del(ctx, contract.FeedLogKey).Err()
+		})
+		if !errors.Is(err, feed.ErrLostAgain) {
+			t.Errorf("got %v, want ErrLostAgain", err)
+		}
+		wantState(t, p, feed.State{Seq: 61})
 	})
 }
 
