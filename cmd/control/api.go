@@ -75,7 +75,7 @@ hand and exits with 0.`,
 	f.StringVar(&s.publicURL, "public-url", "", "where customers reach the api, such as https://app.example.com")
 	f.StringSliceVar(&s.origins, "origins", nil, "origins of the pages that customers use, separated by commas; the public URL by default")
 	f.StringSliceVar(&s.operatorOrigins, "operator-origins", nil, "origins of the pages that operators use, separated by commas; without any, no browser can sign in there, and only programs such as openclawctl do")
-	f.StringSliceVar(&s.trustedProxies, "trusted-proxies", nil, "networks of proxies in front whose X-Forwarded-For is believed, such as 10.0.0.0/8; behind a proxy that is not among them all callers, and Stripe, count as one address, with one rate limit")
+	f.StringSliceVar(&s.trustedProxies, "trusted-proxies", nil, "networks of proxies in front whose X-Forwarded-For is believed, such as 10.0.0.0/8; behind a proxy that is not among them all callers count as one address, with one rate limit")
 	s.jwtSecret.flags(f, "jwt-secret", "what access tokens are signed with, the same in all processes")
 	s.pepper.flags(f, "openclaw-token-pepper", "pepper of the tokens' digests, as token-proxy has it")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")

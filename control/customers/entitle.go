@@ -9,22 +9,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
 
-// PlannedLimit is the limit with which a period begins: the tier's tokens, and what may be
-// used above them at the tier's price without exceeding capCents. Weighted tokens.
-func PlannedLimit(tier control.Tier, capCents int64) int64 {
-	return tier.MonthlyTokens + OverageTokens(tier, capCents)
-}
-
-// OverageTokens is how many weighted tokens capCents pay for above the limit.
-func OverageTokens(tier control.Tier, capCents int64) int64 {
-	if tier.OverageCentsPerMillion <= 0 || capCents <= 0 {
-		return 0
-	}
-	// In millions and the rest of one apart, so that no product overflows.
-	const million = 1_000_000
-	return capCents/tier.OverageCentsPerMillion*million + capCents%tier.OverageCentsPerMillion*million/tier.OverageCentsPerMillion
-}
-
 // setTier gives the customer the subscription's tier, and its present period what the
 // new one has more, for the rest of it: what an operator added stays.
 func (b *billing) setTier(ctx context.Context) error {

@@ -453,12 +453,3 @@ func TestRedisAway(t *testing.T) {
 	}
 }
 
-func TestPlannedLimit(t *testing.T) {
-	t.Parallel()
-	tier := control.Tier{MonthlyTokens: 7, OverageCentsPerMillion: 300}
-	for capCents, want := range map[int64]int64{0: 7, -1: 7, 1: 3340, 300: 1_000_007, 1_000_000_000: 3_333_333_333_340} {
-		if got := customers.PlannedLimit(tier, capCents); got != want {
-			t.Errorf("with %d cents: %d, want %d", capCents, got, want)
-		}
-	}
-}
