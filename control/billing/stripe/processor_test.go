@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
-	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
@@ -452,4 +451,3 @@ func TestRedisAway(t *testing.T) {
 		}
 	}
 }
-
