@@ -25,13 +25,7 @@ func StartControl(ctx context.Context, o Options) (p *Platform, err error) {
 			p = nil
 		}
 	}()
-	if err := os.WriteFile(p.PepperFile, []byte(pepper), 0o600); err != nil {
-		return p, fmt.Errorf("platform: %w", err)
-	}
-	if err := p.startRedis(ctx); err != nil {
-		return p, err
-	}
-	if err := p.connect(ctx); err != nil {
+	if err := p.begin(ctx); err != nil {
 		return p, err
 	}
 	// What is loaded in bulk is vacuumed once, by who loads it.

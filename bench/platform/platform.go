@@ -49,6 +49,17 @@ type Platform struct {
 	Tokens []string
 }
 
+// begin writes the pepper and starts Redis.
+func (p *Platform) begin(ctx context.Context) error {
+	if err := os.WriteFile(p.PepperFile, []byte(pepper), 0o600); err != nil {
+		return fmt.Errorf("platform: %w", err)
+	}
+	if err := p.startRedis(ctx); err != nil {
+		return err
+	}
+	return p.connect(ctx)
+}
+
 // Start runs a platform. When it fails it has ended what it began.
 func Start(ctx context.Context, o Options) (p *Platform, err error) {
 	p = &Platform{o: o, PepperFile: filepath.Join(o.Dir, "pepper")}
@@ -58,13 +69,7 @@ func Start(ctx context.Context, o Options) (p *Platform, err error) {
 			p = nil
 		}
 	}()
-	if err := os.WriteFile(p.PepperFile, []byte(pepper), 0o600); err != nil {
-		return p, fmt.Errorf("platform: %w", err)
-	}
-	if err := p.startRedis(ctx); err != nil {
-		return p, err
-	}
-	if err := p.connect(ctx); err != nil {
+	if err := p.begin(ctx); err != nil {
 		return p, err
 	}
 	// What runs aside gives way: a disk and processors that are shared are not what is measured.

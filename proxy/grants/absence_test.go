@@ -152,9 +152,9 @@ func TestAbsenceAfterGoingBack(t *testing.T) {
 	})
 }
 
-// Redis came back without its last writes, and the follower has not looked yet.
-func TestAbsenceBeforeTheFollowerLooks(t *testing.T) {
-	t.Parallel()
+// blindReader is a reader with changes up to number 3 that does not look at the feed by itself.
+func blindReader(t *testing.T) (*reader, *publisher) {
+	t.Helper()
 	server := testenv.Redis(t)
 	p := newPublisher(t, server)
 	r := start(t, server, grants.Options{PollInterval: time.Hour, NegativeTTL: time.Millisecond})
@@ -163,6 +163,13 @@ func TestAbsenceBeforeTheFollowerLooks(t *testing.T) {
 	}
 	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == 3 })
 	r.wantError(t, newDigest(), grants.ErrUnknownToken)
+	return r, p
+}
+
+// Redis came back without its last writes, and the follower has not looked yet.
+func TestAbsenceBeforeTheFollowerLooks(t *testing.T) {
+	t.Parallel()
+	r, p := blindReader(t)
 	if err := p.client.XDel(context.Background(), contract.FeedLogKey, "3-0").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -173,14 +180,7 @@ func TestAbsenceBeforeTheFollowerLooks(t *testing.T) {
 // follower has not looked yet.
 func TestAbsenceUnderANumberGivenOutAgain(t *testing.T) {
 	t.Parallel()
-	server := testenv.Redis(t)
-	p := newPublisher(t, server)
-	r := start(t, server, grants.Options{PollInterval: time.Hour, NegativeTTL: time.Millisecond})
-	for range 3 {
-		p.put(newDigest(), grant(1, contract.StatusActive))
-	}
-	eventually(t, "applied", func() bool { return r.Stats().FeedSeq == 3 })
-	r.wantError(t, newDigest(), grants.ErrUnknownToken)
+	r, p := blindReader(t)
 	// As if it was lost, and the other was published while the connection for messages was away.
 	for _, err := range []error{
 		p.client.XDel(context.Background(), contract.FeedLogKey, "3-0").Err(),
