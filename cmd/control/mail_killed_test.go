@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"os"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
 // trap is an SMTP server that lets something happen when a mail has arrived whole, and
@@ -62,13 +62,8 @@ func TestKilledBetweenSendingAndNoting(t *testing.T) {
 	tr := &trap{}
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return trapVisit{tr}, nil }))
 	server.ErrorLog = log.New(io.Discard, "", 0) // of those that are killed
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = server.Serve(listener) }() // ends with Close
-	t.Cleanup(func() { server.Close() })
-	world.env["SMTP_HOST"], world.env["SMTP_PORT"], world.env["SMTP_TLS"] = "127.0.0.1", fmt.Sprint(listener.Addr().(*net.TCPAddr).Port), "none"
+	port := testenv.Serve(t, server)
+	world.env["SMTP_HOST"], world.env["SMTP_PORT"], world.env["SMTP_TLS"] = "127.0.0.1", fmt.Sprint(port), "none"
 	world.env["MAIL_FROM"], world.env["DASHBOARD_URL"] = "billing@example.net", "https://app.example.invalid/"
 	world.pg.Query("UPDATE customers SET email = 'ada@example.com' WHERE id = '" + world.customer + "'")
 	add := func(n int) {

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
-	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/stripesim"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
@@ -66,21 +64,9 @@ func TestAPISells(t *testing.T) {
 	t.Parallel()
 	world := newWorld(t)
 	box, port := newLetterBox(t)
-	sim := stripesim.New(time.Now())
-	t.Cleanup(sim.Close)
-	account, err := stripe.NewAccount(stripesim.Key, sim.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	table, err := tiers.Default()
-	if err != nil {
-		t.Fatal(err)
-	}
+	sim, _, _ := newStripe(t)
 	address := func() string { return fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t)) }
 	customers, probes := address(), address()
-	if _, err := stripe.Bootstrap(t.Context(), account, table, "https://api.example.invalid/v1/webhooks/stripe"); err != nil {
-		t.Fatal(err)
-	}
 	a := &worker{admin: probes}
 	a.cmd = command(t, map[string]string{
 		"DATABASE_URL": world.pg.URL, "REDIS_URL": world.redis.URL, "PUBLIC_URL": "http://" + customers,

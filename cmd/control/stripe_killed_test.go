@@ -12,7 +12,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
-	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/stripesim"
 )
 
@@ -22,20 +21,13 @@ func TestWorkerKilledWhileBilling(t *testing.T) {
 	t.Parallel()
 	const buyers, kills = 40, 8
 	w := newWorld(t)
-	sim := stripesim.New(time.Now())
-	t.Cleanup(sim.Close)
+	sim, account, table := newStripe(t)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	account, err := stripe.NewAccount(stripesim.Key, sim.URL())
-	must(err)
-	table, err := tiers.Default()
-	must(err)
-	_, err = stripe.Bootstrap(t.Context(), account, table, "https://api.example.invalid/")
-	must(err)
 	checkout, err := stripe.NewCheckout(stripe.CheckoutOptions{
 		Account: account, Customers: &customers.Service{Store: w.store, Tiers: table}, SuccessURL: "https://a.invalid", CancelURL: "https://b.invalid", ReturnURL: "https://c.invalid",
 	})

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +17,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/stripesim"
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
 // letterBox is an SMTP server that keeps what it gets.
@@ -50,20 +50,12 @@ func newLetterBox(t *testing.T) (box *letterBox, port int) {
 	t.Helper()
 	box = &letterBox{}
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return visit{box}, nil }))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = server.Serve(listener) }() // ends with Close
-	t.Cleanup(func() { server.Close() })
-	return box, listener.Addr().(*net.TCPAddr).Port
+	return box, testenv.Serve(t, server)
 }
 
-// From a webhook to an active customer and its mail, through the program.
-func TestWorkerBillsByStripe(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	box, port := newLetterBox(t)
+// newStripe is Stripe with an account that sells the usual tiers.
+func newStripe(t *testing.T) (*stripesim.Server, *stripe.Account, control.Tiers) {
+	t.Helper()
 	sim := stripesim.New(time.Now())
 	t.Cleanup(sim.Close)
 	account, err := stripe.NewAccount(stripesim.Key, sim.URL())
@@ -74,11 +66,20 @@ func TestWorkerBillsByStripe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stripe.Bootstrap(t.Context(), account, table, "https://api.example.invalid/"); err != nil {
+	if _, err := stripe.Bootstrap(t.Context(), account, table, "https://api.example.invalid/v1/webhooks/stripe"); err != nil {
 		t.Fatal(err)
 	}
+	return sim, account, table
+}
+
+// From a webhook to an active customer and its mail, through the program.
+func TestWorkerBillsByStripe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	box, port := newLetterBox(t)
+	sim, account, table := newStripe(t)
 	id, now := control.NewID(control.CustomerID), time.Now().UTC()
-	err = w.store.SignUp(t.Context(), control.Account{
+	err := w.store.SignUp(t.Context(), control.Account{
 		Customer: control.Customer{ID: id, Name: "Ada", Email: "ada@example.com", Tier: "pro", Status: control.CustomerPending, CreatedAt: now},
 		Language: control.English,
 	}, control.Identity{ID: control.NewID(control.IdentityID), CustomerID: id, Provider: control.ProviderPassword, Subject: "ada@example.com", SecretHash: "fake", CreatedAt: now})

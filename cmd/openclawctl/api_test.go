@@ -361,6 +361,7 @@ func TestErrorsOfTheAPISayWhatToDo(t *testing.T) {
 		{"no password", "customer list", map[string]string{"OPENCLAW_API_PASSWORD_FILE": "", "OPENCLAW_SESSION_FILE": filepath.Join(t.TempDir(), "n")}, 1, "sign in first"},
 		{"whose password", "customer list", map[string]string{"OPENCLAW_API_EMAIL": ""}, 2, "OPENCLAW_API_EMAIL"},
 		{"nobody there", "customer list", map[string]string{"OPENCLAW_API_URL": "http://127.0.0.1:1"}, 1, "nothing listens there"},
+		{"nobody there, and databases are no help", "box list --customer x", map[string]string{"OPENCLAW_API_URL": "http://127.0.0.1:1", "DATABASE_URL": "postgres://x/y"}, 1, "!--direct"},
 		{"nobody there, but databases", "customer list", map[string]string{"OPENCLAW_API_URL": "http://127.0.0.1:1", "DATABASE_URL": "postgres://x/y"}, 1, "With --direct"},
 		{"the customers' address", "customer list", map[string]string{"OPENCLAW_API_URL": e.customers}, 1, "operators have one of their own"},
 		{"something else", "openapi", map[string]string{"OPENCLAW_API_URL": e.probes}, 1, "is not the operators' api (404"},
@@ -387,7 +388,8 @@ func TestErrorsOfTheAPISayWhatToDo(t *testing.T) {
 				sub.vars[k] = v
 			}
 			r := sub.run(strings.Fields(c.args)...)
-			if r.code != c.code || !strings.Contains(r.stderr, c.want) || r.stdout != "" {
+			want, not := strings.CutPrefix(c.want, "!")
+			if r.code != c.code || strings.Contains(r.stderr, want) == not || r.stdout != "" {
 				t.Errorf("exit code %d, want %d with %q\nstdout %s\nstderr %s", r.code, c.code, c.want, r.stdout, r.stderr)
 			}
 			if strings.Contains(r.stderr, fakePassword) || strings.Count(r.stderr, "\n") > 2 {

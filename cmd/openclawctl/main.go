@@ -64,12 +64,20 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return exitUnpublished
 	case errors.Is(err, client.ErrSignIn):
 		fmt.Fprintln(stderr, `Sign in with "openclawctl login", or set OPENCLAW_API_EMAIL and OPENCLAW_API_PASSWORD_FILE.`)
-	case errors.Is(err, client.ErrUnreachable) && getenv("DATABASE_URL") != "" && cmd.GroupID != groupAPI:
-		fmt.Fprintln(stderr, `With --direct it works on the databases of DATABASE_URL and REDIS_URL, without the api.`)
+	case errors.Is(err, client.ErrUnreachable) && getenv("DATABASE_URL") != "" && branch(cmd).GroupID != groupAPI:
+		fmt.Fprintln(stderr, `With --direct, commands that can do without the api work on the databases of DATABASE_URL and REDIS_URL.`)
 	case errors.Is(err, control.ErrSchema):
 		fmt.Fprintln(stderr, `Run "control migrate" with the same DATABASE_URL.`)
 	}
 	return exitFailed
+}
+
+// branch is the command of the first level that cmd belongs to.
+func branch(cmd *cobra.Command) *cobra.Command {
+	for cmd.HasParent() && cmd.Parent().HasParent() {
+		cmd = cmd.Parent()
+	}
+	return cmd
 }
 
 // isCobraUsage recognises what cobra reports itself and gives no type to.

@@ -61,20 +61,7 @@ func newPostOffice(t *testing.T, withTLS bool) *postOffice {
 	if withTLS {
 		server.TLSConfig, o.config = selfSigned(t)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.port = listener.Addr().(*net.TCPAddr).Port
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = server.Serve(listener) // ends with Close
-	}()
-	t.Cleanup(func() {
-		server.Close()
-		<-ended
-	})
+	o.port = testenv.Serve(t, server)
 	return o
 }
 

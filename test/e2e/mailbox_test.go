@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"mime"
-	"net"
 	"net/mail"
 	"slices"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
 // mailbox is an SMTP server that counts what it gets.
@@ -28,20 +29,7 @@ func newMailbox(t *testing.T) *mailbox {
 	t.Helper()
 	m := &mailbox{got: make(map[string]map[string]int), ids: make(map[string]int)}
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &mailSession{box: m}, nil }))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.port = listener.Addr().(*net.TCPAddr).Port
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = server.Serve(listener) // ends with Close
-	}()
-	t.Cleanup(func() {
-		server.Close()
-		<-ended
-	})
+	m.port = testenv.Serve(t, server)
 	return m
 }
 
