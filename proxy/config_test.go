@@ -140,7 +140,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 	for i := range limits.NumField() {
 		name := limits.Field(i).Tag.Get("json")
 		if name == "scheduling_delay" { // negative is off
-			rows = append(rows, row{func(c *proxy.Config) { c.Limits.SchedulingDelay = proxy.Duration(time.Microsecond) }, "limits.scheduling_delay is 1µs: goroutines wait"})
+			rows = append(rows, row{func(c *proxy.Config) { c.Limits.SchedulingDelay = proxy.Duration(time.Microsecond) }, "limits.scheduling_delay is 1µs: what has arrived waits"})
 			continue
 		}
 		for _, v := range []int64{0, -1} {

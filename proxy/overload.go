@@ -4,54 +4,79 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"runtime/metrics"
+	"os"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// overloadLook is how often it is looked how long goroutines wait for a processor.
-	overloadLook = 100 * time.Millisecond
-	// overloadLooks is how many looks in a row must find that too long.
-	overloadLooks = 3
-	// overloadFew is how many waits must have been counted for a look to say anything. The runtime
-	// counts each eighth. After overloadIdle looks that say nothing there is little to do.
-	overloadFew  = 20
-	overloadIdle = 10
-	// overloadWhole is all requests, in the unit of share; overloadMost of them are refused at
-	// most, so that it is seen when the load is gone.
-	overloadWhole = 1024
-	overloadMost  = overloadWhole * 15 / 16
+	// overloadLook is how often it is looked how long sockets wait.
+	overloadLook = 20 * time.Millisecond
+	// overloadLooks is how many looks in a row must find that too long, before anything is refused.
+	overloadLooks = 15
+	// overloadMost of all requests are refused at most, so that it is seen when the load is gone.
+	overloadMost = 15. / 16
+	// overloadRise and overloadFall bound what one look changes, as parts of all requests and of
+	// those that are refused.
+	overloadRise = 0.08
+	overloadFall = 0.03
+	// overloadIntegral (per second and second) and overloadProportional (per second) are the gains.
+	// The wait grows by what there is to do beyond what the processors can: by about one second per
+	// second at twice that, and refusing a request saves most of it. For such a plant these two
+	// make a loop that does not swing, and comes to rest within a second or two. Beyond the
+	// limit the first is overloadHurry times as large, and the second does not slow it: clients have
+	// a bounded number of connections, so the wait stops growing, or shrinks as more is refused,
+	// while what waits behind the connections grows.
+	overloadIntegral     = 6.
+	overloadProportional = 4.
+	overloadHurry        = 4.
+	// overloadUnit is all requests, as share has them.
+	overloadUnit = 1 << 16
 )
 
 // overload refuses a share of the requests while there is more to do than the processors can,
-// so that the others are answered as fast as ever: to refuse costs a third of what to serve
-// does, and whoever is refused knows at once. What tells is how long goroutines that could run
-// wait until they do. Without it all would wait, each for longer than its client does.
+// so that the others are answered as fast as ever: to refuse costs a part of what to serve
+// does, and whoever is refused knows at once. Without it all would wait, each for longer than
+// its client does.
+//
+// What tells is how long a socket that has something to read waits until that is read; see
+// queue. The share follows it by a proportional-integral controller, as in PIE (RFC 8033 §4.2),
+// which drops packets of a queue for the same reason: it needs to know neither what a request
+// costs nor what a refusal does.
 type overload struct {
-	limit time.Duration // that nine of ten may wait; negative: for ever
-	share atomic.Uint32 // of requests to refuse
+	limit time.Duration // of the wait; negative: none
+	share atomic.Uint32 // of requests to refuse, in overloadUnit
 
-	last    time.Duration // what the last look found
-	long    int           // looks in a row that found it too long
-	unknown int           // looks in a row that say nothing
+	last time.Duration // what the last look found
+	long int           // looks in a row that found more than limit, while nothing is refused
 }
 
 // refuses decides on one request.
 func (o *overload) refuses() bool {
 	s := o.share.Load()
-	return s > 0 && rand.Uint32N(overloadWhole) < s // #nosec G404 -- a share of requests, no secret
+	return s > 0 && rand.Uint32N(overloadUnit) < s // #nosec G404 -- a share of requests, no secret
 }
+
+// set has a part of the requests refused, 0 to 1.
+func (o *overload) set(part float64) { o.share.Store(uint32(part * overloadUnit)) }
+
+// refused returns that part.
+func (o *overload) refused() float64 { return float64(o.share.Load()) / overloadUnit }
 
 // run looks until ctx ends.
 func (o *overload) run(ctx context.Context, log *slog.Logger) {
 	if o.limit <= 0 {
 		return
 	}
+	q, err := newQueue()
+	if err != nil {
+		log.Error("it cannot be seen when there is more to do than the processors can: nothing will be refused for that", "error", err)
+		return
+	}
+	defer q.close()
 	// No ticker: it would come twice in a row after it had to wait itself.
 	t := time.NewTimer(overloadLook)
 	defer t.Stop()
-	w := newWaits()
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,12 +84,7 @@ func (o *overload) run(ctx context.Context, log *slog.Logger) {
 		case <-t.C:
 		}
 		before := o.share.Load()
-		if wait, ok := w.look(); ok {
-			o.unknown = 0
-			o.step(wait)
-		} else if o.long, o.unknown = 0, o.unknown+1; o.unknown >= overloadIdle {
-			o.step(0)
-		}
+		o.step(q.look())
 		switch after := o.share.Load(); {
 		case before == 0 && after > 0:
 			log.Warn("more to do than the processors can: a share of the requests is refused")
@@ -75,62 +95,90 @@ func (o *overload) run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// step takes in for how long at most nine of ten goroutines have waited since the last look.
+// step takes in for how long a socket has waited.
 func (o *overload) step(wait time.Duration) {
-	share := o.share.Load()
-	switch {
-	case wait > o.limit:
-		// Not while it becomes shorter: then enough is refused, and what waits still was let in before.
-		if o.long++; o.long >= overloadLooks && wait >= o.last {
-			// Fast where it is far too long, for what is queued is late already.
-			share += overloadWhole / 32 * uint32(min(wait/o.limit, 4)) //nolint:gosec // at most 4
-		}
-	case wait < o.limit/2:
-		// Fast where much is refused: if something else had the processors for a moment, far too much is.
-		o.long = 0
-		share -= min(share, max(overloadWhole/64, share/8))
-	default:
-		o.long = 0
-	}
+	last := o.last
 	o.last = wait
-	o.share.Store(min(share, overloadMost))
-}
-
-// waits reads how long goroutines wait for a processor, as the runtime counts it.
-type waits struct {
-	sample []metrics.Sample
-	before []uint64 // counts at the last look
-}
-
-func newWaits() *waits {
-	w := &waits{sample: []metrics.Sample{{Name: "/sched/latencies:seconds"}}}
-	w.look()
-	return w
-}
-
-// look returns the upper bound of what nine of ten have waited since the last look that said
-// something; ok is false where too few have.
-func (w *waits) look() (wait time.Duration, ok bool) {
-	metrics.Read(w.sample)
-	h := w.sample[0].Value.Float64Histogram()
-	if len(w.before) != len(h.Counts) {
-		w.before = make([]uint64, len(h.Counts))
-	}
-	total := uint64(0)
-	for i, n := range h.Counts {
-		total += n - w.before[i]
-	}
-	if total < overloadFew {
-		return 0, false
-	}
-	var bound float64
-	for i, left := 0, total-total/10; i < len(h.Counts); i++ {
-		n := h.Counts[i] - w.before[i]
-		w.before[i] = h.Counts[i]
-		if left > 0 && n >= left {
-			bound = h.Buckets[min(i+1, len(h.Buckets)-2)] // the last one has no end
+	aim := o.limit / 2
+	part := o.refused()
+	if part == 0 {
+		if wait <= o.limit {
+			o.long = 0
+			return
 		}
-		left -= min(left, n)
+		// Something else may have had the processors for a moment.
+		if o.long++; o.long < overloadLooks {
+			return
+		}
 	}
-	return time.Duration(bound * float64(time.Second)), true
+	o.long = 0
+	integral := overloadIntegral * overloadLook.Seconds() * (wait - aim).Seconds()
+	proportional := overloadProportional * (wait - last).Seconds()
+	if wait > o.limit {
+		integral, proportional = integral*overloadHurry, max(proportional, 0)
+	}
+	change := integral + proportional
+	if wait < aim/2 && last < aim/2 {
+		// The load is gone, or something else had the processors and far too much is refused.
+		change = min(change, -overloadFall*part)
+	}
+	part += max(min(change, overloadRise), -overloadRise)
+	if part < 1./1024 && wait < aim {
+		part = 0
+	}
+	o.set(max(min(part, overloadMost), 0))
+}
+
+// queue tells how long it takes from when there is something to read from a file until its
+// goroutine has read it. It sends what everybody's bytes wait with, through a pipe: in the
+// kernel's list of ready files until the runtime asks for it, some at a time, and then for a
+// processor. The runtime's own figures know of the second only, which is the shorter one when
+// thousands of connections are busy.
+type queue struct {
+	r, w  *os.File
+	began time.Time
+	sent  atomic.Int64 // when the byte under way was written, in ns since began; 0: none is
+	took  atomic.Int64 // ns that the last one was under way
+}
+
+func newQueue() (*queue, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	q := &queue{r: r, w: w, began: time.Now()}
+	go q.read()
+	return q, nil
+}
+
+// close ends the goroutine that reads.
+func (q *queue) close() {
+	_ = q.w.Close()
+}
+
+func (q *queue) read() {
+	defer q.r.Close()
+	var b [1]byte
+	for {
+		if _, err := q.r.Read(b[:]); err != nil {
+			return
+		}
+		q.took.Store(int64(time.Since(q.began)) - q.sent.Load())
+		q.sent.Store(0)
+	}
+}
+
+// look returns how long the last byte was under way, or the one that still is, and sends the
+// next. It is for one goroutine.
+func (q *queue) look() time.Duration {
+	now := int64(time.Since(q.began))
+	if sent := q.sent.Load(); sent != 0 {
+		return time.Duration(max(now-sent, q.took.Load()))
+	}
+	took := time.Duration(q.took.Load())
+	q.sent.Store(now)
+	if _, err := q.w.Write([]byte{0}); err != nil {
+		q.sent.Store(0)
+	}
+	return took
 }

@@ -11,46 +11,99 @@ import (
 	"time"
 )
 
-// A share of the requests is refused only after it was too much for a while, grows as long as
-// it is, is never all of them, and shrinks to nothing when it is over.
+// plant is a processor, as the law sees it: requests come, are queued in at most so many
+// connections, and the others wait in the clients.
+type plant struct {
+	serve, refuse float64 // seconds that a request takes
+	rate          float64 // requests per second
+	connections   float64
+	clients       float64 // requests that wait for a connection
+	queued        float64
+}
+
+// look lets it work for overloadLook, and returns how long the last in the queue waits.
+func (p *plant) look(refused float64) time.Duration {
+	cost := p.serve*(1-refused) + p.refuse*refused
+	p.clients += p.rate * overloadLook.Seconds()
+	left := overloadLook.Seconds() / cost
+	for range 100 { // in parts: connections become free meanwhile
+		in := min(p.clients, p.connections-p.queued)
+		p.clients, p.queued = p.clients-in, p.queued+in
+		p.queued -= min(p.queued, left/100)
+	}
+	return time.Duration(p.queued * cost * float64(time.Second))
+}
+
+// However much too much it is, as long as refusing all of it is not: within three seconds
+// nothing waits for longer than it may, and no more is refused than must be; and when the load
+// goes, so does the refusing.
+func TestOverloadLaw(t *testing.T) {
+	t.Parallel()
+	const limit = 50 * time.Millisecond
+	looks := func(d time.Duration) int { return int(d / overloadLook) }
+	for _, refusing := range []float64{1. / 10, 1. / 3, 1. / 2} { // its cost, of that of serving
+		for _, times := range []float64{1.05, 1.2, 1.5, 2} {
+			for _, connections := range []float64{2000, 20_000} {
+				o := &overload{limit: limit}
+				p := &plant{serve: 50e-6, refuse: 50e-6 * refusing, rate: times / 50e-6, connections: connections}
+				must := (times - 1) / times / (1 - refusing) // of the requests
+				if must > 0.9 {
+					continue
+				}
+				for range looks(4 * time.Second) {
+					o.step(p.look(o.refused()))
+				}
+				var longest time.Duration
+				var sum float64
+				n := looks(4 * time.Second)
+				for range n {
+					wait := p.look(o.refused())
+					o.step(wait)
+					longest, sum = max(longest, wait), sum+o.refused()
+				}
+				if longest > limit || p.clients > 1 || sum/float64(n) > must*1.05+0.01 {
+					t.Errorf("%.2f times the load, a refusal %.2f: waits up to %v, %.0f wait in clients, refused %.3f of them where %.3f must be",
+						times, refusing, longest, p.clients, sum/float64(n), must)
+				}
+				p.rate = 0.5 / p.serve
+				for range looks(5 * time.Second) {
+					o.step(p.look(o.refused()))
+				}
+				if o.refused() != 0 {
+					t.Errorf("%.2f times the load, a refusal %.2f: %.3f are refused 5 s after it is gone", times, refusing, o.refused())
+				}
+			}
+		}
+	}
+}
+
+// What is too much only for a moment, or not too much, makes nobody be refused; and never is
+// everybody, so that it is seen when the load is gone.
 func TestOverloadShare(t *testing.T) {
 	t.Parallel()
 	o := &overload{limit: 20 * time.Millisecond}
-	steps := func(n int, wait time.Duration) uint32 {
+	steps := func(n int, wait time.Duration) float64 {
 		for range n {
 			o.step(wait)
 		}
-		return o.share.Load()
+		return o.refused()
 	}
 	for _, wait := range []time.Duration{0, 15 * time.Millisecond, 20 * time.Millisecond} {
 		if s := steps(100, wait); s != 0 {
-			t.Errorf("%v: %d", wait, s)
+			t.Errorf("%v: %v", wait, s)
 		}
 	}
 	for range 100 { // again and again, but never for long
 		steps(overloadLooks-1, time.Second)
 		if s := steps(1, 15*time.Millisecond); s != 0 {
-			t.Fatalf("%d are refused", s)
+			t.Fatalf("%v are refused", s)
 		}
 	}
-	first := steps(overloadLooks, 21*time.Millisecond)
-	if first == 0 || first > overloadWhole/10 {
-		t.Errorf("%d are refused at first", first)
-	}
-	if more := steps(2, 21*time.Millisecond); more != 3*first {
-		t.Errorf("%d, then %d", first, more)
-	}
-	if s := steps(1, 15*time.Millisecond); s != 3*first {
-		t.Errorf("%d while it is neither too much nor little", s)
-	}
-	for wait := 200 * time.Millisecond; wait > 20*time.Millisecond; wait -= 10 * time.Millisecond {
-		steps(1, wait)
-	}
-	if s := steps(0, 0); s != 3*first {
-		t.Errorf("%d while the queue becomes shorter", s)
+	if s := steps(overloadLooks, 21*time.Millisecond); s == 0 || s > 0.1 {
+		t.Errorf("%v are refused at first", s)
 	}
 	if s := steps(1000, time.Hour); s != overloadMost {
-		t.Errorf("%d are refused at most, want %d", s, overloadMost)
+		t.Errorf("%v are refused at most, want %v", s, overloadMost)
 	}
 	refused := 0
 	for range 10_000 {
@@ -61,52 +114,53 @@ func TestOverloadShare(t *testing.T) {
 	if refused < 9_000 || refused > 9_700 {
 		t.Errorf("%d of 10,000 are refused", refused)
 	}
-	if s := steps(20, time.Millisecond); s > overloadWhole/8 {
-		t.Errorf("%d are refused 2 s after it is over", s)
-	}
-	if s := steps(overloadWhole/64, time.Millisecond); s != 0 {
-		t.Errorf("%d are refused when it is over", s)
-	}
-	if o.refuses() {
-		t.Error("refused when it is over")
+	if s := steps(int(5*time.Second/overloadLook), time.Millisecond); s != 0 || o.refuses() {
+		t.Errorf("%v are refused when it is over", s)
 	}
 }
 
-// The runtime's figures show that goroutines wait, and that they do no more. Not parallel: it
-// needs all processors.
-func TestWaitsAreSeen(t *testing.T) {
-	w := newWaits()
-	burn := func(until time.Time) {
-		for time.Now().Before(until) {
-			runtime.Gosched()
-			for range 20_000 {
-				_ = time.Duration(0)
-			}
-			for end := time.Now().Add(200 * time.Microsecond); time.Now().Before(end); {
-				continue
+// How long what is to be read waits for a processor is seen, also while it does, and that it
+// waits no more. Not parallel: it needs all processors.
+func TestQueueIsSeen(t *testing.T) {
+	q, err := newQueue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.close()
+	q.look()
+	calm := func() {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if d := q.look(); d < 5*time.Millisecond {
+				return
+			} else if time.Now().After(end) {
+				t.Fatalf("nothing to do: waited %v", d)
 			}
 		}
 	}
+	calm()
 	var busy sync.WaitGroup
-	until := time.Now().Add(500 * time.Millisecond)
+	until := time.Now().Add(time.Second)
 	for range 100 * runtime.GOMAXPROCS(0) {
-		busy.Go(func() { burn(until) })
+		busy.Go(func() {
+			for time.Now().Before(until) {
+				for end := time.Now().Add(200 * time.Microsecond); time.Now().Before(end); {
+					continue
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+	var longest time.Duration
+	for time.Now().Before(until) {
+		longest = max(longest, q.look())
+		time.Sleep(overloadLook)
 	}
 	busy.Wait()
-	if d, ok := w.look(); !ok || d < 5*time.Millisecond || d > time.Minute {
-		t.Errorf("100 times as many goroutines as processors, 200 µs each: nine of ten have waited at most %v, %v", d, ok)
+	if longest < 5*time.Millisecond || longest > time.Minute {
+		t.Errorf("100 times as many goroutines as processors, 200 µs each: waited %v", longest)
 	}
-	if d, ok := w.look(); ok {
-		t.Errorf("nothing to do: %v", d)
-	}
-	// One after the other none waits for long.
-	for range 4000 {
-		busy.Go(func() {})
-		busy.Wait()
-	}
-	if d, ok := w.look(); !ok || d > 5*time.Millisecond {
-		t.Errorf("one at a time: %v, %v", d, ok)
-	}
+	calm()
 }
 
 // Negative means for ever.

@@ -73,7 +73,7 @@ func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.Descr
 func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.s
 	c.inFlight.send(ch, float64(s.calls.len()))
-	c.shed.send(ch, float64(s.overload.share.Load())/overloadWhole)
+	c.shed.send(ch, s.overload.refused())
 	c.requestBytes.send(ch, float64(s.uploads.held()))
 	if s.ln != nil {
 		c.connections.send(ch, float64(s.ln.count()))
