@@ -2,6 +2,8 @@ package lab
 
 import (
 	"errors"
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -87,11 +89,43 @@ func TestStreamsBeginSlowly(t *testing.T) {
 		t.Errorf("10,000 streams begin in %v, 2,000 with TLS in %v", a, b)
 	}
 	cfg := Streams(plain, load.Shape{BodyBytes: 500}, 20, 50*time.Millisecond, 10*time.Second)
-	if !cfg.Closed || cfg.Connections != 20 || cfg.Ramp != OpenTime(plain, 20) {
+	if !cfg.Closed || cfg.Connections != 20 || cfg.Ramp < OpenTime(plain, 20) {
 		t.Errorf("%+v", cfg)
 	}
 	want := load.Shape{BodyBytes: 500, Stream: true, Stamp: true, TokensPerSecond: 20, OutputTokens: 200}.Jobs("h:1", "", nil)(0)
 	if got := cfg.Jobs(0); string(got.Head) != string(want.Head) {
 		t.Errorf("%s, want %s", got.Head, want.Head)
+	}
+}
+
+// However many streams there are, no two begin at the same moment of the interval, and they leave no
+// gap in it: the widest is not much wider than the narrowest.
+func TestStreamsAreOutOfStep(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{2, 20, 100, 500, 1000, 2000, 5000, 10_000} {
+		for _, interval := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond, time.Second} {
+			least := OpenTime(&peers.Running{}, n)
+			ramp := outOfStep(least, n, interval)
+			if ramp < least || ramp > 2*least {
+				t.Errorf("%d streams with an event each %v begin in %v, where %v are needed", n, interval, ramp, least)
+			}
+			if float64(n)*float64(interval) < math.Phi*float64(least) {
+				continue // one by one
+			}
+			var phases []float64
+			for i := range n {
+				_, phase := math.Modf(float64(i) * float64(ramp) / float64(n) / float64(interval))
+				phases = append(phases, phase)
+			}
+			slices.Sort(phases)
+			narrow, wide := 1., phases[0]+1-phases[n-1]
+			for i := 1; i < n; i++ {
+				gap := phases[i] - phases[i-1]
+				narrow, wide = min(narrow, gap), max(wide, gap)
+			}
+			if wide*float64(n) > 3 || narrow*float64(n) < 0.2 {
+				t.Errorf("%d streams with an event each %v: gaps from %.3f to %.3f of what they were if all were alike", n, interval, narrow*float64(n), wide*float64(n))
+			}
+		}
 	}
 }
