@@ -25,6 +25,10 @@ type Overload struct {
 	Say         func(format string, args ...any)
 }
 
+// overloadWarmup is before what is counted: a proxy needs a moment to see that there is too much to
+// do, and another one for what was queued meanwhile.
+const overloadWarmup = 5 * time.Second
+
 // Run measures it.
 func (c Overload) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
 	var all []record.Sample
@@ -74,7 +78,7 @@ func (c Overload) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) 
 
 func (c Overload) measure(ctx context.Context, l *lab.Lab, r *peers.Running, phase string, step, rate float64, jobs func(uint64) load.Job) (record.Sample, error) {
 	s, err := l.Measure(ctx, r, phase, load.Config{
-		Rate: rate, Poisson: true, Seed: 1, Connections: c.Connections, Warmup: 3 * time.Second, Duration: c.Duration, Timeout: 10 * time.Second, Jobs: jobs,
+		Rate: rate, Poisson: true, Seed: 1, Connections: c.Connections, Warmup: overloadWarmup, Duration: c.Duration, Timeout: 10 * time.Second, Jobs: jobs,
 	})
 	if err != nil {
 		return s, fmt.Errorf("%s at %.2f times the load: %w", r.Name, step, err)
