@@ -81,4 +81,4 @@ func (s *Server) Sent(face kimi.Face, body []byte) ([][]byte, error) {
 }
 
 // RefuseShare has the server refuse that part of all requests, as if it had too much to do.
-func (s *Server) RefuseShare(part float64) { s.overload.set(part) }
+func (s *Server) RefuseShare(part float64) { s.overload.share.Store(uint32(part * overloadUnit)) }

@@ -16,19 +16,19 @@ const (
 	overloadLooks = 15
 	// overloadMost of all requests are refused at most, so that it is seen when the load is gone.
 	overloadMost = 15. / 16
-	// overloadRise and overloadFall bound what one look changes, as parts of all requests and of
-	// those that are refused.
-	overloadRise = 0.08
-	overloadFall = 0.03
+	// overloadStep bounds what one look changes, as a part of all requests. After overloadCalm looks in
+	// a row that found little to wait for, overloadFall of what is refused is given up with each.
+	overloadStep = 0.08
+	overloadCalm = 25
+	overloadFall = 0.02
 	// overloadIntegral (per second and second) and overloadProportional (per second) are the gains.
 	// The wait grows by what there is to do beyond what the processors can: by about one second per
-	// second at twice that, and refusing a request saves most of it. For such a plant these two
-	// make a loop that does not swing, and comes to rest within a second or two. Beyond the
-	// limit the first is overloadHurry times as large, and the second does not slow it: clients have
-	// a bounded number of connections, so the wait stops growing, or shrinks as more is refused,
-	// while what waits behind the connections grows.
+	// second at twice that, and refusing a request saves half of it or more. For such a plant these
+	// two make a loop that hardly swings, and comes to rest within two seconds. Beyond the limit the
+	// first is overloadHurry times as large: clients have a bounded number of connections, so the wait
+	// stops growing, or shrinks as more is refused, while what waits behind the connections grows.
 	overloadIntegral     = 6.
-	overloadProportional = 4.
+	overloadProportional = 9.
 	overloadHurry        = 4.
 	// overloadUnit is all requests, as share has them.
 	overloadUnit = 1 << 16
@@ -47,8 +47,9 @@ type overload struct {
 	limit time.Duration // of the wait; negative: none
 	share atomic.Uint32 // of requests to refuse, in overloadUnit
 
-	last time.Duration // what the last look found
+	last time.Duration // the wait, of the last looks
 	long int           // looks in a row that found more than limit, while nothing is refused
+	calm int           // looks in a row that found much less, while something is
 }
 
 // refuses decides on one request.
@@ -57,10 +58,7 @@ func (o *overload) refuses() bool {
 	return s > 0 && rand.Uint32N(overloadUnit) < s // #nosec G404 -- a share of requests, no secret
 }
 
-// set has a part of the requests refused, 0 to 1.
-func (o *overload) set(part float64) { o.share.Store(uint32(part * overloadUnit)) }
-
-// refused returns that part.
+// refused returns which part of the requests is refused.
 func (o *overload) refused() float64 { return float64(o.share.Load()) / overloadUnit }
 
 // run looks until ctx ends.
@@ -97,11 +95,9 @@ func (o *overload) run(ctx context.Context, log *slog.Logger) {
 
 // step takes in for how long a socket has waited.
 func (o *overload) step(wait time.Duration) {
-	last := o.last
-	o.last = wait
-	aim := o.limit / 2
 	part := o.refused()
 	if part == 0 {
+		o.last, o.calm = wait, 0
 		if wait <= o.limit {
 			o.long = 0
 			return
@@ -112,21 +108,26 @@ func (o *overload) step(wait time.Duration) {
 		}
 	}
 	o.long = 0
+	// One look finds now more, now less of a queue of the same length.
+	last, aim := o.last, o.limit/2
+	wait = (wait + last) / 2
+	o.last = wait
 	integral := overloadIntegral * overloadLook.Seconds() * (wait - aim).Seconds()
-	proportional := overloadProportional * (wait - last).Seconds()
 	if wait > o.limit {
-		integral, proportional = integral*overloadHurry, max(proportional, 0)
+		integral *= overloadHurry
 	}
-	change := integral + proportional
-	if wait < aim/2 && last < aim/2 {
+	change := integral + overloadProportional*(wait-last).Seconds()
+	if wait >= aim/2 {
+		o.calm = 0
+	} else if o.calm++; o.calm > overloadCalm {
 		// The load is gone, or something else had the processors and far too much is refused.
 		change = min(change, -overloadFall*part)
 	}
-	part += max(min(change, overloadRise), -overloadRise)
+	part += max(min(change, overloadStep), -overloadStep)
 	if part < 1./1024 && wait < aim {
 		part = 0
 	}
-	o.set(max(min(part, overloadMost), 0))
+	o.share.Store(uint32(max(min(part, overloadMost), 0) * overloadUnit))
 }
 
 // queue tells how long it takes from when there is something to read from a file until its
