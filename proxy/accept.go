@@ -170,6 +170,7 @@ type headerFacts struct {
 	contentTypes  int
 	expect        []byte
 	expects       int
+	connections   int
 }
 
 // tokenChars are the characters of a header name (RFC 9110 §5.6.2) without '_', which
@@ -240,6 +241,10 @@ func (f *headerFacts) note(name, value []byte) {
 		if bytes.EqualFold(name, []byte("x-api-key")) {
 			f.apiKey = value
 			f.apiKeys++
+		}
+	case 10:
+		if bytes.EqualFold(name, []byte("connection")) {
+			f.connections++
 		}
 	case 12:
 		if bytes.EqualFold(name, []byte("content-type")) {

@@ -25,9 +25,10 @@ type listener struct {
 	net.Listener
 	limit      int
 	perAddress int
-	exempt     func(netip.Addr) bool // proxies before us speak for many clients
-	uploads    *uploads              // gets back what connections claimed
-	hangups    *hangup.Watcher       // knows every connection
+	exempt     func(netip.Addr) bool                                   // proxies before us speak for many clients
+	uploads    *uploads                                                // gets back what connections claimed
+	shed       func(c *clientConn, b []byte) (refused bool, err error) // is shown what connections read between requests
+	hangups    *hangup.Watcher                                         // knows every connection
 	log        *slog.Logger
 
 	mu      sync.Mutex
@@ -164,13 +165,15 @@ type clientConn struct {
 
 	overflowUntil time.Time // not zero: one connection too many; fixed
 	answering     atomic.Bool
-	inRequest     bool // a request has begun to arrive and is not answered; of the goroutine that serves
+	used          bool // a request has begun to arrive before; of the goroutine that serves, like those below
+	spared        bool // the request is not to be refused for want of processors
+	inRequest     bool // a request has begun to arrive and is not answered
 }
 
 // connState notes where requests begin and end.
 func connState(nc net.Conn, state fasthttp.ConnState) {
 	if cc, ok := nc.(*clientConn); ok && (state == fasthttp.StateActive || state == fasthttp.StateIdle) {
-		cc.inRequest = state == fasthttp.StateActive
+		cc.inRequest, cc.used = state == fasthttp.StateActive, true
 		if !cc.inRequest {
 			cc.answer(false)
 		}
@@ -208,6 +211,16 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		return c.readResumed(p)
 	}
 	n, err := c.TCPConn.Read(p)
+	// What is read between two requests is the beginning of one: fasthttp has nothing left, neither to
+	// read nor to write. It gives a connection's first request less time.
+	for refused := false; err == nil && !c.inRequest && c.used; {
+		if refused, err = c.ln.shed(c, p[:n]); !refused {
+			break
+		}
+		if n = 0; err == nil {
+			n, err = c.TCPConn.Read(p)
+		}
+	}
 	if err == io.EOF && c.inRequest { //nolint:errorlint // exactly the bare one
 		err = io.ErrUnexpectedEOF
 	}

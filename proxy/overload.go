@@ -13,9 +13,13 @@ const (
 	// overloadLook is how often it is looked how long sockets wait.
 	overloadLook = 20 * time.Millisecond
 	// overloadLooks is how many looks in a row must find that too long, before anything is refused.
-	overloadLooks = 15
+	overloadLooks = 8
 	// overloadMost of all requests are refused at most, so that it is seen when the load is gone.
 	overloadMost = 15. / 16
+	// overloadFirst of what there is too much to do, as the growth of the wait tells it, are refused at
+	// first, and at most overloadFirstMost: whoever is let in meanwhile waits for long.
+	overloadFirst     = 0.8
+	overloadFirstMost = 0.75
 	// overloadStep bounds what one look changes, as a part of all requests. After overloadCalm looks in
 	// a row that found little to wait for, overloadFall of what is refused is given up with each.
 	overloadStep = 0.08
@@ -49,7 +53,8 @@ type overload struct {
 
 	last time.Duration // the wait, of the last looks
 	long int           // looks in a row that found more than limit, while nothing is refused
-	calm int           // looks in a row that found much less, while something is
+	grow int           // looks in a row that found more than next to nothing, while nothing is refused
+	calm int           // looks in a row that found next to nothing, while something is
 }
 
 // refuses decides on one request.
@@ -95,21 +100,13 @@ func (o *overload) run(ctx context.Context, log *slog.Logger) {
 
 // step takes in for how long a socket has waited.
 func (o *overload) step(wait time.Duration) {
-	part := o.refused()
+	part, aim := o.refused(), o.limit/2
 	if part == 0 {
-		o.last, o.calm = wait, 0
-		if wait <= o.limit {
-			o.long = 0
-			return
-		}
-		// Something else may have had the processors for a moment.
-		if o.long++; o.long < overloadLooks {
-			return
-		}
+		o.set(o.first(wait, aim/2))
+		return
 	}
-	o.long = 0
 	// One look finds now more, now less of a queue of the same length.
-	last, aim := o.last, o.limit/2
+	last := o.last
 	wait = (wait + last) / 2
 	o.last = wait
 	integral := overloadIntegral * overloadLook.Seconds() * (wait - aim).Seconds()
@@ -127,6 +124,29 @@ func (o *overload) step(wait time.Duration) {
 	if part < 1./1024 && wait < aim {
 		part = 0
 	}
+	o.set(part)
+}
+
+// first returns which part to refuse when nothing is refused yet.
+func (o *overload) first(wait, little time.Duration) float64 {
+	o.last, o.calm = wait, 0
+	if o.grow++; wait < little {
+		o.grow = 0
+	}
+	if o.long++; wait <= o.limit {
+		o.long = 0
+	}
+	// Something else may have had the processors for a moment.
+	if o.long < overloadLooks {
+		return 0
+	}
+	growth := wait.Seconds() / (float64(o.grow) * overloadLook.Seconds())
+	o.long, o.grow = 0, 0
+	return min(overloadFirst*growth, overloadFirstMost)
+}
+
+// set has a part of the requests refused.
+func (o *overload) set(part float64) {
 	o.share.Store(uint32(max(min(part, overloadMost), 0) * overloadUnit))
 }
 

@@ -189,7 +189,7 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return err
 	}
-	ln.uploads = &s.uploads
+	ln.uploads, ln.shed = &s.uploads, s.shed
 	s.ln = ln
 	if may, need := fileLimit(), filesNeeded(&s.cfg); may < need {
 		s.log.Warn("the system allows fewer open files than limits.connections may need: raise RLIMIT_NOFILE", "allowed", may, "needed", need)
@@ -265,7 +265,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		// Where such a request ends is in doubt: what follows it may be its body.
 		ctx.SetConnectionClose()
 	}
-	if r == refuseNone && s.overload.refuses() {
+	if r == refuseNone && !spared(c.conn) && s.overload.refuses() {
 		r = refuseOverloaded
 	}
 	if r == refuseNone {

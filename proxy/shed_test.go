@@ -1,0 +1,152 @@
+package proxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// exchange writes text on a connection and returns so many answers, as they are on the wire,
+// but for what differs from one request to the next.
+func exchange(t *testing.T, c io.ReadWriter, text string, answers int) []string {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	ids := regexp.MustCompile(`req_[0-9a-f]{24}|Date: [^\r]*`)
+	in := bufio.NewReader(c)
+	var all []string
+	for range answers {
+		var wire strings.Builder
+		resp, err := http.ReadResponse(bufio.NewReader(io.TeeReader(oneByOne{in}, &wire)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, ids.ReplaceAllString(wire.String(), "<varies>"))
+	}
+	if n := in.Buffered(); n > 0 {
+		t.Errorf("%d bytes follow %d answers", n, answers)
+	}
+	return all
+}
+
+// oneByOne has nobody read more than is asked for.
+type oneByOne struct{ io.Reader }
+
+func (r oneByOne) Read(p []byte) (int, error) { return r.Reader.Read(p[:min(len(p), 1)]) }
+
+// Who is refused before its request was parsed gets what it would get otherwise, byte for
+// byte, in the log and the metrics too, and is served on the same connection afterwards.
+func TestShedAnswersAlike(t *testing.T) {
+	t.Parallel()
+	for _, f := range faces {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.replica()
+			tok, _ := w.token(nil)
+			c := dial(t, r)
+			_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+			ask := func(headers ...string) string {
+				body := chat(false, "hello")
+				return request("POST "+f.path+" HTTP/1.1", body, append([]string{hostLine, "X-Api-Key: " + tok, lengthLine(body)}, headers...)...)
+			}
+			if a := exchange(t, c, ask(), 1)[0]; !strings.HasPrefix(a, "HTTP/1.1 200") {
+				t.Fatalf("at first: %s", a)
+			}
+			r.RefuseShare(1)
+			// This header has it go the usual way.
+			usual := exchange(t, c, ask("Connection: keep-alive"), 1)[0]
+			if !strings.HasPrefix(usual, "HTTP/1.1 503") || !strings.Contains(usual, "Retry-After: 2") || !strings.Contains(usual, "overloaded_error") {
+				t.Fatalf("the usual way: %s", usual)
+			}
+			for range 3 {
+				if a := exchange(t, c, ask(), 1)[0]; a != usual {
+					t.Errorf("refused early: %s\nthe usual way: %s", a, usual)
+				}
+			}
+			if got := r.metric(`token_proxy_blocked_total{reason="overloaded"}`); got != "4" {
+				t.Errorf("%s are counted, want 4", got)
+			}
+			lines := regexp.MustCompile(`"request_id":"req_[0-9a-f]{24}","status":503,"took_ms":[0-9.]+,"remote":"127.0.0.1","blocked":"overloaded"}`)
+			eventually(t, "each has its line", func() bool { return len(lines.FindAllString(w.logs.String(), -1)) == 4 })
+			r.RefuseShare(0)
+			if a := exchange(t, c, ask(), 1)[0]; !strings.HasPrefix(a, "HTTP/1.1 200") {
+				t.Errorf("in the end: %s", a)
+			}
+			if n := len(w.chats()); n != 2 {
+				t.Errorf("%d requests were forwarded, want 2", n)
+			}
+		})
+	}
+}
+
+// Only what is one whole request, and not in doubt, is refused without being parsed as usual. The
+// rest gets what it gets otherwise, in the order in which it was asked, whatever is refused.
+func TestShedTouchesNothingInDoubt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica()
+	tok, _ := w.token(nil)
+	auth := "Authorization: Bearer " + tok
+	whole := request(chatLine, goodBody, hostLine, auth, jsonLine, lengthLine(goodBody))
+	r.RefuseShare(1)
+	// used returns a connection that has had its first request, which is not refused early.
+	used := func(t *testing.T) net.Conn {
+		c := dial(t, r)
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		exchange(t, c, whole, 1)
+		return c
+	}
+	usage := "GET /v1/usage HTTP/1.1\r\n" + hostLine + "\r\n" + auth + "\r\n\r\n"
+	inBody := fmt.Sprintf(`{"model":"kimi-k2.5","messages":[{"role":"user","content":%s}]}`, strconv.Quote(whole))
+	for _, row := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"two at once", whole + whole, []string{"503", "503"}},
+		{"another one behind it", whole + usage, []string{"503", "503"}},
+		{"a request in a body", request(chatLine, inBody, hostLine, auth, jsonLine, lengthLine(inBody)), []string{"503"}},
+		{"chunks", request(chatLine, chunked(goodBody, 10), hostLine, auth, jsonLine, chunkedLine), []string{"503"}},
+		{"no credential", request(chatLine, goodBody, hostLine, jsonLine, lengthLine(goodBody)), []string{"401"}},
+		{"two credentials", request(chatLine, goodBody, hostLine, auth, "X-Api-Key: "+tok, jsonLine, lengthLine(goodBody)), []string{"401"}},
+		{"another type", request(chatLine, goodBody, hostLine, auth, "Content-Type: text/plain", lengthLine(goodBody)), []string{"400"}},
+		{"another path", request("POST /v1/completions HTTP/1.1", goodBody, hostLine, auth, jsonLine, lengthLine(goodBody)), []string{"404"}},
+		{"a query", request("POST /v1/chat/completions?a=b HTTP/1.1", goodBody, hostLine, auth, jsonLine, lengthLine(goodBody)), []string{"503"}},
+		{"the last one", request(chatLine, goodBody, hostLine, auth, jsonLine, lengthLine(goodBody), "Connection: close"), []string{"503"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var got []string
+			for _, a := range exchange(t, used(t), row.text, len(row.want)) {
+				got = append(got, a[len("HTTP/1.1 "):][:3])
+			}
+			if fmt.Sprint(got) != fmt.Sprint(row.want) {
+				t.Errorf("answered %v, want %v", got, row.want)
+			}
+		})
+	}
+	// A request that comes in two parts, the second of which looks like one.
+	body := `{"model":"kimi-k2.5","messages":[{"role":"user","content":"` + strings.Repeat("x", 100)
+	c := used(t)
+	head := request(chatLine, body, hostLine, auth, jsonLine, fmt.Sprintf("Content-Length: %d", len(body)+len(whole)))
+	if _, err := io.WriteString(c, head); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond) // else it may be read in one piece, which is right as well
+	if a := exchange(t, c, whole, 1)[0]; !strings.HasPrefix(a, "HTTP/1.1 503") {
+		t.Errorf("answered %s", a)
+	}
+	if got := r.metric(`token_proxy_blocked_total{reason="overloaded"}`); got != "20" {
+		t.Errorf("%s refusals are counted", got)
+	}
+}
