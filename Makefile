@@ -54,11 +54,11 @@ clean: ## stop it and remove its data, and bin/
 
 test: deps ## run all tests
 	go vet ./...
-	@# Twice as many packages at a time as there are processors: most tests wait most of the time.
-	go test $(TESTFLAGS) -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) $$(go list ./... | grep -v -e /test/ -e /internal/archtest$$)
+	@# One package more at a time than there are processors, and one test: most wait most of the time.
+	go test $(TESTFLAGS) -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./... | grep -v -e /test/ -e /internal/archtest$$)
 	go test ./internal/archtest # one goroutine over all files: the race detector would see nothing, and cost minutes
 	go test -run '^TestModel$$' -timeout 20m ./quota # all states of the model, of which the race detector lets few be seen
-	go test -count=1 $(TESTFLAGS) -parallel $$((2 * $$(getconf _NPROCESSORS_ONLN))) ./test/... # they run built programs, which go test knows nothing of
+	go test -count=1 $(TESTFLAGS) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) ./test/... # they run built programs, which go test knows nothing of
 	cd test/drill && go test -count=1 -timeout 5m
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by
 
