@@ -6,6 +6,8 @@ SHELL := /bin/bash
 # Fuzz each target for this long; arguments of `go test` in `make test`.
 FUZZTIME ?= 30s
 TESTFLAGS ?= -race -timeout 20m
+# So many random orders of Stripe's events `make orders` plays.
+ORDERS ?= 200
 
 # Run the fault drill for this long. DRILL_SEED plays an earlier one again.
 DRILL_SECONDS ?= 1800
@@ -52,14 +54,16 @@ clean: ## stop it and remove its data, and bin/
 
 test: deps ## run all tests
 	go vet ./...
-	go test $(TESTFLAGS) $$(go list ./... | grep -v /test/)
+	@# One package more at a time than there are processors, and one test: most wait most of the time.
+	go test $(TESTFLAGS) -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./... | grep -v -e /test/ -e /internal/archtest$$)
+	go test ./internal/archtest # one goroutine over all files: the race detector would see nothing, and cost minutes
 	go test -run '^TestModel$$' -timeout 20m ./quota # all states of the model, of which the race detector lets few be seen
-	go test -count=1 $(TESTFLAGS) ./test/... # they run built programs, which go test knows nothing of
+	go test -count=1 $(TESTFLAGS) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) ./test/... # they run built programs, which go test knows nothing of
 	cd test/drill && go test -count=1 -timeout 5m
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by
 
-orders: ## play the life of a customer who pays in 200 random orders of Stripe's events
-	go test -count=1 -run '^TestStory$$' -timeout 9m ./control/billing/stripe -orders 200
+orders: ## play the life of a customer who pays in ORDERS (200) random orders of Stripe's events
+	go test -count=1 -run '^TestStory$$' -timeout 9m ./control/billing/stripe -orders $(ORDERS)
 
 lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 	@scripts/lint
@@ -99,5 +103,7 @@ smoke: build ## start, use and stop the whole stack on free ports, in a director
 drill: deps-run ## hurt the whole system under load for DRILL_SECONDS (1800) and compare all books
 	@cd test/drill && go build -buildvcs=false -o ../../bin/drill . && exec ../../bin/drill
 
-promises: deps ## run test/e2e at full length and print its figures: limits, revocations, a failing Redis (15 minutes)
+promises: deps ## run at full length what `make test` runs shortly, and print the figures: limits, revocations, a failing Redis (20 minutes)
 	go test -count=1 -timeout 40m -v ./test/e2e -long
+	go test -count=1 -timeout 20m -race -run 'LeavesNothing$$|LeaveNothing$$' ./proxy -long
+	$(MAKE) orders

@@ -118,11 +118,14 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{redis: testenv.Redis(t), pg: testenv.Postgres(t)}
+	pg := testenv.PreparedPostgres(t, "migrated", func(url string) error {
+		if code, out := run(t, map[string]string{"DATABASE_URL": url}, "migrate"); code != 0 {
+			return fmt.Errorf("migrate: exit code %d\n%s", code, out)
+		}
+		return nil
+	})
+	w := &world{redis: testenv.Redis(t), pg: pg}
 	w.env = map[string]string{"DATABASE_URL": w.pg.URL, "REDIS_URL": w.redis.URL}
-	if code, out := run(t, w.env, "migrate"); code != 0 {
-		t.Fatalf("migrate: exit code %d\n%s", code, out)
-	}
 	st, err := store.Open(t.Context(), w.pg.URL)
 	if err != nil {
 		t.Fatal(err)

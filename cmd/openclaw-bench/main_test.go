@@ -68,8 +68,8 @@ func TestMeasuresEndToEnd(t *testing.T) {
 	}
 	// Far below what the customers may send together, so that the rate refuses nothing.
 	printed := run("compare", "--peers", "direct,fasthttp,token-proxy,token-proxy-tls", "--customers", "1000", "--rounds", "1", "--connections", "4",
-		"--warmup", "200ms", "--requests", "300ms", "--half", "300ms", "--events", "500ms", "--streams", "10", "--memory-streams", "50", "--memory-time", "5s", "--memory-rounds", "1",
-		"--scheduling-delay", "-1ms") // other tests may need the processors
+		"--warmup", "200ms", "--requests", "300ms", "--half", "300ms", "--events", "500ms", "--streams", "10", "--memory-streams", "50", "--memory-time", "5s", "--memory-rounds", "1", "--retries", "0",
+		"--scheduling-delay", "-1ms") // and no retries: other tests may need the processors
 	if !strings.Contains(printed, "| CPU per request, connections always busy |") {
 		t.Errorf("no table is printed: %s", printed)
 	}

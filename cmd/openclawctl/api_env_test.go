@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
@@ -34,7 +35,7 @@ type apiEnv struct {
 // newAPIEnv starts an api with one admin, for whom the command signs in by itself.
 func newAPIEnv(t *testing.T) *apiEnv {
 	t.Helper()
-	return newAPIEnvOn(t, testenv.Postgres(t))
+	return newAPIEnvOn(t, storetest.PostgresWithJobs(t))
 }
 
 func newAPIEnvOn(t *testing.T, pg *testenv.PostgresServer) *apiEnv {
@@ -58,7 +59,6 @@ func newAPIEnvOn(t *testing.T, pg *testenv.PostgresServer) *apiEnv {
 			"LISTEN": customers, "LISTEN_OPERATORS": operators, "LISTEN_PROBES": probes,
 		},
 	}
-	a.runControl("", "migrate") // River's tables too
 	a.runControl(fakePassword, "add-operator", "--email", admin, "--role", "admin")
 	a.start()
 	e.vars = map[string]string{

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 )
 
 // unreliable is a network between the command and the api that loses answers: what was asked
@@ -148,7 +148,7 @@ func TestRedisAwayByTheAPI(t *testing.T) {
 // While Postgres is away the api says so, and so does the command.
 func TestPostgresAwayByTheAPI(t *testing.T) {
 	t.Parallel()
-	e := newAPIEnvOn(t, testenv.DedicatedPostgres(t))
+	e := newAPIEnvOn(t, storetest.DedicatedPostgres(t))
 	if r := e.run("customer", "list"); r.code != 0 {
 		t.Fatalf("exit code %d\n%s", r.code, r.stderr)
 	}

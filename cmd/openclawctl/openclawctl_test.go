@@ -16,6 +16,7 @@ import (
 	openclawctl "github.com/andreabadesso/openclaw-cloud/cmd/openclawctl"
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
@@ -35,7 +36,7 @@ type env struct {
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
-	return newEnvOn(t, testenv.Postgres(t))
+	return newEnvOn(t, storetest.PostgresWithJobs(t))
 }
 
 func newEnvOn(t *testing.T, pg *testenv.PostgresServer) *env {
@@ -53,9 +54,6 @@ func newEnvOn(t *testing.T, pg *testenv.PostgresServer) *env {
 		t.Fatal(err)
 	}
 	t.Cleanup(st.Close)
-	if _, err := st.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	e.store = st
 	return e
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
@@ -70,7 +71,7 @@ func (l *lockedBuffer) String() string {
 // newEnv starts it. Limits are far away unless change sets them.
 func newEnv(t *testing.T, change func(*api.Options)) *env {
 	t.Helper()
-	return newEnvOn(t, testenv.Postgres(t), change)
+	return newEnvOn(t, storetest.PostgresWithJobs(t), change)
 }
 
 func newEnvOn(t *testing.T, pg *testenv.PostgresServer, change func(*api.Options)) *env {
@@ -83,13 +84,7 @@ func newEnvOn(t *testing.T, pg *testenv.PostgresServer, change func(*api.Options
 		t.Fatal(err)
 	}
 	t.Cleanup(e.store.Close)
-	if _, err := e.store.Migrate(ctx); err != nil {
-		t.Fatal(err)
-	}
 	if err := e.store.EnsurePartitions(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := jobs.Migrate(ctx, e.store, log); err != nil {
 		t.Fatal(err)
 	}
 	table, err := tiers.Default()

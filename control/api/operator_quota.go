@@ -152,7 +152,7 @@ func (a *API) follow(ctx context.Context, began time.Time) (*Replicas, error) {
 	}
 	for len(left) > 0 {
 		applied, err := a.o.Feed.Applied(ctx, left)
-		if err != nil && ctx.Err() == nil {
+		if err != nil && !over(ctx) {
 			return nil, err
 		}
 		r.TookMS = millisecondsSince(began)
@@ -178,6 +178,13 @@ func (a *API) follow(ctx context.Context, began time.Time) (*Replicas, error) {
 	}
 	r.All = true
 	return r, nil
+}
+
+// over reports whether the time of ctx is up. Connections know of its deadline, and may fail by it
+// before ctx itself says that it has passed.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 func millisecondsSince(t time.Time) float64 { return float64(time.Since(t).Microseconds()) / 1000 }

@@ -3,9 +3,12 @@ package api_test
 import (
 	"context"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/api"
@@ -351,5 +354,45 @@ func TestLedgerAndPlatform(t *testing.T) {
 	c.want(http.StatusNotFound, "POST", "/v1/jobs/999999/retry", nil)
 	if n := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM audit_log WHERE action LIKE 'job.%' AND actor LIKE 'operator:%'")); n != "4" {
 		t.Errorf("%s entries", n)
+	}
+}
+
+// tooLate has Redis say what replicas have applied just when nobody waits for it any more.
+type tooLate struct{}
+
+func (tooLate) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (tooLate) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+func (tooLate) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() != "hmget" || cmd.Args()[1] != contract.FeedAppliedKey {
+			return next(ctx, cmd)
+		}
+		deadline, _ := ctx.Deadline()
+		time.Sleep(time.Until(deadline) - 5*time.Millisecond)
+		for time.Now().Before(deadline) { // as exactly as the network does
+		}
+		cmd.SetErr(os.ErrDeadlineExceeded)
+		return cmd.Err()
+	}
+}
+
+// A change whose time to be applied ends while Redis is asked about it is answered as any other
+// that is not applied in time: with the proxies that are waited for.
+func TestQuotaWhenTheTimeEndsWithinACall(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, func(o *api.Options) { o.AwaitApplied = 50 * time.Millisecond })
+	e.redis.AddHook(tooLate{})
+	id, _ := e.customer()
+	_, c := e.operator(control.RoleOperator)
+	c.want(http.StatusCreated, "POST", "/v1/customers/"+id+"/tokens", nil) // or there is nothing to apply
+	e.pg.Query(`INSERT INTO replicas (id, registered_at) VALUES ('ra', now())`)
+	for range 10 {
+		var q api.QuotaChanged
+		c.want(http.StatusOK, "POST", "/v1/customers/"+id+"/quota", `{"action":"set","tokens":5,"reason":"test"}`).into(t, &q)
+		if r := q.Replicas; r == nil || r.All || len(r.Applied) != 1 || r.Applied[0] != (control.Acknowledgement{Replica: "ra"}) {
+			t.Fatalf("%+v", r)
+		}
 	}
 }

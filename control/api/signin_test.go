@@ -11,7 +11,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/api"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
-	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 )
 
 func TestSignUpInAndOut(t *testing.T) {
@@ -313,19 +313,22 @@ func accountsByTime(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
 	e.signUp("known@example.com")
-	fastest := func(email string) time.Duration {
-		best := time.Hour
-		for range 5 {
-			began := time.Now()
-			newClient(t, e.customers).want(http.StatusUnauthorized, "POST", "/v1/session", api.SignIn{Email: email, Password: "wrong password"})
-			best = min(best, time.Since(began))
-		}
-		return best
+	took := func(email string) time.Duration {
+		began := time.Now()
+		newClient(t, e.customers).want(http.StatusUnauthorized, "POST", "/v1/session", api.SignIn{Email: email, Password: "wrong password"})
+		return time.Since(began)
 	}
-	known, unknown := fastest("known@example.com"), fastest("unknown@example.com")
-	// A look-up alone takes a tenth of a hash.
-	if unknown < known/2 || known < unknown/2 {
-		t.Errorf("known %v, unknown %v", known, unknown)
+	// The fastest of each count, in turn: a busy machine is slow with either at times. A look-up alone
+	// takes a tenth of a hash, however often it is tried.
+	known, unknown := time.Hour, time.Hour
+	for round := 1; ; round++ {
+		known, unknown = min(known, took("known@example.com")), min(unknown, took("unknown@example.com"))
+		if round >= 3 && unknown >= known/2 && known >= unknown/2 {
+			return
+		}
+		if round == 40 {
+			t.Fatalf("known %v, unknown %v", known, unknown)
+		}
 	}
 }
 
@@ -411,7 +414,7 @@ func TestOperatorsSignIn(t *testing.T) {
 // What is refused for want of Postgres says so, and nothing else.
 func TestPostgresIsAway(t *testing.T) {
 	t.Parallel()
-	pg := testenv.DedicatedPostgres(t)
+	pg := storetest.DedicatedPostgres(t)
 	e := newEnvOn(t, pg, nil)
 	_, c := e.customer()
 	pg.Stop()

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
@@ -37,7 +38,7 @@ func (e *env) encode(events ...contract.Event) []byte {
 func TestReplicasLearnWhatTheyMayForget(t *testing.T) {
 	t.Parallel()
 	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
-		e := newEnvOn(t, r, testenv.Postgres(t))
+		e := newEnvOn(t, r, storetest.Postgres(t))
 		o := e.options()
 		o.AckedEvery = time.Hour // so that only what is written counts
 		w := e.start(o)
@@ -70,7 +71,7 @@ func TestReplicasLearnWhatTheyMayForget(t *testing.T) {
 // does not, until it is replayed.
 func TestParkedEventsAreAccountedFor(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	e.start(e.options())
 	valid := e.event() // 1
 	e.seq++
@@ -111,7 +112,7 @@ func TestParkedEventsAreAccountedFor(t *testing.T) {
 // A worker dies after the commit and before Redis knows: the next one says it.
 func TestKilledBeforeTheAcknowledgement(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	e.add(e.batch(5))
 	w := e.start(killAt(e.options(), "committed", 1))
 	if err := <-w.done; !errors.Is(err, errKilled) {
@@ -130,7 +131,7 @@ func TestKilledBeforeTheAcknowledgement(t *testing.T) {
 func TestAcknowledgementsComeBackAfterRedisLostThem(t *testing.T) {
 	t.Parallel()
 	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
-		e := newEnvOn(t, r, testenv.Postgres(t))
+		e := newEnvOn(t, r, storetest.Postgres(t))
 		o := e.options()
 		o.AckedEvery = 100 * time.Millisecond
 		e.start(o)

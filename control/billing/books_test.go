@@ -13,8 +13,8 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
-	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
 func (e *env) books() *billing.Books { return &billing.Books{Store: e.store, Redis: e.client} }
@@ -48,7 +48,7 @@ func (e *env) audit(action string) string {
 
 func TestReplayRecordsOnce(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	books, ctx := e.books(), t.Context()
 	e.start(e.options())
 	early := e.event()
@@ -106,7 +106,7 @@ func TestReplayRecordsOnce(t *testing.T) {
 // An event that was parked and has been recorded meanwhile is not counted again.
 func TestReplayOfWhatIsThere(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	ev := e.event()
 	payload := string(e.encode(ev))
 	payload = payload[strings.Index(payload, "[")+1 : strings.LastIndex(payload, "]")]
@@ -133,7 +133,7 @@ func TestReplayOfWhatIsThere(t *testing.T) {
 // then forget what was in it. What is still unreadable is parked by itself.
 func TestReplayOfAWholeEntry(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	books, ctx := e.books(), t.Context()
 	entry := string(e.encode(e.event(), e.event()))
 	e.seq++
@@ -162,7 +162,7 @@ func TestReplayOfAWholeEntry(t *testing.T) {
 
 func TestReplayWithoutRedis(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	ev := e.event()
 	ev.CustomerID = "c1"
 	payload := string(e.encode(ev))
@@ -183,7 +183,7 @@ func TestReplayWithoutRedis(t *testing.T) {
 
 func TestDrop(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	books, ctx := e.books(), t.Context()
 	e.start(e.options())
 	ev := e.event()
@@ -229,7 +229,7 @@ func TestDrop(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	books, ctx := e.books(), t.Context()
 	e.start(e.options())
 	e.add(e.batch(5))
@@ -313,7 +313,7 @@ func (l *leases) GiveUp(_ context.Context, replica string) ([]control.Released, 
 
 func TestDeclareLost(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	books, ctx := e.books(), t.Context()
 	e.start(e.options())
 	e.add(e.batch(3))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
@@ -40,7 +41,7 @@ func TestLostReplyIsReadAtOnce(t *testing.T) {
 	for _, kind := range []string{"read", "claim"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			e := newEnvOn(t, testenv.RedisCluster(t), testenv.Postgres(t))
+			e := newEnvOn(t, testenv.RedisCluster(t), storetest.Postgres(t))
 			id := e.add(e.batch(5))
 			if kind == "claim" {
 				// Somebody who died two hours ago had it.
@@ -73,7 +74,7 @@ func TestLostReplyIsReadAtOnce(t *testing.T) {
 func TestStreamMoves(t *testing.T) {
 	t.Parallel()
 	r := testenv.RedisCluster(t)
-	e := newEnvOn(t, r, testenv.Postgres(t))
+	e := newEnvOn(t, r, storetest.Postgres(t))
 	o := e.options()
 	e.start(o)
 	e.start(o)

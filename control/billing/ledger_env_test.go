@@ -49,9 +49,6 @@ func newEnvOn(t *testing.T, r testenv.AnyRedis, pg *testenv.PostgresServer) *env
 		t.Fatal(err)
 	}
 	t.Cleanup(st.Close)
-	if _, err := st.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	e.store = st
 	id, now := control.NewID(control.CustomerID), time.Now().UTC()
 	p := control.FirstPeriod(id, now, 1_000_000)

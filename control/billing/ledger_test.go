@@ -11,13 +11,14 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
 func TestEventsReachPostgresAtOnce(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	o := e.options()
 	o.Block = 5 * time.Second // a read that waited for its end would be seen
 	registry := prometheus.NewPedanticRegistry()
@@ -67,7 +68,7 @@ func TestEventsReachPostgresAtOnce(t *testing.T) {
 
 func TestDuplicateDeliveriesCountOnce(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	for range 30 {
 		b := e.batch(10)
 		for range 3 {
@@ -91,7 +92,7 @@ func TestKilledBetweenAnyTwoSteps(t *testing.T) {
 }
 
 func testKilledAt(t *testing.T, r testenv.AnyRedis, step string) {
-	e := newEnvOn(t, r, testenv.Postgres(t))
+	e := newEnvOn(t, r, storetest.Postgres(t))
 	o := e.options()
 	o.TxEvents = 10 // several transactions for one read
 	for range 20 {
@@ -116,7 +117,7 @@ func testKilledAt(t *testing.T, r testenv.AnyRedis, step string) {
 // without waiting until it may be claimed.
 func TestRestartUnderTheSameNameReplaysPending(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	o := e.options()
 	o.Consumer, o.ClaimIdle = "ledger-one", time.Hour
 	for range 10 {
@@ -134,7 +135,7 @@ func TestRestartUnderTheSameNameReplaysPending(t *testing.T) {
 func TestManyWorkersShareTheStream(t *testing.T) {
 	t.Parallel()
 	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
-		e := newEnvOn(t, r, testenv.Postgres(t))
+		e := newEnvOn(t, r, storetest.Postgres(t))
 		o := e.options()
 		o.ReadEntries, o.ClaimIdle = 2, 10*time.Millisecond // they also steal from one another
 		var mu sync.Mutex
@@ -163,7 +164,7 @@ func TestManyWorkersShareTheStream(t *testing.T) {
 
 func TestPoisonIsParkedAndNeighboursPass(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	add := e.add
 	good := string(e.batch(2))
 	open := strings.TrimSuffix(good, "]}")
@@ -213,7 +214,7 @@ func TestPoisonIsParkedAndNeighboursPass(t *testing.T) {
 
 func TestPostgresStopsInTheMiddle(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.DedicatedPostgres(t))
+	e := newEnv(t, storetest.DedicatedPostgres(t))
 	w := e.start(e.options())
 	e.add(e.batch(5))
 	e.await("the first events", func() bool { return e.totals().Requests == e.sent })
@@ -234,7 +235,7 @@ func TestPostgresStopsInTheMiddle(t *testing.T) {
 
 func TestPostgresHangs(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.DedicatedPostgres(t))
+	e := newEnv(t, storetest.DedicatedPostgres(t))
 	o := e.options()
 	o.CommitTimeout = 200 * time.Millisecond
 	w := e.start(o)
@@ -252,7 +253,7 @@ func TestRedisStopsInTheMiddle(t *testing.T) {
 	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
 		// With "everysec" Redis answers before it writes while the disk is busy, and a kill
 		// loses what it answered. The proxies send that again; here nobody does.
-		e := newEnvOn(t, r, testenv.Postgres(t))
+		e := newEnvOn(t, r, storetest.Postgres(t))
 		w := e.start(e.options())
 		e.await("readiness", func() bool { return w.Ready() == nil })
 		for range 3 {
@@ -273,7 +274,7 @@ func TestRedisStopsInTheMiddle(t *testing.T) {
 func TestRedisLosesItsData(t *testing.T) {
 	t.Parallel()
 	testenv.SingleAndCluster(t, func(t *testing.T, r testenv.AnyRedis) {
-		e := newEnvOn(t, r, testenv.Postgres(t))
+		e := newEnvOn(t, r, storetest.Postgres(t))
 		e.start(e.options())
 		again := [][]byte{e.batch(5), e.batch(5)}
 		for _, b := range again {
@@ -291,7 +292,7 @@ func TestRedisLosesItsData(t *testing.T) {
 // SIGTERM: the batch in hand is finished, nothing new is begun, the name is removed.
 func TestStopFinishesTheBatchInHand(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.Postgres(t))
+	e := newEnv(t, storetest.Postgres(t))
 	o := e.options()
 	reached, resume := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -319,7 +320,7 @@ func TestStopFinishesTheBatchInHand(t *testing.T) {
 // Without Postgres, stopping takes FinishWithin, and what was in hand stays pending.
 func TestStopWithoutPostgresLeavesTheBatchPending(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testenv.DedicatedPostgres(t))
+	e := newEnv(t, storetest.DedicatedPostgres(t))
 	o := e.options()
 	o.FinishWithin = 300 * time.Millisecond
 	w := e.start(o)

@@ -121,7 +121,7 @@ func changing() map[string]step {
 				if _, err := e.Grants.PutGrantAfter(e.t.Context(), k.Digest, g, 0); err != nil {
 					e.t.Fatal(err)
 				}
-				e.redis.Stop()
+				e.stopRedis()
 				_, err = e.SetLimit(e.t.Context(), "test", customer, 7) // version 2, which 9 is newer than
 				e.committed(err)
 				e.redis.Start()
@@ -232,7 +232,7 @@ func TestChangesAreAuditedAndTold(t *testing.T) {
 				}
 			} else {
 				// What cannot be published stays in the outbox as it was committed.
-				e.redis.Stop()
+				e.stopRedis()
 				e.committed(s.do(e, customer, token))
 			}
 			if n := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM audit_log WHERE xmin::text::bigint >= " + from)); n == "0" {

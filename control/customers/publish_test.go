@@ -55,7 +55,7 @@ func TestPostgresGoesBackWhileRedisIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.pg.Query("UPDATE proxy_tokens SET version = 1")
-	e.redis.Stop()
+	e.stopRedis()
 	if _, err := e.SetLimit(t.Context(), "test", c.Customer.ID, 2); !errors.Is(err, customers.ErrUnpublished) {
 		t.Fatal(err)
 	}

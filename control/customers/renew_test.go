@@ -55,7 +55,7 @@ func TestRenewalWithRedisAway(t *testing.T) {
 		e.token(last.Customer.ID)
 	}
 	e.Now = func() time.Time { return last.Period.End.Add(time.Hour) }
-	e.redis.Stop()
+	e.stopRedis()
 	start := time.Now()
 	if got, err := e.RenewDue(t.Context()); got != n || !errors.Is(err, customers.ErrUnpublished) {
 		t.Errorf("renewed %d, %v", got, err)

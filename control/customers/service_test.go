@@ -17,6 +17,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
@@ -37,15 +38,12 @@ type env struct {
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
-	e := &env{t: t, redis: testenv.Redis(t), pg: testenv.Postgres(t)}
+	e := &env{t: t, redis: testenv.Redis(t), pg: storetest.Postgres(t)}
 	st, err := store.Open(t.Context(), e.pg.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(st.Close)
-	if _, err := st.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	table, err := tiers.Default()
 	if err != nil {
 		t.Fatal(err)
@@ -58,9 +56,15 @@ func newEnv(t *testing.T) *env {
 	e.limits = limits.NewRecords(st, e.client, time.Second)
 	e.Service = &customers.Service{
 		Store: st, Tiers: table, Grants: feed.NewPublisher(e.client), Limits: e.limits, Hasher: hasher,
-		PublishWithin: 300 * time.Millisecond,
+		PublishWithin: 2 * time.Second,
 	}
 	return e
+}
+
+// stopRedis stops it, and has nobody wait for it for long.
+func (e *env) stopRedis() {
+	e.redis.Stop()
+	e.PublishWithin = 300 * time.Millisecond
 }
 
 // openEpoch has an epoch of the quota begin, in which records can be made.
@@ -242,7 +246,7 @@ func TestRedisAwayWhileChanging(t *testing.T) {
 	e := newEnv(t)
 	c := e.customer("starter")
 	_, first := e.token(c.Customer.ID)
-	e.redis.Stop()
+	e.stopRedis()
 	raw, second, err := e.CreateToken(t.Context(), "test", c.Customer.ID, "")
 	if !errors.Is(err, customers.ErrUnpublished) || raw.Reveal() == "" {
 		t.Fatalf("token %+v, %v; want ErrUnpublished and a token", second, err)
@@ -314,7 +318,7 @@ func TestBadChangeDoesNotBlockTheOutbox(t *testing.T) {
 		e.pg.Query(fmt.Sprintf(`INSERT INTO config_changes (kind, customer_id, digest, payload)
 			VALUES ('grant', '%s', '\x%064d', '{"format": 1}')`, c.Customer.ID, 0))
 	}
-	e.redis.Stop()
+	e.stopRedis()
 	_, token, err := e.CreateToken(t.Context(), "test", c.Customer.ID, "")
 	if !errors.Is(err, customers.ErrUnpublished) {
 		t.Fatal(err)

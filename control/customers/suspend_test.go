@@ -92,7 +92,7 @@ func TestSuspendWhileRedisIsAway(t *testing.T) {
 	e := newEnv(t)
 	c := e.customer("pro")
 	_, token := e.token(c.Customer.ID)
-	e.redis.Stop()
+	e.stopRedis()
 	if _, err := e.SuspendCustomer(t.Context(), "test", c.Customer.ID, ""); !errors.Is(err, customers.ErrUnpublished) {
 		t.Fatalf("got %v", err)
 	}

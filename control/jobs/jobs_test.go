@@ -12,6 +12,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
@@ -22,15 +23,12 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // prepared returns a store with the newest schema and one customer with an address.
 func prepared(t *testing.T) (*store.Store, *testenv.PostgresServer) {
 	t.Helper()
-	pg := testenv.Postgres(t)
+	pg := storetest.Postgres(t)
 	st, err := store.Open(t.Context(), pg.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(st.Close)
-	if _, err := st.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	pg.Query("INSERT INTO customers (id, name, email, tier) VALUES ('c1', 'x', 'a@example.com', 'pro')")
 	return st, pg
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
-	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 )
 
 // A token is revoked when it is time, once its change is committed, by a process that can;
@@ -18,19 +18,13 @@ import (
 func TestTokensAreRevokedLater(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	pg := testenv.Postgres(t)
+	pg := storetest.PostgresWithJobs(t)
 	st, err := store.Open(ctx, pg.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(st.Close)
 	log := slog.New(slog.DiscardHandler)
-	if _, err := st.Migrate(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := jobs.Migrate(ctx, st, log); err != nil {
-		t.Fatal(err)
-	}
 	revoked, tries := make(chan string, 10), 0
 	j, err := jobs.New(ctx, st, log, &jobs.Handlers{RevokeToken: func(_ context.Context, id string) error {
 		if tries++; tries == 1 {

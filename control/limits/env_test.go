@@ -15,6 +15,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/quota"
@@ -72,11 +73,8 @@ func newEnv(t testing.TB) *env {
 
 func (e *env) begin() *env {
 	e.t.Helper()
-	e.pg, e.log = testenv.Postgres(e.t), &logBuffer{}
+	e.pg, e.log = storetest.Postgres(e.t), &logBuffer{}
 	e.store = e.open()
-	if _, err := e.store.Migrate(e.t.Context()); err != nil {
-		e.t.Fatal(err)
-	}
 	e.quota = quota.NewKeeper(e.client, 5*time.Second)
 	return e
 }

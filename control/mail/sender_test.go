@@ -27,6 +27,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/control/mail"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
@@ -162,15 +163,12 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func newEnv(t *testing.T, office *postOffice, security mail.TLS) *env {
 	t.Helper()
-	e := &env{pg: testenv.Postgres(t), office: office}
+	e := &env{pg: storetest.Postgres(t), office: office}
 	var err error
 	if e.store, err = store.Open(t.Context(), e.pg.URL); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.store.Close)
-	if _, err := e.store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	e.pg.Query("INSERT INTO customers (id, name, email, tier) VALUES ('c1', 'Ada', 'ada@example.com', 'pro')")
 	e.Sender, err = mail.NewSender(e.store, mail.Options{
 		Host: "127.0.0.1", Port: office.port, TLS: security, TLSConfig: office.config, From: "OpenClaw <billing@example.net>",

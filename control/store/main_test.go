@@ -8,6 +8,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
@@ -18,22 +19,24 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func open(t *testing.T) (*store.Store, *testenv.PostgresServer) {
 	t.Helper()
 	pg := testenv.Postgres(t)
+	return openOn(t, pg), pg
+}
+
+func openOn(t *testing.T, pg *testenv.PostgresServer) *store.Store {
+	t.Helper()
 	st, err := store.Open(t.Context(), pg.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(st.Close)
-	return st, pg
+	return st
 }
 
 // migrated returns a store with the newest schema.
 func migrated(t *testing.T) (*store.Store, *testenv.PostgresServer) {
 	t.Helper()
-	st, pg := open(t)
-	if _, err := st.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return st, pg
+	pg := storetest.Postgres(t)
+	return openOn(t, pg), pg
 }
 
 // addCustomer makes a customer with one box and the present period.

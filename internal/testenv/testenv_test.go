@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/localserver"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
@@ -85,6 +86,24 @@ func TestPostgresGivesEachCallADatabase(t *testing.T) {
 	a.Query("CREATE TABLE t (n int)")
 	if got := b.Query("SELECT count(*) FROM pg_tables WHERE tablename = 't'"); got != "0" {
 		t.Fatalf("the other database has %s tables t", got)
+	}
+}
+
+func TestPreparedPostgresIsPreparedOnce(t *testing.T) {
+	t.Parallel()
+	times := 0
+	prepare := func(url string) error {
+		times++
+		programs, err := localserver.FindPostgres()
+		if err == nil {
+			_, err = localserver.Psql(t.Context(), programs, url, "CREATE TABLE prepared (n int)")
+		}
+		return err
+	}
+	a, b := testenv.PreparedPostgres(t, t.Name(), prepare), testenv.PreparedPostgres(t, t.Name(), prepare)
+	a.Query("INSERT INTO prepared VALUES (1)")
+	if got := b.Query("SELECT count(*) FROM prepared"); got != "0" || times != 1 && os.Getenv("DATABASE_URL") == "" {
+		t.Errorf("the other database has %s rows, and was prepared %d times", got, times)
 	}
 }
 

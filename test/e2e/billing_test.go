@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
@@ -40,7 +39,7 @@ func newBilled(t *testing.T, more ...string) *billed {
 		"--stripe-secret-key", stripesim.Key, "--stripe-url", b.sim.URL(), "--limit-mails-every", "200ms", "--report-overage-every", "200ms",
 	}, b.box.arguments()...)
 	b.s = stack.New(t, stack.Options{Billing: append(args, more...)})
-	b.p = newPlatform(t, b.s, func(*control.Tier) {})
+	b.p = newPlatform(t, b.s, usual)
 	b.api = newControlAPI(t, b.s, "--stripe-secret-key", stripesim.Key, "--stripe-url", b.sim.URL(), "--stripe-webhook-secrets", webhookSecret)
 	account, err := stripe.NewAccount(stripesim.Key, b.sim.URL())
 	b.must(err)
@@ -237,6 +236,7 @@ func (c *payer) books() string {
 // what is paid for decides what the proxy answers. Each event of Stripe comes at least twice,
 // some again much later, in shuffled order within each step.
 func TestCustomerLifeByStripe(t *testing.T) {
+	beside(t)
 	b := newBilled(t)
 	c := b.signUp("ada@example.com")
 	c.buy("starter")

@@ -15,10 +15,11 @@ import (
 // still one row per forwarded request, recovered ones within their bounds, and Redis,
 // Postgres and the rows agree.
 func TestKilledProxiesLoseNothing(t *testing.T) {
-	const requests, kills = 2_000, 6
+	beside(t)
+	requests, kills := full(1_000, 2_000), full(3, 6)
 	s := stack.New(t, stack.Options{Replicas: 2, Sim: kimisim.Config{MaxLedger: 4 * requests}})
 	s.Sim.SetDefaults(kimisim.Behavior{OutputTokens: 40, TokensPerSecond: 60})
-	tokens := s.Customers(40, "team")
+	tokens := newPlatform(t, s, usual).several(40)
 	load := newLoad(s, tokens)
 	done := make(chan struct{})
 	go func() {

@@ -71,7 +71,8 @@ type row struct {
 // equal to the token in the simulator, Redis and Postgres; the others at least what
 // was relayed, at most what was reserved, and never 0 once a byte was relayed.
 func TestLedgerEqualsTheUpstream(t *testing.T) {
-	const requests = 10_000
+	beside(t)
+	requests := full(2_500, 10_000)
 	s := stack.New(t, stack.Options{
 		Replicas: 3,
 		Sim:      kimisim.Config{MaxLedger: 2 * requests, TokenizerRatio: 2.5 + rand.Float64()*3},
@@ -81,7 +82,7 @@ func TestLedgerEqualsTheUpstream(t *testing.T) {
 			}
 		},
 	})
-	tokens := s.Customers(60, "team")
+	tokens := newPlatform(t, s, usual).several(60)
 	load := newLoad(s, tokens)
 	load.run(requests, 160)
 

@@ -18,12 +18,12 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/test/stack"
 )
 
-// Ten customers with different limits, each with 64 clients on three replicas, on both faces
+// Customers (ten at full length) with different limits, each with 64 clients on three replicas, on both faces
 // and with bodies of up to 60 KB, while the limit is lowered and raised: what is settled never
 // exceeds it; afterwards what fits is served; and small requests use at least 0.99 of it
 // before the limit counts as reached.
 func TestLimitUnderLoad(t *testing.T) {
-	const customers = 10
+	customers := full(4, 10)
 	s := stack.New(t, stack.Options{
 		Replicas: 3, Sim: kimisim.Config{MaxLedger: 400_000, TokenizerRatio: 2.5 + rand.Float64()*3},
 		Proxy: func(c map[string]any) {

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/test/stack"
 )
 
@@ -15,7 +14,7 @@ import (
 func TestOperatorsChangeIsInForceWithinASecond(t *testing.T) {
 	t.Parallel()
 	s := stack.New(t, stack.Options{Replicas: 2})
-	p := newPlatform(t, s, func(*control.Tier) {}) // the usual tiers, as the api has them
+	p := newPlatform(t, s, usual) // the usual tiers, as the api has them
 	api := newControlAPI(t, s)
 	api.addOperator()
 	tok := p.customer("Ada", 1_000_000)

@@ -31,6 +31,7 @@ func (b *billed) verify() (int, string) {
 // A customer who allowed it goes over its limit, up to what it will pay, and not beyond. Stripe
 // is told of each token above the limit once, although the worker that tells it is killed.
 func TestOverageAtTheProxy(t *testing.T) {
+	beside(t)
 	const limit, above = 30_000, 10_000
 	b := newBilled(t, "--stripe-events-lease", "1s", "--ledger-claim-idle", "300ms")
 	c := b.signUp("ada@example.com")

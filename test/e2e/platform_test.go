@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -25,6 +26,9 @@ type platform struct {
 // unbound lifts what is not the subject of a test: requests per second and in flight.
 func unbound(t *control.Tier) { t.RequestsPerSecond, t.Burst, t.Concurrent = 100_000, 100_000, 100_000 }
 
+// usual leaves a tier as it is.
+func usual(*control.Tier) {}
+
 // newPlatform returns one for s, whose tiers are the usual ones with change applied to each.
 // (The billing-worker knows only the usual ones: after a loss of Redis' data they hold again.)
 func newPlatform(t testing.TB, s *stack.Stack, change func(*control.Tier)) *platform {
@@ -35,13 +39,13 @@ func newPlatform(t testing.TB, s *stack.Stack, change func(*control.Tier)) *plat
 			t.Fatal(err)
 		}
 	}
-	usual, err := tiers.Default()
+	table, err := tiers.Default()
 	must(err)
-	list := slices.Clone(usual.All())
+	list := slices.Clone(table.All())
 	for i := range list {
 		change(&list[i])
 	}
-	table, err := control.NewTiers(list)
+	table, err = control.NewTiers(list)
 	must(err)
 	hasher, err := contract.NewHasher([]byte(stack.Pepper))
 	must(err)
@@ -64,6 +68,19 @@ func newPlatform(t testing.TB, s *stack.Stack, change func(*control.Tier)) *plat
 func (p *platform) customer(name string, limit int64) stack.Token {
 	p.t.Helper()
 	return p.customerOf("team", name, limit)
+}
+
+// several creates n customers of tier team, each with a token.
+func (p *platform) several(n int) (all []stack.Token) {
+	p.t.Helper()
+	for i := range n {
+		made, err := p.CreateCustomer(p.t.Context(), "test", customers.NewCustomer{Name: fmt.Sprint("customer ", i), Tier: "team"})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		all = append(all, p.token(made.Customer.ID))
+	}
+	return all
 }
 
 func (p *platform) customerOf(tier, name string, limit int64) stack.Token {

@@ -22,7 +22,7 @@ func TestQuotaSetIsInForceWhenItReturns(t *testing.T) {
 	s := stack.New(t, stack.Options{Replicas: replicas})
 	api := s.StartAPI()
 	tok := s.Customer("Quot", "team")
-	load := newTraffic(s, s.Customers(12, "team"), 100)
+	load := newTraffic(s, newPlatform(t, s, usual).several(12), 100)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { load.run(ctx); close(ended) }()

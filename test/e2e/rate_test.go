@@ -20,8 +20,8 @@ func TestRateOverReplicas(t *testing.T) {
 	const (
 		rate, burst = 10, 20 // of every tier
 		window      = 10 * time.Second
-		while       = time.Minute
 	)
+	while := full(25*time.Second, time.Minute)
 	for _, replicas := range []int{1, 3} {
 		name := map[int]string{1: "one replica", 3: "three replicas"}[replicas]
 		t.Run(name, func(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
@@ -40,7 +39,7 @@ func emptiedUnderLoad(t *testing.T, empty func(*testenv.RedisServer)) {
 		Redis: r, Replicas: 3, Sim: kimisim.Config{MaxLedger: 100_000},
 		Proxy: func(c map[string]any) { c["log_level"] = "warn" },
 	})
-	p := newPlatform(t, s, func(*control.Tier) {}) // the usual tiers: grants are made anew from them
+	p := newPlatform(t, s, usual) // the usual tiers: grants are made anew from them
 	var tokens []stack.Token
 	for i := range 30 {
 		tokens = append(tokens, p.customer(fmt.Sprint("customer ", i), 1_000_000+int64(i)))

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/test/stack"
@@ -34,7 +33,7 @@ func TestRedisEvictsWhileRunning(t *testing.T) {
 func evictsWhileRunning(t *testing.T, policy string) {
 	r := testenv.Redis(t)
 	s := stack.New(t, stack.Options{Redis: r, Proxy: func(c map[string]any) { c["limits"] = map[string]any{"auth_failures": 1_000_000} }})
-	p := newPlatform(t, s, func(*control.Tier) {})
+	p := newPlatform(t, s, usual)
 	proxy := s.Proxies[0]
 
 	want := make(map[string]int) // by token

@@ -42,7 +42,7 @@ func TestOnRedisCluster(t *testing.T) {
 	const requests = 600
 	r := testenv.RedisCluster(t)
 	s := stack.New(t, stack.Options{Redis: r, Replicas: 2, Sim: kimisim.Config{MaxLedger: 2 * requests}})
-	tokens := s.Customers(20, "team")
+	tokens := newPlatform(t, s, usual).several(20)
 	revoked := s.Customer("Rey", "starter")
 	load := newLoad(s, tokens)
 	done := make(chan struct{})
@@ -115,7 +115,7 @@ func TestSentinelFailsOver(t *testing.T) {
 	const requests = 600
 	r := testenv.RedisSentinel(t)
 	s := stack.New(t, stack.Options{Redis: r, Replicas: 2, Sim: kimisim.Config{MaxLedger: 4 * requests}})
-	tokens := s.Customers(20, "team")
+	tokens := newPlatform(t, s, usual).several(20)
 	early, late := s.Customer("Ada", "starter"), s.Customer("Rey", "starter")
 	s.Ctl(nil, "token", "revoke", early.ID)
 	load := newLoad(s, tokens)

@@ -18,7 +18,7 @@ import (
 func TestRevokeOnThreeReplicas(t *testing.T) {
 	t.Parallel()
 	s := stack.New(t, stack.Options{Replicas: 3})
-	for range 5 {
+	for range full(2, 5) {
 		tok, other := s.Customer("Rey", "starter"), s.Customer("Olga", "starter")
 		for _, p := range s.Proxies {
 			if got := ask(p, tok.Raw); got != http.StatusOK {

@@ -56,9 +56,10 @@ func (s *Stack) StartAPI() *API {
 // Ctl runs openclawctl by the api and returns its exit code and all that it printed.
 func (a *API) Ctl(args ...string) (code int, stdout, stderr string) {
 	a.s.t.Helper()
+	program := testenv.BuildBinary(a.s.t, "./cmd/openclawctl") // which may take longer than it may
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, testenv.BuildBinary(a.s.t, "./cmd/openclawctl"), args...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = a.env
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

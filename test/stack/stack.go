@@ -85,7 +85,12 @@ func (s *Stack) startBilling() {
 // New starts a system that ends with the test.
 func New(t testing.TB, o Options) *Stack {
 	t.Helper()
-	s := &Stack{t: t, dir: t.TempDir(), Redis: o.Redis, Postgres: testenv.Postgres(t)}
+	s := &Stack{t: t, dir: t.TempDir(), Redis: o.Redis}
+	s.Postgres = testenv.PreparedPostgres(t, "migrated", func(url string) error {
+		s.env = append(os.Environ(), "DATABASE_URL="+url)
+		_, err := s.tryRun("./cmd/control", "migrate")
+		return err
+	})
 	if s.Redis == nil {
 		s.Redis = testenv.Redis(t)
 	}
@@ -103,7 +108,6 @@ func New(t testing.TB, o Options) *Stack {
 	}
 	// Without an api of whoever runs the test: openclawctl would go by it.
 	s.env = append(os.Environ(), "OPENCLAW_API_URL=", "DATABASE_URL="+s.Postgres.URL, "REDIS_URL="+s.Redis.RedisURL(), "OPENCLAW_TOKEN_PEPPER_FILE="+pepper, "OPENCLAW_ACTOR=test")
-	s.run("./cmd/control", "migrate")
 
 	billing := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
 	s.billing, s.BillingAdmin = append([]string{"billing-worker", "--listen", billing}, o.Billing...), "http://"+billing
@@ -232,9 +236,10 @@ func (s *Stack) run(pkg string, args ...string) []byte {
 }
 
 func (s *Stack) tryRun(pkg string, args ...string) ([]byte, error) {
+	program := testenv.BuildBinary(s.t, pkg) // which may take longer than it may
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, testenv.BuildBinary(s.t, pkg), args...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = s.env
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -18,6 +18,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
+	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/stripesim"
@@ -43,15 +44,12 @@ type shared struct {
 
 func newShared(t *testing.T) *shared {
 	t.Helper()
-	s := &shared{t: t, redis: testenv.Redis(t), pg: testenv.Postgres(t)}
+	s := &shared{t: t, redis: testenv.Redis(t), pg: storetest.Postgres(t)}
 	var err error
 	if s.store, err = store.Open(t.Context(), s.pg.URL); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.store.Close)
-	if _, err := s.store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	if s.tiers, err = tiers.Default(); err != nil {
 		t.Fatal(err)
 	}

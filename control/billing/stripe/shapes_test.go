@@ -34,7 +34,7 @@ func mock(t *testing.T) string {
 	listener.Close()
 	log := filepath.Join(t.TempDir(), "stripe-mock.log")
 	p := testenv.Start(t, os.Environ(), log, testenv.BuildBinary(t, "github.com/stripe/stripe-mock"), "-http-addr", addr, "-https-addr", "127.0.0.1:0")
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		response, err := http.Get("http://" + addr)
 		if err == nil {
 			response.Body.Close()
