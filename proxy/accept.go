@@ -170,7 +170,9 @@ type headerFacts struct {
 	contentTypes  int
 	expect        []byte
 	expects       int
+	connection    []byte
 	connections   int
+	unusual       int // headers that change what the others mean, and that no usual client sends
 }
 
 // tokenChars are the characters of a header name (RFC 9110 §5.6.2) without '_', which
@@ -197,11 +199,12 @@ func (f *headerFacts) scan(raw []byte) string {
 		}
 		line := raw[:i]
 		raw = raw[min(i+1, len(raw)):]
-		if n := len(line); n > 0 && line[n-1] == '\r' {
-			line = line[:n-1]
-		} else if n > 0 {
+		// An empty line too: fasthttp ends the head at a lone LF.
+		n := len(line)
+		if n == 0 || line[n-1] != '\r' {
 			return "header lines must end in CRLF"
 		}
+		line = line[:n-1]
 		if len(line) == 0 {
 			continue // the empty line at the end
 		}
@@ -232,6 +235,14 @@ func (f *headerFacts) note(name, value []byte) {
 			f.host = value
 			f.hosts++
 		}
+	case 7:
+		if bytes.EqualFold(name, []byte("trailer")) {
+			f.unusual++
+		}
+	case 16:
+		if bytes.EqualFold(name, []byte("content-encoding")) {
+			f.unusual++
+		}
 	case 6:
 		if bytes.EqualFold(name, []byte("expect")) {
 			f.expect = value
@@ -244,6 +255,7 @@ func (f *headerFacts) note(name, value []byte) {
 		}
 	case 10:
 		if bytes.EqualFold(name, []byte("connection")) {
+			f.connection = value
 			f.connections++
 		}
 	case 12:

@@ -62,8 +62,8 @@ type Limits struct {
 	VideoTokens      int64 `json:"video_tokens"`       // upper bound of one video (131,072)
 	AuthFailures     int   `json:"auth_failures"`      // failed authentications per address and minute (60)
 	CachedTokens     int64 `json:"cached_tokens"`      // grants kept in memory (100,000)
-	// SchedulingDelay is how long what has arrived may wait for a processor, for some 300 ms on
-	// end, before a share of the requests is refused; negative: for ever (50ms).
+	// SchedulingDelay is how long what has arrived may wait for a processor, for a fifth of a second on
+	// end, before a share of the requests is refused, at least 10ms; negative: for ever (50ms).
 	SchedulingDelay Duration `json:"scheduling_delay"`
 	JournalSlots    int      `json:"journal_slots"` // forwarded requests in flight (16,384)
 	JournalBytes    int64    `json:"journal_bytes"` // room for usage that Postgres does not have yet; then new work is refused (64 MiB)
@@ -211,8 +211,8 @@ func (c *Config) Validate() error {
 			bad("timeouts.%s is negative", v.name)
 		}
 	}
-	if d := c.Limits.SchedulingDelay; d > 0 && d < Duration(time.Millisecond) {
-		bad("limits.scheduling_delay is %s: what has arrived waits for a millisecond now and then on any machine; leave it out for its default, or make it negative to refuse nothing", d)
+	if d := c.Limits.SchedulingDelay; d > 0 && d < Duration(minSchedulingDelay) {
+		bad("limits.scheduling_delay is %s: what has arrived waits for some milliseconds now and then on any machine; make it 10ms or more, leave it out for its default, or make it negative to refuse nothing", d)
 	}
 	if c.Timeouts.Grace > 0 && c.Timeouts.Grace < Duration(minGrace) {
 		bad("timeouts.grace is %s: below %s every small delay of Redis would refuse requests", c.Timeouts.Grace, minGrace)

@@ -27,6 +27,7 @@ type Metrics struct {
 	quotaErrors    prometheus.Counter
 	authErrors     prometheus.Counter
 	panics         prometheus.Counter
+	unparsed       prometheus.Counter
 	retries        *prometheus.CounterVec
 	cooldowns      *prometheus.CounterVec
 	breakerOpened  *prometheus.CounterVec
@@ -65,6 +66,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		keyRefused:  counter("token_proxy_upstream_key_refused_total", "Answers in which the upstream refused our key or account. Alert on any."),
 		quotaErrors: counter("token_proxy_quota_errors_total", "Reservations that the ledger could not answer."),
 		authErrors:  counter("token_proxy_auth_errors_total", "Tokens that could not be looked up."),
+		unparsed:    counter("token_proxy_blocked_unparsed_total", "Requests that were refused for want of processors before they were parsed; they are in token_proxy_blocked_total too."),
 		panics:      counter("token_proxy_panics_total", "Panics that were caught. Each one is a bug."),
 	}
 	byUpstream := func(name, help string, labels ...string) *prometheus.CounterVec {

@@ -17,23 +17,33 @@ const (
 	// overloadMost of all requests are refused at most, so that it is seen when the load is gone.
 	overloadMost = 15. / 16
 	// overloadFirst of what there is too much to do, as the growth of the wait tells it, are refused at
-	// first, and at most overloadFirstMost: whoever is let in meanwhile waits for long.
+	// first, and at most overloadFirstMost: whoever is let in meanwhile waits for long. It may have been
+	// no load at all, but a stall.
 	overloadFirst     = 0.8
-	overloadFirstMost = 0.75
+	overloadFirstMost = 0.6
 	// overloadStep bounds what one look changes, as a part of all requests. After overloadCalm looks in
 	// a row that found little to wait for, overloadFall of what is refused is given up with each.
 	overloadStep = 0.08
 	overloadCalm = 25
 	overloadFall = 0.02
-	// overloadIntegral (per second and second) and overloadProportional (per second) are the gains.
-	// The wait grows by what there is to do beyond what the processors can: by about one second per
-	// second at twice that, and refusing a request saves half of it or more. For such a plant these
-	// two make a loop that hardly swings, and comes to rest within two seconds. Beyond the limit the
-	// first is overloadHurry times as large: clients have a bounded number of connections, so the wait
-	// stops growing, or shrinks as more is refused, while what waits behind the connections grows.
-	overloadIntegral     = 6.
+	// overloadIntegral (per second, of the limit) and overloadProportional (per second) are the gains
+	// with which the wait is brought to half of the limit. It grows by what there is to do beyond what
+	// the processors can: by about one second per second at twice that, and refusing a request saves
+	// half of it or more. For such a plant these two make a loop that hardly swings, and comes to rest
+	// within some seconds. Beyond the limit the first is overloadHurry times as large: clients have
+	// a bounded number of connections, so the wait stops growing, or shrinks as more is refused, while
+	// what waits behind the connections grows.
+	overloadIntegral     = 0.3
 	overloadProportional = 9.
+	overloadDamping      = 0.45 // bounds the second where the limit is long and the first small
 	overloadHurry        = 4.
+	// overloadPatience is how many looks in a row may find a wait that the limit allows before less
+	// is refused, overloadEase of it with each look: if that brings the wait back above the
+	// limit, it was needed; if not, something else has the processors, and refusing is no help.
+	overloadPatience = 150
+	overloadEase     = 0.006
+	// minSchedulingDelay is the least limit for which that is so.
+	minSchedulingDelay = 10 * time.Millisecond
 	// overloadUnit is all requests, as share has them.
 	overloadUnit = 1 << 16
 )
@@ -55,6 +65,7 @@ type overload struct {
 	long int           // looks in a row that found more than limit, while nothing is refused
 	grow int           // looks in a row that found more than next to nothing, while nothing is refused
 	calm int           // looks in a row that found next to nothing, while something is
+	fine int           // looks in a row that found what the limit allows, while something is
 }
 
 // refuses decides on one request.
@@ -100,28 +111,32 @@ func (o *overload) run(ctx context.Context, log *slog.Logger) {
 
 // step takes in for how long a socket has waited.
 func (o *overload) step(wait time.Duration) {
-	part, aim := o.refused(), o.limit/2
+	part, little := o.refused(), o.limit/4
 	if part == 0 {
-		o.set(o.first(wait, aim/2))
+		o.set(o.first(wait, little))
 		return
 	}
 	// One look finds now more, now less of a queue of the same length.
 	last := o.last
 	wait = (wait + last) / 2
 	o.last = wait
-	integral := overloadIntegral * overloadLook.Seconds() * (wait - aim).Seconds()
-	if wait > o.limit {
+	integral := overloadIntegral * overloadLook.Seconds() * float64(wait-o.limit/2) / float64(o.limit)
+	if o.fine++; wait > o.limit {
+		o.fine = 0
 		integral *= overloadHurry
 	}
-	change := integral + overloadProportional*(wait-last).Seconds()
-	if wait >= aim/2 {
+	change := integral + min(overloadProportional, overloadDamping/o.limit.Seconds())*(wait-last).Seconds()
+	if o.fine > overloadPatience {
+		change = min(change, -overloadEase*part)
+	}
+	if wait >= little {
 		o.calm = 0
 	} else if o.calm++; o.calm > overloadCalm {
 		// The load is gone, or something else had the processors and far too much is refused.
 		change = min(change, -overloadFall*part)
 	}
 	part += max(min(change, overloadStep), -overloadStep)
-	if part < 1./1024 && wait < aim {
+	if part < 1./1024 && wait < o.limit {
 		part = 0
 	}
 	o.set(part)
@@ -129,7 +144,7 @@ func (o *overload) step(wait time.Duration) {
 
 // first returns which part to refuse when nothing is refused yet.
 func (o *overload) first(wait, little time.Duration) float64 {
-	o.last, o.calm = wait, 0
+	o.last, o.calm, o.fine = wait, 0, 0
 	if o.grow++; wait < little {
 		o.grow = 0
 	}

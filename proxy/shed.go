@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"strconv"
 	"sync"
@@ -13,14 +14,23 @@ import (
 )
 
 // Under overload most requests are refused, so what a refusal costs decides how many can be
-// served. Therefore it happens before fasthttp gets to see the request, which saves a third of
-// the time, for what is not in doubt: a usual request for a completion that has arrived whole,
-// and nothing after it. Everything else goes the usual way, where handle decides.
+// served. Therefore it happens before fasthttp gets to see the request, for what is not in doubt: a
+// usual request for a completion that has arrived whole, with its body, in one read (header_bytes at
+// most), and nothing after it. Everything else goes the usual way, where handle decides: longer
+// bodies, the first request of a connection and the next one after a stream, and whatever comes
+// through a proxy that is trusted to say for whom.
 
 // shed refuses the request that b begins with, if it is to be refused. An error is that of
 // the connection.
 func (s *Server) shed(c *clientConn, b []byte) (refused bool, err error) {
 	c.spared = false
+	// Here as in handle: one panic would end every stream of the process.
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(&call{requestID: newRequestID()}, p)
+			refused, err = true, errors.New("refusing a request panicked")
+		}
+	}()
 	if s.overload.share.Load() == 0 || s.state.Load() != stateServing || !c.overflowUntil.IsZero() || s.trusted(c.addr) {
 		return false, nil
 	}
@@ -39,6 +49,7 @@ func (s *Server) shed(c *clientConn, b []byte) (refused bool, err error) {
 	resp := fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseResponse(resp)
 	call.refuse(resp, refuseOverloaded, detail{})
+	s.metrics.unparsed.Inc()
 	buf := shedPool.Get().(*[]byte)
 	defer shedPool.Put(buf)
 	resp.Header.SetContentLength(len(resp.Body()))
@@ -95,8 +106,9 @@ func (s *Server) wholeRequest(b []byte) (w wholeRequest, ok bool) {
 	}
 	var seen headerFacts
 	if seen.scan(b[len(line):end+2]) != "" || seen.framing(false) != "" ||
-		seen.contentLength != 1 || seen.expects+seen.connections > 0 || !s.hostAllowed(seen.host) ||
-		seen.contentTypes > 0 && !isJSON(seen.contentType) {
+		seen.contentLength != 1 || seen.expects+seen.unusual > 0 || seen.connections > 1 ||
+		seen.connections == 1 && !bytes.EqualFold(seen.connection, []byte("keep-alive")) ||
+		!usualHost(seen.host) || !s.hostAllowed(seen.host) || seen.contentTypes > 0 && !isJSON(seen.contentType) {
 		return w, false
 	}
 	if _, r := seen.credential(); r != refuseNone {
@@ -105,6 +117,17 @@ func (s *Server) wholeRequest(b []byte) (w wholeRequest, ok bool) {
 	var err error
 	w.bodyLen, err = strconv.Atoi(string(seen.clValue))
 	return w, err == nil && w.bodyLen == len(b)-end-len(headEnd)
+}
+
+// usualHost reports whether h is a name or an IPv4 address, with or without a port.
+func usualHost(h []byte) bool {
+	name, port, ported := bytes.Cut(h, []byte{':'})
+	for _, c := range name {
+		if c != '.' && c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return len(name) > 0 && (!ported || digits(port) && len(port) <= 5)
 }
 
 var headEnd = []byte("\r\n\r\n")

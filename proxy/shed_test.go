@@ -65,18 +65,22 @@ func TestShedAnswersAlike(t *testing.T) {
 				t.Fatalf("at first: %s", a)
 			}
 			r.RefuseShare(1)
-			// This header has it go the usual way.
-			usual := exchange(t, c, ask("Connection: keep-alive"), 1)[0]
+			// The usual client sends no such thing, so it goes the usual way.
+			usual := exchange(t, c, ask("Content-Encoding: "), 1)[0]
 			if !strings.HasPrefix(usual, "HTTP/1.1 503") || !strings.Contains(usual, "Retry-After: 2") || !strings.Contains(usual, "overloaded_error") {
 				t.Fatalf("the usual way: %s", usual)
 			}
-			for range 3 {
-				if a := exchange(t, c, ask(), 1)[0]; a != usual {
+			for i := range 3 {
+				headers := [][]string{nil, {"Connection: keep-alive"}, {jsonLine, "User-Agent: OpenAI/JS 7.15.0"}}[i]
+				if a := exchange(t, c, ask(headers...), 1)[0]; a != usual {
 					t.Errorf("refused early: %s\nthe usual way: %s", a, usual)
 				}
 			}
 			if got := r.metric(`token_proxy_blocked_total{reason="overloaded"}`); got != "4" {
 				t.Errorf("%s are counted, want 4", got)
+			}
+			if got := r.metric("token_proxy_blocked_unparsed_total"); got != "3" {
+				t.Errorf("%s were refused before they were parsed, want 3", got)
 			}
 			lines := regexp.MustCompile(`"request_id":"req_[0-9a-f]{24}","status":503,"took_ms":[0-9.]+,"remote":"127.0.0.1","blocked":"overloaded"}`)
 			eventually(t, "each has its line", func() bool { return len(lines.FindAllString(w.logs.String(), -1)) == 4 })
@@ -114,6 +118,9 @@ func TestShedTouchesNothingInDoubt(t *testing.T) {
 		name, text string
 		want       []string
 	}{
+		{"an address", request(chatLine, goodBody, "Host: [::1]:80", auth, jsonLine, lengthLine(goodBody)), []string{"503"}},
+		{"a line feed", strings.Replace(whole, "\r\nContent-Length", "\r\n\nContent-Length", 1), []string{"400"}},
+		{"a trailer", request(chatLine, goodBody, hostLine, auth, jsonLine, lengthLine(goodBody), "Trailer: x"), []string{"503"}},
 		{"two at once", whole + whole, []string{"503", "503"}},
 		{"another one behind it", whole + usage, []string{"503", "503"}},
 		{"a request in a body", request(chatLine, inBody, hostLine, auth, jsonLine, lengthLine(inBody)), []string{"503"}},
@@ -146,7 +153,7 @@ func TestShedTouchesNothingInDoubt(t *testing.T) {
 	if a := exchange(t, c, whole, 1)[0]; !strings.HasPrefix(a, "HTTP/1.1 503") {
 		t.Errorf("answered %s", a)
 	}
-	if got := r.metric(`token_proxy_blocked_total{reason="overloaded"}`); got != "20" {
-		t.Errorf("%s refusals are counted", got)
+	if got := r.metric("token_proxy_blocked_unparsed_total"); got != "1" {
+		t.Errorf("%s requests were refused before they were parsed, want that with another in its body only", got)
 	}
 }

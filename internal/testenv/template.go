@@ -27,7 +27,10 @@ func (c *cluster) template(name string, prepare func(url string) error) (databas
 		c.templates[name] = m
 	}
 	c.mu.Unlock()
-	m.once.Do(func() { m.name, m.err = c.prepare(prepare) })
+	m.once.Do(func() {
+		m.err = fmt.Errorf("testenv: the test that was to prepare database %q ended meanwhile", name)
+		m.name, m.err = c.prepare(prepare)
+	})
 	return m.name, m.err
 }
 
