@@ -189,7 +189,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 
 	records, publisher := limits.NewRecords(st, client, 0), feed.NewPublisher(client)
 	service := &customers.Service{Store: st, Tiers: table, Grants: publisher, Limits: records, Hasher: hasher}
-	work, err := jobs.New(ctx, st, log, &jobs.Handlers{RevokeToken: func(ctx context.Context, id string) error {
+	work, err := openJobs(ctx, st, log, &jobs.Handlers{RevokeToken: func(ctx context.Context, id string) error {
 		_, err := service.RevokeToken(ctx, "system:rotation", id)
 		return err
 	}})

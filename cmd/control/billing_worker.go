@@ -20,6 +20,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
@@ -256,7 +257,7 @@ func openStore(ctx context.Context, url string) (*store.Store, error) {
 func untilReached(ctx context.Context, log *slog.Logger, what string, try func() error) error {
 	for {
 		err := try()
-		if err == nil || errors.Is(err, durableredis.ErrUnsafe) || errors.Is(err, control.ErrSchema) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, durableredis.ErrUnsafe) || errors.Is(err, control.ErrSchema) || errors.Is(err, control.ErrInvalid) || ctx.Err() != nil {
 			return err
 		}
 		log.Warn("waiting for "+what, "error", err)
@@ -265,6 +266,13 @@ func untilReached(ctx context.Context, log *slog.Logger, what string, try func()
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// openJobs is jobs.New, which it repeats while Postgres is away: that may have begun after the
+// store was opened.
+func openJobs(ctx context.Context, st *store.Store, log *slog.Logger, handlers *jobs.Handlers) (work *jobs.Jobs, err error) {
+	err = untilReached(ctx, log, "Postgres", func() (err error) { work, err = jobs.New(ctx, st, log, handlers); return err })
+	return work, err
 }
 
 // atStart makes being told to stop before the work began no failure.

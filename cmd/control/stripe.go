@@ -91,9 +91,9 @@ func (s *stripeSettings) start(ctx context.Context, work *errgroup.Group, servic
 			return nil
 		})
 	}
-	queue, err := jobs.New(ctx, service.Store, log, handlers)
+	queue, err := openJobs(ctx, service.Store, log, handlers)
 	if err != nil {
-		return done, err
+		return done, atStart(ctx, err)
 	}
 	done = queue.Close
 	if err := queue.Start(context.WithoutCancel(ctx)); err != nil {

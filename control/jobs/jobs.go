@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -78,10 +77,11 @@ func Migrate(ctx context.Context, st *store.Store, log *slog.Logger) (applied in
 }
 
 // New returns Jobs on the database of st; without handlers they can only be inserted. The
-// error is control.ErrSchema if Migrate has not run. The caller closes it.
+// error is control.ErrSchema if Migrate has not run, and control.ErrInvalid if
+// handlers has none. The caller closes it.
 func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handlers) (*Jobs, error) {
 	if handlers != nil && handlers.SendMails == nil && handlers.RevokeToken == nil && !handlers.Retention {
-		return nil, errors.New("jobs: a handler is missing")
+		return nil, fmt.Errorf("jobs: %w: a handler is missing", control.ErrInvalid)
 	}
 	pool, err := st.RiverPool(ctx, connections)
 	if err != nil {
