@@ -168,6 +168,8 @@ type clientConn struct {
 	used          bool // a request has begun to arrive before; of the goroutine that serves, like those below
 	spared        bool // the request is not to be refused for want of processors
 	inRequest     bool // a request has begun to arrive and is not answered
+
+	heldUntil time.Time // nothing is read until then, once the answer is out; see hold
 }
 
 // connState notes where requests begin and end.
@@ -210,6 +212,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	if c.sealed || c.resume != nil || len(c.ahead) > 0 {
 		return c.readResumed(p)
 	}
+	c.waitOut()
 	n, err := c.TCPConn.Read(p)
 	// What is read between two requests is the beginning of one: fasthttp has nothing left, neither to
 	// read nor to write. It gives a connection's first request less time.
@@ -218,6 +221,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 			break
 		}
 		if n = 0; err == nil {
+			c.waitOut()
 			n, err = c.TCPConn.Read(p)
 		}
 	}

@@ -50,7 +50,8 @@ func Load(c Config) (load.Config, error) {
 	}
 	fill := load.Filling(most * BytesPerToken)
 	return load.Config{
-		Target: c.Target, Connections: c.Connections, Arrivals: arrivals, Timeout: c.Timeout,
+		Patient: true,
+		Target:  c.Target, Connections: c.Connections, Arrivals: arrivals, Timeout: c.Timeout,
 		Jobs: func(n uint64) load.Job {
 			token := ""
 			if len(c.Tokens) > 0 {
