@@ -85,8 +85,10 @@ type Usage struct {
 // Nothing was reserved as far as the caller is concerned. Never fail open on it.
 var ErrUnavailable = errors.New("quota ledger unavailable")
 
-// DefaultTimeout bounds one Redis command of a replica.
-const DefaultTimeout = 250 * time.Millisecond
+// DefaultTimeout bounds one Redis command of a replica. An exchange waits for a processor like everything
+// else: with thousands of clients that ask all at once for 250 ms and longer, before the first
+// is refused. Redis that hangs is noticed by the first commands only; see outage.
+const DefaultTimeout = time.Second
 
 // Ledger is what the request path needs of the limit; Leases implements it. All methods
 // are safe for concurrent use.

@@ -94,7 +94,7 @@ func (l *Leases) land(f *flight, values []any, err error) {
 	if err == nil {
 		f.server.worked()
 		r, err = parseReply(values)
-	} else if !errors.Is(err, errClosed) {
+	} else if !errors.Is(err, errClosed) && !errors.Is(err, errAway) {
 		f.server.failed(time.Now())
 	}
 	a, now := f.account, l.now()
