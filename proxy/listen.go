@@ -37,6 +37,8 @@ type listener struct {
 	resting map[*clientConn]struct{} // given back by an event loop, and without a request since; nil: no more
 	refused atomic.Int64
 
+	draining chan struct{} // closed: nobody is held any more
+
 	answering atomic.Int64 // connections on which an answer is being made or written
 }
 
@@ -71,7 +73,7 @@ func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool, ha
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, hangups: hangups, log: log, open: map[netip.Addr]int{}, resting: map[*clientConn]struct{}{}}, nil
+	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, hangups: hangups, log: log, draining: make(chan struct{}), open: map[netip.Addr]int{}, resting: map[*clientConn]struct{}{}}, nil
 }
 
 // Accept returns the next connection whose address has not too many. Those over the

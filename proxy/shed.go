@@ -75,12 +75,23 @@ func (s *Server) hold(nc net.Conn) {
 	}
 }
 
-// waitOut returns when the connection may be read from again. Closing it does not end the wait,
-// which is short.
+// waitOut returns when the connection may be read from again: when that time is over, the client has
+// gone, whose place others need, or the server drains. Within a request, of which a part
+// was read together with the one before, nothing is waited for.
 func (c *clientConn) waitOut() {
-	if !c.heldUntil.IsZero() {
-		time.Sleep(time.Until(c.heldUntil))
-		c.heldUntil = time.Time{}
+	if c.heldUntil.IsZero() || c.inRequest {
+		return
+	}
+	t := time.NewTimer(time.Until(c.heldUntil))
+	defer t.Stop()
+	c.heldUntil = time.Time{}
+	gone := make(chan struct{})
+	c.peer.Watch(func() { close(gone) })
+	defer c.peer.Stop()
+	select {
+	case <-t.C:
+	case <-gone:
+	case <-c.ln.draining:
 	}
 }
 

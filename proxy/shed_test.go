@@ -124,21 +124,47 @@ func TestRefusedClientsAreHeld(t *testing.T) {
 			text := request(chatLine, goodBody, headers...)
 			exchange(t, c, text, 1)
 			r.RefuseShare(share)
-			shortest, refused := time.Minute, false
+			// From before what was refused to the end of the next answer.
+			shortest, before, refused := time.Minute, time.Time{}, false
 			for n := 0; n < 4; {
 				at := time.Now()
 				a := exchange(t, c, text, 1)[0]
 				if refused {
-					shortest = min(shortest, time.Since(at))
+					shortest = min(shortest, time.Since(before))
 				}
 				if refused = strings.HasPrefix(a, "HTTP/1.1 503"); refused {
 					n++
 				}
+				before = at
 			}
-			if row.proxied == (shortest >= held*9/10) {
+			if row.proxied == (shortest >= held) {
 				t.Errorf("after a refusal it was heard after %v", shortest)
 			}
 		})
+	}
+}
+
+// Who was refused and has gone gives its place to others at once.
+func TestHeldClientsLeave(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) { c.Limits.PerAddress = 20 })
+	tok, _ := w.token(nil)
+	text := request(chatLine, goodBody, hostLine, "Authorization: Bearer "+tok, jsonLine, lengthLine(goodBody))
+	r.RefuseShare(0.9)
+	refused := 0
+	begin := time.Now()
+	for range 200 {
+		c := dial(t, r)
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		if strings.HasPrefix(exchange(t, c, text, 1)[0], "HTTP/1.1 503") {
+			refused++
+		}
+		_ = c.Close()
+		eventually(t, "its place is free", func() bool { return r.metric("token_proxy_connections") == "0" })
+	}
+	if took := time.Since(begin); refused < 100 || took > time.Duration(refused)*1800*time.Millisecond/2 {
+		t.Errorf("%d were refused, within %v", refused, took)
 	}
 }
 

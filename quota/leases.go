@@ -16,7 +16,7 @@ import (
 
 // Options of Leases. Zero values mean the default in parentheses.
 type Options struct {
-	Timeout     time.Duration // of one Redis command (1 s)
+	Timeout     time.Duration // of one Redis command (600 ms)
 	SettleEvery time.Duration // the tick: how often those are called for that hurry; the others each tenth (100 ms)
 	FollowEvery time.Duration // how often the epoch is read (250 ms)
 	Grace       time.Duration // how long leases may be used without hearing from Redis (10 s), if the control plane allows it

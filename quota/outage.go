@@ -45,6 +45,15 @@ func (o *outage) worked() {
 	}
 }
 
+// was takes note of an attempt: one trip, whatever it was for.
+func (o *outage) was(answered bool) {
+	if answered {
+		o.worked()
+	} else {
+		o.failed(time.Now())
+	}
+}
+
 // away reports whether so many attempts have failed in a row that only some go through.
 func (o *outage) away() bool { return o.failures.Load() >= outageAfter }
 

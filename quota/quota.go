@@ -87,8 +87,9 @@ var ErrUnavailable = errors.New("quota ledger unavailable")
 
 // DefaultTimeout bounds one Redis command of a replica. An exchange waits for a processor like everything
 // else: with thousands of clients that ask all at once for 250 ms and longer, before the first
-// is refused. Redis that hangs is noticed by the first commands only; see outage.
-const DefaultTimeout = time.Second
+// is refused. It is short enough for the feed to be heard within a second although one reading, of one
+// each 250 ms, hangs.
+const DefaultTimeout = 600 * time.Millisecond
 
 // Ledger is what the request path needs of the limit; Leases implements it. All methods
 // are safe for concurrent use.

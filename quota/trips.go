@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// maxTrips is how many calls that somebody waits for are on their way to one server at a time, each by
-// itself. Those that come meanwhile go together, in one trip, when the first is back.
+// maxTrips is how many trips are on their way to one server at a time, beside those of ticks: of one call, or of
+// those that have come meanwhile.
 const maxTrips = 4
 
-// trips are the calls to one server that somebody waits for. When thousands of customers come at
+// trips are the calls to one server that do not wait for a tick. When thousands of customers come at
 // once, as after a restart, a trip for each would cost both sides several times as much as what the
 // script does, and keep as many connections waiting. The zero value is ready.
 type trips struct {
@@ -53,6 +53,13 @@ func (t *trips) next() []*flight {
 // send makes one call, soon. It lands in any case.
 func (l *Leases) send(f *flight) {
 	t := &f.server.trips
+	if f.server.away() {
+		// One of the few that find out whether it is back, which must not wait for those that hang.
+		if !l.spawn(func() { l.fly(f) }) {
+			l.land(f, nil, errClosed)
+		}
+		return
+	}
 	if !t.enter(f) {
 		return
 	}
@@ -72,14 +79,16 @@ func (l *Leases) makeTrips(f *flight) {
 // makeQueued makes the calls that are queued, until there are none.
 func (l *Leases) makeQueued(t *trips) {
 	for some := t.next(); len(some) > 0; some = t.next() {
-		switch s := some[0].server; {
+		switch s, epoch := some[0].server, some[0].call.epoch; {
 		case l.isClosed():
 			l.landAll(some, errClosed)
+		case epoch != l.epoch.Load():
+			l.landAll(some, errEpoch)
 		case s.away():
 			// Each trip would wait for its timeout.
 			l.landAll(some, errAway)
 		default:
-			l.flyAll(some[0].call.epoch, some)
+			l.flyAll(epoch, some)
 		}
 	}
 }

@@ -9,8 +9,13 @@ import (
 // relax has a connection wait as it was told.
 func (t *thread) relax(c *conn, d time.Duration) {
 	c.state, c.retry = resting, t.now+int64(d)
-	at, _ := slices.BinarySearchFunc(t.rest, c.retry, func(id int32, until int64) int { return cmp.Compare(t.conns[id].retry, until+1) })
-	t.rest = slices.Insert(t.rest, at, c.id)
+	t.rest = t.inOrder(t.rest, c)
+}
+
+// inOrder adds c to connections that wait, the first whose time comes first.
+func (t *thread) inOrder(waiting []int32, c *conn) []int32 {
+	at, _ := slices.BinarySearchFunc(waiting, c.retry, func(id int32, until int64) int { return cmp.Compare(t.conns[id].retry, until+1) })
+	return slices.Insert(waiting, at, c.id)
 }
 
 // rested makes connections free that have waited for as long as they were told.
@@ -35,8 +40,11 @@ func (t *thread) withhold() {
 			t.asked = true
 			return
 		}
-		if t.due(at) {
+		switch {
+		case t.due(at):
 			t.rec.withheld++
+		case t.now >= t.from:
+			t.rec.backlog-- // the warm-up's, for which others wait
 		}
 		t.sched.next()
 	}

@@ -386,12 +386,16 @@ func (t *thread) finish(c *conn) {
 		}
 	}
 	t.count.open.Add(-1)
-	if a.close {
-		t.shut(c, t.now)
-		return
+	wait := time.Duration(0)
+	if refused && t.cfg.Patient {
+		wait = time.Duration(a.retry) * time.Second
 	}
-	if refused && t.cfg.Patient && a.retry > 0 {
-		t.relax(c, time.Duration(a.retry)*time.Second)
+	switch {
+	case a.close:
+		t.shut(c, t.now+int64(wait))
+		return
+	case wait > 0:
+		t.relax(c, wait)
 		return
 	}
 	c.state = idle
@@ -417,7 +421,11 @@ func (t *thread) lose(c *conn, kind string) {
 			*list = slices.Delete(*list, i, i+1)
 		}
 	}
-	t.shut(c, t.now+int64(redial))
+	retry := t.now + int64(redial)
+	if c.state == resting {
+		retry = max(retry, c.retry)
+	}
+	t.shut(c, retry)
 }
 
 // shut closes a connection; it may be opened again at the time retry.
@@ -426,7 +434,7 @@ func (t *thread) shut(c *conn, retry int64) {
 		poller.Close(c.fd)
 	}
 	c.fd, c.state, c.retry, c.out = -1, closed, retry, nil
-	t.down = append(t.down, c.id)
+	t.down = t.inOrder(t.down, c)
 }
 
 // sweep gives up on answers that are too late.
@@ -446,9 +454,14 @@ func (t *thread) left() {
 		return
 	}
 	for ; t.start+int64(t.sched.at) < t.to && t.sched.at < never; t.sched.next() {
-		if t.due(t.start + int64(t.sched.at)) {
+		switch {
+		case !t.due(t.start + int64(t.sched.at)):
+		case !t.asked && t.random.IntN(len(t.conns)) < len(t.rest):
+			t.rec.withheld++
+		default:
 			t.rec.backlog++
 		}
+		t.asked = false
 	}
 	for i := range t.conns {
 		if c := &t.conns[i]; c.state == busy && t.due(c.intended) {

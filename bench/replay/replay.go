@@ -50,8 +50,7 @@ func Load(c Config) (load.Config, error) {
 	}
 	fill := load.Filling(most * BytesPerToken)
 	return load.Config{
-		Patient: true,
-		Target:  c.Target, Connections: c.Connections, Arrivals: arrivals, Timeout: c.Timeout,
+		Target: c.Target, Connections: c.Connections, Arrivals: arrivals, Timeout: c.Timeout,
 		Jobs: func(n uint64) load.Job {
 			token := ""
 			if len(c.Tokens) > 0 {

@@ -193,11 +193,11 @@ func overload(p *page, r *record.Run) {
 				rows = append(rows, []string{peer.Title, tick(s.Step), of(admitted), of(refused), failureList(s.Load.Failures), of(latP50), of(latP99), of(record.CPU)})
 			}
 		}
-		p.printf("Clients that ask again at once, whatever Retry-After says:\n\n")
+		p.printf("Clients that ask again at once, whatever Retry-After says. They are not heard for a part of that time, and what they sent meanwhile counts from then, so the wait is in how long the admitted took:\n\n")
 		p.table(rows)
 	}
 	if len(r.Steps(record.PhaseRates)) > 0 {
-		p.printf("%s customers who may send 10 requests per second each, and together send this many times as many:\n\n", setting(r, "few-customers"))
+		p.printf("%s customers who may send 10 requests per second each, together send this many times as many, and do not wait as they are told:\n\n", setting(r, "few-customers"))
 		table(record.PhaseRates)
 	}
 }

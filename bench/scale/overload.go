@@ -13,8 +13,8 @@ import (
 
 // Overload measures token-proxy (and others, for the first kind) under Steps times the load
 // that it can take, for two reasons: because its processor is busy, and because customers
-// send more than they may. Clients wait as they are told to, but those of one more sample, who
-// ask again at once, whatever the answer. What it can take is what it answers with Connections always busy: more
+// send more than they may. In the first case clients wait as they are told to, but those
+// of one more sample, who ask again at once, whatever the answer; so do those who send more than they may. What it can take is what it answers with Connections always busy: more
 // connections cost more per request, so with few of them it would take more.
 type Overload struct {
 	Steps       []float64
