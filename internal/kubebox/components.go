@@ -59,7 +59,7 @@ func (c *ControlPlane) etcd() Component {
 			"--log-level=warn",
 		},
 		Ready: func(ctx context.Context) error {
-			return send(ctx, c.etcdAdmin, http.MethodGet, clients+"/health", nil, nil)
+			return c.send(ctx, "etcd-ca", "etcd", http.MethodGet, clients+"/health", nil, nil)
 		},
 	}
 }
@@ -142,7 +142,7 @@ func (c *ControlPlane) scheduler() Component {
 }
 
 func (c *ControlPlane) healthy(ctx context.Context, port int) error {
-	return send(ctx, c.admin, http.MethodGet, "https://"+address(port)+"/healthz", nil, nil)
+	return c.send(ctx, "ca", "admin", http.MethodGet, "https://"+address(port)+"/healthz", nil, nil)
 }
 
 func (c *ControlPlane) kwok() Component {

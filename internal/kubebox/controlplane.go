@@ -46,48 +46,44 @@ type ControlPlane struct {
 	// Kubeconfig is the path of a kubeconfig that may do everything.
 	Kubeconfig string
 
-	cfg       Config
-	ca        []byte // content of CA
-	admin     *http.Client
-	etcdAdmin *http.Client
+	cfg Config
 }
 
-// Prepare makes what is missing in the directory of a control plane: certificates once, for they must
-// stay the same while the data does.
-func Prepare(ctx context.Context, cfg Config) (*ControlPlane, error) {
+// New returns the control plane that cfg describes. It looks at nothing: Prepare has to have been
+// called for the directory, once, before the components start.
+func New(cfg Config) *ControlPlane {
 	c := &ControlPlane{Program: cfg.Program, Dir: cfg.Dir, URL: "https://" + address(cfg.Ports.APIServer), cfg: cfg}
 	c.CA, c.Kubeconfig = c.pki("ca.crt"), c.path("admin.kubeconfig")
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("kubebox: %w", err)
+	return c
+}
+
+// Prepare makes what is missing in the directory, and writes anew what depends on the configuration.
+// Certificates are made once, for they must stay the same while the data does.
+func (c *ControlPlane) Prepare(ctx context.Context) error {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return fmt.Errorf("kubebox: %w", err)
 	}
 	if err := c.makeCertificates(); err != nil {
-		return nil, err
-	}
-	var err error
-	if c.ca, err = os.ReadFile(c.CA); err != nil {
-		return nil, fmt.Errorf("kubebox: %w", err)
-	}
-	if c.admin, err = c.client("ca", "admin"); err != nil {
-		return nil, err
-	}
-	if c.etcdAdmin, err = c.client("etcd-ca", "etcd"); err != nil {
-		return nil, err
+		return err
 	}
 	for _, user := range []string{"admin", "controller-manager", "scheduler", "kwok"} {
 		certificate, errCertificate := os.ReadFile(c.pki(user + ".crt"))
 		key, errKey := os.ReadFile(c.pki(user + ".key"))
 		if err := errors.Join(errCertificate, errKey); err != nil {
-			return nil, fmt.Errorf("kubebox: %w", err)
+			return fmt.Errorf("kubebox: %w", err)
 		}
 		if err := c.writeKubeconfig(c.path(user+".kubeconfig"), "", map[string]any{"client-certificate-data": certificate, "client-key-data": key}); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	stages, err := exec.CommandContext(ctx, cfg.Program, "stages").Output()
+	stages, err := exec.CommandContext(ctx, c.Program, "stages").Output()
 	if err != nil {
-		return nil, fmt.Errorf("kubebox: what kwok's nodes and pods do: %w", err)
+		return fmt.Errorf("kubebox: what kwok's nodes and pods do: %w", err)
 	}
-	return c, c.write("stages.yaml", stages)
+	if err := os.WriteFile(c.path("stages.yaml"), stages, 0o600); err != nil {
+		return fmt.Errorf("kubebox: %w", err)
+	}
+	return nil
 }
 
 func (c *ControlPlane) makeCertificates() error {
@@ -131,13 +127,17 @@ func (c *ControlPlane) client(authority, certificate string) (*http.Client, erro
 // writeKubeconfig writes a kubeconfig of this API server. It is JSON, which is YAML; bytes in user
 // become base64, as the format wants certificates.
 func (c *ControlPlane) writeKubeconfig(path, namespace string, user map[string]any) error {
+	ca, err := os.ReadFile(c.CA)
+	if err != nil {
+		return fmt.Errorf("kubebox: %w", err)
+	}
 	scope := map[string]any{"cluster": "openclaw", "user": "user"}
 	if namespace != "" {
 		scope["namespace"] = namespace
 	}
 	content, err := json.MarshalIndent(map[string]any{
 		"apiVersion": "v1", "kind": "Config", "current-context": "openclaw",
-		"clusters": []any{map[string]any{"name": "openclaw", "cluster": map[string]any{"server": c.URL, "certificate-authority-data": c.ca}}},
+		"clusters": []any{map[string]any{"name": "openclaw", "cluster": map[string]any{"server": c.URL, "certificate-authority-data": ca}}},
 		"users":    []any{map[string]any{"name": "user", "user": user}},
 		"contexts": []any{map[string]any{"name": "openclaw", "context": scope}},
 	}, "", "  ")
@@ -205,10 +205,15 @@ func answered(err error, code int) bool {
 // do sends body, if there is one, as JSON to the API server with all rights and reads the answer into
 // the value into, unless it is nil.
 func (c *ControlPlane) do(ctx context.Context, method, path string, body, into any) error {
-	return send(ctx, c.admin, method, c.URL+path, body, into)
+	return c.send(ctx, "ca", "admin", method, c.URL+path, body, into)
 }
 
-func send(ctx context.Context, client *http.Client, method, url string, body, into any) error {
+// send sends a request to a server with a certificate of the authority and shows it the named one.
+func (c *ControlPlane) send(ctx context.Context, authority, certificate, method, url string, body, into any) error {
+	client, err := c.client(authority, certificate)
+	if err != nil {
+		return err
+	}
 	content, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -244,12 +249,5 @@ func (c *ControlPlane) path(name ...string) string {
 }
 
 func (c *ControlPlane) pki(file string) string { return c.path("pki", file) }
-
-func (c *ControlPlane) write(file string, content []byte) error {
-	if err := os.WriteFile(c.path(file), content, 0o600); err != nil {
-		return fmt.Errorf("kubebox: %w", err)
-	}
-	return nil
-}
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

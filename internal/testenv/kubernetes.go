@@ -261,8 +261,8 @@ func (p *plane) create(ctx context.Context, program string) error {
 			return err
 		}
 	}
-	control, err := kubebox.Prepare(ctx, cfg)
-	if err != nil {
+	control := kubebox.New(cfg)
+	if err := control.Prepare(ctx); err != nil {
 		return err
 	}
 	// The first two wait for each other, and the others for the second but not for one another.
