@@ -31,7 +31,7 @@ func (s *stack) services() []service {
 // everyService returns all processes that any configuration may have started,
 // for stopping them without knowing it.
 func (s *stack) everyService() []service {
-	return []service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.api(), s.tokenProxy()}
+	return append([]service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.api(), s.tokenProxy()}, s.kubernetes()...)
 }
 
 func (s *stack) redis() service {
@@ -134,7 +134,7 @@ func (s *stack) postgres() service {
 			if err := os.RemoveAll(data); err != nil {
 				return fmt.Errorf("devstack: %w", err)
 			}
-			s.printf("  %-15s creating the database cluster\n", "postgres")
+			s.printf("  %-24s creating the database cluster\n", "postgres")
 			next := filepath.Join(dir, "new")
 			if err := os.RemoveAll(next); err != nil {
 				return fmt.Errorf("devstack: %w", err)
