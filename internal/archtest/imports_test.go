@@ -31,7 +31,7 @@ func layers() []layer {
 		{"internal", nil, "internal/* is the bottom layer"},
 		{"quota", []string{"internal/contract", "internal/faultpoint"}, "the limit is arithmetic and Redis, whoever asks"},
 		{"proxy", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient", "internal/secret"}, "the data plane must run without the control plane"},
-		{"control", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient"}, "the control plane meets the proxy in Redis only"},
+		{"control", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient", "internal/secret"}, "the control plane meets the proxy in Redis only"},
 		{"bench", []string{"internal", "internal/localserver", "internal/testenv", "internal/kimi/kimisim"}, "a benchmark sees the programs from outside"},
 		{"test", []string{"internal", "internal/testenv", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "tests of the whole stand on everything but the commands"},
 		{"cmd", []string{"internal", "internal/devstack", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "a command wires packages, and imports no other command"},
