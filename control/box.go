@@ -60,6 +60,21 @@ type BoxSettings struct {
 	TelegramUsers []int64  `json:"telegram_users,omitempty"` // who may write to the agent; at most the tier's number
 }
 
+// BoxDetail is a box with what was decided about it, and what was done for that. It has no
+// secrets.
+type BoxDetail struct {
+	Box
+	Settings         BoxSettings `json:"settings"` // as they were chosen
+	HasTelegramToken bool        `json:"has_telegram_token"`
+	// Held: an operator suspended it, and no payment wakes it.
+	Held bool `json:"held"`
+	// Size is the tier whose resources it has; "" is the customer's.
+	Size     string    `json:"size,omitempty"`
+	Rotation int64     `json:"rotation"`
+	Restart  int64     `json:"restart"`
+	Steps    []BoxStep `json:"steps"` // of the generation that was reported last, by when they began
+}
+
 // DesiredBox is all that the operator needs to know to make a box what it shall be.
 type DesiredBox struct {
 	Box

@@ -17,6 +17,7 @@ const (
 	MailBack          = "back"           // it has paid after all; cause: the invoice
 	MailCancelled     = "cancelled"      // cause: the subscription
 	MailTrialEnding   = "trial_ending"   // cause: the subscription and when its trial ends
+	MailAgentLive     = "agent_live"     // a box is active for the first time; cause: the box
 
 	MailVerifyEmail     = "verify_email"     // has a MailToken; cause: the customer, or when it was asked for again
 	MailResetPassword   = "reset_password"   // has a MailToken; cause: when it was asked for
@@ -27,7 +28,7 @@ const (
 func MailKinds() []string {
 	return []string{
 		MailWelcome, MailNearLimit, MailLimitReached, MailPaymentFailed, MailSuspended, MailBack,
-		MailCancelled, MailTrialEnding, MailVerifyEmail, MailResetPassword, MailPasswordChanged,
+		MailCancelled, MailTrialEnding, MailAgentLive, MailVerifyEmail, MailResetPassword, MailPasswordChanged,
 	}
 }
 

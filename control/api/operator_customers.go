@@ -188,7 +188,7 @@ func (a *API) serveBoxes(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := a.o.Store.BoxesPage(c.ctx(), customer, p.after, p.limit+1)
+	list, err := a.o.Store.BoxesPage(c.ctx(), customer, "", p.after, p.limit+1)
 	return listed(list, p, func(v control.Box) string { return cursorOf(v.CreatedAt, v.ID) }), err
 }
 

@@ -64,7 +64,7 @@ func TestPages(t *testing.T) {
 		return keys, err
 	})
 	every(t, "boxes", boxes, func(after control.PageKey, limit int) (keys []control.PageKey, err error) {
-		list, err := st.BoxesPage(ctx, "", after, limit)
+		list, err := st.BoxesPage(ctx, "", "", after, limit)
 		for _, v := range list {
 			keys = append(keys, control.PageKey{At: v.CreatedAt, ID: v.ID})
 		}
@@ -84,7 +84,7 @@ func TestPages(t *testing.T) {
 		}
 		return keys, err
 	})
-	if list, err := st.BoxesPage(ctx, "c3", control.PageKey{}, 10); err != nil || len(list) != 1 || list[0].ID != "bc3" {
+	if list, err := st.BoxesPage(ctx, "c3", "", control.PageKey{}, 10); err != nil || len(list) != 1 || list[0].ID != "bc3" {
 		t.Errorf("boxes of one: %+v, %v", list, err)
 	}
 	if list, err := st.CustomersPage(ctx, control.CustomerPending, control.PageKey{}, 10); err != nil || len(list) != 0 {
