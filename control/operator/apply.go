@@ -41,7 +41,17 @@ func Apply(ctx context.Context, client dynamic.Interface, desired Object, live *
 	apply := func(ctx context.Context) (*unstructured.Unstructured, error) {
 		return resource.Apply(ctx, desired.GetName(), desired.Unstructured, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
 	}
-	now, err := patiently(ctx, apply)
+	got, err := patiently(ctx, apply)
+	if err == nil {
+		if Differs(desired, got) == "" {
+			return got, nil
+		}
+		live = got
+		var patch []byte
+		if patch, err = replacement(desired, live); err == nil {
+			got, err = resource.Patch(ctx, desired.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+		}
+	}
 	if apierrors.IsInvalid(err) && live != nil && fixed(desired, live) {
 		err = resource.Delete(ctx, desired.GetName(), metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: new(live.GetUID())}, PropagationPolicy: new(metav1.DeletePropagationBackground),
@@ -49,27 +59,15 @@ func Apply(ctx context.Context, client dynamic.Interface, desired Object, live *
 		if err != nil {
 			return nil, fmt.Errorf("delete %s, which cannot be changed: %w", name, err)
 		}
-		now, err = patiently(ctx, apply)
+		got, err = patiently(ctx, apply)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("apply %s: %w", name, err)
 	}
-	live = now
-	if Differs(desired, live) == "" {
-		return live, nil
+	if at := Differs(desired, got); at != "" {
+		return nil, fmt.Errorf("apply %s: %s still differs", name, at)
 	}
-	patch, err := replacement(desired, live)
-	if err != nil {
-		return nil, fmt.Errorf("replace %s: %w", name, err)
-	}
-	live, err = resource.Patch(ctx, desired.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
-	if err != nil {
-		return nil, fmt.Errorf("replace %s: %w", name, err)
-	}
-	if at := Differs(desired, live); at != "" {
-		return nil, fmt.Errorf("replace %s: %s still differs", name, at)
-	}
-	return live, nil
+	return got, nil
 }
 
 // patiently asks again, for some seconds, while the namespace's quota is not counted yet: a new

@@ -2,11 +2,14 @@ package operator
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -47,7 +50,7 @@ func restConfig(t *testing.T, kubeconfig string) *rest.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.QPS, config.Burst = 500, 1000
+	config.QPS = -1 // no limit
 	return config
 }
 
@@ -60,14 +63,14 @@ func dynamicClient(t *testing.T, config *rest.Config) dynamic.Interface {
 	return client
 }
 
+// boxSpace returns a name for the namespace of a box that no other has.
+func boxSpace() string { return NamespaceStart + strings.ToLower(rand.Text()) }
+
 // box returns a box with a namespace of its own, which is deleted when the test ends.
 func (g guarded) box(t *testing.T, tier string) control.DesiredBox {
 	t.Helper()
 	box := testBox(t, tier)
-	box.Namespace = NamespaceStart + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
-	if len(box.Namespace) > 63 {
-		box.Namespace = strings.Trim(box.Namespace[:63], "-")
-	}
+	box.Namespace = boxSpace()
 	t.Cleanup(func() { g.Kubectl("delete", "namespace", box.Namespace, "--wait=false", "--ignore-not-found") })
 	return box
 }
@@ -93,4 +96,33 @@ func (g guarded) live(t *testing.T, object Object) *unstructured.Unstructured {
 		t.Fatal(err)
 	}
 	return live
+}
+
+// manifest writes an object as JSON, without what only the server sets.
+func manifest(v any) string {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(v)
+	if err != nil {
+		return err.Error() // which is no manifest
+	}
+	delete(content, "status")
+	unstructured.RemoveNestedField(content, "metadata", "creationTimestamp")
+	text, err := json.Marshal(content)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// object reads what manifest wrote. Kinds that are no box's are known too.
+func object(t *testing.T, text string) Object {
+	t.Helper()
+	o := &unstructured.Unstructured{}
+	if err := o.UnmarshalJSON([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	resource, _ := resourceOf(o.GroupVersionKind())
+	if resource.Resource == "" {
+		resource.Resource = strings.ToLower(o.GetKind()) + "s"
+	}
+	return Object{Unstructured: o, Resource: resource}
 }
