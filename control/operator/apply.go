@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +24,9 @@ import (
 //
 // Server-side apply, with force, makes the object and sets what is ours. It leaves fields that
 // others added, so whoever still finds a difference after it puts our parts in place of the
-// object's, which the API server then fills with its defaults again.
+// object's, which the API server then fills with its defaults again. What cannot be changed at
+// all, such as a RoleBinding's role or a Secret that was made immutable, is deleted and made
+// anew; but never a namespace or a claim, with which data would go.
 //
 // The error is of the API server, or says where the object still differs.
 func Apply(ctx context.Context, client dynamic.Interface, desired Object, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
@@ -35,27 +38,36 @@ func Apply(ctx context.Context, client dynamic.Interface, desired Object, live *
 		name += " of " + desired.GetNamespace()
 	}
 	resource := client.Resource(desired.Resource).Namespace(desired.GetNamespace())
-	live, err := patiently(ctx, func(ctx context.Context) (*unstructured.Unstructured, error) {
+	apply := func(ctx context.Context) (*unstructured.Unstructured, error) {
 		return resource.Apply(ctx, desired.GetName(), desired.Unstructured, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
-	})
+	}
+	got, err := patiently(ctx, apply)
+	if err == nil {
+		if Differs(desired, got) == "" {
+			return got, nil
+		}
+		live = got
+		var patch []byte
+		if patch, err = replacement(desired, live); err == nil {
+			got, err = resource.Patch(ctx, desired.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+		}
+	}
+	if apierrors.IsInvalid(err) && live != nil && fixed(desired, live) {
+		err = resource.Delete(ctx, desired.GetName(), metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: new(live.GetUID())}, PropagationPolicy: new(metav1.DeletePropagationBackground),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("delete %s, which cannot be changed: %w", name, err)
+		}
+		got, err = patiently(ctx, apply)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("apply %s: %w", name, err)
 	}
-	if Differs(desired, live) == "" {
-		return live, nil
+	if at := Differs(desired, got); at != "" {
+		return nil, fmt.Errorf("apply %s: %s still differs", name, at)
 	}
-	patch, err := replacement(desired, live)
-	if err != nil {
-		return nil, fmt.Errorf("replace %s: %w", name, err)
-	}
-	live, err = resource.Patch(ctx, desired.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
-	if err != nil {
-		return nil, fmt.Errorf("replace %s: %w", name, err)
-	}
-	if at := Differs(desired, live); at != "" {
-		return nil, fmt.Errorf("replace %s: %s still differs", name, at)
-	}
-	return live, nil
+	return got, nil
 }
 
 // patiently asks again, for some seconds, while the namespace's quota is not counted yet: a new
@@ -78,6 +90,20 @@ func patiently(ctx context.Context, apply func(context.Context) (*unstructured.U
 func uncounted(err error) bool {
 	return apierrors.IsForbidden(err) &&
 		(strings.Contains(err.Error(), "status unknown for quota") || strings.Contains(err.Error(), "exceeded quota"))
+}
+
+// fixed reports whether an object can only be repaired by another one in its place: a part
+// of it differs that the API server lets nobody change. An object that is refused for
+// another reason must stay, or a mistake of ours would take away what works.
+func fixed(desired Object, live *unstructured.Unstructured) bool {
+	part := map[string][]string{"RoleBinding": {"roleRef"}, "Secret": {"type"}, "Deployment": {"spec", "selector"}}[desired.GetKind()]
+	if part == nil {
+		return false
+	}
+	want, _, _ := unstructured.NestedFieldNoCopy(desired.Object, part...)
+	have, _, _ := unstructured.NestedFieldNoCopy(live.Object, part...)
+	immutable, _, _ := unstructured.NestedBool(live.Object, "immutable")
+	return immutable || !reflect.DeepEqual(want, have)
 }
 
 // operation is one of a JSON patch (RFC 6902).
