@@ -114,3 +114,13 @@ type BoxReport struct {
 	Took      time.Duration
 	Failure   string
 }
+
+// BoxEvent is one that Kubernetes has about what is in a box's namespace.
+type BoxEvent struct {
+	Time    time.Time `json:"time"` // when it happened last
+	Type    string    `json:"type"` // Normal or Warning
+	Reason  string    `json:"reason"`
+	Message string    `json:"message"`
+	Object  string    `json:"object"` // what it is about, such as Pod/openclaw-gateway-0
+	Count   int       `json:"count"`  // how often it happened
+}

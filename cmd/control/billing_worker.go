@@ -20,6 +20,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
@@ -165,7 +166,12 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	service := &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: keeper}
+	wake, err := jobs.New(ctx, st, log, nil)
+	if err != nil {
+		return atStart(ctx, err)
+	}
+	defer wake.Close()
+	service := &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: keeper, Wake: wake}
 	opts := s.ledger
 	opts.Logger, opts.Registerer = log, registry
 	ledger, err := billing.NewLedger(reader, st, opts)

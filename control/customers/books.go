@@ -13,7 +13,7 @@ import (
 )
 
 // boxOperator is who the audit log names for what the operator of the boxes did.
-const boxOperator = "box-operator"
+const boxOperator = "system:box-operator"
 
 // MailAdder adds mails to the outbox; see jobs.Jobs.
 type MailAdder interface {
@@ -111,16 +111,37 @@ func complete(s control.BoxSettings, language control.Language, tier control.Tie
 }
 
 // Report notes what was found or done; see store.ReportBox. A customer gets a mail when a box is
-// active for the first time.
+// active for the first time, and at most one a day when one is unhealthy.
 func (b *Boxes) Report(ctx context.Context, r control.BoxReport) error {
 	return b.Service.Store.InTx(ctx, func(tx *store.Tx) error {
 		before, after, err := tx.ReportBox(ctx, boxOperator, r)
-		if err != nil || b.Mails == nil || before.State == after.State || after.State != control.BoxActive {
+		if err != nil || before.State == after.State {
 			return err
 		}
-		_, err = b.Mails.AddMail(ctx, tx, control.Mail{CustomerID: after.CustomerID, Kind: control.MailAgentLive, Cause: after.ID})
-		return err
+		return b.tell(ctx, tx, after)
 	})
+}
+
+// tell adds the mail about a box's new state, if there is one.
+func (b *Boxes) tell(ctx context.Context, tx *store.Tx, box control.Box) error {
+	m := control.Mail{CustomerID: box.CustomerID}
+	switch {
+	case b.Mails == nil:
+		return nil
+	case box.State == control.BoxActive:
+		m.Kind, m.Cause = control.MailAgentLive, box.ID
+	case box.State == control.BoxUnhealthy:
+		m.Kind, m.Cause = control.MailAgentDown, box.ID+"/"+b.Service.now().Format(time.DateOnly)
+	default:
+		return nil
+	}
+	customer, err := tx.Account(ctx, box.CustomerID)
+	if err != nil {
+		return err
+	}
+	m.Params = map[string]any{"name": customer.Name}
+	_, err = b.Mails.AddMail(ctx, tx, m)
+	return err
 }
 
 // RegisterToken makes a token that is in the box's Secret one that the proxies know, and returns

@@ -128,6 +128,30 @@ func wrong(name string, s control.BoxSettings, tier control.Tier) string {
 	return ""
 }
 
+// FollowLanguage has those boxes of a customer changed that speak the language of its account,
+// which is another one now.
+func (s *Service) FollowLanguage(ctx context.Context, actor, customerID string) error {
+	err := s.locked(ctx, customerID, func(c *change) error {
+		boxes, err := c.tx.BoxDetails(ctx, customerID)
+		if err != nil {
+			return err
+		}
+		for _, d := range boxes {
+			if d.Settings.Language != "" || d.Wants == control.BoxDestroy {
+				continue
+			}
+			if _, err := c.decide(ctx, actor, d.Box, store.BoxDecision{Action: "box.language"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("language of boxes: %w", err)
+	}
+	return nil
+}
+
 // telegramToken is what a bot's token looks like.
 var telegramToken = regexp.MustCompile(`^[0-9]{6,20}:[A-Za-z0-9_-]{30,100}$`)
 

@@ -33,6 +33,8 @@ func (t *Tx) ReportBox(ctx context.Context, actor string, r control.BoxReport) (
 		return before, before, nil
 	case len(r.Steps) > maxBoxSteps:
 		return before, before, fmt.Errorf("%s: %w: %d steps are too many", op, control.ErrInvalid, len(r.Steps))
+	case r.State == control.BoxDestroyed && before.Wants != control.BoxDestroy:
+		return before, before, fmt.Errorf("%s: %w: it shall %s", op, control.ErrInvalid, before.Wants)
 	case r.State == "":
 		return before, before, fmt.Errorf("%s: %w: it has no state", op, control.ErrInvalid)
 	}

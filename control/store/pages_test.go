@@ -193,8 +193,15 @@ func TestExportAndErase(t *testing.T) {
 		t.Errorf("with a token that is not revoked: %v", err)
 	}
 	pg.Query(`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now()`)
+	if err := erase(); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("with a box that shall run: %v", err)
+	}
+	pg.Query(`UPDATE boxes SET wants = 'destroy', settings = '{"system_prompt": "private"}'`)
 	if err := erase(); err != nil {
 		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(pg.Query(`SELECT count(*) FROM boxes WHERE settings = '{}'`)); got != "1" {
+		t.Errorf("%s boxes without settings, want the one of who is erased", got)
 	}
 	const left = `SELECT (SELECT count(*) FROM identities WHERE customer_id = '%[1]s') + (SELECT count(*) FROM sessions WHERE customer_id = '%[1]s')
 		+ (SELECT count(*) FROM api_keys WHERE customer_id = '%[1]s') + (SELECT count(*) FROM idempotency_keys WHERE customer_id = '%[1]s')

@@ -125,7 +125,7 @@ func TestOneCommandAtATime(t *testing.T) {
 	if _, err := open(cfg, true); err == nil {
 		t.Fatal("two commands at once")
 	}
-	for _, name := range []string{"secrets.json", "token-pepper", "jwt-secret"} {
+	for _, name := range []string{"secrets.json", "token-pepper", "jwt-secret", "box-secrets-key"} {
 		info, err := os.Stat(cfg.path(name))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)

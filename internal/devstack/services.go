@@ -212,6 +212,7 @@ func (s *stack) api() service {
 				"api", "--listen", address(s.cfg.Ports.API), "--listen-operators", address(s.cfg.Ports.Operators),
 				"--listen-probes", address(s.cfg.Ports.APIProbes), "--public-url", customers,
 				"--operator-origins", "http://" + address(s.cfg.Ports.Operators), "--jwt-secret-file", s.cfg.path("jwt-secret"),
+				"--box-secrets-key-file", s.cfg.path("box-secrets-key"),
 			}
 			if s.cfg.RedisURL != "" {
 				args = append(args, "--allow-unsafe-redis")
