@@ -113,6 +113,19 @@ type Operator struct {
 	orphans map[string]bool
 }
 
+// Check says what is wrong with the options.
+func (o ObjectOptions) Check() error { return o.withDefaults().check() }
+
+// Note says whether this process leads, for whoever asks whether it is ready.
+func (o *Operator) Note() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.queue == nil {
+		return "another process leads, or none yet"
+	}
+	return "this process leads"
+}
+
 // New returns an Operator; Run has it work.
 func New(opts Options) (*Operator, error) {
 	if err := opts.complete(); err != nil {

@@ -36,6 +36,12 @@ type errWait struct{ what string }
 
 func (e errWait) Error() string { return e.what }
 
+// errUnusable says that nothing can be made of what a box shall be. It stays so until that is
+// changed.
+type errUnusable struct{ error }
+
+func (e errUnusable) Unwrap() error { return e.error }
+
 func (p *pass) run(ctx context.Context) error {
 	if p.d.State == control.BoxDestroyed || p.d.Wants == control.BoxDestroy {
 		return p.destroy(ctx)
@@ -76,6 +82,10 @@ func (p *pass) obstacle(ctx context.Context, working bool, err error) error {
 		return err
 	}
 	provisions := working && p.m.op.state == control.BoxProvisioning
+	var unusable errUnusable
+	if working && errors.As(err, &unusable) {
+		return p.fail(ctx, trouble{troubleConfig, err.Error()}) // time changes nothing of it
+	}
 	if away(err) && p.m.op.name != "" {
 		// That says nothing about the box: it gets its whole time once the cluster is back.
 		p.m.op.since = time.Now()

@@ -43,7 +43,7 @@ func (p *pass) apply(ctx context.Context, working bool) error {
 	}
 	objects, err := Objects(p.o.opts.Objects, p.d, secrets)
 	if err != nil {
-		return err
+		return errUnusable{err}
 	}
 	for _, object := range objects {
 		if err := p.put(ctx, object, working); err != nil {
