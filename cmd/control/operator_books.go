@@ -12,7 +12,9 @@ import (
 )
 
 // laterBooks are books that can be asked before Postgres was reached: they do not answer then.
-type laterBooks struct{ books atomic.Pointer[operator.Books] }
+type laterBooks struct {
+	books atomic.Pointer[operator.Books]
+}
 
 var _ operator.Books = (*laterBooks)(nil)
 

@@ -22,6 +22,10 @@ var secretFlags = map[string]map[string]string{
 		"stripe-secret-key": "rk_test_fake", "stripe-webhook-secrets": "whsec_fake,\nwhsec_fake_too",
 		"box-secrets-key": fakeSeal, "operator-key": "fake",
 	},
+	"operator": {
+		"database-url": "postgres://x:secret@127.0.0.1:1/x", "redis-url": "redis://:secret@127.0.0.1:1/0",
+		"openclaw-token-pepper": strings.Repeat("fake ", 20), "box-secrets-key": fakeSeal, "operator-key": "fake",
+	},
 	"reseal": {"database-url": "postgres://x:secret@127.0.0.1:1/x", "box-secrets-key": fakeSeal},
 }
 
@@ -32,6 +36,7 @@ const fakeSeal = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e
 var otherSettings = map[string][]string{
 	"migrate": nil, "billing-worker": nil, "reseal": nil,
 	"add-operator": {"--email", "ada@example.com"},
+	"operator":     {"--gateway-image", "registry.test/gateway@sha256:" + strings.Repeat("0f", 32)},
 	"api":          {"--public-url", "https://app.example.com", "--operator-url", "http://operator:8081"},
 }
 

@@ -101,6 +101,13 @@ func newEnv(t testing.TB, kube *testenv.KubernetesServer, pg *testenv.PostgresSe
 	return e
 }
 
+// with returns the same env for a subtest.
+func (e *env) with(t testing.TB) *env {
+	copied := *e
+	copied.t = t
+	return &copied
+}
+
 // sealingKey seals bot tokens in tests.
 const sealingKey = "0000000000000000000000000000000000000000000000000000000000000001"
 
@@ -127,6 +134,13 @@ func (e *env) options() operator.Options {
 	}
 }
 
+// another are options of a second operator beside the one with opts.
+func (e *env) another(opts operator.Options) operator.Options {
+	o := e.options()
+	opts.Cluster, opts.Identity, opts.Registerer, opts.Logger = o.Cluster, o.Identity, o.Registerer, o.Logger
+	return opts
+}
+
 // render stands in for what writes a real openclaw.json.
 func render(o operator.ObjectOptions, box control.DesiredBox) ([]byte, error) {
 	return fmt.Appendf(nil, `{"model":%q,"language":%q,"prompt":%q}`, o.Model, box.Settings.Language, box.Settings.SystemPrompt), nil
@@ -144,8 +158,11 @@ func (e *env) run(opts operator.Options) *running {
 	var op *operator.Operator
 	opts.WhileLeading = func(ctx context.Context) error {
 		work, err := jobs.New(ctx, e.st, slog.New(slog.DiscardHandler), &jobs.Handlers{
-			WakeBox:     func(_ context.Context, id string) error { op.Wake(id); return nil },
-			RevokeToken: func(ctx context.Context, id string) error { _, err := e.service.RevokeToken(ctx, "test", id); return err },
+			WakeBox: func(_ context.Context, id string) error { op.Wake(id); return nil },
+			RevokeToken: func(ctx context.Context, id string) error {
+				_, err := e.service.RevokeToken(ctx, "test", id)
+				return err
+			},
 		})
 		if err != nil {
 			return err

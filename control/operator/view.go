@@ -123,8 +123,11 @@ func (v *view) informer(kind string, source cache.ListerWatcher, example runtime
 	})
 	if err == nil {
 		_, err = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(o any) { v.changed(kind, o, false) },
-			UpdateFunc: func(_, o any) { v.changed(kind, o, false) },
+			AddFunc: func(o any) { v.changed(kind, o, false) },
+			UpdateFunc: func(before, o any) {
+				v.changed(kind, o, false)
+				v.changed(kind, before, false) // should it have lost the label
+			},
 			DeleteFunc: func(o any) { v.changed(kind, o, true) },
 		})
 	}
