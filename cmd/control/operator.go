@@ -110,6 +110,7 @@ by "control operator access".`,
 	f.DurationVar(&s.work.RetryMax, "retry-max", time.Hour, "longest of these pauses")
 	f.DurationVar(&s.work.BackoffMax, "backoff-max", 30*time.Second, "longest pause between attempts after errors")
 	f.DurationVar(&s.work.ForceAfter, "force-after", time.Minute, "how long a pod may take too long to end on a node that is lost, until it is removed by force")
+	f.IntVar(&s.work.Rolling, "rolling", 10, "gateways that are replaced at once because the image or the operator is another one; those that do not become ready keep their places, so a bad image stops there")
 	run := command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		return runOperator(cmd.Context(), s, log)
 	})
@@ -153,8 +154,8 @@ func (s *operatorSettings) validate() error {
 	if s.work.RetryMax < s.work.RetryMin {
 		errs = append(errs, errors.New("--retry-max must not be shorter than --retry-min"))
 	}
-	if s.work.Workers <= 0 || s.cluster.RequestsPerSecond <= 0 || s.cluster.Burst <= 0 {
-		errs = append(errs, errors.New("--workers, --kube-requests-per-second and --kube-burst must be positive"))
+	if s.work.Workers <= 0 || s.work.Rolling <= 0 || s.cluster.RequestsPerSecond <= 0 || s.cluster.Burst <= 0 {
+		errs = append(errs, errors.New("--workers, --rolling, --kube-requests-per-second and --kube-burst must be positive"))
 	}
 	if _, _, err := net.SplitHostPort(s.listen); err != nil {
 		errs = append(errs, fmt.Errorf("--listen %q: write it with a port, like :8081", s.listen))

@@ -3,12 +3,14 @@ package operator_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,16 +28,55 @@ func TestBoxes(t *testing.T) {
 	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
 	opts := e.options()
 	opts.Overlap, opts.HealthEvery = 2*time.Second, 300*time.Millisecond
+	books := &stubborn{Books: e.boxes}
+	opts.Books = books
 	e.run(opts)
 	for name, do := range map[string]func(*testing.T, *env, operator.Options){
 		"Life": life, "Drift": drift, "NamespaceDeleted": namespaceDeleted, "TwoOfOneCustomer": twoOfOneCustomer,
 		"NotOurs": notOurs, "Watchers": watchers, "Unhealthy": unhealthy,
+		"RevokedFirst": books.revokedFirst,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			do(t, e.with(t), opts)
 		})
 	}
+}
+
+// stubborn are books that refuse to revoke the tokens of a box.
+type stubborn struct {
+	operator.Books
+	box atomic.Value // its ID
+}
+
+func (s *stubborn) RevokeTokens(ctx context.Context, boxID, but string, overlap time.Duration) error {
+	if s.box.Load() == boxID {
+		return errors.New("not yet")
+	}
+	return s.Books.RevokeTokens(ctx, boxID, but, overlap)
+}
+
+// Nothing of a box is deleted before its tokens are revoked.
+func (s *stubborn) revokedFirst(t *testing.T, e *env, _ operator.Options) {
+	b := e.customer("starter")
+	e.becomes(b.ID, control.BoxActive, soon)
+	s.box.Store(b.ID)
+	// Not by DestroyBox, which revokes them itself.
+	e.pg.Query("UPDATE boxes SET wants = 'destroy', generation = generation + 1 WHERE id = '" + b.ID + "'")
+	e.until(soon, func() string {
+		for _, step := range e.steps(b.ID) {
+			if step.Name == operator.StepRevoke && step.Error != "" {
+				return ""
+			}
+		}
+		return "nothing says that the tokens could not be revoked"
+	})
+	time.Sleep(time.Second)
+	if at := e.field("", "namespace/"+b.Namespace, ".metadata.deletionTimestamp"); at != "" {
+		t.Errorf("the namespace was deleted at %s, with a token that is good", at)
+	}
+	s.box.Store("")
+	e.becomes(b.ID, control.BoxDestroyed, 2*soon)
 }
 
 // Whatever is changed or deleted by hand is put right within 10 s.

@@ -2,11 +2,13 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
@@ -17,6 +19,7 @@ const goneEvery = 10 * time.Second
 // destroy takes a box down for good: first its tokens, so that nothing can use them while the
 // rest goes, then its namespace with all that is in it.
 func (p *pass) destroy(ctx context.Context) error {
+	p.o.rolled(p.d.ID)
 	if p.m.op.name != opDestroy {
 		p.m.op = activity{name: opDestroy, generation: p.d.Generation, started: p.now, since: p.now, state: control.BoxDestroying}
 		p.m.steps = steps{}
@@ -29,7 +32,7 @@ func (p *pass) destroy(ctx context.Context) error {
 	}
 	if len(p.d.Tokens) > 0 {
 		if err := p.do(StepRevoke, func() error { return p.o.opts.Books.RevokeTokens(ctx, p.d.ID, "", 0) }); err != nil {
-			return fmt.Errorf("revoke the tokens of box %s: %w", p.d.ID, err)
+			return errors.Join(fmt.Errorf("revoke the tokens of box %s: %w", p.d.ID, err), p.progress(ctx, ""))
 		}
 	}
 	if !over {
@@ -41,9 +44,7 @@ func (p *pass) destroy(ctx context.Context) error {
 	}
 	if err != nil {
 		p.finish(StepDelete, err)
-		// The error is what counts; the report is tried again with it.
-		_ = p.progress(ctx, "")
-		return err
+		return errors.Join(err, p.progress(ctx, ""))
 	}
 	if !gone {
 		p.lookAfter(goneEvery)
@@ -84,10 +85,26 @@ func (p *pass) delete(ctx context.Context) (gone bool, err error) {
 	if live.GetDeletionTimestamp() != nil {
 		return false, nil
 	}
+	if live.GetLabels()[LabelManagedBy] != ManagedBy {
+		// Without it the operator has no right to delete it.
+		if err := p.relabel(ctx, live); err != nil {
+			return false, err
+		}
+	}
 	uid, foreground := live.GetUID(), metav1.DeletePropagationForeground
 	err = spaces.Delete(ctx, live.GetName(), metav1.DeleteOptions{PropagationPolicy: &foreground, Preconditions: &metav1.Preconditions{UID: &uid}})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return false, fmt.Errorf("delete namespace %s: %w", live.GetName(), err)
 	}
 	return false, nil // its end wakes the box
+}
+
+// relabel gives the box's namespace its labels back.
+func (p *pass) relabel(ctx context.Context, live *unstructured.Unstructured) error {
+	b := builder{o: p.o.opts.Objects.withDefaults(), box: p.d}
+	want, err := b.finish(b.namespace())
+	if err != nil {
+		return err
+	}
+	return p.write(ctx, want, live)
 }

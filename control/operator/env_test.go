@@ -149,7 +149,24 @@ func render(o operator.ObjectOptions, box control.DesiredBox) ([]byte, error) {
 // running is an operator that works.
 type running struct {
 	*operator.Operator
-	stop func() error // ends it and waits
+	stop  func() error // ends it and waits
+	ended chan error
+	lost  bool // it was waited for
+	t     testing.TB
+}
+
+// wait waits until it has ended by itself.
+func (r *running) wait(within time.Duration) error {
+	r.t.Helper()
+	r.lost = true
+	select {
+	case err := <-r.ended:
+		r.ended <- err
+		return err
+	case <-time.After(within):
+		r.t.Fatal("the operator goes on")
+		return nil
+	}
 }
 
 // run starts an operator that hears of changes by jobs, as the program does.
@@ -183,7 +200,7 @@ func (e *env) run(opts operator.Options) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- op.Run(ctx) }()
-	r := &running{Operator: op}
+	r := &running{Operator: op, ended: ended, t: e.t}
 	r.stop = func() error {
 		cancel()
 		err := <-ended
@@ -191,7 +208,7 @@ func (e *env) run(opts operator.Options) *running {
 		return err
 	}
 	e.t.Cleanup(func() {
-		if err := r.stop(); err != nil {
+		if err := r.stop(); err != nil && !r.lost {
 			e.t.Errorf("the operator ended with: %v", err)
 		}
 	})

@@ -1,6 +1,7 @@
 package operator_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
+	"github.com/andreabadesso/openclaw-cloud/control/operator"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
@@ -18,6 +20,7 @@ func TestFaults(t *testing.T) {
 	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.DedicatedPostgres(t))
 	opts := e.options()
 	opts.ReadyWithin, opts.RetryMin, opts.Overlap = 3*time.Second, time.Hour, time.Second
+	opts.LeaseFor = 30 * time.Second // for the API server takes seconds to start
 	first := e.run(opts)
 
 	// No node takes the pod: it fails in time, says why, and nothing of it is left running.
@@ -80,6 +83,7 @@ func TestFaults(t *testing.T) {
 	e.asDesired(opts, b.ID)
 
 	// The next operator goes on once the first one has ended.
+	opts.LeaseFor = 5 * time.Second
 	next := e.run(e.another(opts))
 	if err := first.stop(); err != nil {
 		t.Errorf("the first operator ended with %v", err)
@@ -92,4 +96,17 @@ func TestFaults(t *testing.T) {
 	if note := next.Note(); note != "this process leads" {
 		t.Errorf("the next operator: %s", note)
 	}
+
+	// Who cannot show that it leads does not go on, and the next one does.
+	e.kube.PauseAPIServer()
+	if err := next.wait(soon); !errors.Is(err, operator.ErrLost) {
+		t.Errorf("an operator that could not renew its lease ended with %v", err)
+	}
+	e.kube.ResumeAPIServer()
+	e.run(e.another(opts))
+	if _, err := e.service.RestartBox(t.Context(), "test", ref, ""); err != nil {
+		t.Fatal(err)
+	}
+	e.becomes(b.ID, control.BoxActive, soon)
+	e.asDesired(opts, b.ID)
 }

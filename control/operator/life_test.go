@@ -15,6 +15,21 @@ import (
 
 const soon = 60 * time.Second
 
+// matches compares each object of a box that the program made with what it shall be, but for
+// what the program alone knows: the configuration's text.
+func (e *env) matches(opts operator.Options, id string) {
+	e.t.Helper()
+	opts.Objects.Render = func(operator.ObjectOptions, control.DesiredBox) ([]byte, error) {
+		d, err := e.boxes.Desired(e.t.Context(), id)
+		if err != nil {
+			return nil, err
+		}
+		return base64.StdEncoding.DecodeString(e.field(d.Namespace, "secret/openclaw-config", ".data.openclaw\\.json"))
+	}
+	opts.Objects.Model = ""
+	e.asDesired(opts, id)
+}
+
 // asDesired compares each object of a box with what it shall be.
 func (e *env) asDesired(opts operator.Options, id string) {
 	e.t.Helper()

@@ -56,6 +56,10 @@ type Options struct {
 	// ForceAfter is how long a pod may be ending on a node that is gone or not ready, beyond
 	// the time that it was given, until it is removed by force; 1 m by default.
 	ForceAfter time.Duration
+	// Rolling is how many gateways that run may be replaced at once for what nobody decided about
+	// their boxes: another image, or another version of this program. One that does not become
+	// ready keeps its place, so a bad image stops after so many boxes. 10 by default.
+	Rolling int
 }
 
 // strikesOut is how many health checks in a row have to find a gateway down.
@@ -78,6 +82,9 @@ func (o *Options) complete() error {
 	}
 	if o.Workers <= 0 {
 		o.Workers = 8
+	}
+	if o.Rolling <= 0 {
+		o.Rolling = 10
 	}
 	for _, d := range []struct {
 		value    *time.Duration
@@ -109,6 +116,8 @@ type Operator struct {
 
 	mu    sync.Mutex
 	queue workqueue.TypedRateLimitingInterface[string] // nil while it does not lead
+	// rolling are the boxes whose gateways are being replaced for no decision of theirs.
+	rolling map[string]bool
 	// orphans are the namespaces that were told of.
 	orphans map[string]bool
 }
@@ -131,7 +140,7 @@ func New(opts Options) (*Operator, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
-	o := &Operator{opts: opts, client: opts.Cluster.client, log: opts.Logger, orphans: make(map[string]bool)}
+	o := &Operator{opts: opts, client: opts.Cluster.client, log: opts.Logger, orphans: make(map[string]bool), rolling: make(map[string]bool)}
 	var err error
 	o.metrics, err = newMetrics(opts.Registerer, opts.Cluster, o.depth)
 	return o, err
@@ -145,6 +154,24 @@ func (o *Operator) Wake(boxID string) {
 	if o.queue != nil {
 		o.queue.Add(boxID)
 	}
+}
+
+// mayRoll takes one of the places for gateways that are replaced for no decision of theirs, and
+// reports whether there was one.
+func (o *Operator) mayRoll(boxID string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.rolling[boxID] && len(o.rolling) >= o.opts.Rolling {
+		return false
+	}
+	o.rolling[boxID] = true
+	return true
+}
+
+func (o *Operator) rolled(boxID string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.rolling, boxID)
 }
 
 func (o *Operator) depth() float64 {
@@ -233,6 +260,7 @@ func (o *Operator) reconcile(ctx context.Context, v *view, id string) (again tim
 	if errors.Is(err, control.ErrNotFound) {
 		// Nothing is deleted for it: the books may be those of a backup. See lookForOrphans.
 		o.memos.forget(id)
+		o.rolled(id)
 		return 0, nil
 	}
 	if err != nil {

@@ -192,6 +192,7 @@ func (p *pass) judge(ctx context.Context, working bool) error {
 
 // arrived notes that a box is what it shall be.
 func (p *pass) arrived(ctx context.Context, state control.BoxState, step string, working bool) error {
+	p.o.rolled(p.d.ID)
 	p.finish(step, nil)
 	if err := p.revokeOthers(ctx); err != nil {
 		return err

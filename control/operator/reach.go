@@ -100,6 +100,10 @@ func (p *pass) put(ctx context.Context, want Object, working bool) error {
 		p.finish(step, nil) // it was begun, and its answer lost
 		return nil
 	}
+	if !working && live != nil && want.GetKind() == kindDeployment && !p.o.mayRoll(p.d.ID) {
+		p.lookAfter(time.Second)
+		return errWait{"other gateways are being replaced first"}
+	}
 	p.step(step)
 	err := p.write(ctx, want, live)
 	if p.refused(err) {
