@@ -128,6 +128,7 @@ func TestManyBoxes(t *testing.T) {
 	for i := range n {
 		boxes = append(boxes, e.complete(i))
 	}
+	testenv.BuildBinary(t, "./cmd/control")
 	began := time.Now()
 	p := e.program("--workers", "16")
 	var totals []time.Duration
@@ -273,9 +274,12 @@ func TestKilledOperator(t *testing.T) {
 			t.Errorf("%s: %v, want those of %v", what, got, spaces)
 		}
 	}
+	// One that was being worked when its process was killed is worked once more an hour later;
+	// nothing waits for it.
 	e.until(soon, func() string {
-		if left := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM river_job WHERE state NOT IN ('completed', 'cancelled')")); left != "0" {
-			return left + " jobs are left"
+		left := e.pg.Query("SELECT kind, state, count(*) FROM river_job WHERE state NOT IN ('completed', 'cancelled') AND kind <> 'retention' GROUP BY kind, state")
+		if rest := strings.Fields(left); len(rest) > 0 && !(len(rest) == 1 && strings.HasPrefix(rest[0], "box|running|")) {
+			return "jobs are left: " + left
 		}
 		return ""
 	})
