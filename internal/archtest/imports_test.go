@@ -27,6 +27,7 @@ func layers() []layer {
 		{"internal/devstack", []string{"internal/localserver", "internal/kubebox"}, "it runs the programs as a user would, from outside"},
 		{"internal/kimi/kimisim", []string{"internal/kimi"}, "the simulator must not share the proxy's mistakes"},
 		{"internal/stripesim", nil, "the simulator must not share the mistakes of billing"},
+		{"internal/telegramsim", nil, "the simulator must not share the mistakes of what speaks to Telegram"},
 		{"quota/quotatest", []string{"quota", "internal/contract"}, "it stands in for the control plane"},
 
 		{"internal", nil, "internal/* is the bottom layer"},
@@ -61,7 +62,7 @@ func checkLayers(files []*goFile, table []layer) []string {
 			if !ours || inside || allowed(dir, row.may) {
 				continue
 			}
-			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim", "internal/stripesim", "quota/quotatest") {
+			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim", "internal/stripesim", "internal/telegramsim", "quota/quotatest") {
 				continue
 			}
 			// The proxy's tests publish grants as the control plane does: a second
@@ -106,7 +107,7 @@ func allowed(dir string, may []string) bool {
 // helper reports whether a directory holds test help, which product code must
 // not import although the tree around it is allowed.
 func helper(dir string) bool {
-	return within(dir, "internal/archtest", "internal/localserver", "internal/kubebox", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "internal/stripesim", "quota/quotatest")
+	return within(dir, "internal/archtest", "internal/localserver", "internal/kubebox", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "internal/stripesim", "internal/telegramsim", "quota/quotatest")
 }
 
 func TestImportsPointDown(t *testing.T) {
