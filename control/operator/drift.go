@@ -1,7 +1,6 @@
 package operator
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"reflect"
@@ -176,7 +175,7 @@ func added(live *unstructured.Unstructured) string {
 			continue
 		}
 		var set fieldpath.Set
-		if err := set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err != nil {
+		if err := set.FromJSON(entry.FieldsV1.GetRawReader()); err != nil {
 			return "metadata.managedFields"
 		}
 		if entry.Manager != FieldManager {
