@@ -42,23 +42,29 @@ func Apply(ctx context.Context, client dynamic.Interface, desired Object, live *
 		return resource.Apply(ctx, desired.GetName(), desired.Unstructured, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
 	}
 	got, err := patiently(ctx, apply)
-	if err == nil {
-		if Differs(desired, got) == "" {
-			return got, nil
-		}
+	switch {
+	case err == nil && Differs(desired, got) == "":
+		return got, nil
+	case err == nil:
 		live = got
-		var patch []byte
-		if patch, err = replacement(desired, live); err == nil {
-			got, err = resource.Patch(ctx, desired.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
-		}
+	case live == nil || !apierrors.IsInvalid(err):
+		return nil, fmt.Errorf("apply %s: %w", name, err)
 	}
-	if apierrors.IsInvalid(err) && live != nil && fixed(desired, live) {
+	// What others added is still there, or does not go with what is ours.
+	patch, err := replacement(desired, live)
+	if err != nil {
+		return nil, fmt.Errorf("replace %s: %w", name, err)
+	}
+	got, err = resource.Patch(ctx, desired.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+	if apierrors.IsInvalid(err) && fixed(desired, live) {
 		err = resource.Delete(ctx, desired.GetName(), metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: new(live.GetUID())}, PropagationPolicy: new(metav1.DeletePropagationBackground),
 		})
-		if err != nil {
-			return nil, fmt.Errorf("delete %s, which cannot be changed: %w", name, err)
-		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("replace %s: %w", name, err)
+	}
+	if got == nil || Differs(desired, got) != "" {
 		got, err = patiently(ctx, apply)
 	}
 	if err != nil {
@@ -114,10 +120,10 @@ type operation struct {
 }
 
 // replacement is a JSON patch that puts desired's parts in the place of live's, and takes away
-// those that desired has not. It is a patch and not an update, so that the right to patch is
-// enough for both. It fails if live has changed meanwhile.
+// those that desired has not. It is a patch and not an update: the right to patch is enough for
+// both, and it does not mind that the status has changed meanwhile, as a Deployment's often has.
 func replacement(desired Object, live *unstructured.Unstructured) ([]byte, error) {
-	patch := []operation{{Op: "test", Path: "/metadata/resourceVersion", Value: live.GetResourceVersion()}}
+	var patch []operation
 	for _, key := range slices.Sorted(maps.Keys(live.Object)) {
 		switch _, wanted := desired.Object[key]; {
 		case slices.Contains([]string{"apiVersion", "kind", "metadata", "status"}, key):
@@ -135,6 +141,16 @@ func replacement(desired Object, live *unstructured.Unstructured) ([]byte, error
 	}
 	for _, label := range addedLabels(desired, live) {
 		patch = append(patch, operation{Op: "remove", Path: "/metadata/labels/" + pointer(label)})
+	}
+	// Whoever set what is taken away now must not be named any more as who set what comes in
+	// its place. An object whose record was lost has all of it in a stranger's name.
+	managers, _, _ := unstructured.NestedSlice(live.Object, "metadata", "managedFields")
+	managers = slices.DeleteFunc(managers, func(entry any) bool {
+		m, _ := entry.(map[string]any)
+		return m["manager"] != FieldManager && m["subresource"] == nil
+	})
+	if len(managers) > 0 {
+		patch = append(patch, operation{Op: "add", Path: "/metadata/managedFields", Value: managers})
 	}
 	return json.Marshal(patch)
 }

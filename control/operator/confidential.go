@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
@@ -17,9 +18,9 @@ import (
 // Keys of a box's Secret. All but ConfigFile are variables of the gateway's environment too.
 const (
 	ConfigFile       = "openclaw.json"
-	EnvProxyToken    = "OPENCLAW_PROXY_TOKEN"
-	EnvGatewayToken  = "OPENCLAW_GATEWAY_TOKEN"
-	EnvTelegramToken = "TELEGRAM_BOT_TOKEN" // only if the customer has given a bot
+	EnvProxyToken    = openclaw.EnvProxyToken
+	EnvGatewayToken  = openclaw.EnvGatewayToken
+	EnvTelegramToken = openclaw.EnvTelegramToken // only if the customer has given a bot
 )
 
 // secretEnvironment is the part of the Secret that is the gateway's environment.

@@ -1,13 +1,13 @@
 package operator
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
@@ -175,15 +175,16 @@ func added(live *unstructured.Unstructured) string {
 			continue
 		}
 		var set fieldpath.Set
-		if err := set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err != nil {
+		if err := set.FromJSON(entry.FieldsV1.GetRawReader()); err != nil {
 			return "metadata.managedFields"
 		}
-		if entry.Manager == FieldManager && entry.Operation == "Apply" {
-			applied = true
-			ours = ours.Union(&set)
+		if entry.Manager != FieldManager {
+			others = others.Union(&set)
 			continue
 		}
-		others = others.Union(&set)
+		// What we have replaced, and not applied, are defaults in place of what somebody set.
+		ours = ours.Union(&set)
+		applied = applied || entry.Operation == metav1.ManagedFieldsOperationApply
 	}
 	if !applied {
 		return "metadata.managedFields"

@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -103,7 +104,6 @@ func edits() []edit {
 		{"more pods", "ResourceQuota", "merge", `{"spec":{"hard":{"pods":"7"}}}`, false},
 		{"a missing count", "ResourceQuota", "merge", `{"spec":{"hard":{"services":null}}}`, false},
 		{"an extra count", "ResourceQuota", "merge", `{"spec":{"hard":{"count/leases.coordination.k8s.io":"0"}}}`, false},
-		{"scopes", "ResourceQuota", "merge", `{"spec":{"scopes":["NotBestEffort"]}}`, false},
 
 		{"a greater limit", "LimitRange", "json", `[{"op":"replace","path":"/spec/limits/0/max/cpu","value":"64"}]`, false},
 		{"a ratio", "LimitRange", "json", `[{"op":"add","path":"/spec/limits/0/maxLimitRequestRatio","value":{"cpu":"99"}}]`, false},
@@ -183,7 +183,9 @@ func TestEditsByHandAreNoticedAndRepaired(t *testing.T) {
 		}
 		var got *unstructured.Unstructured
 		retry(t, func(ctx context.Context) (err error) {
-			got, err = Apply(ctx, g.Operator, object, live)
+			if got, err = Apply(ctx, g.Operator, object, live); err != nil {
+				err = fmt.Errorf("%s, %s: %w", e.kind, e.name, err)
+			}
 			return err
 		})
 		if at := Differs(object, got); at != "" {

@@ -3,6 +3,7 @@ package operator
 import (
 	"maps"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -10,18 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 )
 
-// What the gateway's container looks like from inside.
 const (
-	GatewayPort = 18789
-	// StateDir is where the gateway may write, and its home.
-	StateDir = "/var/lib/openclaw"
-	// ConfigPath is where openclaw.json is. The gateway cannot change it.
-	ConfigPath = "/etc/openclaw/" + ConfigFile
-
 	gatewayUser = 1000
-	container   = "gateway"
+	container   = "gateway" // the pod's only one
 	tmpMiB      = 512
 )
 
@@ -56,7 +51,7 @@ func (b *builder) deployment() *appsv1.Deployment {
 			Selector:                &metav1.LabelSelector{MatchLabels: selector},
 			Strategy:                appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType},
 			RevisionHistoryLimit:    new(int32(1)),
-			ProgressDeadlineSeconds: new(int32(120)),
+			ProgressDeadlineSeconds: new(seconds(openclaw.StartupLimit + time.Minute)),
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{
 					Labels: maps.Clone(meta.Labels),
@@ -84,7 +79,7 @@ func (b *builder) pod() corev1.PodSpec {
 		ServiceAccountName:            GatewayName,
 		AutomountServiceAccountToken:  new(false),
 		EnableServiceLinks:            new(false),
-		TerminationGracePeriodSeconds: new(int64(30)),
+		TerminationGracePeriodSeconds: new(int64(seconds(openclaw.GracePeriod))),
 		SecurityContext: &corev1.PodSecurityContext{
 			RunAsNonRoot: new(true), RunAsUser: new(int64(gatewayUser)), RunAsGroup: new(int64(gatewayUser)), FSGroup: new(int64(gatewayUser)),
 			FSGroupChangePolicy: new(corev1.FSGroupChangeOnRootMismatch),
@@ -101,7 +96,7 @@ func (b *builder) container() corev1.Container {
 		Name:  container,
 		Image: b.o.Image,
 		Env:   b.environment(),
-		Ports: []corev1.ContainerPort{{Name: "gateway", ContainerPort: GatewayPort, Protocol: corev1.ProtocolTCP}},
+		Ports: []corev1.ContainerPort{{Name: "gateway", ContainerPort: openclaw.Port, Protocol: corev1.ProtocolTCP}},
 		Resources: corev1.ResourceRequirements{
 			Requests: resources(b.box.Tier.PodRequests),
 			Limits:   resources(b.box.Tier.PodLimits),
@@ -115,24 +110,23 @@ func (b *builder) container() corev1.Container {
 		VolumeMounts: []corev1.VolumeMount{
 			// Files of a Secret's volume are symbolic links, which the gateway refuses to
 			// follow; one that is mounted by its path is a file.
-			{Name: "config", MountPath: ConfigPath, SubPath: ConfigFile, ReadOnly: true},
-			{Name: "state", MountPath: StateDir},
-			{Name: "tmp", MountPath: "/tmp"},
+			{Name: "config", MountPath: openclaw.ConfigFile, SubPath: ConfigFile, ReadOnly: true},
+			{Name: "state", MountPath: openclaw.DataDir},
+			{Name: "tmp", MountPath: openclaw.TempDir},
 		},
-		// A gateway is ready once its own start-up is done. /readyz would also ask whether the
-		// customer's bot answers: what the customer can break must not make a box look ill,
-		// and a restart mends nothing of it.
-		StartupProbe:   probe("/startupz", 2, 90),
-		ReadinessProbe: probe("/startupz", 5, 3),
-		LivenessProbe:  probe("/healthz", 20, 6),
+		StartupProbe:   probe(openclaw.ReadinessPath, 2, seconds(openclaw.StartupLimit)/2),
+		ReadinessProbe: probe(openclaw.ReadinessPath, 5, 3),
+		LivenessProbe:  probe(openclaw.LivenessPath, 20, 6),
 	}
 }
+
+func seconds(d time.Duration) int32 { return int32(d / time.Second) }
 
 // probe asks every period seconds, and gives up after so many failures in a row. A gateway
 // that works hard within its limit of CPU may take seconds to answer.
 func probe(path string, period, failures int32) *corev1.Probe {
 	return &corev1.Probe{
-		ProbeHandler:     corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(GatewayPort)}},
+		ProbeHandler:     corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(openclaw.Port)}},
 		PeriodSeconds:    period,
 		TimeoutSeconds:   5,
 		FailureThreshold: failures,
@@ -145,14 +139,9 @@ func (b *builder) environment() []corev1.EnvVar {
 	if zone == "" {
 		zone = "UTC"
 	}
-	env := []corev1.EnvVar{
-		{Name: "HOME", Value: StateDir},
-		{Name: "OPENCLAW_CONFIG_PATH", Value: ConfigPath},
-		{Name: "OPENCLAW_DISABLE_BONJOUR", Value: "1"}, // announces itself in the local network
-		{Name: "OPENCLAW_NO_RESPAWN", Value: "1"},      // the kubelet restarts it
-		{Name: "OPENCLAW_STATE_DIR", Value: StateDir},
-		{Name: "TMPDIR", Value: "/tmp"},
-		{Name: "TZ", Value: zone},
+	var env []corev1.EnvVar
+	for _, v := range openclaw.Environment(openclaw.DataDir, openclaw.ConfigFile, zone, b.box.Tier.PodLimits.MemoryMiB) {
+		env = append(env, corev1.EnvVar{Name: v.Name, Value: v.Value})
 	}
 	for _, key := range slices.Sorted(maps.Keys(b.secretEnvironment())) {
 		env = append(env, corev1.EnvVar{Name: key, ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{

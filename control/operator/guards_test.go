@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 )
 
 // admin is a client with all rights.
@@ -81,7 +82,7 @@ func TestPodSecurityOfABox(t *testing.T) {
 		"a path of the host": func(s *corev1.PodSpec, _ *corev1.Container) {
 			s.Volumes[1].VolumeSource = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}
 		},
-		"a port of the host": func(_ *corev1.PodSpec, c *corev1.Container) { c.Ports[0].HostPort = GatewayPort },
+		"a port of the host": func(_ *corev1.PodSpec, c *corev1.Container) { c.Ports[0].HostPort = openclaw.Port },
 		"a sysctl": func(s *corev1.PodSpec, _ *corev1.Container) {
 			s.SecurityContext.Sysctls = []corev1.Sysctl{{Name: "kernel.msgmax", Value: "1"}}
 		},
