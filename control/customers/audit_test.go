@@ -269,7 +269,7 @@ func TestChangesAreAuditedAndTold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e, s := newEnv(t), steps[name]
-			e.Later = never{}
+			e.Later, e.Seals = never{}, keys(t, fakeKey)
 			customer, token := s.before(e)
 			wakes := e.withJobs()
 			generations := e.generations()
