@@ -88,6 +88,7 @@ func TestEveryRouteHasItsCommand(t *testing.T) {
 		{"listOperators", "operator list"},
 		{"createOperator", "operator create --email second@example.com --password-file " + password},
 		{"disableOperator", "operator disable " + other.ID + " --yes"},
+		{"createBox", "box create --customer " + id + " --reason test"},
 		{"destroyBox", "box destroy " + c.Box.ID + " --reason test --yes"},
 		{"deleteCustomer", "customer delete " + id + " --yes"},
 		{"signOut", "logout"},

@@ -20,7 +20,7 @@ import (
 
 func (a *app) boxCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "box", Short: "See and change boxes: the OpenClaw gateways of customers", Args: cobra.NoArgs}
-	cmd.AddCommand(a.boxListCommand(), a.boxShowCommand(), a.boxLogsCommand(), a.boxEventsCommand(), a.boxDestroyCommand(), a.boxResizeCommand(),
+	cmd.AddCommand(a.boxListCommand(), a.boxCreateCommand(), a.boxShowCommand(), a.boxLogsCommand(), a.boxEventsCommand(), a.boxDestroyCommand(), a.boxResizeCommand(),
 		a.boxChangeCommand("restart", calls("restartBox getBox", &cobra.Command{
 			Short: "Start a box's gateway anew",
 			Long:  `restart has a box's gateway stop and start anew, as after a change of its settings.`,
@@ -285,8 +285,13 @@ func (w *waiting) await(ctx context.Context, c *client.Client, d control.BoxDeta
 	}
 }
 
-// changeBox changes a box by the api, waits if it is asked to, and shows what it is then.
+// changeBox changes a box by the api.
 func (a *app) changeBox(cmd *cobra.Command, id, action string, body any, w waiting) error {
+	return a.postBox(cmd, client.Path("v1", "boxes", id, action), "box "+id, body, w)
+}
+
+// postBox sends what changes a box, waits if it is asked to, and shows what it is then.
+func (a *app) postBox(cmd *cobra.Command, path, what string, body any, w waiting) error {
 	if w.within <= 0 {
 		return usageError{errors.New("--timeout must be positive")}
 	}
@@ -294,13 +299,13 @@ func (a *app) changeBox(cmd *cobra.Command, id, action string, body any, w waiti
 		began := time.Now()
 		r := &remote{c: c, key: a.key, stderr: cmd.ErrOrStderr()}
 		var d control.BoxDetail
-		err := r.change(ctx, client.Request{Method: http.MethodPost, Path: client.Path("v1", "boxes", id, action), Body: body, What: "box " + id}, &d)
+		err := r.change(ctx, client.Request{Method: http.MethodPost, Path: path, Body: body, What: what}, &d)
 		if err != nil && !holds(err) || !w.wait {
 			return a.showDone(cmd, err, d.Box, boxTable([]control.Box{d.Box}))
 		}
 		d, waitErr := w.await(ctx, c, d)
 		if waitErr == nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "openclawctl: box %s is %s after %s\n", id, d.State, time.Since(began).Round(time.Millisecond))
+			fmt.Fprintf(cmd.ErrOrStderr(), "openclawctl: box %s is %s after %s\n", d.ID, d.State, time.Since(began).Round(time.Millisecond))
 		}
 		return errors.Join(a.show(cmd, d.Box, boxTable([]control.Box{d.Box})), err, waitErr)
 	})
@@ -320,6 +325,29 @@ func (a *app) boxChangeCommand(action string, cmd *cobra.Command) *cobra.Command
 		}
 		return a.changeBox(cmd, args[0], action, api.Reason{Reason: reason}, w)
 	}
+	reasonFlag(cmd, &reason)
+	w.flags(cmd)
+	return cmd
+}
+
+func (a *app) boxCreateCommand() *cobra.Command {
+	var customer, reason string
+	var w waiting
+	cmd := calls("createBox getBox", &cobra.Command{
+		Use:   "create --customer ID",
+		Short: "Give a customer one more box",
+		Long: `create gives a customer one more box, or another one for one that was destroyed. What the customer pays
+stays. The first box of a customer comes by itself.`,
+		Example: `  openclawctl box create --customer c4mzq7n2k5w3xj6ha --reason "its box was destroyed" --wait`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needReason(reason); err != nil {
+				return err
+			}
+			return a.postBox(cmd, client.Path("v1", "customers", customer, "boxes"), "customer "+customer, api.Reason{Reason: reason}, w)
+		},
+	})
+	a.customerFlag(cmd, &customer)
 	reasonFlag(cmd, &reason)
 	w.flags(cmd)
 	return cmd

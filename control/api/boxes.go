@@ -61,6 +61,9 @@ func (a *API) operatorBoxRoutes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/v1/boxes", who: everyOperator(), serve: a.serveBoxes,
 			op: operation{id: "listBoxes", tag: "boxes", summary: "Boxes, oldest first", query: append(paging(), ofOne(), state), status: http.StatusOK, answer: List[control.Box]{}}},
+		{method: http.MethodPost, path: "/v1/customers/{id}/boxes", who: operatorsAndAdmins(), serve: a.serveNewBox,
+			op: operation{id: "createBox", tag: "boxes", summary: "Give a customer one more box", body: Reason{}, status: http.StatusCreated, answer: control.BoxDetail{},
+				about: "Or another one for one that was destroyed. What the customer pays stays."}},
 		{method: http.MethodGet, path: "/v1/boxes/{id}", who: everyOperator(), serve: a.serveBox,
 			op: operation{id: "getBox", tag: "boxes", summary: "A box, with its settings and what is done to it", status: http.StatusOK, answer: control.BoxDetail{}}},
 		{method: http.MethodGet, path: "/v1/boxes/{id}/logs", who: operatorsAndAdmins(), stream: a.streamBoxLogs,
@@ -185,6 +188,21 @@ func (a *API) serveBox(c *call) (any, error) {
 	var d control.BoxDetail
 	err = a.o.Store.InTx(c.ctx(), func(tx *store.Tx) (err error) { d, err = tx.BoxDetail(c.ctx(), id); return err })
 	return d, err
+}
+
+func (a *API) serveNewBox(c *call) (any, error) {
+	id, err := c.pathID("id")
+	if err != nil {
+		return nil, err
+	}
+	var in Reason
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if err := in.check(); err != nil {
+		return nil, err
+	}
+	return answered(c.noting(same).AddBox(c.ctx(), c.actor(), id, in.Reason))
 }
 
 // boxChange is a method of customers.Service that decides on a box.

@@ -128,8 +128,12 @@ func TestOperatorsChangeBoxes(t *testing.T) {
 		if action == "resize" {
 			body["size"] = "team"
 		}
-		for range 2 {
-			admin.want(http.StatusOK, "POST", path+action, body, api.KeyHeader, action).into(t, &box)
+		for _, again := range []bool{false, true} {
+			status := http.StatusOK
+			if again && action == "destroy" {
+				status = http.StatusAccepted // what was noted was noted before the proxies were told
+			}
+			admin.want(status, "POST", path+action, body, api.KeyHeader, action).into(t, &box)
 			if box.Generation != int64(2+i) {
 				t.Errorf("%s: %+v", action, box)
 			}
@@ -151,8 +155,20 @@ func TestOperatorsChangeBoxes(t *testing.T) {
 	if a := admin.do("POST", path+"restart", map[string]string{"reason": "x"}); a.problem() != "invalid" || !strings.Contains(string(a.body), "destroyed") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	// Another one in its place, once.
+	var next control.BoxDetail
+	for range 2 {
+		admin.want(http.StatusCreated, "POST", "/v1/customers/"+box.CustomerID+"/boxes", api.Reason{Reason: "instead"}, api.KeyHeader, "one").into(t, &next)
+	}
+	if next.ID == box.ID || next.Namespace != box.Namespace+"-2" || next.Wants != control.BoxRun || next.Generation != 1 || e.count("boxes") != "2" {
+		t.Errorf("%+v", next)
+	}
+	admin.want(http.StatusOK, "POST", "/v1/customers/"+box.CustomerID+"/suspend", api.Reason{Reason: "x"})
+	if a := admin.do("POST", "/v1/customers/"+box.CustomerID+"/boxes", api.Reason{Reason: "x"}); a.problem() != "invalid" || !strings.Contains(string(a.body), "suspended") {
+		t.Errorf("a box of a customer that is not served: %d %s", a.status, a.body)
+	}
 	var l api.List[control.Box]
-	for query, want := range map[string]int{"?state=pending": 1, "?state=active": 0, "?state=pending&customer=" + box.CustomerID: 1} {
+	for query, want := range map[string]int{"?state=pending": 2, "?state=active": 0, "?state=pending&customer=" + box.CustomerID: 2} {
 		if admin.want(http.StatusOK, "GET", "/v1/boxes"+query, nil).into(t, &l); len(l.Items) != want {
 			t.Errorf("%s: %+v", query, l)
 		}

@@ -85,6 +85,7 @@ func operatorRights() map[string]string {
 		POST /v1/customers/{id}/quota  operator admin
 		POST /v1/customers/{id}/tokens operator admin
 		GET /v1/boxes/{id}/logs        operator admin
+		POST /v1/customers/{id}/boxes  operator admin
 		POST /v1/boxes/{id}/restart    operator admin
 		POST /v1/boxes/{id}/suspend    operator admin
 		POST /v1/boxes/{id}/resume     operator admin

@@ -86,6 +86,7 @@ func changing() map[string]step {
 			_, err := e.CreateCustomer(e.t.Context(), "test", customers.NewCustomer{Name: "Ada", Tier: "pro"})
 			return err
 		}, false}, // of which no proxy knows before it has a token
+		"AddBox": {subscribed, func(e *env, c, _ string) error { _, err := e.AddBox(e.t.Context(), "test", c, "x"); return err }, false},
 		"RestartBox": {served, onBox(func(e *env, ref customers.BoxRef) error {
 			_, err := e.RestartBox(e.t.Context(), "test", ref, "x")
 			return err
@@ -269,7 +270,7 @@ func TestChangesAreAuditedAndTold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e, s := newEnv(t), steps[name]
-			e.Later = never{}
+			e.Later, e.Seals = never{}, keys(t, fakeKey)
 			customer, token := s.before(e)
 			wakes := e.withJobs()
 			generations := e.generations()

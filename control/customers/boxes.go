@@ -2,6 +2,7 @@ package customers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -28,6 +29,62 @@ func newBox(customerID, namespace string, now time.Time) control.Box {
 		ID: control.NewID(control.BoxID), CustomerID: customerID, Namespace: namespace,
 		State: control.BoxPending, Wants: control.BoxRun, Generation: 1, CreatedAt: now, ChangedAt: now,
 	}
+}
+
+// namespace names that of a new box. Those of earlier ones may not be gone yet.
+func (c *change) namespace(ctx context.Context) (string, error) {
+	boxes, err := c.tx.Boxes(ctx, c.customer.ID)
+	if err != nil {
+		return "", err
+	}
+	name := "customer-" + c.customer.ID
+	if len(boxes) > 0 {
+		name = fmt.Sprintf("%s-%d", name, len(boxes)+1)
+	}
+	return name, nil
+}
+
+// AddBox gives a customer one more box, or another one for one that was destroyed. Its live
+// subscription, if it has one, pays for it. A customer that is not served gets none:
+// control.ErrInvalid.
+func (s *Service) AddBox(ctx context.Context, actor, customerID, reason string) (control.BoxDetail, error) {
+	var out control.BoxDetail
+	err := s.locked(ctx, customerID, func(c *change) error {
+		if c.customer.Status != control.CustomerActive {
+			return fmt.Errorf("%w: customer %s is %s", control.ErrInvalid, customerID, c.customer.Status)
+		}
+		namespace, err := c.namespace(ctx)
+		if err != nil {
+			return err
+		}
+		box := newBox(customerID, namespace, s.now())
+		if err := c.tx.InsertBox(ctx, box); err != nil {
+			return err
+		}
+		v, err := c.tx.LiveSubscription(ctx, customerID)
+		if err == nil {
+			err = c.tx.LinkBox(ctx, actor, box.ID, customerID, v.ID)
+		}
+		if err != nil && !errors.Is(err, control.ErrNotFound) {
+			return err
+		}
+		if err := c.tx.AddAudit(ctx, control.Audit{
+			Actor: actor, Action: "box.create", CustomerID: customerID, Target: box.ID, Detail: map[string]any{"reason": reason},
+		}); err != nil {
+			return err
+		}
+		if err := s.wake(ctx, c.tx, box.ID); err != nil {
+			return err
+		}
+		if out, err = c.tx.BoxDetail(ctx, box.ID); err != nil {
+			return err
+		}
+		return s.noted(ctx, c.tx, out)
+	})
+	if err != nil {
+		return out, fmt.Errorf("add box: %w", err)
+	}
+	return out, nil
 }
 
 func (s *Service) wake(ctx context.Context, tx *store.Tx, boxID string) error {

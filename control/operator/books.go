@@ -20,7 +20,8 @@ type Books interface {
 	Report(ctx context.Context, r control.BoxReport) error
 	// RegisterToken makes a token that is in the box's Secret one that the proxies know. It
 	// returns once they may know it. It is control.ErrInvalid for a box that is to be destroyed, or of a customer
-	// that was cancelled. The digest of a token that is registered already changes nothing.
+	// that was cancelled, and control.ErrConflict for a token that was revoked or is another box's: then the
+	// Secret needs another one. The digest of a token that is registered already changes nothing.
 	RegisterToken(ctx context.Context, boxID string, token contract.Token) (control.ProxyToken, error)
 	// RevokeTokens revokes all tokens of a box but one ("" for none), after overlap or at once
 	// if that is 0; it returns once the proxies may know. Tokens that end already end no later.
