@@ -56,6 +56,8 @@ func Environment(home, file, timeZone string, memoryMiB int64) []EnvVar {
 	return slices.Concat([]EnvVar{
 		{"HOME", home},
 		{"TZ", timeZone},
+		// Without it some of the state goes beside the configuration.
+		{"OPENCLAW_STATE_DIR", home + "/.openclaw"},
 		{"OPENCLAW_CONFIG_PATH", file},
 		// Nothing writes the file, nor a changed copy of it.
 		{"OPENCLAW_CONFIG_READONLY", "1"},
