@@ -40,11 +40,26 @@ type gateway struct {
 	// rendered is what the file has.
 	rendered []byte
 	env      []string
+	node     string
 	args     []string
 }
 
-// newGateway starts a gateway and waits until it has started.
+// newGateway starts a gateway, waits until it has started, and ends it with the test.
 func newGateway(t *testing.T, c openclaw.Config, tok stack.Token, bot *telegramsim.Bot, memoryMiB int64) *gateway {
+	t.Helper()
+	g := prepareGateway(t, c, tok, bot, memoryMiB)
+	g.start()
+	t.Cleanup(func() {
+		_ = g.Stop(30 * time.Second) // what a test wants to know of the end, it asks itself
+		if t.Failed() {
+			t.Logf("the gateway wrote: %s", clip(g.output(), 12000))
+		}
+	})
+	return g
+}
+
+// prepareGateway makes all that a gateway needs.
+func prepareGateway(t *testing.T, c openclaw.Config, tok stack.Token, bot *telegramsim.Bot, memoryMiB int64) *gateway {
 	t.Helper()
 	dir, err := openclawDir()
 	if err != nil {
@@ -79,14 +94,7 @@ func newGateway(t *testing.T, c openclaw.Config, tok stack.Token, bot *telegrams
 	}
 	g.env = append(g.env, "PATH="+programs, "TMPDIR="+filepath.Join(root, "tmp"),
 		openclaw.EnvProxyToken+"="+tok.Raw, openclaw.EnvGatewayToken+"="+g.token, openclaw.EnvTelegramToken+"="+bot.Token())
-	g.args = append([]string{filepath.Join(programs, "node")}, openclaw.Command(filepath.Join(dir, "node_modules", "openclaw", "openclaw.mjs"))...)
-	g.start()
-	t.Cleanup(func() {
-		_ = g.Stop(30 * time.Second) // what a test wants to know of the end, it asks itself
-		if t.Failed() {
-			t.Logf("the gateway wrote: %s", clip(g.output(), 12000))
-		}
-	})
+	g.node, g.args = filepath.Join(programs, "node"), openclaw.Command(filepath.Join(dir, "node_modules", "openclaw", "openclaw.mjs"))
 	return g
 }
 
@@ -111,7 +119,7 @@ func (g *gateway) configure(c openclaw.Config) {
 
 func (g *gateway) start() {
 	g.t.Helper()
-	g.Program = testenv.Start(g.t, g.env, g.log, g.args[0], g.args[1:]...)
+	g.Program = testenv.Start(g.t, g.env, g.log, g.node, g.args...)
 	g.eventually("the gateway has started", func() bool {
 		if g.Ended() {
 			g.t.Fatalf("the gateway ended: %s", g.output())

@@ -43,9 +43,12 @@ const StartupLimit = 5 * time.Minute
 // it would wait for 325, also for a Telegram that does not answer.
 const GracePeriod = time.Minute
 
-// Command returns the arguments behind the program node and its options: the gateway in the
-// foreground. main is OpenClaw's openclaw.mjs.
-func Command(main string) []string { return []string{main, "gateway", "run"} }
+// Command returns the arguments of the program node: the gateway, in the foreground. main is
+// OpenClaw's openclaw.mjs.
+func Command(main string) []string {
+	// This option cannot be in NODE_OPTIONS.
+	return []string{"--optimize-for-size", main, "gateway", "run"}
+}
 
 // EnvVar is one variable of the pod's environment.
 type EnvVar struct{ Name, Value string }
