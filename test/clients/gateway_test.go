@@ -23,7 +23,7 @@ import (
 
 // gatewayLimit is for what a gateway does on a machine that has much else to do. It takes 15
 // seconds of a processor to start.
-const gatewayLimit = 3 * time.Minute
+const gatewayLimit = 5 * time.Minute
 
 // gateway is OpenClaw's own gateway, with the file and the environment that a customer's pod
 // has: one directory to write to, a configuration that it cannot write, and no program but

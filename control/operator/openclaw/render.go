@@ -145,11 +145,6 @@ func (m Model) entry() object {
 		"supportsReasoningEffort":  false,
 		"maxTokensField":           "max_completion_tokens",
 	}
-	if m.Reasoning == ReasoningEffort {
-		compat["supportsReasoningEffort"] = true
-		compat["supportedReasoningEfforts"] = []string{"low", "medium", "high"}
-		compat["reasoningEffortMap"] = object{"minimal": "low", "low": "low", "medium": "high", "high": "max"}
-	}
 	e := object{
 		"id": m.ID, "name": name, "input": input, "contextWindow": m.Context, "maxTokens": m.MaxOutput,
 		"reasoning": m.Reasoning != ReasoningNone,
@@ -163,14 +158,25 @@ func (m Model) entry() object {
 	return e
 }
 
+// thinking is what tells the model how much to think, in Kimi's own words. OpenClaw has formats for
+// that, but for a provider that it does not know it writes none of them as Kimi has it.
+func (m Model) thinking(level string) object {
+	switch m.Reasoning {
+	case ReasoningSwitch:
+		return object{"thinking": object{"type": "enabled"}}
+	case ReasoningEffort:
+		return object{"reasoning_effort": map[string]string{"low": "low", "medium": "high", "high": "max"}[level]}
+	}
+	return nil
+}
+
 func (c *Config) agent() object {
 	allowed, settings := make([]string, 0, len(c.Models)), object{}
 	for _, m := range c.Models {
 		name := provider + "/" + m.ID
 		allowed = append(allowed, name)
-		if m.Reasoning == ReasoningSwitch {
-			// None of OpenClaw's own formats writes this one for a provider that it does not know.
-			settings[name] = object{"params": object{"extra_body": object{"thinking": object{"type": "enabled"}}}}
+		if body := m.thinking(c.Thinking); body != nil {
+			settings[name] = object{"params": object{"extra_body": body}}
 		}
 	}
 	return object{
@@ -210,13 +216,15 @@ func (c *Config) tools() object {
 		allow = append(allow, "view_image")
 	}
 	return object{
-		"allow":        allow,
-		"fs":           object{"workspaceOnly": true},
-		"exec":         object{"mode": "deny"},
-		"elevated":     object{"enabled": false},
-		"codeMode":     false, // programs of the model's, in the gateway's own process
-		"swarm":        false,
-		"toolSearch":   false, // so few are told at once, not looked up by one more request
+		"allow":    allow,
+		"fs":       object{"workspaceOnly": true},
+		"exec":     object{"mode": "deny"},
+		"elevated": object{"enabled": false},
+		"codeMode": false, // programs of the model's, in the gateway's own process
+		"swarm":    false,
+		// Rare ones are described when they are looked for: all of them at once would be 8,000 of
+		// 18,000 tokens of every request.
+		"toolSearch":   true,
 		"agentToAgent": object{"enabled": false},
 		"sessions":     object{"visibility": "self"}, // not what other people of the team said
 		"web":          object{"search": object{"enabled": false}, "fetch": object{"enabled": true}},
