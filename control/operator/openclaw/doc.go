@@ -4,13 +4,13 @@
 // What was found out by running OpenClaw 2026.9.6, and holds until another release is tried
 // with test/clients:
 //
-//   - The gateway runs as any user, with the root file system read-only and no program but node:
-//     no shell, no git, no npm. What it needs git for (a history of its workspace) it leaves out.
-//   - It writes to HOME (below .openclaw: state, sessions and memory in SQLite, the workspace) and
-//     to the directory for temporary files, nothing else. A kept HOME keeps conversations; a
-//     message that was answered is not answered again, one that was not is, from Telegram's or its
-//     own queue. Two gateways on one HOME, or on one bot, are refused or disturb each other, so the
-//     old pod must end before the new one starts.
+//   - The gateway runs as any user, without capabilities, with the root file system read-only and
+//     with node as the only program on its PATH.
+//   - It writes to HOME (below .openclaw: state, sessions and memory in SQLite, the workspace; some
+//     caches beside it) and to /tmp, nothing else, as long as OPENCLAW_STATE_DIR says so: without it,
+//     media go beside the configuration. A kept HOME keeps conversations, and a message that was
+//     answered is not answered again. Telegram lets one gateway at a time poll for a bot, so the old
+//     pod must end before the new one starts.
 //   - It wants to write its configuration unless OPENCLAW_CONFIG_READONLY is 1; then it keeps what
 //     it would have written in memory, and a file that it cannot write is no complaint. A Secret's or
 //     ConfigMap's file will do, although it is a symbolic link.
@@ -21,7 +21,7 @@
 //     before it listens.
 //   - /healthz and the other probes answer from any address without a token. With the Control UI off,
 //     unknown paths are 404; with it on they would be 200.
-//   - From the start until it is ready it uses 12 to 16 seconds of a processor.
+//   - From the start until it is ready it uses 12 to 25 seconds of a processor.
 //   - SIGTERM: it answers "draining" and tells people to wait, finishes its turns, and ends with 0. It
 //     ends within seconds without work. With a turn under way it waits for that, and with a Telegram
 //     that cannot be reached for 325 seconds; the kubelet's SIGKILL then costs nothing but that turn.

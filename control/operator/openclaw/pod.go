@@ -34,8 +34,8 @@ const (
 	ReadinessPath = "/startupz"
 )
 
-// StartupLimit is how long a start may take before the pod is given up. It takes 15 seconds of
-// one processor, so several times that on a node where others start, too.
+// StartupLimit is how long a start may take before the pod is given up. It takes 12 to 25
+// seconds of a processor, so several times that on a node where others start, too.
 const StartupLimit = 5 * time.Minute
 
 // GracePeriod is how long the gateway gets to end after SIGTERM: it finishes what its agent is
