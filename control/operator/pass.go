@@ -84,6 +84,13 @@ func (p *pass) obstacle(ctx context.Context, working bool, err error) error {
 	provisions := working && p.m.op.state == control.BoxProvisioning
 	var unusable errUnusable
 	if working && errors.As(err, &unusable) {
+		if p.d.Wants == control.BoxSuspend {
+			// What is wrong with its settings must not keep it running.
+			if err := p.halt(ctx); err != nil {
+				return err
+			}
+			return p.judge(ctx, working)
+		}
 		return p.fail(ctx, trouble{troubleConfig, err.Error()}) // time changes nothing of it
 	}
 	if away(err) && p.m.op.name != "" {
@@ -267,12 +274,8 @@ func (p *pass) untilRetry() time.Duration {
 
 // compensate takes down what is left of a provision that failed: no gateway, no good token.
 func (p *pass) compensate(ctx context.Context) error {
-	if live := p.v.gateway(p.d.Namespace); live != nil && live.DeletionTimestamp == nil && (live.Spec.Replicas == nil || *live.Spec.Replicas != 0) {
-		down := p.d
-		down.Wants = control.BoxSuspend
-		if err := p.applyGateway(ctx, down); err != nil {
-			return err
-		}
+	if err := p.halt(ctx); err != nil {
+		return err
 	}
 	if len(p.d.Tokens) == 0 {
 		return nil

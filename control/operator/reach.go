@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
@@ -61,25 +62,29 @@ func (p *pass) apply(ctx context.Context, working bool) error {
 	return nil
 }
 
-// applyGateway applies a deployment alone.
-func (p *pass) applyGateway(ctx context.Context, d control.DesiredBox) error {
-	secrets, err := p.inSecret()
+// halt has the gateway run no more. It needs nothing of what the box shall be, so nothing that
+// is wrong with that stands in its way.
+func (p *pass) halt(ctx context.Context) error {
+	live := p.v.get(kindDeployment, p.d.Namespace, GatewayName)
+	if live == nil || live.GetDeletionTimestamp() != nil {
+		return nil
+	}
+	if replicas, ok, err := unstructured.NestedInt64(live.Object, "spec", "replicas"); ok && err == nil && replicas == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	resource, _ := resourceOf(live.GroupVersionKind())
+	got, err := p.o.opts.Cluster.dynamic.Resource(resource).Namespace(p.d.Namespace).Patch(ctx, GatewayName, types.MergePatchType,
+		[]byte(`{"spec":{"replicas":0}}`), metav1.PatchOptions{FieldManager: FieldManager})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
 	if err != nil {
-		// What the pod would be made of does not count, since there shall be none.
-		if secrets, err = mint(d.Rotation); err != nil {
-			return err
-		}
+		return fmt.Errorf("stop the gateway of box %s: %w", p.d.ID, err)
 	}
-	objects, err := Objects(p.o.opts.Objects, d, secrets)
-	if err != nil {
-		return err
-	}
-	for _, o := range objects {
-		if o.GetKind() == kindDeployment {
-			return p.write(ctx, o, p.v.get(kindDeployment, d.Namespace, GatewayName))
-		}
-	}
-	return errors.New("there is no deployment among the objects of a box")
+	p.v.wrote(kindDeployment, got)
+	return nil
 }
 
 // put makes one object what it shall be.
@@ -240,6 +245,9 @@ func (p *pass) register(ctx context.Context, token contract.Token) error {
 // revokeOthers has all tokens end but the one in the Secret, which the gateway has by now.
 func (p *pass) revokeOthers(ctx context.Context) error {
 	live, err := p.inSecret()
+	if errors.Is(err, control.ErrInvalid) && p.d.Wants == control.BoxSuspend {
+		return nil // it was stopped without having been made
+	}
 	if err != nil {
 		return err
 	}
@@ -271,6 +279,10 @@ func away(err error) bool {
 	}
 	var wait errWait
 	if errors.As(err, &wait) {
+		return false
+	}
+	var unusable errUnusable
+	if errors.As(err, &unusable) {
 		return false
 	}
 	var status apierrors.APIStatus

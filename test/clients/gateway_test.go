@@ -23,7 +23,7 @@ import (
 
 // gatewayLimit is for what a gateway does on a machine that has much else to do. It takes 15
 // seconds of a processor to start.
-const gatewayLimit = 3 * time.Minute
+const gatewayLimit = 5 * time.Minute
 
 // gateway is OpenClaw's own gateway, with the file and the environment that a customer's pod
 // has: one directory to write to, a configuration that it cannot write, and no program but
@@ -36,12 +36,30 @@ type gateway struct {
 	file  string // the rendered openclaw.json
 	log   string
 	token string // its own
-	env   []string
-	args  []string
+	port  int
+	// rendered is what the file has.
+	rendered []byte
+	env      []string
+	node     string
+	args     []string
 }
 
-// newGateway starts a gateway and waits until it has started.
+// newGateway starts a gateway, waits until it has started, and ends it with the test.
 func newGateway(t *testing.T, c openclaw.Config, tok stack.Token, bot *telegramsim.Bot, memoryMiB int64) *gateway {
+	t.Helper()
+	g := prepareGateway(t, c, tok, bot, memoryMiB)
+	g.start()
+	t.Cleanup(func() {
+		_ = g.Stop(30 * time.Second) // what a test wants to know of the end, it asks itself
+		if t.Failed() {
+			t.Logf("the gateway wrote: %s", clip(g.output(), 12000))
+		}
+	})
+	return g
+}
+
+// prepareGateway makes all that a gateway needs.
+func prepareGateway(t *testing.T, c openclaw.Config, tok stack.Token, bot *telegramsim.Bot, memoryMiB int64) *gateway {
 	t.Helper()
 	dir, err := openclawDir()
 	if err != nil {
@@ -55,14 +73,9 @@ func newGateway(t *testing.T, c openclaw.Config, tok stack.Token, bot *telegrams
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Port = testenv.FreePort(t)
-	raw, err := c.Render()
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := t.TempDir()
+	root, port := t.TempDir(), testenv.FreePort(t)
 	g := &gateway{
-		t: t, url: fmt.Sprintf("http://127.0.0.1:%d", c.Port), home: filepath.Join(root, "data"), log: filepath.Join(root, "log"),
+		t: t, port: port, url: fmt.Sprintf("http://127.0.0.1:%d", port), home: filepath.Join(root, "data"), log: filepath.Join(root, "log"),
 		file: filepath.Join(root, "config", "openclaw.json"), token: "gateway-token-of-a-test",
 	}
 	programs := filepath.Join(root, "bin")
@@ -74,32 +87,39 @@ func newGateway(t *testing.T, c openclaw.Config, tok stack.Token, bot *telegrams
 	if err := os.Symlink(node, filepath.Join(programs, "node")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(g.file, raw, 0o400); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(filepath.Dir(g.file), 0o500); err != nil {
-		t.Fatal(err)
-	}
+	g.configure(c)
 	t.Cleanup(func() { _ = os.Chmod(filepath.Dir(g.file), 0o700) })
 	for _, v := range openclaw.Environment(g.home, g.file, c.TimeZone, memoryMiB) {
 		g.env = append(g.env, v.Name+"="+v.Value)
 	}
 	g.env = append(g.env, "PATH="+programs, "TMPDIR="+filepath.Join(root, "tmp"),
 		openclaw.EnvProxyToken+"="+tok.Raw, openclaw.EnvGatewayToken+"="+g.token, openclaw.EnvTelegramToken+"="+bot.Token())
-	g.args = append([]string{filepath.Join(programs, "node")}, openclaw.Command(filepath.Join(dir, "node_modules", "openclaw", "openclaw.mjs"))...)
-	g.start()
-	t.Cleanup(func() {
-		_ = g.Stop(30 * time.Second) // what a test wants to know of the end, it asks itself
-		if t.Failed() {
-			t.Logf("the gateway wrote: %s", clip(g.output(), 12000))
-		}
-	})
+	g.node, g.args = filepath.Join(programs, "node"), openclaw.Command(filepath.Join(dir, "node_modules", "openclaw", "openclaw.mjs"))
 	return g
+}
+
+// configure renders the gateway's file, which it cannot write.
+func (g *gateway) configure(c openclaw.Config) {
+	g.t.Helper()
+	c.Port = g.port
+	var err error
+	if g.rendered, err = c.Render(); err != nil {
+		g.t.Fatal(err)
+	}
+	dir := filepath.Dir(g.file)
+	_ = os.Chmod(dir, 0o700) // what goes wrong shows when writing
+	_ = os.Remove(g.file)
+	if err := os.WriteFile(g.file, g.rendered, 0o400); err != nil {
+		g.t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o500); err != nil {
+		g.t.Fatal(err)
+	}
 }
 
 func (g *gateway) start() {
 	g.t.Helper()
-	g.Program = testenv.Start(g.t, g.env, g.log, g.args[0], g.args[1:]...)
+	g.Program = testenv.Start(g.t, g.env, g.log, g.node, g.args...)
 	g.eventually("the gateway has started", func() bool {
 		if g.Ended() {
 			g.t.Fatalf("the gateway ended: %s", g.output())
@@ -210,11 +230,8 @@ func TestGateway(t *testing.T) {
 	ana := telegramsim.User{ID: 4711, Name: "Ana", Language: "pt-br"}
 	bia := telegramsim.User{ID: 4712, Name: "Bia"}
 	eve := telegramsim.User{ID: 666, Name: "Eve"}
-	g := newGateway(t, boxConfig(s, tg, ana.ID, bia.ID), tok, bot, 2048)
-	rendered, err := os.ReadFile(g.file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := boxConfig(s, tg, ana.ID, bia.ID)
+	g := newGateway(t, c, tok, bot, 2048)
 	secrets := []string{tok.Raw, bot.Token(), g.token}
 
 	t.Run("probes", func(t *testing.T) {
@@ -330,9 +347,17 @@ func TestGateway(t *testing.T) {
 			t.Errorf("told to end, it ended with %v", err)
 		}
 		t.Logf("ended within %v", time.Since(began).Round(time.Millisecond))
+		c.Models = append([]openclaw.Model{{ID: "kimi-k3", Context: 1048576, MaxOutput: 8192, Reasoning: openclaw.ReasoningEffort}}, c.Models...)
+		g.configure(c)
 		g.start()
 		g.converse(bot, ana, 3)
 		entries := s.tagged(remark(3))
+		if len(entries) == 1 {
+			if e := entries[0]; e.Model != "kimi-k3" || !strings.Contains(e.Body, `"reasoning_effort":"max"`) || strings.Contains(e.Body, `"thinking":`) {
+				_, effort, _ := strings.Cut(e.Body, `"reasoning_effort"`)
+				t.Errorf("%s was asked with effort %q; want kimi-k3, with the one that it calls max", e.Model, clip(effort, 20))
+			}
+		}
 		if len(entries) != 1 || !strings.Contains(entries[0].Body, remark(1)) {
 			t.Errorf("the model was asked %d times, want once, with the conversation from before", len(entries))
 		}
@@ -343,7 +368,7 @@ func TestGateway(t *testing.T) {
 
 	t.Run("secrets stay in the environment", func(t *testing.T) {
 		for _, secret := range secrets {
-			if bytes.Contains(rendered, []byte(secret)) {
+			if bytes.Contains(g.rendered, []byte(secret)) {
 				t.Error("a secret is in the file")
 			}
 			if strings.Contains(g.output(), secret) {
@@ -370,8 +395,11 @@ func TestGateway(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+		if beside, err := os.ReadDir(filepath.Dir(g.file)); err != nil || len(beside) != 1 {
+			t.Errorf("beside the configuration there are %v (%v)", beside, err)
+		}
 		after, err := os.ReadFile(g.file)
-		if err != nil || !bytes.Equal(after, rendered) {
+		if err != nil || !bytes.Equal(after, g.rendered) {
 			t.Errorf("the gateway changed its configuration (%v)", err)
 		}
 	})

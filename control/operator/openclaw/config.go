@@ -64,10 +64,10 @@ type Reasoning string
 
 // The ways. Kimi refuses parameters of the wrong kind.
 const (
-	ReasoningNone   Reasoning = ""         // it does not think, or cannot be told
-	ReasoningSwitch Reasoning = "switch"   // thinking: {"type": "enabled"}, as kimi-k2.5 and k2.6
-	ReasoningEffort Reasoning = "effort"   // reasoning_effort: low, high or max, as kimi-k3
-	ReasoningAlways Reasoning = "implicit" // it always thinks and takes no parameter, as kimi-k2.7-code
+	ReasoningNone   Reasoning = ""       // it does not think, or cannot be told
+	ReasoningSwitch Reasoning = "switch" // thinking: {"type": "enabled"}, whatever the level, as kimi-k2.5 and k2.6
+	ReasoningEffort Reasoning = "effort" // reasoning_effort: low, high or max, as kimi-k3
+	ReasoningAlways Reasoning = "always" // it always thinks and takes no parameter, as kimi-k2.7-code
 )
 
 // language is how an agent is told what to speak.

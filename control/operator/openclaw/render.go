@@ -33,11 +33,15 @@ func (c *Config) Render() ([]byte, error) {
 }
 
 func (c *Config) file() object {
+	var owners []string
+	for _, id := range c.users() {
+		owners = append(owners, "telegram:"+id)
+	}
 	return object{
 		"gateway":  c.gateway(),
 		"models":   c.models(),
 		"agents":   object{"defaults": c.agent()},
-		"tools":    tools(),
+		"tools":    c.tools(),
 		"channels": object{"telegram": c.telegram()},
 		// Whoever writes has a conversation of their own: by default all people who are allowed to
 		// write share one, and would read in it what the others said.
@@ -55,8 +59,9 @@ func (c *Config) file() object {
 		"memory":  object{"search": object{"provider": "none", "fallback": "none"}},
 		"browser": object{"enabled": false},
 		// The chat commands that change the gateway. Its configuration is ours, and is read-only.
+		// Who is allowed to write is an owner, as only owners can have themselves reminded.
 		"commands": object{
-			"native": "auto", "nativeSkills": false,
+			"ownerAllowFrom": owners, "native": "auto", "nativeSkills": false,
 			"bash": false, "config": false, "debug": false, "mcp": false, "plugins": false, "restart": false,
 		},
 		// Nothing is told to anyone, and the image is what we made it.
@@ -66,7 +71,7 @@ func (c *Config) file() object {
 		"transcripts": object{"enabled": false},
 		// What is logged at info names people by id and messages by length, never their text.
 		"logging": object{
-			"level": "warn", "maxFileBytes": 8 << 20, // of the file; the console is what the cluster keeps
+			"level":        "silent", // of the file beside it; the cluster keeps the console
 			"consoleLevel": "info", "consoleStyle": "json",
 			"audit": object{"enabled": false, "messages": "off"},
 		},
@@ -140,14 +145,6 @@ func (m Model) entry() object {
 		"supportsReasoningEffort":  false,
 		"maxTokensField":           "max_completion_tokens",
 	}
-	switch m.Reasoning {
-	case ReasoningSwitch:
-		compat["thinkingFormat"] = "zai" // thinking: {"type": …}, as Kimi has it, too
-	case ReasoningEffort:
-		compat["supportsReasoningEffort"] = true
-		compat["supportedReasoningEfforts"] = []string{"low", "medium", "high"}
-		compat["reasoningEffortMap"] = object{"minimal": "low", "low": "low", "medium": "high", "high": "max"}
-	}
 	e := object{
 		"id": m.ID, "name": name, "input": input, "contextWindow": m.Context, "maxTokens": m.MaxOutput,
 		"reasoning": m.Reasoning != ReasoningNone,
@@ -161,14 +158,31 @@ func (m Model) entry() object {
 	return e
 }
 
+// thinking is what tells the model how much to think, in Kimi's own words. OpenClaw has formats for
+// that, but for a provider that it does not know it writes none of them as Kimi has it.
+func (m Model) thinking(level string) object {
+	switch m.Reasoning {
+	case ReasoningSwitch:
+		return object{"thinking": object{"type": "enabled"}}
+	case ReasoningEffort:
+		return object{"reasoning_effort": map[string]string{"low": "low", "medium": "high", "high": "max"}[level]}
+	}
+	return nil
+}
+
 func (c *Config) agent() object {
-	allowed := make([]string, 0, len(c.Models))
+	allowed, settings := make([]string, 0, len(c.Models)), object{}
 	for _, m := range c.Models {
-		allowed = append(allowed, provider+"/"+m.ID)
+		name := provider + "/" + m.ID
+		allowed = append(allowed, name)
+		if body := m.thinking(c.Thinking); body != nil {
+			settings[name] = object{"params": object{"extra_body": body}}
+		}
 	}
 	return object{
 		"model":           object{"primary": allowed[0]},
 		"modelPolicy":     object{"allow": allowed},
+		"models":          settings,
 		"thinkingDefault": c.Thinking,
 		"userTimezone":    c.TimeZone,
 		"timeoutSeconds":  turnTimeout,
@@ -193,17 +207,24 @@ func (c *Config) agent() object {
 // plugins and openclaw change the gateway. nodes, browser, screen, canvas, portal, computer and
 // terminal have nothing to work on. Sub-agents and sessions spend the customer's tokens in
 // parallel, unseen. Image, music, video and speech need providers that are not there.
-func tools() object {
+func (c *Config) tools() object {
+	allow := []string{
+		"read", "write", "edit", "apply_patch", "memory_search", "memory_get", "web_fetch", "session_status",
+		"automations", "message", "ask_user", "progress_card", "get_goal", "create_goal", "update_goal",
+	}
+	if slices.ContainsFunc(c.Models, func(m Model) bool { return m.Images }) {
+		allow = append(allow, "view_image")
+	}
 	return object{
-		"allow": []string{
-			"read", "write", "edit", "apply_patch", "memory_search", "memory_get", "web_fetch", "view_image", "session_status",
-			"automations", "message", "ask_user", "progress_card", "get_goal", "create_goal", "update_goal",
-		},
-		"fs":           object{"workspaceOnly": true},
-		"exec":         object{"mode": "deny"},
-		"elevated":     object{"enabled": false},
-		"codeMode":     false, // programs of the model's, in the gateway's own process
-		"swarm":        false,
+		"allow":    allow,
+		"fs":       object{"workspaceOnly": true},
+		"exec":     object{"mode": "deny"},
+		"elevated": object{"enabled": false},
+		"codeMode": false, // programs of the model's, in the gateway's own process
+		"swarm":    false,
+		// Rare ones are described when they are looked for: all of them at once would be 8,000 of
+		// 18,000 tokens of every request.
+		"toolSearch":   true,
 		"agentToAgent": object{"enabled": false},
 		"sessions":     object{"visibility": "self"}, // not what other people of the team said
 		"web":          object{"search": object{"enabled": false}, "fetch": object{"enabled": true}},
@@ -213,15 +234,10 @@ func tools() object {
 }
 
 func (c *Config) telegram() object {
-	users := slices.Sorted(slices.Values(c.TelegramUsers))
-	allow := make([]string, 0, len(users))
-	for _, id := range users {
-		allow = append(allow, strconv.FormatInt(id, 10))
-	}
 	t := object{
 		"enabled":  true,
 		"botToken": ref(EnvTelegramToken), // not tokenFile: it refuses symbolic links, and a Secret's files are some
-		"dmPolicy": "allowlist", "allowFrom": allow,
+		"dmPolicy": "allowlist", "allowFrom": c.users(),
 		"groupPolicy": "disabled", "joinIntro": false,
 		"configWrites":          false,
 		"reactionNotifications": "off",
@@ -231,6 +247,15 @@ func (c *Config) telegram() object {
 		t["apiRoot"] = c.TelegramAPI
 	}
 	return t
+}
+
+// users are the people who may write, in order.
+func (c *Config) users() []string {
+	out := make([]string, 0, len(c.TelegramUsers))
+	for _, id := range slices.Sorted(slices.Values(c.TelegramUsers)) {
+		out = append(out, strconv.FormatInt(id, 10))
+	}
+	return out
 }
 
 // prompt is what the agent is told beside OpenClaw's own instructions.
