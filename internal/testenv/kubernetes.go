@@ -38,7 +38,7 @@ const kubernetesNodes = 2
 var sharedPlane = &plane{}
 
 // Kubernetes returns the control plane that all tests of this process share; it is started at the
-// first call, which takes some seconds and about 1 GB of memory. A test works in namespaces of its own
+// first call, which takes 5 s or more, and 0.9 GB of memory. A test works in namespaces of its own
 // (see Namespace) and gives what is in none a name of its own.
 func Kubernetes(t testing.TB) *KubernetesServer {
 	t.Helper()
