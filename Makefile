@@ -32,8 +32,7 @@ deps-run:
 	@scripts/install-deps redis postgres curl
 
 deps-cluster: ## build Kubernetes, which tests and up-cluster run: ten minutes once per machine, kept in the user's cache
-	@go run -buildvcs=false ./cmd/devstack kubebox >/dev/null
-	@echo 'Already built: Kubernetes'
+	@program=$$(go run -buildvcs=false ./cmd/devstack kubebox); echo "Kubernetes is built: $$program"
 
 build: ## build all programs into bin/
 	@echo 'Building bin/ (the first time takes a minute or two; it lists packages as they are compiled)'

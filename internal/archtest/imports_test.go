@@ -124,16 +124,17 @@ func TestLayersComplain(t *testing.T) {
 		"internal/contract/a.go", imports("contract", module+"/quota"),
 		"proxy/a.go", imports("proxy", module+"/control/store", module+"/internal/testenv"),
 		"proxy/b.go", imports("proxy", module+"/quota/quotatest"),
+		"control/operator/a.go", imports("operator", module+"/internal/kubebox"),
 		"cmd/x/a.go", imports("main", module+"/cmd/y"),
 		"internal/kimi/a.go", imports("kimi", module+"/internal/contract"),
 		"internal/kimi/b.go", imports("kimi", module+"/internal/kimi/kimisim"),
 		"extra/a.go", imports("extra", "fmt"),
-	), layers()), 10, "control/api/a.go", "quota/a.go", "internal/contract/a.go", "control/store", "internal/testenv", "quota/quotatest", "cmd/y", "internal/kimi/a.go", "internal/kimi/b.go", "extra/a.go")
+	), layers()), 11, "internal/kubebox", "control/api/a.go", "quota/a.go", "internal/contract/a.go", "control/store", "internal/testenv", "quota/quotatest", "cmd/y", "internal/kimi/a.go", "internal/kimi/b.go", "extra/a.go")
 	expect(t, checkLayers(source(t,
 		"proxy/a.go", imports("proxy", module+"/quota", module+"/internal/contract", module+"/proxy/relay", "net/http"),
 		"proxy/a_test.go", imports("proxy", module+"/internal/testenv", module+"/internal/kimi/kimisim", module+"/control/feed", module+"/quota/quotatest"),
 		"internal/kimi/kimisim/a.go", imports("kimisim", module+"/internal/kimi"),
-		"internal/testenv/a.go", imports("testenv", module+"/internal/localserver"),
+		"internal/testenv/a.go", imports("testenv", module+"/internal/localserver", module+"/internal/kubebox"),
 		"cmd/kimisim/a.go", imports("main", module+"/internal/kimi/kimisim"),
 		"cmd/control/a.go", imports("main", module+"/control/store", module+"/internal/contract"),
 	), layers()), 0)

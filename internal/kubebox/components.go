@@ -154,6 +154,7 @@ func (c *ControlPlane) kwok() Component {
 			"--node-ip=127.0.0.1",
 			// Renewed every 10 s; a node whose lease is older than 40 s counts as gone.
 			"--node-lease-duration-seconds=40",
+			"-v=WARN", // it tells of each lease
 		},
 		Ready: c.NodesReady,
 	}
