@@ -34,13 +34,47 @@ func TestBoxes(t *testing.T) {
 	for name, do := range map[string]func(*testing.T, *env, operator.Options){
 		"Life": life, "Drift": drift, "NamespaceDeleted": namespaceDeleted, "TwoOfOneCustomer": twoOfOneCustomer,
 		"NotOurs": notOurs, "Watchers": watchers, "Unhealthy": unhealthy,
-		"RevokedFirst": books.revokedFirst,
+		"RevokedFirst": books.revokedFirst, "Unusable": unusable,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			do(t, e.with(t), opts)
 		})
 	}
+}
+
+// unwritable is a prompt of which no configuration can be made.
+const unwritable = "a prompt that cannot be rendered"
+
+// Of a box of which no configuration can be made it is said at once; it can still be suspended,
+// and works once that is mended.
+func unusable(t *testing.T, e *env, opts operator.Options) {
+	b := e.customer("pro")
+	e.becomes(b.ID, control.BoxActive, soon)
+	ref := customers.BoxRef{ID: b.ID}
+	say := func(prompt string) {
+		t.Helper()
+		if _, err := e.service.UpdateBoxSettings(t.Context(), "test", ref, customers.BoxSettingsChange{SystemPrompt: &prompt}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(unwritable)
+	if now := e.becomes(b.ID, control.BoxUnhealthy, 20*time.Second); !strings.Contains(now.Message, unwritable) {
+		t.Errorf("it says %q", now.Message)
+	}
+	if _, err := e.service.SuspendBox(t.Context(), "test", ref, ""); err != nil {
+		t.Fatal(err)
+	}
+	e.becomes(b.ID, control.BoxSuspended, soon)
+	if pod := e.podUID(b.Namespace); pod != "" {
+		t.Errorf("a suspended box has the pod %s", pod)
+	}
+	say("Be brief.")
+	if _, err := e.service.ResumeBox(t.Context(), "test", ref, ""); err != nil {
+		t.Fatal(err)
+	}
+	e.becomes(b.ID, control.BoxActive, soon)
+	e.asDesired(opts, b.ID)
 }
 
 // stubborn are books that refuse to revoke the tokens of a box.

@@ -143,6 +143,9 @@ func (e *env) another(opts operator.Options) operator.Options {
 
 // render stands in for what writes a real openclaw.json.
 func render(o operator.ObjectOptions, box control.DesiredBox) ([]byte, error) {
+	if box.Settings.SystemPrompt == unwritable {
+		return nil, fmt.Errorf("%w: %s", control.ErrInvalid, unwritable)
+	}
 	return fmt.Appendf(nil, `{"model":%q,"language":%q,"prompt":%q}`, o.Model, box.Settings.Language, box.Settings.SystemPrompt), nil
 }
 
@@ -254,7 +257,7 @@ func (e *env) becomes(id string, state control.BoxState, within time.Duration) c
 		if b.State == state && b.Observed == b.Generation {
 			return ""
 		}
-		return fmt.Sprintf("box %s is %s (%q), of generation %d of %d, and not %s", id, b.State, b.Message, b.Observed, b.Generation, state)
+		return fmt.Sprintf("box %s is %s (%q), of generation %d of %d, and not %s; steps %+v", id, b.State, b.Message, b.Observed, b.Generation, state, e.steps(id))
 	})
 	return b
 }

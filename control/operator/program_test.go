@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -47,7 +48,13 @@ func (e *env) program(args ...string) *program {
 		"OPENCLAW_TOKEN_PEPPER=" + pepper, "BOX_SECRETS_KEY=" + sealingKey, "GATEWAY_IMAGE=" + image, "KUBECONFIG=" + e.config,
 		"LISTEN=" + p.address, "IDENTITY=operator-0", "SWEEP_EVERY=2s", "TOKEN_OVERLAP=1s",
 	}
-	p.Program = testenv.Start(e.t, environment, filepath.Join(e.t.TempDir(), "log"), testenv.BuildBinary(e.t, "./cmd/control"), append([]string{"operator"}, args...)...)
+	log := filepath.Join(e.t.TempDir(), "log")
+	e.t.Cleanup(func() {
+		if text, err := os.ReadFile(log); err == nil && e.t.Failed() {
+			e.t.Logf("the operator at %s:\n%s", p.address, text[max(0, len(text)-4000):])
+		}
+	})
+	p.Program = testenv.Start(e.t, environment, log, testenv.BuildBinary(e.t, "./cmd/control"), append([]string{"operator"}, args...)...)
 	return p
 }
 
