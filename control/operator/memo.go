@@ -22,6 +22,8 @@ type memo struct {
 	refusedSince time.Time
 	// failures counts failed provisions in a row.
 	failures int
+	// recounted is when the quota was last made anew.
+	recounted time.Time
 	// restarted is when the pod was last deleted because it is not ready.
 	restarted time.Time
 

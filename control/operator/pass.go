@@ -187,6 +187,12 @@ func (p *pass) judge(ctx context.Context, working bool) error {
 	}
 	p.step(StepReady)
 	t := diagnose(live, pods)
+	if t.kind == troubleQuota && len(pods) == 0 {
+		// There is room for one pod, and there is none.
+		if err := p.recount(ctx); err != nil {
+			return err
+		}
+	}
 	if p.overdue() {
 		if t.text == "" {
 			t.text = fmt.Sprintf("the gateway is not ready after %s", p.o.opts.ReadyWithin)

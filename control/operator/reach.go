@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -111,6 +112,11 @@ func (p *pass) put(ctx context.Context, want Object, working bool) error {
 	}
 	p.step(step)
 	err := p.write(ctx, want, live)
+	if live == nil && overcounted(err) {
+		if err := p.recount(ctx); err != nil {
+			return err
+		}
+	}
 	if p.refused(err) {
 		p.lookAfter(refusedPause)
 		return errWait{"the cluster does not allow it yet: " + err.Error()}
@@ -149,6 +155,34 @@ func (p *pass) refused(err error) bool {
 		p.m.refusedSince = now
 	}
 	return now.Sub(p.m.refusedSince) < refusedFor
+}
+
+// overcounted reports whether a quota refused something.
+func overcounted(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota")
+}
+
+// recountEvery is how often the quota of a box may be made anew.
+const recountEvery = 5 * time.Second
+
+// recount has the box's quota made anew. The API server counts an object before it writes it, so
+// one whose request was cut off, as by the end of the operator, counts for minutes although it is
+// not there; and there is room for one of each only. A new quota counts what there is.
+func (p *pass) recount(ctx context.Context) error {
+	live := p.v.get(kindQuota, p.d.Namespace, LimitsName)
+	if live == nil || time.Since(p.m.recounted) < recountEvery {
+		return nil
+	}
+	p.m.recounted = time.Now()
+	p.o.log.Warn("the quota of a box counts what is not there, and is made anew", "box", p.d.ID)
+	resource, _ := resourceOf(live.GroupVersionKind())
+	uid := live.GetUID()
+	err := p.o.opts.Cluster.dynamic.Resource(resource).Namespace(p.d.Namespace).Delete(ctx, LimitsName, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("delete the quota of box %s: %w", p.d.ID, err)
+	}
+	p.v.forget(kindQuota, live)
+	return nil // its end wakes the box
 }
 
 // space looks at the box's namespace, which must not be anybody else's, and returns it, or nil.
