@@ -26,8 +26,6 @@ type pass struct {
 	now time.Time
 	// again is after how long to look although nothing happened; 0 is not at all.
 	again time.Duration
-	// wrote tells whether an object was applied.
-	wrote bool
 }
 
 // errWait says that something has to happen first, which will wake the box. Its text is for
@@ -158,7 +156,7 @@ func (p *pass) kindOfUpdate() string {
 // untilOverdue is how long the gateway still has until it must be ready. It counts from when
 // this process began: an operator that was away must not fail the boxes that waited for it.
 func (p *pass) untilOverdue() time.Duration {
-	return p.m.op.since.Add(p.o.opts.ReadyWithin).Sub(time.Now())
+	return time.Until(p.m.op.since.Add(p.o.opts.ReadyWithin))
 }
 
 func (p *pass) overdue() bool { return p.m.op.name != "" && p.untilOverdue() <= 0 }
