@@ -249,12 +249,8 @@ func TestWhatCannotBeChangedIsMadeAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.Kubectl("delete", strings.ToLower(kind), object.GetName(), "-n", box.Namespace)
-		if kind == "RoleBinding" {
-			// The operator's own rights in the namespace go with it.
-			retryAny(t, func() error { return g.KubernetesServer.Apply(string(text)) })
-		} else {
-			retryAny(t, func() error { return g.KubernetesServer.Apply(string(text)) })
-		}
+		// With the RoleBinding the operator's own rights in the namespace go.
+		retryAny(t, func() error { return g.KubernetesServer.Apply(string(text)) })
 		live := g.live(t, object)
 		if Differs(object, live) == "" {
 			t.Errorf("%s: nothing differs", kind)
