@@ -118,6 +118,8 @@ type Options struct {
 	Live    LiveUsage // nil: usage is what Postgres has
 	Jobs    Jobs      // nil: 503
 	Feed    Feed      // nil: nobody is waited for
+	// BoxOperator is asked for the logs and events of boxes; nil: 503.
+	BoxOperator *BoxOperator
 
 	// PerAddress is the limit of a stranger's address. Default 50/s, at once 100.
 	PerAddress Rate

@@ -76,7 +76,7 @@ func (s *Service) RotateToken(ctx context.Context, actor, tokenID string, overla
 			return err
 		}
 		if overlap > 0 {
-			if err := s.Later.RevokeTokenAt(ctx, c.tx, tokenID, out.RevokedAfter); err != nil {
+			if err := s.endLater(ctx, c, old, out.RevokedAfter); err != nil {
 				return err
 			}
 			return s.noted(ctx, c.tx, out)

@@ -237,7 +237,7 @@ func (b *billing) serve(ctx context.Context) error {
 	if b.customer.Status != control.CustomerActive {
 		return nil
 	}
-	return b.moveBoxes(ctx, control.BoxProvisioning, func(s control.BoxState) bool { return s == control.BoxSuspended })
+	return b.wantBoxes(ctx, control.BoxRun)
 }
 
 // suspend stops the service until the payment is there. Whom an operator suspended stays
@@ -257,9 +257,7 @@ func (b *billing) suspend(ctx context.Context) error {
 	if err := b.presentPeriod(ctx); err != nil {
 		return err
 	}
-	return b.moveBoxes(ctx, control.BoxSuspended, func(s control.BoxState) bool {
-		return s != control.BoxDestroying && s != control.BoxDestroyed
-	})
+	return b.wantBoxes(ctx, control.BoxSuspend)
 }
 
 // cancel ends the service for good: the tokens are revoked before the boxes go.
@@ -292,7 +290,7 @@ func (b *billing) cancel(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.moveBoxes(ctx, control.BoxDestroying, func(s control.BoxState) bool { return s != control.BoxDestroyed })
+	return b.wantBoxes(ctx, control.BoxDestroy)
 }
 
 func (b *billing) setStatus(ctx context.Context, status control.CustomerStatus, action string) error {

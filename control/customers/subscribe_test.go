@@ -74,9 +74,9 @@ func TestOnlyPaymentEntitles(t *testing.T) {
 	}
 }
 
-// What becomes of boxes goes by the subscription that pays for them, whatever state they are
-// in: one that is being updated is suspended and destroyed like any other, and one that
-// another subscription pays for is left alone.
+// What is wanted of boxes goes by the subscription that pays for them, whatever state they are
+// in, which nobody but the operator of the boxes changes; one that an operator suspended or that is
+// to be destroyed stays so, and one that another subscription pays for is left alone.
 func TestBoxesFollowTheirSubscription(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -89,24 +89,29 @@ func TestBoxesFollowTheirSubscription(t *testing.T) {
 	e.pg.Query(`INSERT INTO subscriptions (id, customer_id, status, tier, period_start, period_end, read_at)
 		VALUES ('sub_former', '` + id + `', 'canceled', 'pro', now(), now() + interval '1 month', now())`)
 	e.pg.Query(`INSERT INTO boxes (id, customer_id, namespace, subscription_id) VALUES ('former', '` + id + `', 'former', 'sub_former')`)
-	states := strings.Fields("pending provisioning active updating suspended unhealthy destroying destroyed")
-	for _, s := range states {
+	kinds := strings.Fields("pending provisioning active updating suspended unhealthy failed held destroying destroyed")
+	for _, s := range kinds {
 		e.pg.Query(fmt.Sprintf(`INSERT INTO boxes (id, customer_id, namespace, subscription_id) VALUES ('%[1]s', '%[2]s', '%[1]s', 'sub_%[2]s')`, s, id))
 	}
-	reset := func() { e.pg.Query(`UPDATE boxes SET state = id WHERE id IN ('` + strings.Join(states, "', '") + `')`) }
-	boxes := func() string {
-		return e.row(`SELECT string_agg(state, ' ' ORDER BY array_position('{%s}', id)) FROM boxes WHERE subscription_id = 'sub_%s' AND namespace NOT LIKE 'customer-%%'`,
-			strings.Join(states, ","), id)
+	reset := func() {
+		e.pg.Query(`UPDATE boxes SET generation = 1, held = id = 'held', state = CASE id WHEN 'held' THEN 'suspended' ELSE id END,
+			wants = CASE WHEN id LIKE 'destroy%' THEN 'destroy' WHEN id IN ('suspended', 'held') THEN 'suspend' ELSE 'run' END
+			WHERE id IN ('` + strings.Join(kinds, "', '") + `')`)
 	}
+	boxes := func() string {
+		return e.row(`SELECT string_agg(wants || generation, ' ' ORDER BY array_position('{%s}', id)) FROM boxes WHERE subscription_id = 'sub_%s' AND namespace NOT LIKE 'customer-%%'`,
+			strings.Join(kinds, ","), id)
+	}
+	const run, suspend, destroy = "run1 run1 run1 run1 ", "suspend2 suspend2 suspend2 suspend2 ", "destroy2 destroy2 destroy2 destroy2 "
 	for n, tc := range []struct {
 		status control.SubscriptionStatus
 		reset  bool
 		want   string
 	}{
-		{control.SubscriptionActive, true, "pending provisioning active updating provisioning unhealthy destroying destroyed"}, // who pays has none that is suspended
-		{control.SubscriptionUnpaid, true, "suspended suspended suspended suspended suspended suspended destroying destroyed"},
-		{control.SubscriptionActive, false, "provisioning provisioning provisioning provisioning provisioning provisioning destroying destroyed"},
-		{control.SubscriptionCanceled, true, "destroying destroying destroying destroying destroying destroying destroying destroyed"},
+		{control.SubscriptionActive, true, run + "run2 run1 run1 suspend1 destroy1 destroy1"}, // who pays has none that is suspended
+		{control.SubscriptionUnpaid, true, suspend + "suspend1 suspend2 suspend2 suspend1 destroy1 destroy1"},
+		{control.SubscriptionActive, false, "run3 run3 run3 run3 run2 run3 run3 suspend1 destroy1 destroy1"},
+		{control.SubscriptionCanceled, true, destroy + "destroy2 destroy2 destroy2 destroy2 destroy1 destroy1"},
 	} {
 		if tc.reset {
 			reset()
@@ -117,8 +122,11 @@ func TestBoxesFollowTheirSubscription(t *testing.T) {
 		if got := boxes(); got != tc.want {
 			t.Errorf("%s:\n%s\nwant\n%s", tc.status, got, tc.want)
 		}
+		if got := e.row(`SELECT string_agg(state, ' ' ORDER BY array_position('{%s}', id)) FROM boxes WHERE id = ANY('{%[1]s}')`, strings.Join(kinds, ",")); got != strings.Replace(strings.Join(kinds, " "), "held", "suspended", 1) {
+			t.Errorf("%s: the states became %s", tc.status, got)
+		}
 	}
-	if got := e.row(`SELECT string_agg(state, ' ') FROM boxes WHERE id = 'former' OR customer_id = '%s'`, other); got != "pending pending" {
+	if got := e.row(`SELECT string_agg(wants || generation, ' ') FROM boxes WHERE id = 'former' OR customer_id = '%s'`, other); got != "run1 run1" {
 		t.Errorf("boxes that it does not pay for: %s", got)
 	}
 }

@@ -107,8 +107,8 @@ func (s *Service) takeTiers(v control.TierTable) error {
 	return nil
 }
 
-// RollOutTiers gives the customers of tiers that have changed their new grants, and returns how
-// many customers that were. Limits of periods that have begun stay. It does nothing if all
+// RollOutTiers gives the customers of tiers that have changed their new grants, and has their
+// boxes changed, and returns how many customers that were. Limits of periods that have begun stay. It does nothing if all
 // grants are of the newest table, or another process is at it; what it could not do, and only
 // that, it does when it is called again.
 func (s *Service) RollOutTiers(ctx context.Context) (int, error) {
@@ -149,7 +149,7 @@ func (s *Service) RollOutTiers(ctx context.Context) (int, error) {
 	return done, nil
 }
 
-// changedTiers lists the tiers whose grants differ from those of a table.
+// changedTiers lists the tiers whose grants or boxes differ from those of a table.
 func (s *Service) changedTiers(last control.TierTable) ([]string, error) {
 	before, err := tiers.Default()
 	if last.Content != "" {
@@ -160,7 +160,7 @@ func (s *Service) changedTiers(last control.TierTable) ([]string, error) {
 	}
 	var names []string
 	for _, tier := range s.Tiers.All() {
-		if old, err := before.Get(tier.Name); err != nil || !sameGrant(old, tier) {
+		if old, err := before.Get(tier.Name); err != nil || !sameGrant(old, tier) || !sameBox(old, tier) {
 			names = append(names, tier.Name)
 		}
 	}
@@ -171,6 +171,12 @@ func (s *Service) changedTiers(last control.TierTable) ([]string, error) {
 func sameGrant(a, b control.Tier) bool {
 	return a.RequestsPerSecond == b.RequestsPerSecond && a.Burst == b.Burst && a.Concurrent == b.Concurrent &&
 		a.Weights == b.Weights && slices.Equal(a.Models, b.Models)
+}
+
+// sameBox reports whether boxes of two tiers are alike.
+func sameBox(a, b control.Tier) bool {
+	return a.PodRequests == b.PodRequests && a.PodLimits == b.PodLimits && a.Thinking == b.Thinking &&
+		a.TelegramUsers == b.TelegramUsers && a.CustomSystemPrompt == b.CustomSystemPrompt
 }
 
 // announceTiers gives the customers of the tiers, and those who have grants of a table after
@@ -186,6 +192,9 @@ func (s *Service) announceTiers(ctx context.Context, names []string, from, to in
 			after = id
 			err := s.change(ctx, id, func(c *change) error {
 				if err := c.announceAll(ctx, s.now()); err != nil {
+					return err
+				}
+				if err := c.fitBoxes(ctx, "system", map[string]any{"tiers": to}); err != nil {
 					return err
 				}
 				return c.tx.GrantsRolledOut(ctx, id, to)

@@ -64,7 +64,7 @@ func TestPages(t *testing.T) {
 		return keys, err
 	})
 	every(t, "boxes", boxes, func(after control.PageKey, limit int) (keys []control.PageKey, err error) {
-		list, err := st.BoxesPage(ctx, "", after, limit)
+		list, err := st.BoxesPage(ctx, "", "", after, limit)
 		for _, v := range list {
 			keys = append(keys, control.PageKey{At: v.CreatedAt, ID: v.ID})
 		}
@@ -84,7 +84,7 @@ func TestPages(t *testing.T) {
 		}
 		return keys, err
 	})
-	if list, err := st.BoxesPage(ctx, "c3", control.PageKey{}, 10); err != nil || len(list) != 1 || list[0].ID != "bc3" {
+	if list, err := st.BoxesPage(ctx, "c3", "", control.PageKey{}, 10); err != nil || len(list) != 1 || list[0].ID != "bc3" {
 		t.Errorf("boxes of one: %+v, %v", list, err)
 	}
 	if list, err := st.CustomersPage(ctx, control.CustomerPending, control.PageKey{}, 10); err != nil || len(list) != 0 {
@@ -193,8 +193,15 @@ func TestExportAndErase(t *testing.T) {
 		t.Errorf("with a token that is not revoked: %v", err)
 	}
 	pg.Query(`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now()`)
+	if err := erase(); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("with a box that shall run: %v", err)
+	}
+	pg.Query(`UPDATE boxes SET wants = 'destroy', settings = '{"system_prompt": "private"}'`)
 	if err := erase(); err != nil {
 		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(pg.Query(`SELECT count(*) FROM boxes WHERE settings = '{}'`)); got != "1" {
+		t.Errorf("%s boxes without settings, want the one of who is erased", got)
 	}
 	const left = `SELECT (SELECT count(*) FROM identities WHERE customer_id = '%[1]s') + (SELECT count(*) FROM sessions WHERE customer_id = '%[1]s')
 		+ (SELECT count(*) FROM api_keys WHERE customer_id = '%[1]s') + (SELECT count(*) FROM idempotency_keys WHERE customer_id = '%[1]s')

@@ -96,7 +96,7 @@ func open(cfg Config, create bool) (*stack, error) {
 func (s *stack) close() { s.lock.Close() }
 
 func (s *stack) loadSecrets(create bool) error {
-	if err := s.makeJWTSecret(create); err != nil {
+	if err := errors.Join(s.makeJWTSecret(create), s.makeBoxSecretsKey(create)); err != nil {
 		return err
 	}
 	file := s.cfg.path("secrets.json")
@@ -131,6 +131,17 @@ func (s *stack) makeJWTSecret(create bool) error {
 		return nil
 	}
 	return writePrivate(file, rand.Text()+rand.Text()+"\n")
+}
+
+// makeBoxSecretsKey makes what secrets of boxes are sealed with, also in an older run directory.
+func (s *stack) makeBoxSecretsKey(create bool) error {
+	file := s.cfg.path("box-secrets-key")
+	if _, err := os.Stat(file); !create || !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	return writePrivate(file, hex.EncodeToString(key)+"\n")
 }
 
 // redisURL and databaseURL name the servers in use, passwords included.

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// laterBooks are books that can be asked before Postgres was reached: they do not answer then.
+type laterBooks struct {
+	books atomic.Pointer[operator.Books]
+}
+
+var _ operator.Books = (*laterBooks)(nil)
+
+func (l *laterBooks) set(books operator.Books) { l.books.Store(&books) }
+
+func (l *laterBooks) get() (operator.Books, error) {
+	books := l.books.Load()
+	if books == nil {
+		return nil, fmt.Errorf("Postgres: %w yet", control.ErrUnavailable)
+	}
+	return *books, nil
+}
+
+func (l *laterBooks) Unfinished(ctx context.Context) ([]control.Box, error) {
+	books, err := l.get()
+	if err != nil {
+		return nil, err
+	}
+	return books.Unfinished(ctx)
+}
+
+func (l *laterBooks) Desired(ctx context.Context, boxID string) (control.DesiredBox, error) {
+	books, err := l.get()
+	if err != nil {
+		return control.DesiredBox{}, err
+	}
+	return books.Desired(ctx, boxID)
+}
+
+func (l *laterBooks) Report(ctx context.Context, r control.BoxReport) error {
+	books, err := l.get()
+	if err != nil {
+		return err
+	}
+	return books.Report(ctx, r)
+}
+
+func (l *laterBooks) RegisterToken(ctx context.Context, boxID string, token contract.Token) (control.ProxyToken, error) {
+	books, err := l.get()
+	if err != nil {
+		return control.ProxyToken{}, err
+	}
+	return books.RegisterToken(ctx, boxID, token)
+}
+
+func (l *laterBooks) RevokeTokens(ctx context.Context, boxID, butTokenID string, overlap time.Duration) error {
+	books, err := l.get()
+	if err != nil {
+		return err
+	}
+	return books.RevokeTokens(ctx, boxID, butTokenID, overlap)
+}

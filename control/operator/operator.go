@@ -1,0 +1,274 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+)
+
+// Options are what an Operator needs. Times that are 0 get the defaults that are named.
+type Options struct {
+	Books   Books
+	Cluster *Cluster
+	Hasher  *contract.Hasher // under the pepper that the proxies have
+	Objects ObjectOptions    // what all boxes have in common
+	Logger  *slog.Logger
+	// Registerer gets the metrics, if it is not nil.
+	Registerer prometheus.Registerer
+
+	// Identity names this process among those that want to lead; no two may have the same.
+	Identity string
+	// Namespace is where the Lease lies that the leader holds; "platform" by default.
+	Namespace string
+	// LeaseFor is how long a leader that says nothing is believed to live; 15 s by default.
+	LeaseFor time.Duration
+	// WhileLeading runs beside the operator while it leads, until its ctx ends; it may be nil.
+	// If it returns an error, so does Run.
+	WhileLeading func(ctx context.Context) error
+
+	Workers    int           // boxes that are worked on at once; 8 by default
+	SweepEvery time.Duration // how often to look for boxes that nobody told of; 1 m by default
+	// SweepAll is how often each box is looked at, whether anything changed or not; 10 m by default.
+	SweepAll time.Duration
+	// ReadyWithin is how long a gateway may take until it is ready; 60 s by default.
+	ReadyWithin time.Duration
+	// HealthEvery is how often gateways are checked that should be ready; 5 m by default. The
+	// third check in a row that finds one down makes it unhealthy, and has its pod restarted.
+	HealthEvery time.Duration
+	// Overlap is how long an old proxy token is good once the gateway runs with the new one; 1 m by default.
+	Overlap time.Duration
+	// RetryMin and RetryMax are how long a box that could not be provisioned waits until that
+	// is tried again: RetryMin after the first failure, twice as long after each further one;
+	// 5 m and 1 h by default.
+	RetryMin, RetryMax time.Duration
+	// BackoffMax is the longest pause between attempts after errors; 30 s by default.
+	BackoffMax time.Duration
+	// ForceAfter is how long a pod may be ending on a node that is gone or not ready, beyond
+	// the time that it was given, until it is removed by force; 1 m by default.
+	ForceAfter time.Duration
+	// Rolling is how many gateways that run may be replaced at once for what nobody decided about
+	// their boxes: another image, or another version of this program. One that does not become
+	// ready keeps its place, so a bad image stops after so many boxes. 10 by default.
+	Rolling int
+}
+
+// strikesOut is how many health checks in a row have to find a gateway down.
+const strikesOut = 3
+
+func (o *Options) complete() error {
+	var errs []error
+	need := func(ok bool, what string) {
+		if !ok {
+			errs = append(errs, errors.New("operator: "+what+" is missing"))
+		}
+	}
+	need(o.Books != nil, "Books")
+	need(o.Cluster != nil, "Cluster")
+	need(o.Hasher != nil, "Hasher")
+	need(o.Logger != nil, "Logger")
+	need(o.Identity != "", "Identity")
+	if o.Namespace == "" {
+		o.Namespace = "platform"
+	}
+	if o.Workers <= 0 {
+		o.Workers = 8
+	}
+	if o.Rolling <= 0 {
+		o.Rolling = 10
+	}
+	for _, d := range []struct {
+		value    *time.Duration
+		standard time.Duration
+	}{
+		{&o.LeaseFor, 15 * time.Second}, {&o.SweepEvery, time.Minute}, {&o.SweepAll, 10 * time.Minute},
+		{&o.ReadyWithin, time.Minute}, {&o.HealthEvery, 5 * time.Minute}, {&o.Overlap, time.Minute},
+		{&o.RetryMin, 5 * time.Minute}, {&o.RetryMax, time.Hour}, {&o.BackoffMax, 30 * time.Second},
+		{&o.ForceAfter, time.Minute},
+	} {
+		if *d.value < 0 {
+			errs = append(errs, errors.New("operator: a time is negative"))
+		}
+		if *d.value == 0 {
+			*d.value = d.standard
+		}
+	}
+	o.RetryMax = max(o.RetryMax, o.RetryMin)
+	return errors.Join(errs...)
+}
+
+// Operator makes boxes what they shall be while it leads. It is safe for concurrent use.
+type Operator struct {
+	opts    Options
+	client  kubernetes.Interface
+	log     *slog.Logger
+	metrics *metrics
+	memos   memos
+
+	mu    sync.Mutex
+	queue workqueue.TypedRateLimitingInterface[string] // nil while it does not lead
+	// rolling are the boxes whose gateways are being replaced for no decision of theirs.
+	rolling map[string]bool
+	// orphans are the namespaces that were told of.
+	orphans map[string]bool
+}
+
+// Check says what is wrong with the options.
+func (o ObjectOptions) Check() error { return o.withDefaults().check() }
+
+// Note says whether this process leads, for whoever asks whether it is ready.
+func (o *Operator) Note() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.queue == nil {
+		return "another process leads, or none yet"
+	}
+	return "this process leads"
+}
+
+// New returns an Operator; Run has it work.
+func New(opts Options) (*Operator, error) {
+	if err := opts.complete(); err != nil {
+		return nil, err
+	}
+	o := &Operator{opts: opts, client: opts.Cluster.client, log: opts.Logger, orphans: make(map[string]bool), rolling: make(map[string]bool)}
+	var err error
+	o.metrics, err = newMetrics(opts.Registerer, opts.Cluster, o.depth)
+	return o, err
+}
+
+// Wake has a box looked at soon, if this process leads. It never waits. Whoever is not
+// heard is made up for by the sweep.
+func (o *Operator) Wake(boxID string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.queue != nil {
+		o.queue.Add(boxID)
+	}
+}
+
+// mayRoll takes one of the places for gateways that are replaced for no decision of theirs, and
+// reports whether there was one.
+func (o *Operator) mayRoll(boxID string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.rolling[boxID] && len(o.rolling) >= o.opts.Rolling {
+		return false
+	}
+	o.rolling[boxID] = true
+	return true
+}
+
+func (o *Operator) rolled(boxID string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.rolling, boxID)
+}
+
+func (o *Operator) depth() float64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.queue == nil {
+		return 0
+	}
+	return float64(o.queue.Len())
+}
+
+// work does all that the leader does, until ctx ends.
+func (o *Operator) work(ctx context.Context) error {
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, o.opts.BackoffMax))
+	v, err := newView(o.opts.Cluster, o.Wake, o.log)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	o.queue = queue
+	o.mu.Unlock()
+	// Before the queue ends, so that nobody waits for it in vain.
+	var workers sync.WaitGroup
+	defer func() {
+		o.mu.Lock()
+		o.queue = nil
+		o.mu.Unlock()
+		queue.ShutDown()
+		workers.Wait()
+	}()
+	if err := v.run(ctx); err != nil {
+		return nil // told to stop
+	}
+	for range o.opts.Workers {
+		workers.Go(func() {
+			for o.next(ctx, queue, v) {
+			}
+		})
+	}
+	var beside sync.WaitGroup
+	beside.Go(func() { o.sweep(ctx, queue, v) })
+	beside.Go(func() { o.checkHealth(ctx, v) })
+	beside.Wait()
+	return nil
+}
+
+// next works on the next box that was woken. The queue hands out a box to one worker at a
+// time; who is woken meanwhile is handed out again.
+func (o *Operator) next(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string], v *view) bool {
+	id, over := queue.Get()
+	if over {
+		return false
+	}
+	defer queue.Done(id)
+	if ctx.Err() != nil {
+		return false
+	}
+	began := time.Now()
+	again, err := o.reconcile(ctx, v, id)
+	o.metrics.reconciled(time.Since(began), err)
+	if ctx.Err() != nil {
+		return false
+	}
+	if err != nil {
+		o.log.Warn("cannot bring a box where it shall be, and will try again", "box", id, "attempts", queue.NumRequeues(id)+1, "error", err)
+		queue.AddRateLimited(id)
+		return true
+	}
+	queue.Forget(id)
+	if again > 0 {
+		queue.AddAfter(id, again)
+	}
+	return true
+}
+
+// reconcile is one pass over a box. It says after how long to look again although nothing
+// happened; 0 is not at all.
+func (o *Operator) reconcile(ctx context.Context, v *view, id string) (again time.Duration, err error) {
+	// A panic costs this box a pass, and no other box anything.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	d, err := o.opts.Books.Desired(ctx, id)
+	if errors.Is(err, control.ErrNotFound) {
+		// Nothing is deleted for it: the books may be those of a backup. See lookForOrphans.
+		o.memos.forget(id)
+		o.rolled(id)
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	m := o.memos.get(id)
+	m.known(d.State, d.Namespace)
+	p := &pass{o: o, v: v, d: d, m: m, now: time.Now()}
+	err = p.run(ctx)
+	return p.again, err
+}
