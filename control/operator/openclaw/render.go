@@ -223,8 +223,8 @@ func (c *Config) tools() object {
 		"codeMode": false, // programs of the model's, in the gateway's own process
 		"swarm":    false,
 		// Rare ones are described when they are looked for: all of them at once would be 8,000 of
-		// 18,000 tokens of every request.
-		"toolSearch":   true,
+		// 18,000 tokens of every request. In this mode they are called one by one, not by programs.
+		"toolSearch":   object{"enabled": true, "mode": "tools"},
 		"agentToAgent": object{"enabled": false},
 		"sessions":     object{"visibility": "self"}, // not what other people of the team said
 		"web":          object{"search": object{"enabled": false}, "fetch": object{"enabled": true}},
