@@ -166,7 +166,7 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	wake, err := jobs.New(ctx, st, log, nil)
+	wake, err := openJobs(ctx, st, log, nil)
 	if err != nil {
 		return atStart(ctx, err)
 	}
