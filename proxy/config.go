@@ -62,7 +62,7 @@ type Limits struct {
 	VideoTokens      int64 `json:"video_tokens"`       // upper bound of one video (131,072)
 	AuthFailures     int   `json:"auth_failures"`      // failed authentications per address and minute (60)
 	CachedTokens     int64 `json:"cached_tokens"`      // grants kept in memory (100,000)
-	// SchedulingDelay is how long what has arrived may wait for a processor, for a fifth of a second on
+	// SchedulingDelay is how long what has arrived may wait for a processor, for some 300 ms on
 	// end, before a share of the requests is refused, at least 10ms; negative: for ever (50ms).
 	SchedulingDelay Duration `json:"scheduling_delay"`
 	JournalSlots    int      `json:"journal_slots"` // forwarded requests in flight (16,384)

@@ -12,8 +12,10 @@ import (
 const (
 	// overloadLook is how often it is looked how long sockets wait.
 	overloadLook = 20 * time.Millisecond
-	// overloadLooks is how many looks in a row must find that too long, before anything is refused.
-	overloadLooks = 8
+	// overloadLooks is how many looks in a row must find that too long, before anything is refused. With
+	// eight, opening ten thousand streams in four seconds was taken for too much, which it is for a
+	// moment only.
+	overloadLooks = 15
 	// overloadMost of all requests are refused at most, so that it is seen when the load is gone.
 	overloadMost = 15. / 16
 	// overloadFirst of what there is too much to do, as the growth of the wait tells it, are refused at
