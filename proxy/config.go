@@ -16,6 +16,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
+	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // Duration is a time.Duration that JSON writes as "10s".
@@ -75,7 +76,7 @@ type Timeouts struct {
 	Idle        Duration `json:"idle"`          // between requests of a connection (75s)
 	Write       Duration `json:"write"`         // for a client to take what was written to it (30s)
 	WaitForHold Duration `json:"wait_for_hold"` // for tokens that others hold (2s)
-	Redis       Duration `json:"redis"`         // for one Redis command (250ms)
+	Redis       Duration `json:"redis"`         // for one Redis command (600ms)
 	Grace       Duration `json:"grace"`         // how long to serve without hearing from Redis, leases not longer than the billing-worker's --replica-grace says (10s)
 	PreStop     Duration `json:"pre_stop"`      // on SIGTERM, how long to keep accepting after not being ready (5s)
 	Drain       Duration `json:"drain"`         // then, how long streams may take to finish (10m)
@@ -127,7 +128,7 @@ func (c *Config) SetDefaults() {
 	setDefault(&t.Idle, Duration(75*time.Second))
 	setDefault(&t.Write, Duration(30*time.Second))
 	setDefault(&t.WaitForHold, Duration(2*time.Second))
-	setDefault(&t.Redis, Duration(250*time.Millisecond))
+	setDefault(&t.Redis, Duration(quota.DefaultTimeout))
 	setDefault(&t.Grace, Duration(10*time.Second))
 	setDefault(&t.PreStop, Duration(5*time.Second))
 	setDefault(&t.Drain, Duration(10*time.Minute))

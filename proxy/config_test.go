@@ -72,7 +72,7 @@ func TestConfigDefaults(t *testing.T) {
 		return proxy.Duration(v)
 	}
 	timeouts := proxy.Timeouts{
-		ReadRequest: d("30s"), Idle: d("75s"), Write: d("30s"), WaitForHold: d("2s"), Redis: d("250ms"),
+		ReadRequest: d("30s"), Idle: d("75s"), Write: d("30s"), WaitForHold: d("2s"), Redis: d("600ms"),
 		Grace: d("10s"), PreStop: d("5s"), Drain: d("10m"), Flush: d("30s"),
 	}
 	if got.Timeouts != timeouts {

@@ -16,6 +16,9 @@ func (s *Server) Drain(ctx context.Context) error {
 	if !s.state.CompareAndSwap(stateServing, stateLame) {
 		return nil
 	}
+	if s.ln != nil {
+		close(s.ln.draining)
+	}
 	t := &s.cfg.Timeouts
 	s.log.Info("draining", "in_flight", s.calls.len(), "pre_stop", time.Duration(t.PreStop).String(), "limit", time.Duration(t.Drain).String())
 	wait(ctx, time.Duration(t.PreStop), func() bool { return false })

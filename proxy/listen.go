@@ -37,6 +37,8 @@ type listener struct {
 	resting map[*clientConn]struct{} // given back by an event loop, and without a request since; nil: no more
 	refused atomic.Int64
 
+	draining chan struct{} // closed: nobody is held any more
+
 	answering atomic.Int64 // connections on which an answer is being made or written
 }
 
@@ -71,7 +73,7 @@ func listen(addr string, limit, perAddress int, exempt func(netip.Addr) bool, ha
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, hangups: hangups, log: log, open: map[netip.Addr]int{}, resting: map[*clientConn]struct{}{}}, nil
+	return &listener{Listener: ln, limit: limit, perAddress: perAddress, exempt: exempt, hangups: hangups, log: log, draining: make(chan struct{}), open: map[netip.Addr]int{}, resting: map[*clientConn]struct{}{}}, nil
 }
 
 // Accept returns the next connection whose address has not too many. Those over the
@@ -168,6 +170,8 @@ type clientConn struct {
 	used          bool // a request has begun to arrive before; of the goroutine that serves, like those below
 	spared        bool // the request is not to be refused for want of processors
 	inRequest     bool // a request has begun to arrive and is not answered
+
+	heldUntil time.Time // nothing is read until then, once the answer is out; see hold
 }
 
 // connState notes where requests begin and end.
@@ -210,6 +214,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	if c.sealed || c.resume != nil || len(c.ahead) > 0 {
 		return c.readResumed(p)
 	}
+	c.waitOut()
 	n, err := c.TCPConn.Read(p)
 	// What is read between two requests is the beginning of one: fasthttp has nothing left, neither to
 	// read nor to write. It gives a connection's first request less time.
@@ -218,6 +223,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 			break
 		}
 		if n = 0; err == nil {
+			c.waitOut()
 			n, err = c.TCPConn.Read(p)
 		}
 	}

@@ -78,6 +78,54 @@ func TestOverloadLaw(t *testing.T) {
 	}
 }
 
+// crowd is clients that ask again at once, whatever they are told: each is in the queue of a
+// processor or held, for as long as hold has it.
+type crowd struct {
+	serve, refuse float64 // seconds that a request takes
+	queued        float64
+	held          []float64 // how many come back with each of the next looks
+}
+
+// look lets the processor work for overloadLook, and returns how long the last in the queue waits
+// and how many were served.
+func (c *crowd) look(refused float64) (wait time.Duration, served float64) {
+	const told = 2 * time.Second
+	cost := c.serve*(1-refused) + c.refuse*refused
+	c.queued, c.held = c.queued+c.held[0], append(c.held[1:], 0)
+	// Who is served asks again within the look.
+	done := overloadLook.Seconds() / cost
+	if refused > 0 {
+		done = min(done, c.queued/refused)
+	}
+	after := min(max(int(refused*told.Seconds()/overloadLook.Seconds()), 0), len(c.held)-1)
+	c.queued -= done * refused
+	c.held[after] += done * refused
+	return time.Duration(c.queued * cost * float64(time.Second)), done * (1 - refused)
+}
+
+// Any number of clients that ask again at once are brought to where nothing waits for much longer than
+// it may, and most of what the processors can do is still done for those who are let in.
+func TestOverloadLawHoldsACrowd(t *testing.T) {
+	t.Parallel()
+	for _, n := range []float64{2000, 5000, 10_000, 20_000} {
+		o := &overload{limit: 50 * time.Millisecond}
+		c := &crowd{serve: 50e-6, refuse: 25e-6, queued: n, held: make([]float64, 3*int(time.Second/overloadLook))}
+		var waits []time.Duration
+		var served float64
+		for i := range int(20 * time.Second / overloadLook) {
+			wait, done := c.look(o.refused())
+			o.step(wait)
+			if i >= int(10*time.Second/overloadLook) {
+				waits, served = append(waits, wait), served+done
+			}
+		}
+		slices.Sort(waits)
+		if most := waits[len(waits)*99/100]; most > 5*o.limit/2 || served/10 < 0.5/c.serve {
+			t.Errorf("%.0f clients: waits p50 %v p99 %v, %.0f of %.0f requests/s are served, %.2f refused", n, waits[len(waits)/2], most, served/10, 1/c.serve, o.refused())
+		}
+	}
+}
+
 // After a stall nobody is refused for a wait that the limit allows, and that refusing does not
 // shorten: something else has the processors.
 func TestOverloadAllowsWhatTheLimitDoes(t *testing.T) {

@@ -267,6 +267,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	}
 	if r == refuseNone && !spared(c.conn) && s.overload.refuses() {
 		r = refuseOverloaded
+		s.hold(c.conn)
 	}
 	if r == refuseNone {
 		r, d = s.authenticate(c, h.credential)

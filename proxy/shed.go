@@ -60,7 +60,39 @@ func (s *Server) shed(c *clientConn, b []byte) (refused bool, err error) {
 	if err == nil {
 		err = c.SetReadDeadline(now.Add(time.Duration(s.cfg.Timeouts.Idle)))
 	}
+	s.hold(c)
 	return true, err
+}
+
+// hold has nothing more be read from a client that was just refused, for a part of the time that
+// it was told to wait: the same part as that of the requests that are refused. Who does wait sees
+// nothing of it. Those who ask again at once would make refusing a load of its own: a few thousand
+// of them could keep all processors busy, and everything else waiting.
+func (s *Server) hold(nc net.Conn) {
+	if c, ok := nc.(*clientConn); ok && !s.trusted(c.addr) {
+		told := time.Duration(refusals[refuseOverloaded].retry) * time.Second
+		c.heldUntil = time.Now().Add(time.Duration(s.overload.refused() * float64(told)))
+	}
+}
+
+// waitOut returns when the connection may be read from again: when that time is over, the client has
+// gone, whose place others need, or the server drains. Within a request, of which a part
+// was read together with the one before, nothing is waited for.
+func (c *clientConn) waitOut() {
+	if c.heldUntil.IsZero() || c.inRequest {
+		return
+	}
+	t := time.NewTimer(time.Until(c.heldUntil))
+	defer t.Stop()
+	c.heldUntil = time.Time{}
+	gone := make(chan struct{})
+	c.peer.Watch(func() { close(gone) })
+	defer c.peer.Stop()
+	select {
+	case <-t.C:
+	case <-gone:
+	case <-c.ln.draining:
+	}
 }
 
 // shedPool holds buffers for answers of shed.

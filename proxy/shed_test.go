@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/proxy"
 )
 
 // exchange writes text on a connection and returns so many answers, as they are on the wire,
@@ -95,6 +97,77 @@ func TestShedAnswersAlike(t *testing.T) {
 	}
 }
 
+// Who was refused is not heard again for a part of the time that it was told to wait, as large as that
+// of the requests that are refused; unless many speak through the same address.
+func TestRefusedClientsAreHeld(t *testing.T) {
+	t.Parallel()
+	const share, held = 0.4, 800 * time.Millisecond // of two seconds
+	for _, row := range []struct {
+		name, header string
+		proxied      bool
+	}{{name: "refused early"}, {name: "the usual way", header: "Content-Encoding: "}, {name: "through a proxy", proxied: true}} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.replica(func(c *proxy.Config) {
+				if row.proxied {
+					c.TrustedProxies = []string{"127.0.0.0/8"}
+				}
+			})
+			tok, _ := w.token(nil)
+			c := dial(t, r)
+			_ = c.SetDeadline(time.Now().Add(time.Minute))
+			headers := []string{hostLine, "Authorization: Bearer " + tok, jsonLine, lengthLine(goodBody)}
+			if row.header != "" {
+				headers = append(headers, row.header)
+			}
+			text := request(chatLine, goodBody, headers...)
+			exchange(t, c, text, 1)
+			r.RefuseShare(share)
+			// From before what was refused to the end of the next answer.
+			shortest, before, refused := time.Minute, time.Time{}, false
+			for n := 0; n < 4; {
+				at := time.Now()
+				a := exchange(t, c, text, 1)[0]
+				if refused {
+					shortest = min(shortest, time.Since(before))
+				}
+				if refused = strings.HasPrefix(a, "HTTP/1.1 503"); refused {
+					n++
+				}
+				before = at
+			}
+			if row.proxied == (shortest >= held) {
+				t.Errorf("after a refusal it was heard after %v", shortest)
+			}
+		})
+	}
+}
+
+// Who was refused and has gone gives its place to others at once.
+func TestHeldClientsLeave(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) { c.Limits.PerAddress = 20 })
+	tok, _ := w.token(nil)
+	text := request(chatLine, goodBody, hostLine, "Authorization: Bearer "+tok, jsonLine, lengthLine(goodBody))
+	r.RefuseShare(0.9)
+	refused := 0
+	begin := time.Now()
+	for range 60 {
+		c := dial(t, r)
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		if strings.HasPrefix(exchange(t, c, text, 1)[0], "HTTP/1.1 503") {
+			refused++
+		}
+		_ = c.Close()
+		eventually(t, "its place is free", func() bool { return r.metric("token_proxy_connections") == "0" })
+	}
+	if took := time.Since(begin); refused < 30 || took > time.Duration(refused)*1800*time.Millisecond/2 {
+		t.Errorf("%d were refused, within %v", refused, took)
+	}
+}
+
 // Only what is one whole request, and not in doubt, is refused without being parsed as usual. The
 // rest gets what it gets otherwise, in the order in which it was asked, whatever is refused.
 func TestShedTouchesNothingInDoubt(t *testing.T) {
@@ -104,12 +177,13 @@ func TestShedTouchesNothingInDoubt(t *testing.T) {
 	tok, _ := w.token(nil)
 	auth := "Authorization: Bearer " + tok
 	whole := request(chatLine, goodBody, hostLine, auth, jsonLine, lengthLine(goodBody))
-	r.RefuseShare(1)
 	// used returns a connection that has had its first request, which is not refused early.
 	used := func(t *testing.T) net.Conn {
+		r.RefuseShare(0)
 		c := dial(t, r)
 		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		exchange(t, c, whole, 1)
+		r.RefuseShare(1)
 		return c
 	}
 	usage := "GET /v1/usage HTTP/1.1\r\n" + hostLine + "\r\n" + auth + "\r\n\r\n"

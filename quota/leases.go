@@ -16,7 +16,7 @@ import (
 
 // Options of Leases. Zero values mean the default in parentheses.
 type Options struct {
-	Timeout     time.Duration // of one Redis command (250 ms)
+	Timeout     time.Duration // of one Redis command (600 ms)
 	SettleEvery time.Duration // the tick: how often those are called for that hurry; the others each tenth (100 ms)
 	FollowEvery time.Duration // how often the epoch is read (250 ms)
 	Grace       time.Duration // how long leases may be used without hearing from Redis (10 s), if the control plane allows it
@@ -306,6 +306,13 @@ func (l *Leases) spawn(do func()) bool {
 		l.done.Go(do)
 	}
 	return !l.closed
+}
+
+// isClosed reports whether Close was called.
+func (l *Leases) isClosed() bool {
+	l.spawning.Lock()
+	defer l.spawning.Unlock()
+	return l.closed
 }
 
 // find returns an account, nil if it is not known.

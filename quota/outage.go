@@ -45,14 +45,27 @@ func (o *outage) worked() {
 	}
 }
 
+// was takes note of an attempt: one trip, whatever it was for.
+func (o *outage) was(answered bool) {
+	if answered {
+		o.worked()
+	} else {
+		o.failed(time.Now())
+	}
+}
+
+// away reports whether so many attempts have failed in a row that only some go through.
+func (o *outage) away() bool { return o.failures.Load() >= outageAfter }
+
 // failing reports whether the last attempt failed.
 func (o *outage) failing() bool { return o.failures.Load() != 0 }
 
 // server is what a replica knows of one Redis server that has records. Its zero value is ready.
 type server struct {
 	outage
-	busy atomic.Bool // a tick's calls are under way
-	more atomic.Bool // a tick came meanwhile
+	busy  atomic.Bool // a tick's calls are under way
+	more  atomic.Bool // a tick came meanwhile
+	trips trips       // calls that somebody waits for
 }
 
 // servers finds the server of a record: in a Redis Cluster one that is away must not be in

@@ -85,8 +85,11 @@ type Usage struct {
 // Nothing was reserved as far as the caller is concerned. Never fail open on it.
 var ErrUnavailable = errors.New("quota ledger unavailable")
 
-// DefaultTimeout bounds one Redis command of a replica.
-const DefaultTimeout = 250 * time.Millisecond
+// DefaultTimeout bounds one Redis command of a replica. An exchange waits for a processor like everything
+// else: with thousands of clients that ask all at once for 250 ms and longer, before the first
+// is refused. It is short enough for the feed to be heard within a second although one reading, of one
+// each 250 ms, hangs.
+const DefaultTimeout = 600 * time.Millisecond
 
 // Ledger is what the request path needs of the limit; Leases implements it. All methods
 // are safe for concurrent use.

@@ -80,9 +80,7 @@ func (l *Leases) surrender(k accountKey) {
 	case unknown || a.idle() > 0:
 		f := l.launch(a, true)
 		a.mu.Unlock()
-		if !l.spawn(func() { l.fly(f) }) {
-			l.land(f, nil, errClosed)
-		}
+		l.send(f)
 		return
 	}
 	a.mu.Unlock()

@@ -90,8 +90,8 @@ func (l *Leases) await(ctx context.Context, a *account, w *wait) (Answer, error)
 			f, launched = l.launch(a, a.impatient() || !a.current()), true
 		}
 		a.mu.Unlock()
-		if launched && !l.spawn(func() { l.fly(f) }) {
-			l.land(f, nil, errClosed)
+		if launched {
+			l.send(f)
 		}
 		select {
 		case <-f.done:

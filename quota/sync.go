@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 )
@@ -59,6 +61,7 @@ func (l *Leases) fly(f *flight) {
 	faultpoint.At("lease.call.before")
 	values, err := l.sync.Run(ctx, l.guarded, []string{f.record}, f.call.args(l.journal.Replica())...).Slice()
 	faultpoint.At("lease.call.after")
+	f.server.was(err == nil)
 	l.land(f, values, err)
 }
 
@@ -79,10 +82,10 @@ func (l *Leases) flyAll(epoch int64, flights []*flight) bool {
 	faultpoint.At("lease.settle.before")
 	calls := runAll(ctx, l.guarded, l.sync, records, args)
 	faultpoint.At("lease.settle.after")
-	answered := false
+	answered := slices.ContainsFunc(calls, func(c *redis.Cmd) bool { return c.Err() == nil })
+	flights[0].server.was(answered)
 	for i, f := range flights {
 		values, err := calls[i].Slice()
-		answered = answered || err == nil
 		l.land(f, values, err)
 	}
 	return answered
@@ -92,10 +95,7 @@ func (l *Leases) flyAll(epoch int64, flights []*flight) bool {
 func (l *Leases) land(f *flight, values []any, err error) {
 	var r reply
 	if err == nil {
-		f.server.worked()
 		r, err = parseReply(values)
-	} else if !errors.Is(err, errClosed) {
-		f.server.failed(time.Now())
 	}
 	a, now := f.account, l.now()
 	a.mu.Lock()

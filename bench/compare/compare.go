@@ -46,6 +46,10 @@ type Config struct {
 	Say        func(format string, args ...any)
 }
 
+// gatewayTimes is how many times as long gateways are measured: they answer a hundredth of the requests, so
+// as short a look as at the others sees a few answers, and their processor time comes in bursts.
+const gatewayTimes = 5
+
 // streamTime is how long one stream takes.
 const streamTime = 10 * time.Second
 
@@ -218,6 +222,9 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 		cfg = m.streams(r, m.c.Streams)
 	case record.PhaseFew:
 		cfg = m.streams(r, max(1, m.c.Streams/10))
+	}
+	if r.Gateway && phase != record.PhaseHalf {
+		cfg.Duration *= gatewayTimes
 	}
 	if whole := phase == record.PhaseRequests || phase == record.PhaseHalf; whole && r.Tokens != nil {
 		if err := m.uncounted(ctx, r); err != nil {

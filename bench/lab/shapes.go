@@ -20,7 +20,7 @@ func Streams(r *peers.Running, s load.Shape, n int, interval, lasting time.Durat
 	s.Stream, s.Stamp = true, true
 	s.TokensPerSecond = float64(time.Second) / float64(interval)
 	s.OutputTokens = max(2, int(lasting/interval))
-	return load.Config{Closed: true, Connections: n, Ramp: outOfStep(OpenTime(r, n), n, interval), Jobs: Jobs(r, s)}
+	return load.Config{Closed: true, Patient: true, Connections: n, Ramp: outOfStep(OpenTime(r, n), n, interval), Jobs: Jobs(r, s)}
 }
 
 // outOfStep returns over how long, at least ramp, n streams have to begin one after the other so

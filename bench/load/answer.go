@@ -29,10 +29,12 @@ type answer struct {
 	close   bool // the server closes the connection behind it
 	ended   bool // the end mark came
 	errored bool // an error event came
+	retry   int  // seconds of Retry-After
 	left    int64
 	carry   []byte // an incomplete head, chunk size or trailer line
 	line    []byte // an incomplete line of an SSE stream
 	body    int64  // bytes
+	why     []byte // what a status other than 200 begins with
 }
 
 var (
@@ -40,7 +42,30 @@ var (
 	errTooLong   = errors.New("line of an answer is longer than 1 MiB")
 )
 
-func (a *answer) reset() { *a = answer{carry: a.carry[:0], line: a.line[:0]} }
+// whyBytes is how much of an error is looked at.
+const whyBytes = 512
+
+// failure names what is wrong with the answer, "" if nothing is: by the status and the code that
+// the body tells, if any, or what is missing in a stream.
+func (a *answer) failure() string {
+	switch {
+	case a.status != 200:
+		kind := "status " + strconv.Itoa(a.status)
+		if _, rest, ok := bytes.Cut(a.why, []byte(`"code":"`)); ok {
+			if code, _, ok := bytes.Cut(rest, []byte{'"'}); ok && len(code) <= 40 {
+				kind += " " + string(code)
+			}
+		}
+		return kind
+	case a.errored:
+		return "error event"
+	case a.events && !a.ended:
+		return "no end mark"
+	}
+	return ""
+}
+
+func (a *answer) reset() { *a = answer{carry: a.carry[:0], line: a.line[:0], why: a.why[:0]} }
 
 // feed reads p. event is called for each event of a stream with its stamp, 0 without one.
 // It returns what is behind the answer, once that is complete.
@@ -61,6 +86,9 @@ func (a *answer) feed(p []byte, event func(stamp int64)) (rest []byte, err error
 			}
 			a.left -= n
 			a.body += n
+			if a.status != 200 {
+				a.why = append(a.why, p[:min(n, int64(whyBytes-len(a.why)))]...)
+			}
 			if a.events {
 				err = a.readEvents(p[:n], event)
 			}
@@ -148,6 +176,10 @@ func (a *answer) readHead(head []byte) error {
 		case len("Connection"):
 			if bytes.EqualFold(name, []byte("Connection")) {
 				a.close = bytes.EqualFold(value, []byte("close"))
+			}
+		case len("Retry-After"):
+			if bytes.EqualFold(name, []byte("Retry-After")) {
+				a.retry, _ = strconv.Atoi(string(value)) // a date is not understood
 			}
 		case len("Content-Type"):
 			if bytes.EqualFold(name, []byte("Content-Type")) {

@@ -18,6 +18,10 @@ type Config struct {
 	Jobs        func(n uint64) Job // the n-th request; called from several goroutines
 	Connections int                // at most; 64 if 0
 
+	// Patient clients send nothing for as long as a refusal's Retry-After says. What falls due meanwhile
+	// at Rate or by Arrivals is not sent, for it is the same client's: each is one connection.
+	Patient bool
+
 	Closed   bool            // each connection sends its next request when it has its answer
 	Rate     float64         // arrivals per second
 	Poisson  bool            // arrivals at random with that rate, instead of evenly

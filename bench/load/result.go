@@ -9,11 +9,12 @@ import (
 // Result is what was seen while counting.
 type Result struct {
 	Seconds  float64          `json:"seconds"`
-	Answers  int64            `json:"answers"`          // complete ones with status 200, whenever they were asked for
-	Events   int64            `json:"events,omitempty"` // of streams, those in progress included
-	Bytes    int64            `json:"bytes"`            // read
-	Offered  int64            `json:"offered"`          // requests that were to be sent while counting, and were, even if later
-	Refused  int64            `json:"refused"`          // answers 429 and 503
+	Answers  int64            `json:"answers"`            // complete ones with status 200, whenever they were asked for
+	Events   int64            `json:"events,omitempty"`   // of streams, those in progress included
+	Bytes    int64            `json:"bytes"`              // read
+	Offered  int64            `json:"offered"`            // requests that were to be sent while counting, and were, even if later
+	Refused  int64            `json:"refused"`            // answers 429 and 503
+	Withheld int64            `json:"withheld,omitempty"` // not sent while counting, for their patient clients were told to wait
 	Failures map[string]int64 `json:"failures,omitempty"`
 
 	// Times are of requests that were to be sent while counting, even if their answers came later.
@@ -61,9 +62,9 @@ func quantiles(h *hdr.Histogram) Quantiles {
 
 // recorder is what one thread has counted.
 type recorder struct {
-	answers, events, bytes, offered, refused, backlog int64
-	failures                                          map[string]int64
-	latency, ttfb, lag, refusing                      *hdr.Histogram
+	answers, events, bytes, offered, refused, withheld, backlog int64
+	failures                                                    map[string]int64
+	latency, ttfb, lag, refusing                                *hdr.Histogram
 }
 
 func newRecorder() *recorder {
@@ -80,6 +81,7 @@ func (r *recorder) merge(o *recorder) {
 	r.bytes += o.bytes
 	r.offered += o.offered
 	r.refused += o.refused
+	r.withheld += o.withheld
 	r.backlog += o.backlog
 	for kind, n := range o.failures {
 		r.failures[kind] += n
@@ -92,7 +94,7 @@ func (r *recorder) merge(o *recorder) {
 
 func (r *recorder) result() Result {
 	return Result{
-		Answers: r.answers, Events: r.events, Bytes: r.bytes, Offered: r.offered, Refused: r.refused, Backlog: max(0, r.backlog), Failures: r.failures,
+		Answers: r.answers, Events: r.events, Bytes: r.bytes, Offered: r.offered, Refused: r.refused, Withheld: r.withheld, Backlog: max(0, r.backlog), Failures: r.failures,
 		Latency: quantiles(r.latency), TTFB: quantiles(r.ttfb), Lag: quantiles(r.lag), Refusing: quantiles(r.refusing),
 	}
 }

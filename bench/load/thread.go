@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"runtime"
-	"strconv"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,8 @@ const (
 	closed     state = iota
 	connecting       // until the first event
 	idle
-	busy // a request is out
+	busy    // a request is out
+	resting // told to wait
 )
 
 // conn is one connection to the target.
@@ -32,7 +34,7 @@ type conn struct {
 	parts    [3][]byte
 	intended int64 // Unix ns, when the request was to be sent
 	sent     int64
-	retry    int64 // Unix ns, when a closed connection may be opened again
+	retry    int64 // Unix ns, when a closed connection may be opened again, or a resting one be used
 	first    bool  // a byte of the answer has come
 	ans      answer
 }
@@ -51,7 +53,10 @@ type thread struct {
 	conns  []conn
 	idle   []int32 // free and connected
 	down   []int32 // closed ones
-	dials  int     // under way
+	rest   []int32 // those that were told to wait, the first to end it first
+	random *rand.Rand
+	asked  bool // the next arrival is not of a client that waits
+	dials  int  // under way
 	buf    []byte
 	rec    *recorder
 	count  *counters
@@ -80,7 +85,7 @@ func newThread(cfg *Config, i int, addr netip.AddrPort, count *counters) (*threa
 	if i < cfg.Connections%cfg.Threads {
 		n++
 	}
-	t := &thread{cfg: cfg, addr: addr, p: p, buf: make([]byte, 256<<10), rec: newRecorder(), count: count, conns: make([]conn, n), nth: uint64(i)}
+	t := &thread{cfg: cfg, addr: addr, p: p, buf: make([]byte, 256<<10), rec: newRecorder(), count: count, conns: make([]conn, n), nth: uint64(i), random: rand.New(rand.NewPCG(cfg.Seed, uint64(i)+1<<32))}
 	if !cfg.Closed {
 		t.sched = newSchedule(cfg, i)
 	}
@@ -131,6 +136,7 @@ func (t *thread) run(start, from, to int64, drain time.Duration, stop <-chan str
 			t.sweep()
 		}
 		t.dial()
+		t.rested()
 		if !over {
 			t.send()
 		}
@@ -151,11 +157,14 @@ func (t *thread) wait(over bool) time.Duration {
 	if len(t.down) > 0 && t.dials < maxDials && t.wanted() {
 		next = min(next, max(t.conns[t.down[0]].retry, t.now+int64(time.Millisecond)))
 	}
-	if !over && t.sched != nil && len(t.idle) > 0 && t.sched.at < never {
+	if !over && t.sched != nil && (len(t.idle) > 0 || len(t.rest) > 0 && !t.asked) && t.sched.at < never {
 		next = min(next, t.start+int64(t.sched.at))
 	}
 	if !over && t.sched == nil && len(t.idle) > 0 {
 		next = min(next, t.rampAt())
+	}
+	if len(t.rest) > 0 {
+		next = min(next, t.conns[t.rest[0]].retry)
 	}
 	if !over {
 		next = min(next, t.to)
@@ -204,7 +213,7 @@ func (t *thread) dial() {
 
 // send sends what is due on idle connections.
 func (t *thread) send() {
-	for len(t.idle) > 0 {
+	for t.withhold(); len(t.idle) > 0; t.withhold() {
 		var intended int64
 		var n uint64
 		if t.sched != nil {
@@ -213,6 +222,7 @@ func (t *thread) send() {
 			}
 			n = t.sched.n
 			t.sched.next()
+			t.asked = false
 		} else {
 			if t.cfg.Ramp > 0 && t.rampAt() > t.now {
 				return
@@ -286,7 +296,7 @@ func (t *thread) ready(c *conn, hangup bool) {
 		}
 	}
 	t.write(c)
-	for c.state == busy || c.state == idle {
+	for c.state == busy || c.state == idle || c.state == resting {
 		n, err := poller.Read(c.fd, t.buf)
 		if errors.Is(err, poller.ErrAgain) {
 			return
@@ -304,7 +314,7 @@ func (t *thread) ready(c *conn, hangup bool) {
 
 // received reads a part of the answer.
 func (t *thread) received(c *conn, p []byte) {
-	if c.state == idle {
+	if c.state != busy {
 		t.lose(c, "bytes without a request")
 		return
 	}
@@ -332,7 +342,7 @@ func (t *thread) received(c *conn, p []byte) {
 // ended handles a connection that the server closed.
 func (t *thread) ended(c *conn, err error) {
 	switch {
-	case c.state == idle:
+	case c.state != busy:
 		t.lose(c, "")
 	case errors.Is(err, io.EOF) && c.first && c.ans.phase == untilClose:
 		t.finish(c)
@@ -349,15 +359,7 @@ func (t *thread) ended(c *conn, err error) {
 func (t *thread) finish(c *conn) {
 	a := &c.ans
 	took := t.now - c.intended
-	failure := ""
-	switch {
-	case a.status != 200:
-		failure = "status " + strconv.Itoa(a.status)
-	case a.errored:
-		failure = "error event"
-	case a.events && !a.ended:
-		failure = "no end mark"
-	}
+	failure := a.failure()
 	if failure == "" {
 		t.count.answers.Add(1)
 	} else {
@@ -384,8 +386,16 @@ func (t *thread) finish(c *conn) {
 		}
 	}
 	t.count.open.Add(-1)
-	if a.close {
-		t.shut(c, t.now)
+	wait := time.Duration(0)
+	if refused && t.cfg.Patient {
+		wait = time.Duration(a.retry) * time.Second
+	}
+	switch {
+	case a.close:
+		t.shut(c, t.now+int64(wait))
+		return
+	case wait > 0:
+		t.relax(c, wait)
 		return
 	}
 	c.state = idle
@@ -406,15 +416,16 @@ func (t *thread) lose(c *conn, kind string) {
 	if c.state == connecting {
 		t.dials--
 	}
-	if c.state == idle {
-		for i, id := range t.idle {
-			if id == c.id {
-				t.idle = append(t.idle[:i], t.idle[i+1:]...)
-				break
-			}
+	for _, list := range []*[]int32{&t.idle, &t.rest} {
+		if i := slices.Index(*list, c.id); i >= 0 && (c.state == idle || c.state == resting) {
+			*list = slices.Delete(*list, i, i+1)
 		}
 	}
-	t.shut(c, t.now+int64(redial))
+	retry := t.now + int64(redial)
+	if c.state == resting {
+		retry = max(retry, c.retry)
+	}
+	t.shut(c, retry)
 }
 
 // shut closes a connection; it may be opened again at the time retry.
@@ -423,7 +434,7 @@ func (t *thread) shut(c *conn, retry int64) {
 		poller.Close(c.fd)
 	}
 	c.fd, c.state, c.retry, c.out = -1, closed, retry, nil
-	t.down = append(t.down, c.id)
+	t.down = t.inOrder(t.down, c)
 }
 
 // sweep gives up on answers that are too late.
@@ -443,9 +454,14 @@ func (t *thread) left() {
 		return
 	}
 	for ; t.start+int64(t.sched.at) < t.to && t.sched.at < never; t.sched.next() {
-		if t.due(t.start + int64(t.sched.at)) {
+		switch {
+		case !t.due(t.start + int64(t.sched.at)):
+		case !t.asked && t.random.IntN(len(t.conns)) < len(t.rest):
+			t.rec.withheld++
+		default:
 			t.rec.backlog++
 		}
+		t.asked = false
 	}
 	for i := range t.conns {
 		if c := &t.conns[i]; c.state == busy && t.due(c.intended) {

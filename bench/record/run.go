@@ -75,6 +75,7 @@ const (
 	PhaseMemory   = "memory"   // open streams, few events
 	PhaseCapacity = "capacity" // closed load, to know what overload is
 	PhaseOverload = "overload" // open load of Step times that
+	PhaseStorm    = "storm"    // closed load of Step connections that do not wait as they are told
 	PhaseRates    = "rates"    // open load of Step times what the customers may send
 	PhaseRedis    = "redis"    // open load of Step requests per second, for Redis' commands
 	PhaseReplay   = "replay"   // a trace

@@ -38,6 +38,7 @@ func kib(s *record.Sample) (float64, bool)      { return s.StreamBytes / 1024, s
 func peakKiB(s *record.Sample) (float64, bool)  { return s.PeakBytes / 1024, s.PeakBytes > 0 }
 func admitted(s *record.Sample) (float64, bool) { return perSecond(s, s.Load.Answers), true }
 func refused(s *record.Sample) (float64, bool)  { return perSecond(s, s.Load.Refused), true }
+func withheld(s *record.Sample) (float64, bool) { return perSecond(s, s.Load.Withheld), true }
 func offered(s *record.Sample) (float64, bool)  { return s.Offered, s.Offered > 0 }
 func refusing(s *record.Sample) (float64, bool) {
 	return s.Load.Refusing.P99, s.Load.Refusing.Count > 0
@@ -162,9 +163,9 @@ func overload(p *page, r *record.Run) {
 	p.printf("## More load than fits\n\n")
 	about(p, r)
 	capacity(p, r)
-	p.printf("Poisson arrivals over at most %s connections. Latency counts from when a request was to be sent, so it contains the wait for a connection. Where more arrive than are served or refused a queue grows for as long as the load lasts: how long admitted requests take then says how long that was, and nothing of the proxy. Failed are those that got no answer in time, and those that had not been sent when the load ended.\n\n", setting(r, "connections"))
+	p.printf("Poisson arrivals over at most %s connections. Latency counts from when a request was to be sent, so it contains the wait for a connection. A client that is refused sends nothing for as long as Retry-After says; what it would have sent meanwhile is told apart. Where more arrive than are served or refused a queue grows for as long as the load lasts: how long admitted requests take then says how long that was, and nothing of the proxy. Failed are those that got no answer in time, and those that had not been sent when the load ended.\n\n", setting(r, "connections"))
 	table := func(phase string) {
-		rows := [][]string{{"", "times", "offered/s", "admitted/s", "refused/s", "failed/s", "p50 of admitted, µs", "p99 of admitted, µs", "p99 of refused, µs", "CPU per admitted request, µs", "Redis commands/s"}}
+		rows := [][]string{{"", "times", "offered/s", "admitted/s", "refused/s", "waiting as told/s", "failed/s", "p50 of admitted, µs", "p99 of admitted, µs", "p99 of refused, µs", "CPU per admitted request, µs", "Redis commands/s"}}
 		for _, peer := range r.Peers {
 			for _, step := range r.Steps(phase) {
 				part := r.Only(step)
@@ -172,15 +173,31 @@ func overload(p *page, r *record.Run) {
 					continue
 				}
 				of := func(v record.Value) string { return cell(part.Of(peer.Name, phase, v)) }
-				rows = append(rows, []string{peer.Title, tick(step), of(offered), of(admitted), of(refused), of(failed), of(latP50), of(latP99), of(refusing), of(record.CPU), of(commands)})
+				rows = append(rows, []string{peer.Title, tick(step), of(offered), of(admitted), of(refused), of(withheld), of(failed), of(latP50), of(latP99), of(refusing), of(record.CPU), of(commands)})
 			}
 		}
 		p.table(rows)
 	}
 	table(record.PhaseOverload)
 	p.plot("overload.svg", "Admitted requests over offered load", lines("Requests admitted per second", "times the load that it takes", curves(r, record.PhaseOverload, same, admitted), false))
+	if len(r.Steps(record.PhaseStorm)) > 0 {
+		rows := [][]string{{"", "connections", "admitted/s", "refused/s", "failures", "p50 of admitted, µs", "p99 of admitted, µs", "CPU per admitted request, µs"}}
+		for _, peer := range r.Peers {
+			for i := range r.Samples {
+				s := &r.Samples[i]
+				if s.Peer != peer.Name || s.Phase != record.PhaseStorm {
+					continue
+				}
+				part := r.Only(s.Step)
+				of := func(v record.Value) string { return cell(part.Of(peer.Name, record.PhaseStorm, v)) }
+				rows = append(rows, []string{peer.Title, tick(s.Step), of(admitted), of(refused), failureList(s.Load.Failures), of(latP50), of(latP99), of(record.CPU)})
+			}
+		}
+		p.printf("Clients that ask again at once, whatever Retry-After says. They are not heard for a part of that time, and what they sent meanwhile counts from then, so the wait is in how long the admitted took:\n\n")
+		p.table(rows)
+	}
 	if len(r.Steps(record.PhaseRates)) > 0 {
-		p.printf("%s customers who may send 10 requests per second each, and together send this many times as many:\n\n", setting(r, "few-customers"))
+		p.printf("%s customers who may send 10 requests per second each, together send this many times as many, and do not wait as they are told:\n\n", setting(r, "few-customers"))
 		table(record.PhaseRates)
 	}
 }

@@ -37,18 +37,21 @@ func TestCapacityAndOverload(t *testing.T) {
 		{Peer: "token-proxy", Phase: record.PhaseCapacity, Step: 64, CPUMicros: 50, Load: load.Result{Seconds: 2, Answers: 40_000}},
 		{Peer: "token-proxy", Phase: record.PhaseCapacity, Step: 4000, CPUMicros: 70, Load: load.Result{Seconds: 2, Answers: 28_000, Refused: 200}},
 		{Peer: "token-proxy", Phase: record.PhaseOverload, Step: 2, Offered: 28_000, CPUMicros: 80, Tries: 1, Load: load.Result{
-			Seconds: 2, Answers: 26_000, Refused: 20_000, Backlog: 9_000, Failures: map[string]int64{"status 503": 20_000, "timeout": 1000},
+			Seconds: 2, Answers: 26_000, Refused: 20_000, Withheld: 4000, Backlog: 9_000, Failures: map[string]int64{"status 503": 20_000, "timeout": 1000},
 			Latency: load.Quantiles{Count: 1, P50: 300, P99: 700}, Refusing: load.Quantiles{Count: 1, P99: 99},
 		}},
 	}}
 	old := r.Samples[3]
-	old.Step, old.Tries = 3, 0
-	r.Samples = append(r.Samples, old)
+	old.Step, old.Tries, old.Load.Withheld = 3, 0, 0
+	r.Samples = append(r.Samples, old, record.Sample{Peer: "token-proxy", Phase: record.PhaseStorm, Step: 4000, CPUMicros: 90, Tries: 1, Load: load.Result{
+		Seconds: 2, Answers: 22_000, Refused: 4000, Failures: map[string]int64{"status 503 overloaded_error": 4000}, Latency: load.Quantiles{Count: 1, P50: 30, P99: 70},
+	}})
 	text, _ := write(t, r)
 	for _, want := range []string{
-		"| ours | 3 | 28,000 | 13,000 | 10,000 | - | 300 |",
+		"| ours | 3 | 28,000 | 13,000 | 10,000 | 0 | - | 300 |",
 		"| nginx | 64 | 50,000 | 0 | 20.0 | - |", "| ours | 64 | 20,000 | 0 | 50.0 | - |", "| ours | 4,000 | 14,000 | 100 | 70.0 | - |",
-		"| ours | 2 | 28,000 | 13,000 | 10,000 | 5,000 | 300 | 700 | 99.0 | 80.0 | - |",
+		"| ours | 4,000 | 11,000 | 2,000 | 4,000 status 503 overloaded_error | 30.0 | 70.0 | 90.0 |",
+		"| ours | 2 | 28,000 | 13,000 | 10,000 | 2,000 | 5,000 | 300 | 700 | 99.0 | 80.0 | - |",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %q in %s", want, text)
