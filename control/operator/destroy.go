@@ -21,7 +21,7 @@ const goneEvery = 10 * time.Second
 func (p *pass) destroy(ctx context.Context) error {
 	p.o.rolled(p.d.ID)
 	if p.m.op.name != opDestroy {
-		p.m.op = activity{name: opDestroy, generation: p.d.Generation, started: p.now, since: p.now, state: control.BoxDestroying}
+		p.m.op = activity{name: opDestroy, generation: p.d.Generation, started: p.now, since: time.Now(), state: control.BoxDestroying}
 		p.m.steps = steps{}
 	}
 	over := p.d.State == control.BoxDestroyed // and its namespace has come back
@@ -38,7 +38,14 @@ func (p *pass) destroy(ctx context.Context) error {
 	if !over {
 		p.step(StepDelete)
 	}
-	gone, err := p.delete(ctx)
+	waits, err := p.windDown(ctx)
+	if err != nil {
+		return errors.Join(err, p.progress(ctx, ""))
+	}
+	gone := false
+	if waits == "" {
+		gone, err = p.delete(ctx)
+	}
 	if over {
 		return err
 	}
@@ -48,7 +55,14 @@ func (p *pass) destroy(ctx context.Context) error {
 	}
 	if !gone {
 		p.lookAfter(goneEvery)
-		return p.progress(ctx, "")
+		if !p.overdue() {
+			return p.progress(ctx, "")
+		}
+		if waits == "" {
+			waits = p.remains()
+		}
+		p.late(waits)
+		return p.progress(ctx, waits)
 	}
 	p.finish(StepDelete, nil)
 	r := p.reportOf(control.BoxDestroyed, "")
@@ -60,6 +74,49 @@ func (p *pass) destroy(ctx context.Context) error {
 	p.o.log.Info("a box is destroyed", "box", p.d.ID, "took", r.Took)
 	p.o.memos.forget(p.d.ID)
 	return nil
+}
+
+// windDown ends the gateway of a box before its namespace is deleted, and says what it waits for, ""
+// for nothing. With the namespace goes the RoleBinding: after that the operator may not shorten the
+// time of a pod any more, nor remove one by force whose node is lost, and that one keeps the namespace for
+// ever.
+func (p *pass) windDown(ctx context.Context) (waits string, err error) {
+	ns := p.v.get(kindNamespace, "", p.d.Namespace)
+	if ns == nil || ns.GetDeletionTimestamp() != nil || p.mine(ns) != nil {
+		return "", nil
+	}
+	o := &p.o.opts
+	if time.Since(p.m.op.started) > o.EndWithin+o.LostAfter+2*o.ForceAfter {
+		return "", nil
+	}
+	err = p.halt(ctx)
+	pods := alive(p.v.pods(p.d.Namespace))
+	if err == nil && len(pods) > 0 {
+		err = errors.Join(p.hurry(ctx, pods), p.forceLost(ctx, pods))
+	}
+	if apierrors.IsForbidden(err) {
+		return "", nil // its rights are gone; what can be done without them is
+	}
+	if err != nil || len(pods) == 0 {
+		return "", err
+	}
+	return "the pod " + pods[0].Name + " has not ended on node " + pods[0].Spec.NodeName, nil
+}
+
+// remains says why a namespace is not gone.
+func (p *pass) remains() string {
+	text := "its namespace is not gone yet"
+	live := p.v.get(kindNamespace, "", p.d.Namespace)
+	if live == nil {
+		return text
+	}
+	conditions, _, _ := unstructured.NestedSlice(live.Object, "status", "conditions")
+	for _, c := range conditions {
+		if c, ok := c.(map[string]any); ok && c["status"] == "True" {
+			text += fmt.Sprintf("; %v", c["message"])
+		}
+	}
+	return text
 }
 
 // delete deletes the box's namespace, and reports whether it is gone. That is asked of the
