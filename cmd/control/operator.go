@@ -41,6 +41,7 @@ type operatorSettings struct {
 	key         secretFlag
 	listen      string
 	unsafeRedis bool
+	noBot       bool
 	drainWithin time.Duration
 	cluster     operator.ClusterOptions
 	objects     operator.ObjectOptions
@@ -77,6 +78,7 @@ by "control operator access".`,
 	s.key.flags(f, "operator-key", "what the api is known by; without it nobody sees logs and events of boxes")
 	f.StringVar(&s.listen, "listen", ":8081", "address of /healthz, /readyz and /metrics, and of the logs and events of boxes")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
+	f.BoolVar(&s.noBot, "allow-no-bot", false, "also make boxes that have no Telegram bot yet, to which nobody can write (for development)")
 	f.DurationVar(&s.drainWithin, "drain-within", 10*time.Second, "how long the jobs in hand may take after SIGTERM")
 	f.StringVar(&s.cluster.Kubeconfig, "kubeconfig", "", "kubeconfig of the cluster; without one the service account of the pod is used")
 	f.Float64Var(&s.cluster.RequestsPerSecond, "kube-requests-per-second", 100, "how much the cluster may be asked for")
@@ -191,7 +193,10 @@ func (s *operatorSettings) validate() error {
 
 // render writes the openclaw.json of a box.
 func (s *operatorSettings) render(o operator.ObjectOptions, d control.DesiredBox) ([]byte, error) {
-	if d.TelegramToken == "" || len(d.Settings.TelegramUsers) == 0 {
+	if s.noBot && len(d.Settings.TelegramUsers) == 0 {
+		d.Settings.TelegramUsers = []int64{1}
+	}
+	if d.TelegramToken == "" && !s.noBot || len(d.Settings.TelegramUsers) == 0 {
 		return nil, fmt.Errorf("%w: nobody can write to it before it has a Telegram bot, and people who may", control.ErrInvalid)
 	}
 	c := openclaw.Config{

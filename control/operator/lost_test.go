@@ -11,17 +11,46 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
-// lose has nobody work node-1 any more, as if its power were gone.
-func (e *env) lose() { e.kube.Kubectl("annotate", "node", "node-1", "kwok.x-k8s.io/node-") }
-
-// boxOn makes a box whose pod is on node-1.
-func (e *env) boxOn() control.Box {
-	b := e.customer("starter")
-	e.becomes(b.ID, control.BoxActive, soon)
-	if node := e.field(b.Namespace, "pods", ".items[0].spec.nodeName"); node != "node-1" {
-		e.t.Fatalf("the pod is on %q", node)
+// bare makes a node whose kubelet the test is, and lets pods on no other. It counts as silent some 50
+// seconds later.
+func (e *env) bare() {
+	e.t.Helper()
+	for n := range 2 {
+		e.kube.Kubectl("cordon", fmt.Sprintf("node-%d", n))
 	}
-	return b
+	if err := e.kube.Apply(`{"apiVersion":"v1","kind":"Node","metadata":{"name":"bare","labels":{"kubernetes.io/hostname":"bare"}}}`); err != nil {
+		e.t.Fatal(err)
+	}
+	now := time.Now().UTC().Format(time.RFC3339)
+	e.kube.Kubectl("patch", "node", "bare", "--subresource=status", "--type=merge", "-p", fmt.Sprintf(
+		`{"status":{"capacity":{"cpu":"100","memory":"1Ti","pods":"100","ephemeral-storage":"1Ti"},"allocatable":{"cpu":"100","memory":"1Ti","pods":"100","ephemeral-storage":"1Ti"},
+		"conditions":[{"type":"Ready","status":"True","reason":"Test","message":"","lastHeartbeatTime":%q,"lastTransitionTime":%q}]}}`, now, now))
+}
+
+// boxesOnBare makes boxes whose pods are on the bare node.
+func (e *env) boxesOnBare(n int) (boxes []control.Box) {
+	e.t.Helper()
+	for range n {
+		boxes = append(boxes, e.customer("starter"))
+	}
+	for _, b := range boxes {
+		e.until(soon, func() string {
+			if node := e.field(b.Namespace, "pods", ".items[0].spec.nodeName"); node != "bare" {
+				return fmt.Sprintf("the pod is on %q", node)
+			}
+			return ""
+		})
+		e.kube.Kubectl("patch", "pod", "-n", b.Namespace, e.field(b.Namespace, "pods", ".items[0].metadata.name"), "--subresource=status", "--type=merge", "-p",
+			`{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"},{"type":"ContainersReady","status":"True"},{"type":"PodScheduled","status":"True"}]}}`)
+	}
+	for _, b := range boxes {
+		e.becomes(b.ID, control.BoxActive, soon)
+	}
+	for n := range 2 {
+		e.kube.Kubectl("uncordon", fmt.Sprintf("node-%d", n))
+	}
+	e.kube.Kubectl("cordon", "bare")
+	return boxes
 }
 
 // Pods of a node that is lost are removed by force, so that boxes are destroyed, suspended and
@@ -31,11 +60,10 @@ func TestLostNode(t *testing.T) {
 	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
 	opts := e.options()
 	opts.EndWithin, opts.ForceAfter, opts.LostAfter = 2*time.Second, time.Second, 15*time.Second
-	e.kube.Kubectl("cordon", "node-0")
+	e.bare()
 	e.run(opts)
-	destroyed, suspended, moved := e.boxOn(), e.boxOn(), e.boxOn()
-	e.lose()
-	e.kube.Kubectl("uncordon", "node-0")
+	boxes := e.boxesOnBare(3)
+	destroyed, suspended, moved := boxes[0], boxes[1], boxes[2]
 	if _, err := e.service.DestroyBox(t.Context(), "test", customers.BoxRef{ID: destroyed.ID}, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -60,10 +88,8 @@ func TestLostNode(t *testing.T) {
 		}
 	}
 	e.until(2*soon, func() string {
-		for _, c := range []struct{ status string }{{e.field("", "node/node-1", `.status.conditions[?(@.type=="Ready")].status`)}} {
-			if c.status != "Unknown" {
-				return "the node is " + c.status
-			}
+		if ready := e.field("", "node/bare", `.status.conditions[?(@.type=="Ready")].status`); ready != "Unknown" {
+			return "the node is " + ready
 		}
 		return ""
 	})
@@ -85,11 +111,9 @@ func TestLostNode(t *testing.T) {
 func TestPodThatEndsLate(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
-	e.kube.Kubectl("cordon", "node-0")
+	e.bare()
 	e.run(e.options())
-	boxes := []control.Box{e.boxOn(), e.boxOn(), e.boxOn()}
-	e.lose()
-	e.kube.Kubectl("uncordon", "node-0")
+	boxes := e.boxesOnBare(3)
 	old := make(map[string]string)
 	for _, b := range boxes {
 		old[b.ID] = e.podUID(b.Namespace)
