@@ -79,3 +79,22 @@ func TestNeverReady(t *testing.T) {
 		}
 	}
 }
+
+// A gateway that is down is dealt with at every third check, and soon after if that pass did not
+// come to its end.
+func TestStrikes(t *testing.T) {
+	t.Parallel()
+	var m memo
+	for _, c := range []struct {
+		strikes int
+		due     bool
+	}{{1, false}, {2, false}, {3, true}, {3, false}, {5, false}, {7, true}, {8, false}, {9, true}, {1, false}, {4, true}, {5, false}, {6, true}} {
+		due := m.due(c.strikes)
+		if due != c.due {
+			t.Errorf("%d strikes after %d that were dealt with: %v", c.strikes, m.dealt, due)
+		}
+		if due {
+			m.dealt = c.strikes
+		}
+	}
+}

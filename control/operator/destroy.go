@@ -76,6 +76,10 @@ func (p *pass) destroy(ctx context.Context) error {
 	return nil
 }
 
+// strayAfter is how long a Deployment that was told to have no pod may take to delete it. What is there
+// then is a pod that it does not know.
+const strayAfter = 5 * time.Second
+
 // windDown ends the gateway of a box before its namespace is deleted, and says what it waits for, ""
 // for nothing. With the namespace goes the RoleBinding: after that the operator may not shorten the
 // time of a pod any more, nor remove one by force whose node is lost, and that one keeps the namespace for
@@ -85,14 +89,14 @@ func (p *pass) windDown(ctx context.Context) (waits string, err error) {
 	if ns == nil || ns.GetDeletionTimestamp() != nil || p.mine(ns) != nil {
 		return "", nil
 	}
-	o := &p.o.opts
-	if time.Since(p.m.op.started) > o.EndWithin+o.LostAfter+2*o.ForceAfter {
-		return "", nil
-	}
 	err = p.halt(ctx)
 	pods := alive(p.v.pods(p.d.Namespace))
 	if err == nil && len(pods) > 0 {
-		err = errors.Join(p.hurry(ctx, pods), p.forceLost(ctx, pods))
+		stray := time.Since(p.m.op.started) > strayAfter
+		if !stray {
+			p.lookAfter(strayAfter)
+		}
+		err = errors.Join(p.hurry(ctx, pods, stray), p.forceLost(ctx, pods))
 	}
 	if apierrors.IsForbidden(err) {
 		return "", nil // its rights are gone; what can be done without them is

@@ -49,11 +49,15 @@ func endsBy(pod *corev1.Pod) (told, until time.Time) {
 }
 
 // hurry shortens the time that pods get to end: nobody is to be served by what comes after them.
-// A pod that ends for a newer one keeps its time, in which it finishes what it does.
-func (p *pass) hurry(ctx context.Context, pods []*corev1.Pod) error {
+// A pod that ends for a newer one keeps its time, in which it finishes what it does. With stray those
+// are told to end too that nobody has told.
+func (p *pass) hurry(ctx context.Context, pods []*corev1.Pod, stray bool) error {
 	grace := int64(p.o.opts.EndWithin / time.Second)
 	for _, pod := range pods {
-		if pod.DeletionTimestamp == nil || pod.DeletionGracePeriodSeconds == nil || *pod.DeletionGracePeriodSeconds <= grace {
+		switch g := pod.DeletionGracePeriodSeconds; {
+		case terminal(pod) || pod.DeletionTimestamp == nil && !stray:
+			continue
+		case pod.DeletionTimestamp != nil && (g == nil || *g <= grace):
 			continue
 		}
 		if err := p.deletePod(ctx, pod, &grace); err != nil {

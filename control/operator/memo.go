@@ -54,6 +54,15 @@ func (m *memo) strike(ready bool) int {
 	return m.strikes
 }
 
+// due reports whether so many strikes in a row are out, also if the last pass to see that failed or
+// came late.
+func (m *memo) due(strikes int) bool {
+	if strikes < m.dealt {
+		m.dealt = 0 // it was ready in between
+	}
+	return strikes >= m.dealt-m.dealt%strikesOut+strikesOut
+}
+
 func (m *memo) struck() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -75,7 +75,7 @@ func (p *pass) keep(ctx context.Context) error {
 	if err == nil {
 		err = errors.Join(p.judge(ctx, working), lost)
 	} else if p.d.Wants == control.BoxSuspend {
-		err = errors.Join(err, halted, p.hurry(ctx, p.v.pods(p.d.Namespace)))
+		err = errors.Join(err, halted, p.hurry(ctx, p.v.pods(p.d.Namespace), false))
 	}
 	if err == nil {
 		return nil
@@ -216,7 +216,9 @@ func (p *pass) judge(ctx context.Context, working bool) error {
 // stopping waits for the pods of a gateway that shall not run.
 func (p *pass) stopping(ctx context.Context, live *appsv1.Deployment, pods []*corev1.Pod) error {
 	p.step(StepStopped)
-	if err := p.hurry(ctx, pods); err != nil {
+	// Pods that the Deployment does not know are left by whoever deletes it without them.
+	stray := live == nil || live.Status.ObservedGeneration >= live.Generation && live.Status.Replicas == 0
+	if err := p.hurry(ctx, pods, stray); err != nil {
 		return err
 	}
 	if !p.overdue() {
@@ -327,8 +329,7 @@ func (p *pass) compensate(ctx context.Context) error {
 // down deals with a gateway that should be ready, and is not although nothing is being done.
 func (p *pass) down(ctx context.Context, live *appsv1.Deployment, pods []*corev1.Pod) error {
 	strikes := p.m.struck()
-	p.m.dealt = min(p.m.dealt, strikes/strikesOut*strikesOut) // it was ready in between
-	if strikes-p.m.dealt < strikesOut {
+	if !p.m.due(strikes) {
 		return p.progress(ctx, p.d.Message)
 	}
 	t := diagnose(live, pods)
@@ -351,8 +352,8 @@ func (p *pass) down(ctx context.Context, live *appsv1.Deployment, pods []*corev1
 			return err
 		}
 	}
-	p.m.dealt = strikes / strikesOut * strikesOut
-	return p.hurry(ctx, pods)
+	p.m.dealt = strikes
+	return p.hurry(ctx, pods, false)
 }
 
 // lookAfter has the box looked at after d, if not earlier.

@@ -27,13 +27,14 @@ func TestStuck(t *testing.T) {
 		}
 	}
 	opts := e.options()
-	opts.Objects.StorageClass, opts.ReadyWithin = "manual", 10*time.Second
+	opts.Objects.StorageClass, opts.PlacedWithin, opts.ReadyWithin = "manual", 20*time.Second, 20*time.Second
 	late := &lateBooks{Books: e.boxes}
 	opts.Books = late
 	e.run(opts)
 	for name, do := range map[string]func(*testing.T, *env){
 		"FailedPodIsLeft": failedPodIsLeft, "ClaimEnds": claimEnds,
 		"PostgresAwayMeanwhile": late.away, "Orphans": orphans,
+		"StrayPod": strayPod, "Refused": refused,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -91,19 +92,21 @@ func claimEnds(t *testing.T, e *env) {
 type lateBooks struct {
 	operator.Books
 	box   atomic.Value // its ID
+	late  atomic.Value // the same, once it could not be
 	until atomic.Int64 // in nanoseconds of Unix time
 }
 
 func (l *lateBooks) RegisterToken(ctx context.Context, boxID string, token contract.Token) (control.ProxyToken, error) {
 	if l.box.CompareAndSwap(boxID, "") {
-		l.until.Store(time.Now().Add(12 * time.Second).UnixNano())
+		l.late.Store(boxID)
+		l.until.Store(time.Now().Add(25 * time.Second).UnixNano())
 		return control.ProxyToken{}, errors.New("Postgres went away")
 	}
 	return l.Books.RegisterToken(ctx, boxID, token)
 }
 
 func (l *lateBooks) Desired(ctx context.Context, boxID string) (control.DesiredBox, error) {
-	if time.Now().UnixNano() < l.until.Load() {
+	if l.late.Load() == boxID && time.Now().UnixNano() < l.until.Load() {
 		return control.DesiredBox{}, errors.New("Postgres is away")
 	}
 	return l.Books.Desired(ctx, boxID)
@@ -126,10 +129,73 @@ func (l *lateBooks) away(t *testing.T, e *env) {
 		}
 		return ""
 	})
-	time.Sleep(12 * time.Second)
+	time.Sleep(25 * time.Second)
 	e.becomes(id, control.BoxActive, soon)
 	if n := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM audit_log WHERE target = '" + id + "' AND detail->>'state' = 'failed'")); n != "0" {
 		t.Errorf("it failed %s times because Postgres was away", n)
+	}
+}
+
+// A pod that no Deployment knows does not run in a box that is suspended.
+func strayPod(t *testing.T, e *env) {
+	b := e.customer("starter")
+	e.becomes(b.ID, control.BoxActive, soon)
+	if _, err := e.service.SuspendBox(t.Context(), "test", customers.BoxRef{ID: b.ID}, ""); err != nil {
+		t.Fatal(err)
+	}
+	e.becomes(b.ID, control.BoxSuspended, soon)
+	e.until(soon, func() string { // the quota still counts the pod that has just gone
+		err := e.kube.Apply(fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"stray","namespace":%q,"labels":{%q:%q,%q:%q}},"spec":{
+			"securityContext":{"runAsNonRoot":true,"runAsUser":1000,"seccompProfile":{"type":"RuntimeDefault"}},
+			"containers":[{"name":"gateway","image":%q,"resources":{"requests":{"cpu":"10m","memory":"16Mi"},"limits":{"cpu":"1","memory":"1Gi"}},
+				"securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}]}}`,
+			b.Namespace, operator.LabelManagedBy, operator.ManagedBy, operator.LabelBox, b.ID, image))
+		if err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	e.until(soon, func() string {
+		if uid := e.podUID(b.Namespace); uid != "" {
+			return "a suspended box has the pod " + uid
+		}
+		return ""
+	})
+}
+
+// What the cluster does not allow is tried on, but after a while the box says so.
+func refused(t *testing.T, e *env) {
+	b := e.customer("starter")
+	e.becomes(b.ID, control.BoxActive, soon)
+	name := "refuse-" + b.Namespace
+	if err := e.kube.Apply(fmt.Sprintf(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicy","metadata":{"name":%[1]q},"spec":{
+		"matchConstraints":{"namespaceSelector":{"matchLabels":{%[2]q:%[3]q}},
+			"resourceRules":[{"apiGroups":["apps"],"apiVersions":["v1"],"operations":["UPDATE"],"resources":["deployments"]}]},
+		"validations":[{"expression":"request.userInfo.username != 'system:serviceaccount:platform:operator'","message":"not today"}]}}
+		{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicyBinding","metadata":{"name":%[1]q},"spec":{"policyName":%[1]q,"validationActions":["Deny"]}}`,
+		name, operator.LabelBox, b.ID)); err != nil {
+		t.Fatal(err)
+	}
+	e.until(soon, func() string { // it takes a moment until it is obeyed
+		_, err := e.kube.TryKubectl("annotate", "--as=system:serviceaccount:platform:operator", "--as-group=system:masters", "--dry-run=server", "--overwrite",
+			"-n", b.Namespace, "deployment/openclaw-gateway", "x=y")
+		if err == nil || !strings.Contains(err.Error(), "not today") {
+			return fmt.Sprintf("nothing refuses a change: %v", err)
+		}
+		return ""
+	})
+	if _, err := e.service.RestartBox(t.Context(), "test", customers.BoxRef{ID: b.ID}, ""); err != nil {
+		t.Fatal(err)
+	}
+	e.until(2*soon, func() string {
+		if now := e.box(b.ID); now.State != control.BoxUpdating || !strings.Contains(now.Message, "not today") {
+			return fmt.Sprintf("the box is %s, and says %q", now.State, now.Message)
+		}
+		return ""
+	})
+	e.kube.Kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", name)
+	if now := e.becomes(b.ID, control.BoxActive, 2*soon); now.Message != "" {
+		t.Errorf("it still says %q", now.Message)
 	}
 }
 
