@@ -105,30 +105,3 @@ func TestLostNode(t *testing.T) {
 		return ""
 	})
 }
-
-// The next pod comes as soon as the one before has ended, however long that took: with room for
-// one pod, its ReplicaSet has been refused by then, and waits longer each time.
-func TestPodThatEndsLate(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
-	e.bare()
-	e.run(e.options())
-	boxes := e.boxesOnBare(3)
-	old := make(map[string]string)
-	for _, b := range boxes {
-		old[b.ID] = e.podUID(b.Namespace)
-		e.kube.Kubectl("delete", "pod", "-n", b.Namespace, "--all", "--wait=false")
-	}
-	time.Sleep(25 * time.Second)
-	for _, b := range boxes {
-		e.kube.Kubectl("delete", "pod", "-n", b.Namespace, "--all", "--force", "--grace-period=0", "--wait=false")
-	}
-	for _, b := range boxes {
-		e.until(8*time.Second, func() string {
-			if now := e.podUID(b.Namespace); now == "" || now == old[b.ID] {
-				return fmt.Sprintf("the pod was %s and is %q", old[b.ID], now)
-			}
-			return ""
-		})
-	}
-}

@@ -211,15 +211,14 @@ func (p *pass) recount(ctx context.Context) error {
 // Between touches of a Deployment.
 const (
 	nudgeMin = time.Second
-	nudgeMax = 30 * time.Second
+	nudgeMax = 15 * time.Second
 )
 
 // AnnotationNudge stands at a Deployment that was touched to have its ReplicaSet try again.
 const AnnotationNudge = "openclaw.cloud/nudge"
 
-// nudge has the ReplicaSet of a gateway without a pod try again to make one. While the pod before
-// it ended, the quota has refused it again and again, and it waits longer after each refusal, up to a
-// quarter of an hour. Each change of the ReplicaSet makes it try at once, and it takes over the
+// nudge has the ReplicaSet of a gateway without a pod try again to make one. If a quota has refused it
+// again and again, it waits longer after each refusal, up to a quarter of an hour. Each change of the ReplicaSet makes it try at once, and it takes over the
 // annotations of its Deployment.
 func (p *pass) nudge(ctx context.Context, live *appsv1.Deployment, pods []*corev1.Pod) error {
 	if live == nil || live.Status.ObservedGeneration < live.Generation || len(alive(pods)) > 0 ||

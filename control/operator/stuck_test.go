@@ -34,7 +34,7 @@ func TestStuck(t *testing.T) {
 	for name, do := range map[string]func(*testing.T, *env){
 		"FailedPodIsLeft": failedPodIsLeft, "ClaimEnds": claimEnds,
 		"PostgresAwayMeanwhile": late.away, "Orphans": orphans,
-		"StrayPod": strayPod, "Refused": refused,
+		"StrayPod": strayPod, "RefusedByQuota": refusedByQuota, "Refused": refused,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -158,6 +158,32 @@ func strayPod(t *testing.T, e *env) {
 	e.until(soon, func() string {
 		if uid := e.podUID(b.Namespace); uid != "" {
 			return "a suspended box has the pod " + uid
+		}
+		return ""
+	})
+}
+
+// A pod that a quota has refused for a while comes soon after it is allowed; its ReplicaSet alone
+// would wait as long as it was refused once more.
+func refusedByQuota(t *testing.T, e *env) {
+	b := e.customer("starter")
+	e.becomes(b.ID, control.BoxActive, soon)
+	e.kube.Kubectl("create", "quota", "another", "-n", b.Namespace, "--hard=pods=0")
+	e.until(soon, func() string {
+		if e.field(b.Namespace, "resourcequota/another", ".status.hard.pods") != "0" {
+			return "the quota is not in force"
+		}
+		return ""
+	})
+	e.kube.Kubectl("delete", "pod", "-n", b.Namespace, "--all", "--wait=false")
+	time.Sleep(45 * time.Second)
+	if uid := e.podUID(b.Namespace); uid != "" {
+		t.Fatalf("the quota allows the pod %s", uid)
+	}
+	e.kube.Kubectl("delete", "quota", "another", "-n", b.Namespace)
+	e.until(20*time.Second, func() string {
+		if e.podUID(b.Namespace) == "" {
+			return "there is no pod"
 		}
 		return ""
 	})
