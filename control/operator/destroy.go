@@ -39,18 +39,23 @@ func (p *pass) destroy(ctx context.Context) error {
 		p.step(StepDelete)
 	}
 	waits, err := p.windDown(ctx)
-	if err != nil {
-		return errors.Join(err, p.progress(ctx, ""))
-	}
 	gone := false
-	if waits == "" {
+	if waits == "" && err == nil {
 		gone, err = p.delete(ctx)
 	}
 	if over {
+		if !gone {
+			p.lookAfter(goneEvery)
+		}
 		return err
 	}
 	if err != nil {
 		p.finish(StepDelete, err)
+		if away(err) {
+			p.m.op.pause(time.Now())
+		} else if p.overdue() {
+			p.late(err.Error())
+		}
 		return errors.Join(err, p.progress(ctx, ""))
 	}
 	if !gone {

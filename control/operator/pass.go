@@ -73,14 +73,26 @@ func (p *pass) keep(ctx context.Context) error {
 	}
 	err := p.apply(ctx, working)
 	if err == nil {
-		err = errors.Join(p.judge(ctx, working), lost)
+		err = both(p.judge(ctx, working), lost)
 	} else if p.d.Wants == control.BoxSuspend {
-		err = errors.Join(err, halted, p.hurry(ctx, p.v.pods(p.d.Namespace), false))
+		err = both(err, both(halted, p.hurry(ctx, p.v.pods(p.d.Namespace), false)))
 	}
 	if err == nil {
 		return nil
 	}
 	return p.obstacle(ctx, working, err)
+}
+
+// both joins two errors, either of which may be nil. What only waits does so alone: with an error
+// beside it the pass is tried again.
+func both(a, b error) error {
+	if a == nil {
+		return b
+	}
+	if b == nil {
+		return a
+	}
+	return errors.Join(a, b)
 }
 
 // obstacle deals with what keeps a box from what it shall be. A provision that has had its
@@ -115,8 +127,8 @@ func (p *pass) obstacle(ctx context.Context, working bool, err error) error {
 		message = err.Error()
 		p.late(message)
 	}
-	var wait errWait
-	if !errors.As(err, &wait) {
+	wait, waits := err.(errWait) // and nothing beside it
+	if !waits {
 		return errors.Join(err, p.progress(ctx, message))
 	}
 	if provisions {

@@ -23,6 +23,9 @@ func (o *Operator) Ready() error {
 
 // watchPolicy looks whether the operator's rights are limited as they should be, until ctx ends.
 func (o *Operator) watchPolicy(ctx context.Context) {
+	if o.opts.PolicyInForce == nil {
+		return
+	}
 	for {
 		err := o.checkPolicy(ctx)
 		if ctx.Err() != nil {
@@ -41,12 +44,9 @@ func (o *Operator) watchPolicy(ctx context.Context) {
 }
 
 func (o *Operator) checkPolicy(ctx context.Context) error {
-	var err error
-	if o.opts.PolicyInForce != nil {
-		limited, cancel := context.WithTimeout(ctx, requestTimeout)
-		defer cancel()
-		err = o.opts.PolicyInForce(limited, o.client)
-	}
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	err := o.opts.PolicyInForce(limited, o.client)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
