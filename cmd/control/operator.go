@@ -41,6 +41,7 @@ type operatorSettings struct {
 	key         secretFlag
 	listen      string
 	unsafeRedis bool
+	noBot       bool
 	drainWithin time.Duration
 	cluster     operator.ClusterOptions
 	objects     operator.ObjectOptions
@@ -77,6 +78,7 @@ by "control operator access".`,
 	s.key.flags(f, "operator-key", "what the api is known by; without it nobody sees logs and events of boxes")
 	f.StringVar(&s.listen, "listen", ":8081", "address of /healthz, /readyz and /metrics, and of the logs and events of boxes")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
+	f.BoolVar(&s.noBot, "allow-no-bot", false, "also make boxes that have no Telegram bot yet, to which nobody can write (for development)")
 	f.DurationVar(&s.drainWithin, "drain-within", 10*time.Second, "how long the jobs in hand may take after SIGTERM")
 	f.StringVar(&s.cluster.Kubeconfig, "kubeconfig", "", "kubeconfig of the cluster; without one the service account of the pod is used")
 	f.Float64Var(&s.cluster.RequestsPerSecond, "kube-requests-per-second", 100, "how much the cluster may be asked for")
@@ -96,20 +98,21 @@ by "control operator access".`,
 	f.IntVar(&s.model.MaxOutput, "model-max-output", 32_768, "tokens that an answer of the model may have")
 	f.IntVar(&s.model.Budget, "model-budget", 0, "tokens of conversation that an agent keeps, and sends each time; 0 is what the model can take")
 	f.StringVar(&s.reasoning, "model-reasoning", string(openclaw.ReasoningSwitch), "how the model is told how much to think: switch, effort, implicit, or nothing")
-	f.StringVar(&s.work.Namespace, "namespace", operator.OperatorSpace, "namespace of the operator, in which its Lease is")
-	f.StringVar(&s.objects.OperatorAccount, "service-account", operator.OperatorName, "service account of the operator, which gets its rights in the namespaces of boxes")
 	f.StringVar(&s.work.Identity, "identity", "", "name of this process among the operators; the host's name and a random part by default")
 	f.DurationVar(&s.work.LeaseFor, "lease", 15*time.Second, "after how long a leader that says nothing is replaced")
 	f.IntVar(&s.work.Workers, "workers", 8, "boxes that are worked on at once")
 	f.DurationVar(&s.work.SweepEvery, "sweep-every", time.Minute, "how often to look for boxes that nobody told of")
 	f.DurationVar(&s.work.SweepAll, "sweep-all-every", 10*time.Minute, "how often to look at every box")
-	f.DurationVar(&s.work.ReadyWithin, "ready-within", time.Minute, "how long a gateway may take until it is ready")
+	f.DurationVar(&s.work.PlacedWithin, "placed-within", 5*time.Minute, "how long a box may take until its pod has a node and its image, and runs")
+	f.DurationVar(&s.work.ReadyWithin, "ready-within", 4*time.Minute, "how long a gateway that runs may take until it is ready; it was seen to take two and a half minutes where many start")
+	f.DurationVar(&s.work.EndWithin, "end-within", 30*time.Second, "how long a gateway gets to end that is suspended, destroyed or does not answer; one that is replaced gets its whole time")
 	f.DurationVar(&s.work.HealthEvery, "health-every", 5*time.Minute, "how often to check that gateways are ready; the third time in a row that one is not, it is unhealthy and its pod restarted")
 	f.DurationVar(&s.work.Overlap, "token-overlap", time.Minute, "how long an old proxy token is good once the gateway runs with the new one")
 	f.DurationVar(&s.work.RetryMin, "retry-min", 5*time.Minute, "after how long a box is tried again that could not be provisioned; each further time it is twice as long")
 	f.DurationVar(&s.work.RetryMax, "retry-max", time.Hour, "longest of these pauses")
 	f.DurationVar(&s.work.BackoffMax, "backoff-max", 30*time.Second, "longest pause between attempts after errors")
 	f.DurationVar(&s.work.ForceAfter, "force-after", time.Minute, "how long a pod may take too long to end on a node that is lost, until it is removed by force")
+	f.DurationVar(&s.work.LostAfter, "lost-after", 5*time.Minute, "how long a node must be silent to be lost; one that is gone or has the taint out-of-service is at once")
 	f.IntVar(&s.work.Rolling, "rolling", 10, "gateways that are replaced at once because the image or the operator is another one; those that do not become ready keep their places, so a bad image stops there")
 	run := command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		return runOperator(cmd.Context(), s, log)
@@ -143,10 +146,13 @@ func (s *operatorSettings) validate() error {
 		value time.Duration
 	}{
 		{"drain-within", s.drainWithin}, {"sweep-every", s.work.SweepEvery}, {"sweep-all-every", s.work.SweepAll},
-		{"ready-within", s.work.ReadyWithin}, {"health-every", s.work.HealthEvery}, {"token-overlap", s.work.Overlap}, {"retry-min", s.work.RetryMin},
+		{"placed-within", s.work.PlacedWithin}, {"ready-within", s.work.ReadyWithin}, {"end-within", s.work.EndWithin}, {"lost-after", s.work.LostAfter}, {"health-every", s.work.HealthEvery}, {"token-overlap", s.work.Overlap}, {"retry-min", s.work.RetryMin},
 		{"retry-max", s.work.RetryMax}, {"backoff-max", s.work.BackoffMax}, {"force-after", s.work.ForceAfter},
 	} {
 		errs = append(errs, positive(d.name, d.value))
+	}
+	if s.work.EndWithin < time.Second {
+		errs = append(errs, errors.New("--end-within must be at least 1s"))
 	}
 	if s.work.LeaseFor < 2*time.Second {
 		errs = append(errs, errors.New("--lease must be at least 2s, or every short silence of the cluster ends the operator"))
@@ -170,7 +176,7 @@ func (s *operatorSettings) validate() error {
 		s.objects.Exclude = append(s.objects.Exclude, p)
 	}
 	s.model.Reasoning = openclaw.Reasoning(s.reasoning)
-	s.objects.Model, s.objects.OperatorNamespace, s.objects.Render = s.model.ID, s.work.Namespace, s.render
+	s.objects.Model, s.objects.Render = s.model.ID, s.render
 	if s.objects.Image == "" {
 		errs = append(errs, errors.New("--gateway-image (GATEWAY_IMAGE) is required: the gateway's image by digest, NAME@sha256:…"))
 	} else if err := s.objects.Check(); err != nil {
@@ -187,7 +193,10 @@ func (s *operatorSettings) validate() error {
 
 // render writes the openclaw.json of a box.
 func (s *operatorSettings) render(o operator.ObjectOptions, d control.DesiredBox) ([]byte, error) {
-	if d.TelegramToken == "" || len(d.Settings.TelegramUsers) == 0 {
+	if s.noBot && len(d.Settings.TelegramUsers) == 0 {
+		d.Settings.TelegramUsers = []int64{1}
+	}
+	if d.TelegramToken == "" && !s.noBot || len(d.Settings.TelegramUsers) == 0 {
 		return nil, fmt.Errorf("%w: nobody can write to it before it has a Telegram bot, and people who may", control.ErrInvalid)
 	}
 	c := openclaw.Config{
@@ -278,7 +287,7 @@ func runOperator(ctx context.Context, s operatorSettings, log *slog.Logger) erro
 	if o, err = operator.New(opts); err != nil {
 		return err
 	}
-	ready.set(st.Ping, o.Note)
+	ready.set(func(ctx context.Context) error { return errors.Join(st.Ping(ctx), o.Ready()) }, o.Note)
 	return o.Run(ctx)
 }
 

@@ -21,7 +21,7 @@ const usage = `devstack runs the whole system on this machine for development
 Usage: devstack [flags] up|up-cluster|down|status|clean|kubebox
 
   up          start what does not run, make a customer, and print a request that works
-  up-cluster  up, and a Kubernetes control plane; in a checkout, for that is built there if need be
+  up-cluster  up, and a Kubernetes control plane with the operator of the boxes; in a checkout, for that is built there if need be
   down        stop it; data stays
   status      say what runs
   clean       stop it and remove its data
@@ -33,7 +33,8 @@ Environment:
   OPENCLAW_API_PROBES_PORT
                             other ports than 8080, 9090, 8082, 9100, 16379, 15432, 8000, 8001 and 8083
   OPENCLAW_KUBERNETES_PORT, OPENCLAW_ETCD_PORT, OPENCLAW_ETCD_PEERS_PORT, OPENCLAW_CONTROLLERS_PORT,
-  OPENCLAW_SCHEDULER_PORT   other ports than 16443, 12379, 12380, 20257 and 20259
+  OPENCLAW_SCHEDULER_PORT, OPENCLAW_BOXES_PORT
+                            other ports than 16443, 12379, 12380, 20257, 20259 and 8084
   OPENCLAW_RUN_DIR          another place for data, logs and secrets than .run
   KIMI_API_KEY              use the real Kimi instead of the simulator
   KIMI_BASE_URL             of the real Kimi, if not https://api.moonshot.ai/v1

@@ -27,3 +27,44 @@ type Books interface {
 	// if that is 0; it returns once the proxies may know. Tokens that end already end no later.
 	RevokeTokens(ctx context.Context, boxID, butTokenID string, overlap time.Duration) error
 }
+
+// booksTimeout bounds a call of the books: a database that is silent must not hold all workers.
+const booksTimeout = 30 * time.Second
+
+// timedBooks are books whose every call ends.
+type timedBooks struct{ books Books }
+
+// Unfinished implements Books.
+func (b timedBooks) Unfinished(ctx context.Context) ([]control.Box, error) {
+	ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+	defer cancel()
+	return b.books.Unfinished(ctx)
+}
+
+// Desired implements Books.
+func (b timedBooks) Desired(ctx context.Context, boxID string) (control.DesiredBox, error) {
+	ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+	defer cancel()
+	return b.books.Desired(ctx, boxID)
+}
+
+// Report implements Books.
+func (b timedBooks) Report(ctx context.Context, r control.BoxReport) error {
+	ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+	defer cancel()
+	return b.books.Report(ctx, r)
+}
+
+// RegisterToken implements Books.
+func (b timedBooks) RegisterToken(ctx context.Context, boxID string, token contract.Token) (control.ProxyToken, error) {
+	ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+	defer cancel()
+	return b.books.RegisterToken(ctx, boxID, token)
+}
+
+// RevokeTokens implements Books.
+func (b timedBooks) RevokeTokens(ctx context.Context, boxID, butTokenID string, overlap time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+	defer cancel()
+	return b.books.RevokeTokens(ctx, boxID, butTokenID, overlap)
+}

@@ -21,7 +21,7 @@ const goneEvery = 10 * time.Second
 func (p *pass) destroy(ctx context.Context) error {
 	p.o.rolled(p.d.ID)
 	if p.m.op.name != opDestroy {
-		p.m.op = activity{name: opDestroy, generation: p.d.Generation, started: p.now, since: p.now, state: control.BoxDestroying}
+		p.m.op = activity{name: opDestroy, generation: p.d.Generation, started: p.now, since: time.Now(), state: control.BoxDestroying}
 		p.m.steps = steps{}
 	}
 	over := p.d.State == control.BoxDestroyed // and its namespace has come back
@@ -38,17 +38,36 @@ func (p *pass) destroy(ctx context.Context) error {
 	if !over {
 		p.step(StepDelete)
 	}
-	gone, err := p.delete(ctx)
+	waits, err := p.windDown(ctx)
+	gone := false
+	if waits == "" && err == nil {
+		gone, err = p.delete(ctx)
+	}
 	if over {
+		if !gone {
+			p.lookAfter(goneEvery)
+		}
 		return err
 	}
 	if err != nil {
 		p.finish(StepDelete, err)
+		if away(err) {
+			p.m.op.pause(time.Now())
+		} else if p.overdue() {
+			p.late(err.Error())
+		}
 		return errors.Join(err, p.progress(ctx, ""))
 	}
 	if !gone {
 		p.lookAfter(goneEvery)
-		return p.progress(ctx, "")
+		if !p.overdue() {
+			return p.progress(ctx, "")
+		}
+		if waits == "" {
+			waits = p.remains()
+		}
+		p.late(waits)
+		return p.progress(ctx, waits)
 	}
 	p.finish(StepDelete, nil)
 	r := p.reportOf(control.BoxDestroyed, "")
@@ -60,6 +79,53 @@ func (p *pass) destroy(ctx context.Context) error {
 	p.o.log.Info("a box is destroyed", "box", p.d.ID, "took", r.Took)
 	p.o.memos.forget(p.d.ID)
 	return nil
+}
+
+// strayAfter is how long a Deployment that was told to have no pod may take to delete it. What is there
+// then is a pod that it does not know.
+const strayAfter = 5 * time.Second
+
+// windDown ends the gateway of a box before its namespace is deleted, and says what it waits for, ""
+// for nothing. With the namespace goes the RoleBinding: after that the operator may not shorten the
+// time of a pod any more, nor remove one by force whose node is lost, and that one keeps the namespace for
+// ever.
+func (p *pass) windDown(ctx context.Context) (waits string, err error) {
+	ns := p.v.get(kindNamespace, "", p.d.Namespace)
+	if ns == nil || ns.GetDeletionTimestamp() != nil || p.mine(ns) != nil {
+		return "", nil
+	}
+	err = p.halt(ctx)
+	pods := alive(p.v.pods(p.d.Namespace))
+	if err == nil && len(pods) > 0 {
+		stray := time.Since(p.m.op.started) > strayAfter
+		if !stray {
+			p.lookAfter(strayAfter)
+		}
+		err = errors.Join(p.hurry(ctx, pods, stray), p.forceLost(ctx, pods))
+	}
+	if apierrors.IsForbidden(err) {
+		return "", nil // its rights are gone; what can be done without them is
+	}
+	if err != nil || len(pods) == 0 {
+		return "", err
+	}
+	return "the pod " + pods[0].Name + " has not ended on node " + pods[0].Spec.NodeName, nil
+}
+
+// remains says why a namespace is not gone.
+func (p *pass) remains() string {
+	text := "its namespace is not gone yet"
+	live := p.v.get(kindNamespace, "", p.d.Namespace)
+	if live == nil {
+		return text
+	}
+	conditions, _, _ := unstructured.NestedSlice(live.Object, "status", "conditions")
+	for _, c := range conditions {
+		if c, ok := c.(map[string]any); ok && c["status"] == "True" {
+			text += fmt.Sprintf("; %v", c["message"])
+		}
+	}
+	return text
 }
 
 // delete deletes the box's namespace, and reports whether it is gone. That is asked of the

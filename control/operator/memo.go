@@ -24,22 +24,16 @@ type memo struct {
 	failures int
 	// recounted is when the quota was last made anew.
 	recounted time.Time
-	// restarted is when the pod was last deleted because it is not ready.
-	restarted time.Time
+	// dealt is how many strikes there were when the pod was last deleted because of them.
+	dealt int
+	// nudged is when the Deployment was last touched, and nudges how often in a row.
+	nudged time.Time
+	nudges int
 
 	mu        sync.Mutex
 	state     control.BoxState // as last known
 	namespace string
 	strikes   int // health checks in a row that found the gateway not ready
-}
-
-// activity is what is being done to a box.
-type activity struct {
-	name       string // "" for none
-	generation int64
-	started    time.Time
-	since      time.Time        // when the gateway's time to become ready began
-	state      control.BoxState // while it goes on
 }
 
 func (m *memo) known(state control.BoxState, namespace string) {
@@ -58,6 +52,15 @@ func (m *memo) strike(ready bool) int {
 		m.strikes++
 	}
 	return m.strikes
+}
+
+// due reports whether so many strikes in a row are out, also if the last pass to see that failed or
+// came late.
+func (m *memo) due(strikes int) bool {
+	if strikes < m.dealt {
+		m.dealt = 0 // it was ready in between
+	}
+	return strikes >= m.dealt-m.dealt%strikesOut+strikesOut
 }
 
 func (m *memo) struck() int {
@@ -84,6 +87,13 @@ func (s *memos) get(id string) *memo {
 		s.m[id] = m
 	}
 	return m
+}
+
+// find returns the memo of a box that was seen, or nil.
+func (s *memos) find(id string) *memo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.m[id]
 }
 
 func (s *memos) forget(id string) {

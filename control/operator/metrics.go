@@ -21,6 +21,9 @@ type metrics struct {
 	unhealthy       prometheus.Counter
 	repaired        *prometheus.CounterVec
 	restarted       prometheus.Counter
+	forced          prometheus.Counter
+	policy, rolling prometheus.Gauge
+	swept, oldest   prometheus.Gauge
 }
 
 // states are all that a box can be in; those without a box show as 0.
@@ -48,6 +51,11 @@ func newMetrics(reg prometheus.Registerer, cluster *Cluster, depth func() float6
 		unhealthy:  prometheus.NewCounter(prometheus.CounterOpts{Name: "operator_box_unhealthy_total", Help: "Boxes that were found unhealthy."}),
 		repaired:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "operator_repaired_objects_total", Help: "Objects of settled boxes that were not as they shall be, and were put right."}, []string{"kind"}),
 		restarted:  prometheus.NewCounter(prometheus.CounterOpts{Name: "operator_restarted_pods_total", Help: "Pods that were restarted or removed because they were not ready."}),
+		forced:     prometheus.NewCounter(prometheus.CounterOpts{Name: "operator_forced_pods_total", Help: "Pods that were removed by force because their node was lost."}),
+		policy:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_policy_in_force", Help: "1 if the admission policy was seen that limits the operator's rights to boxes."}),
+		rolling:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_rolling_gateways", Help: "Gateways that are being replaced for no decision about their boxes. If it stays at --rolling, a roll-out stands still."}),
+		swept:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_last_sweep_timestamp_seconds", Help: "When the leader last read all boxes, in Unix time."}),
+		oldest:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_oldest_unsettled_seconds", Help: "How long a box has been on its way in its present state, of those that shall become something else, the longest. Failed ones count not."}),
 	}
 	if reg == nil {
 		return m, nil
@@ -55,6 +63,7 @@ func newMetrics(reg prometheus.Registerer, cluster *Cluster, depth func() float6
 	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "operator_queue_boxes", Help: "Boxes that wait for a worker."}, depth)
 	for _, c := range []prometheus.Collector{
 		m.leader, m.orphans, m.states, m.duration, m.errors, m.steps, m.operations, m.failed, m.unhealthy, m.repaired, m.restarted,
+		m.forced, m.policy, m.rolling, m.swept, m.oldest,
 		waiting, cluster.requests,
 	} {
 		if err := reg.Register(c); err != nil {
@@ -74,9 +83,15 @@ func (m *metrics) reconciled(took time.Duration, err error) {
 // boxes shows how many boxes are in which state.
 func (m *metrics) boxes(list []control.Box) {
 	n := make(map[control.BoxState]int)
+	oldest := time.Duration(0)
 	for _, b := range list {
 		n[b.State]++
+		if !settled(b) && b.State != control.BoxFailed {
+			oldest = max(oldest, time.Since(b.ChangedAt))
+		}
 	}
+	m.swept.SetToCurrentTime()
+	m.oldest.Set(oldest.Seconds())
 	for _, s := range states() {
 		m.states.WithLabelValues(string(s)).Set(float64(n[s]))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -28,20 +29,32 @@ type Options struct {
 
 	// Identity names this process among those that want to lead; no two may have the same.
 	Identity string
-	// Namespace is where the Lease lies that the leader holds; "platform" by default.
-	Namespace string
 	// LeaseFor is how long a leader that says nothing is believed to live; 15 s by default.
 	LeaseFor time.Duration
 	// WhileLeading runs beside the operator while it leads, until its ctx ends; it may be nil.
 	// If it returns an error, so does Run.
 	WhileLeading func(ctx context.Context) error
 
+	// PolicyInForce looks whether the admission policy is in force that limits the operator's rights
+	// to boxes. It is asked at the start and then every SweepEvery. While it returns an error the
+	// process is not ready, and does not begin to work; what it has begun it goes on with. It may
+	// be nil.
+	PolicyInForce func(ctx context.Context, client kubernetes.Interface) error
+
 	Workers    int           // boxes that are worked on at once; 8 by default
 	SweepEvery time.Duration // how often to look for boxes that nobody told of; 1 m by default
 	// SweepAll is how often each box is looked at, whether anything changed or not; 10 m by default.
 	SweepAll time.Duration
-	// ReadyWithin is how long a gateway may take until it is ready; 60 s by default.
+	// PlacedWithin is how long a box may take, once it is worked on, until it has all its objects,
+	// and then until its pod runs: it needs a node and the image, but not the time that the pod before
+	// it takes to end; 5 m by default.
+	PlacedWithin time.Duration
+	// ReadyWithin is how long a gateway that runs may take until it is ready; 4 m by default. One that
+	// starts beside many others was seen to take two and a half.
 	ReadyWithin time.Duration
+	// EndWithin is how long a gateway gets to end that is not replaced: of a box that is suspended or
+	// destroyed, or that does not answer; 30 s by default. It has whole seconds.
+	EndWithin time.Duration
 	// HealthEvery is how often gateways are checked that should be ready; 5 m by default. The
 	// third check in a row that finds one down makes it unhealthy, and has its pod restarted.
 	HealthEvery time.Duration
@@ -53,9 +66,12 @@ type Options struct {
 	RetryMin, RetryMax time.Duration
 	// BackoffMax is the longest pause between attempts after errors; 30 s by default.
 	BackoffMax time.Duration
-	// ForceAfter is how long a pod may be ending on a node that is gone or not ready, beyond
-	// the time that it was given, until it is removed by force; 1 m by default.
+	// ForceAfter is how long a pod may be ending on a node that is gone, beyond EndWithin, until it
+	// is removed by force; 1 m by default.
 	ForceAfter time.Duration
+	// LostAfter is how long a node must be silent to be taken for lost; 5 m by default. One of which it
+	// is known that it is gone, or that bears the taint out-of-service, is lost at once.
+	LostAfter time.Duration
 	// Rolling is how many gateways that run may be replaced at once for what nobody decided about
 	// their boxes: another image, or another version of this program. One that does not become
 	// ready keeps its place, so a bad image stops after so many boxes. 10 by default.
@@ -77,9 +93,6 @@ func (o *Options) complete() error {
 	need(o.Hasher != nil, "Hasher")
 	need(o.Logger != nil, "Logger")
 	need(o.Identity != "", "Identity")
-	if o.Namespace == "" {
-		o.Namespace = "platform"
-	}
 	if o.Workers <= 0 {
 		o.Workers = 8
 	}
@@ -91,7 +104,7 @@ func (o *Options) complete() error {
 		standard time.Duration
 	}{
 		{&o.LeaseFor, 15 * time.Second}, {&o.SweepEvery, time.Minute}, {&o.SweepAll, 10 * time.Minute},
-		{&o.ReadyWithin, time.Minute}, {&o.HealthEvery, 5 * time.Minute}, {&o.Overlap, time.Minute},
+		{&o.PlacedWithin, 5 * time.Minute}, {&o.ReadyWithin, 4 * time.Minute}, {&o.EndWithin, 30 * time.Second}, {&o.LostAfter, 5 * time.Minute}, {&o.HealthEvery, 5 * time.Minute}, {&o.Overlap, time.Minute},
 		{&o.RetryMin, 5 * time.Minute}, {&o.RetryMax, time.Hour}, {&o.BackoffMax, 30 * time.Second},
 		{&o.ForceAfter, time.Minute},
 	} {
@@ -103,6 +116,9 @@ func (o *Options) complete() error {
 		}
 	}
 	o.RetryMax = max(o.RetryMax, o.RetryMin)
+	if o.Books != nil {
+		o.Books = timedBooks{o.Books}
+	}
 	return errors.Join(errs...)
 }
 
@@ -116,8 +132,10 @@ type Operator struct {
 
 	mu    sync.Mutex
 	queue workqueue.TypedRateLimitingInterface[string] // nil while it does not lead
-	// rolling are the boxes whose gateways are being replaced for no decision of theirs.
-	rolling map[string]bool
+	read  bool                                         // it leads, and has read what there is in the cluster
+	// policy is why the policy is not taken to be in force; nil if it is.
+	policy error
+	places places
 	// orphans are the namespaces that were told of.
 	orphans map[string]bool
 }
@@ -129,8 +147,11 @@ func (o ObjectOptions) Check() error { return o.withDefaults().check() }
 func (o *Operator) Note() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.queue == nil {
+	switch {
+	case o.queue == nil:
 		return "another process leads, or none yet"
+	case !o.read:
+		return "this process leads, and reads what there is in the cluster"
 	}
 	return "this process leads"
 }
@@ -140,7 +161,11 @@ func New(opts Options) (*Operator, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
-	o := &Operator{opts: opts, client: opts.Cluster.client, log: opts.Logger, orphans: make(map[string]bool), rolling: make(map[string]bool)}
+	o := &Operator{opts: opts, client: opts.Cluster.client, log: opts.Logger, orphans: make(map[string]bool)}
+	o.places.taken = make(map[string]bool)
+	if opts.PolicyInForce != nil {
+		o.policy = errors.New("it is not known yet whether the operator's rights are limited to boxes")
+	}
 	var err error
 	o.metrics, err = newMetrics(opts.Registerer, opts.Cluster, o.depth)
 	return o, err
@@ -156,24 +181,6 @@ func (o *Operator) Wake(boxID string) {
 	}
 }
 
-// mayRoll takes one of the places for gateways that are replaced for no decision of theirs, and
-// reports whether there was one.
-func (o *Operator) mayRoll(boxID string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.rolling[boxID] && len(o.rolling) >= o.opts.Rolling {
-		return false
-	}
-	o.rolling[boxID] = true
-	return true
-}
-
-func (o *Operator) rolled(boxID string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.rolling, boxID)
-}
-
 func (o *Operator) depth() float64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -183,8 +190,12 @@ func (o *Operator) depth() float64 {
 	return float64(o.queue.Len())
 }
 
-// work does all that the leader does, until ctx ends.
-func (o *Operator) work(ctx context.Context) error {
+// finishWithin is how long the passes in hand may take after the process was told to end.
+const finishWithin = 5 * time.Second
+
+// work does all that the leader does, until ctx ends. The passes in hand are finished after that,
+// unless leading has ended: then nothing may be written any more.
+func (o *Operator) work(ctx, leading context.Context) error {
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, o.opts.BackoffMax))
 	v, err := newView(o.opts.Cluster, o.Wake, o.log)
 	if err != nil {
@@ -197,17 +208,30 @@ func (o *Operator) work(ctx context.Context) error {
 	var workers sync.WaitGroup
 	defer func() {
 		o.mu.Lock()
-		o.queue = nil
+		o.queue, o.read = nil, false
 		o.mu.Unlock()
 		queue.ShutDown()
 		workers.Wait()
 	}()
-	if err := v.run(ctx); err != nil {
+	if o.limited(ctx) != nil || v.run(ctx) != nil {
 		return nil // told to stop
 	}
+	o.takePlaces(v)
+	o.mu.Lock()
+	o.read = true
+	o.mu.Unlock()
+	passes, stop := context.WithCancel(leading)
+	defer stop()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-passes.Done():
+		case <-time.After(finishWithin):
+			stop()
+		}
+	})()
 	for range o.opts.Workers {
 		workers.Go(func() {
-			for o.next(ctx, queue, v) {
+			for o.next(ctx, passes, queue, v) {
 			}
 		})
 	}
@@ -220,7 +244,7 @@ func (o *Operator) work(ctx context.Context) error {
 
 // next works on the next box that was woken. The queue hands out a box to one worker at a
 // time; who is woken meanwhile is handed out again.
-func (o *Operator) next(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string], v *view) bool {
+func (o *Operator) next(ctx, passes context.Context, queue workqueue.TypedRateLimitingInterface[string], v *view) bool {
 	id, over := queue.Get()
 	if over {
 		return false
@@ -230,7 +254,7 @@ func (o *Operator) next(ctx context.Context, queue workqueue.TypedRateLimitingIn
 		return false
 	}
 	began := time.Now()
-	again, err := o.reconcile(ctx, v, id)
+	again, err := o.reconcile(passes, v, id)
 	o.metrics.reconciled(time.Since(began), err)
 	if ctx.Err() != nil {
 		return false
@@ -247,6 +271,9 @@ func (o *Operator) next(ctx context.Context, queue workqueue.TypedRateLimitingIn
 	return true
 }
 
+// passLimit bounds a pass, whatever does not answer.
+const passLimit = 3 * time.Minute
+
 // reconcile is one pass over a box. It says after how long to look again although nothing
 // happened; 0 is not at all.
 func (o *Operator) reconcile(ctx context.Context, v *view, id string) (again time.Duration, err error) {
@@ -254,8 +281,11 @@ func (o *Operator) reconcile(ctx context.Context, v *view, id string) (again tim
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v", r)
+			o.log.Error("BUG: a pass over a box panicked", "box", id, "panic", r, "stack", string(debug.Stack()), "alert", true)
 		}
 	}()
+	ctx, cancel := context.WithTimeout(ctx, passLimit)
+	defer cancel()
 	d, err := o.opts.Books.Desired(ctx, id)
 	if errors.Is(err, control.ErrNotFound) {
 		// Nothing is deleted for it: the books may be those of a backup. See lookForOrphans.
@@ -264,6 +294,9 @@ func (o *Operator) reconcile(ctx context.Context, v *view, id string) (again tim
 		return 0, nil
 	}
 	if err != nil {
+		if m := o.memos.find(id); m != nil {
+			m.op.pause(time.Now())
+		}
 		return 0, err
 	}
 	m := o.memos.get(id)

@@ -8,8 +8,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
@@ -26,6 +24,9 @@ type pass struct {
 	now time.Time
 	// again is after how long to look although nothing happened; 0 is not at all.
 	again time.Duration
+	// waits says that the gateway is of an earlier version of this program or another image, and that
+	// others are replaced first.
+	waits bool
 }
 
 // errWait says that something has to happen first, which will wake the box. Its text is for
@@ -64,13 +65,34 @@ func (p *pass) keep(ctx context.Context) error {
 	} else if p.m.op.name != "" {
 		p.m.op = activity{} // it was ended by a report whose answer was lost
 	}
+	lost := p.forceLost(ctx, p.v.pods(p.d.Namespace))
+	var halted error
+	if p.d.Wants == control.BoxSuspend && ns != nil {
+		// Whatever is wrong with its other objects must not keep it running.
+		halted = p.halt(ctx)
+	}
 	err := p.apply(ctx, working)
 	if err == nil {
-		if err = p.judge(ctx, working); err == nil {
-			return nil
-		}
+		err = both(p.judge(ctx, working), lost)
+	} else if p.d.Wants == control.BoxSuspend {
+		err = both(err, both(halted, p.hurry(ctx, p.v.pods(p.d.Namespace), false)))
+	}
+	if err == nil {
+		return nil
 	}
 	return p.obstacle(ctx, working, err)
+}
+
+// both joins two errors, either of which may be nil. What only waits does so alone: with an error
+// beside it the pass is tried again.
+func both(a, b error) error {
+	if a == nil {
+		return b
+	}
+	if b == nil {
+		return a
+	}
+	return errors.Join(a, b)
 }
 
 // obstacle deals with what keeps a box from what it shall be. A provision that has had its
@@ -91,9 +113,8 @@ func (p *pass) obstacle(ctx context.Context, working bool, err error) error {
 		}
 		return p.fail(ctx, trouble{troubleConfig, err.Error()}) // time changes nothing of it
 	}
-	if away(err) && p.m.op.name != "" {
-		// That says nothing about the box: it gets its whole time once the cluster is back.
-		p.m.op.since = time.Now()
+	if away(err) {
+		p.m.op.pause(time.Now())
 	} else if provisions && p.overdue() {
 		return p.fail(ctx, trouble{troubleCluster, err.Error()})
 	}
@@ -101,8 +122,13 @@ func (p *pass) obstacle(ctx context.Context, working bool, err error) error {
 	if working {
 		message = ""
 	}
-	var wait errWait
-	if !errors.As(err, &wait) {
+	if working && p.overdue() {
+		// It is tried on: what is refused today may be allowed tomorrow.
+		message = err.Error()
+		p.late(message)
+	}
+	wait, waits := err.(errWait) // and nothing beside it
+	if !waits {
 		return errors.Join(err, p.progress(ctx, message))
 	}
 	if provisions {
@@ -133,7 +159,7 @@ func (p *pass) begin(ctx context.Context, ns *unstructured.Unstructured) error {
 		name = p.kindOfUpdate()
 	}
 	if p.m.op.name == "" || p.m.op.generation != p.d.Generation {
-		p.m.op = activity{name: name, generation: p.d.Generation, started: p.now, since: p.now, state: state}
+		p.m.op = activity{name: name, generation: p.d.Generation, started: p.now, since: time.Now(), state: state}
 		p.m.steps = steps{}
 	}
 	if p.d.State == p.m.op.state && p.d.Observed == p.d.Generation {
@@ -153,47 +179,45 @@ func (p *pass) kindOfUpdate() string {
 	return opUpdate
 }
 
-// untilOverdue is how long the gateway still has until it must be ready. It counts from when
-// this process began: an operator that was away must not fail the boxes that waited for it.
-func (p *pass) untilOverdue() time.Duration {
-	return time.Until(p.m.op.since.Add(p.o.opts.ReadyWithin))
-}
-
-func (p *pass) overdue() bool { return p.m.op.name != "" && p.untilOverdue() <= 0 }
-
 // judge looks at what became of the gateway once all objects are as they shall be.
 func (p *pass) judge(ctx context.Context, working bool) error {
 	live := p.v.gateway(p.d.Namespace)
 	pods := p.v.pods(p.d.Namespace)
-	if err := p.forceLost(ctx, pods); err != nil {
-		return err
-	}
 	if p.d.Wants == control.BoxSuspend {
 		if !stopped(live, pods) {
-			p.step(StepStopped)
-			return p.progress(ctx, "")
+			return p.stopping(ctx, live, pods)
+		}
+		if err := p.clear(ctx, pods); err != nil {
+			return err
 		}
 		return p.arrived(ctx, control.BoxSuspended, StepStopped, working)
 	}
 	if rolledOut(live) {
 		p.m.strike(true)
-		p.m.failures = 0
+		p.m.failures, p.m.nudges = 0, 0
+		if err := p.clear(ctx, pods); err != nil {
+			return err
+		}
 		return p.arrived(ctx, control.BoxActive, StepReady, working || p.d.State == control.BoxUnhealthy)
+	}
+	if err := p.nudge(ctx, live, pods); err != nil {
+		return err
 	}
 	if !working {
 		return p.down(ctx, live, pods)
 	}
 	p.step(StepReady)
 	t := diagnose(live, pods)
-	if t.kind == troubleQuota && len(pods) == 0 {
+	if t.kind == troubleQuota && len(alive(pods)) == 0 {
 		// There is room for one pod, and there is none.
 		if err := p.recount(ctx); err != nil {
 			return err
 		}
 	}
+	p.m.op.watch(time.Now(), live, pods)
 	if p.overdue() {
 		if t.text == "" {
-			t.text = fmt.Sprintf("the gateway is not ready after %s", p.o.opts.ReadyWithin)
+			t.text = p.slow()
 		}
 		return p.fail(ctx, t)
 	}
@@ -201,12 +225,35 @@ func (p *pass) judge(ctx context.Context, working bool) error {
 	return p.progress(ctx, t.text)
 }
 
+// stopping waits for the pods of a gateway that shall not run.
+func (p *pass) stopping(ctx context.Context, live *appsv1.Deployment, pods []*corev1.Pod) error {
+	p.step(StepStopped)
+	// Pods that the Deployment does not know are left by whoever deletes it without them.
+	stray := live == nil || live.Status.ObservedGeneration >= live.Generation && live.Status.Replicas == 0
+	if err := p.hurry(ctx, pods, stray); err != nil {
+		return err
+	}
+	if !p.overdue() {
+		p.lookAfter(p.untilOverdue())
+		return p.progress(ctx, "")
+	}
+	t := diagnose(live, pods)
+	if t.text == "" {
+		t.text = "the gateway has not ended yet"
+	}
+	p.late(t.text)
+	return p.progress(ctx, t.text)
+}
+
 // arrived notes that a box is what it shall be.
 func (p *pass) arrived(ctx context.Context, state control.BoxState, step string, working bool) error {
-	p.o.rolled(p.d.ID)
 	p.finish(step, nil)
-	if err := p.revokeOthers(ctx); err != nil {
-		return err
+	if !p.waits {
+		p.o.rolled(p.d.ID)
+		// Not while the gateway may still have one of them.
+		if err := p.revokeOthers(ctx); err != nil {
+			return err
+		}
 	}
 	if !working {
 		return p.progress(ctx, "") // steps of a repair
@@ -234,8 +281,9 @@ func (p *pass) fail(ctx context.Context, t trouble) error {
 	state := control.BoxUnhealthy
 	if p.m.op.state == control.BoxProvisioning {
 		state = control.BoxFailed
+		p.o.rolled(p.d.ID)
 		if err := p.compensate(ctx); away(err) {
-			p.m.op.since = time.Now()
+			p.m.op.pause(time.Now())
 			return err
 		} else if err != nil {
 			// It is level-triggered: whoever sees the failed box next tries again.
@@ -293,7 +341,7 @@ func (p *pass) compensate(ctx context.Context) error {
 // down deals with a gateway that should be ready, and is not although nothing is being done.
 func (p *pass) down(ctx context.Context, live *appsv1.Deployment, pods []*corev1.Pod) error {
 	strikes := p.m.struck()
-	if strikes < strikesOut || strikes%strikesOut != 0 {
+	if !p.m.due(strikes) {
 		return p.progress(ctx, p.d.Message)
 	}
 	t := diagnose(live, pods)
@@ -307,80 +355,17 @@ func (p *pass) down(ctx context.Context, live *appsv1.Deployment, pods []*corev1
 		p.o.metrics.unhealthy.Inc()
 		p.o.log.Error("a gateway is unhealthy, and its pod is restarted", "box", p.d.ID, "cause", t.kind, "message", t.text, "alert", true)
 	}
-	if p.now.Sub(p.m.restarted) < p.o.opts.HealthEvery {
-		return nil // that strike was dealt with
-	}
-	p.m.restarted = p.now
+	grace := int64(p.o.opts.EndWithin / time.Second)
 	for _, pod := range pods {
 		if pod.DeletionTimestamp != nil {
 			continue
 		}
-		if err := p.deletePod(ctx, pod, nil); err != nil {
+		if err := p.deletePod(ctx, pod, &grace); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// forceLost removes pods that cannot end because their node is lost: one of them takes the
-// place of the next in the quota, and a deployment that replaces its pod waits for it.
-func (p *pass) forceLost(ctx context.Context, pods []*corev1.Pod) error {
-	for _, pod := range pods {
-		if pod.DeletionTimestamp == nil {
-			continue
-		}
-		// The time of deletion is when the pod was given to end until.
-		if wait := pod.DeletionTimestamp.Add(p.o.opts.ForceAfter).Sub(p.now); wait > 0 {
-			p.lookAfter(wait)
-			continue
-		}
-		lost, err := p.lost(ctx, pod.Spec.NodeName)
-		if err != nil {
-			return err
-		}
-		if !lost {
-			p.lookAfter(p.o.opts.ForceAfter)
-			continue
-		}
-		p.o.log.Warn("a pod cannot end on a node that is lost, and is removed by force", "box", p.d.ID, "pod", pod.Name, "node", pod.Spec.NodeName)
-		if err := p.deletePod(ctx, pod, new(int64)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *pass) lost(ctx context.Context, name string) (bool, error) {
-	if name == "" {
-		return true, nil
-	}
-	node, err := p.o.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return true, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look at node %s: %w", name, err)
-	}
-	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status != corev1.ConditionTrue, nil
-		}
-	}
-	return true, nil
-}
-
-func (p *pass) deletePod(ctx context.Context, pod *corev1.Pod, grace *int64) error {
-	err := p.o.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
-		GracePeriodSeconds: grace, Preconditions: &metav1.Preconditions{UID: &pod.UID},
-	})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // it is gone, or is another one already
-	}
-	if err != nil {
-		return fmt.Errorf("delete pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
-	p.o.metrics.restarted.Inc()
-	return nil
+	p.m.dealt = strikes
+	return p.hurry(ctx, pods, false)
 }
 
 // lookAfter has the box looked at after d, if not earlier.

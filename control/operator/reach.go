@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,8 +48,18 @@ func (p *pass) apply(ctx context.Context, working bool) error {
 	if err != nil {
 		return errUnusable{err}
 	}
+	var ending error
 	for _, object := range objects {
-		if err := p.put(ctx, object, working); err != nil {
+		err := p.put(ctx, object, working)
+		if wait := (errEnds{}); errors.As(err, &wait) && object.GetKind() == kindClaim {
+			// It goes only with the pod that has it, which goes by the Deployment.
+			ending = errWait(wait)
+			continue
+		}
+		if wait := (errEnds{}); errors.As(err, &wait) {
+			return errWait(wait)
+		}
+		if err != nil {
 			return err
 		}
 		// Now the Secret has it, and nothing else: if this process dies here, the token is one
@@ -60,8 +71,16 @@ func (p *pass) apply(ctx context.Context, working bool) error {
 		}
 	}
 	p.m.refusedSince = time.Time{}
-	return nil
+	if p.d.Wants == control.BoxSuspend || p.v.gateway(p.d.Namespace) != nil && rolledOut(p.v.gateway(p.d.Namespace)) {
+		return nil // which has what it needs, and the claim comes back when it is gone
+	}
+	return ending
 }
+
+// errEnds is an errWait for an object that is being deleted.
+type errEnds struct{ what string }
+
+func (e errEnds) Error() string { return e.what }
 
 // halt has the gateway run no more. It needs nothing of what the box shall be, so nothing that
 // is wrong with that stands in its way.
@@ -99,16 +118,18 @@ func (p *pass) put(ctx context.Context, want Object, working bool) error {
 		}
 	}
 	if live != nil && live.GetDeletionTimestamp() != nil {
-		return errWait{fmt.Sprintf("%s %s is being deleted, and comes back after that", want.GetKind(), want.GetName())}
+		return errEnds{fmt.Sprintf("%s %s is being deleted, and comes back after that", want.GetKind(), want.GetName())}
 	}
 	at := Differs(want, live)
 	if at == "" {
 		p.finish(step, nil) // it was begun, and its answer lost
 		return nil
 	}
-	if !working && live != nil && want.GetKind() == kindDeployment && !p.o.mayRoll(p.d.ID) {
-		p.lookAfter(time.Second)
-		return errWait{"other gateways are being replaced first"}
+	// What somebody else has changed needs no place.
+	anew := live != nil && live.GetAnnotations()[AnnotationApplied] != want.GetAnnotations()[AnnotationApplied]
+	if !working && anew && want.GetKind() == kindDeployment && !p.o.mayRoll(p.d.ID) {
+		p.waits = true
+		return nil
 	}
 	p.step(step)
 	err := p.write(ctx, want, live)
@@ -174,6 +195,8 @@ func (p *pass) recount(ctx context.Context) error {
 		return nil
 	}
 	p.m.recounted = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	p.o.log.Warn("the quota of a box counts what is not there, and is made anew", "box", p.d.ID)
 	resource, _ := resourceOf(live.GroupVersionKind())
 	uid := live.GetUID()
@@ -183,6 +206,47 @@ func (p *pass) recount(ctx context.Context) error {
 	}
 	p.v.forget(kindQuota, live)
 	return nil // its end wakes the box
+}
+
+// Between touches of a Deployment.
+const (
+	nudgeMin = time.Second
+	nudgeMax = 15 * time.Second
+)
+
+// AnnotationNudge stands at a Deployment that was touched to have its ReplicaSet try again.
+const AnnotationNudge = "openclaw.cloud/nudge"
+
+// nudge has the ReplicaSet of a gateway without a pod try again to make one. If a quota has refused it
+// again and again, it waits longer after each refusal, up to a quarter of an hour. Each change of the ReplicaSet makes it try at once, and it takes over the
+// annotations of its Deployment.
+func (p *pass) nudge(ctx context.Context, live *appsv1.Deployment, pods []*corev1.Pod) error {
+	if live == nil || live.Status.ObservedGeneration < live.Generation || len(alive(pods)) > 0 ||
+		diagnose(live, nil).kind != troubleQuota {
+		return nil
+	}
+	pause := min(nudgeMin<<min(p.m.nudges, 10), nudgeMax)
+	if wait := p.m.nudged.Add(pause).Sub(p.now); wait > 0 {
+		p.lookAfter(wait)
+		return nil
+	}
+	p.m.nudged = p.now
+	p.m.nudges++
+	p.lookAfter(pause)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	resource, _ := resourceOf(appsv1.SchemeGroupVersion.WithKind(kindDeployment))
+	text := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, AnnotationNudge, p.now.UTC().Format(time.RFC3339Nano))
+	got, err := p.o.opts.Cluster.dynamic.Resource(resource).Namespace(p.d.Namespace).Patch(ctx, GatewayName, types.MergePatchType,
+		[]byte(text), metav1.PatchOptions{FieldManager: FieldManager})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("touch the gateway of box %s: %w", p.d.ID, err)
+	}
+	p.v.wrote(kindDeployment, got)
+	return nil
 }
 
 // space looks at the box's namespace, which must not be anybody else's, and returns it, or nil.

@@ -22,12 +22,13 @@ func rolledOut(d *appsv1.Deployment) bool {
 	return s.UpdatedReplicas == want && s.Replicas == want && s.AvailableReplicas == want
 }
 
-// stopped reports whether no pod of the gateway is left, also none that is ending.
+// stopped reports whether no pod of the gateway is left, also none that is ending. What is left of
+// a pod that has ended by itself does not count.
 func stopped(d *appsv1.Deployment, pods []*corev1.Pod) bool {
 	if d != nil && (d.Status.ObservedGeneration < d.Generation || d.Status.Replicas != 0) {
 		return false
 	}
-	return len(pods) == 0
+	return len(alive(pods)) == 0
 }
 
 // trouble is why a gateway is not ready.
@@ -46,11 +47,16 @@ const (
 	troubleProbe    = "not_ready"
 	troubleSlow     = "slow"
 	troubleCluster  = "cluster"
+	troubleStuck    = "stuck"
 )
 
 // diagnose says why a gateway is not ready.
 func diagnose(d *appsv1.Deployment, pods []*corev1.Pod) trouble {
-	for _, pod := range pods {
+	now := pods
+	if living := alive(pods); len(living) > 0 {
+		now = living // what became of those before them is over
+	}
+	for _, pod := range now {
 		if pod.DeletionTimestamp != nil {
 			continue
 		}

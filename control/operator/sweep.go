@@ -34,6 +34,7 @@ func (o *Operator) sweep(ctx context.Context, queue workqueue.TypedRateLimitingI
 					queue.Add(b.ID)
 				}
 			}
+			o.nextToRoll()
 			o.lookForOrphans(ctx, v, boxes)
 		}
 		pause := tick.C

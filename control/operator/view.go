@@ -112,8 +112,19 @@ func newView(cluster *Cluster, wake func(boxID string), log *slog.Logger) (*view
 	source := cache.ToListWatcherWithWatchListSemantics(cache.NewFilteredListWatchFromClient(cluster.client.CoreV1().RESTClient(), "pods", metav1.NamespaceAll,
 		func(o *metav1.ListOptions) { o.LabelSelector = byLabel }), cluster.client)
 	var err error
-	v.podsSeen, err = v.informer("Pod", source, &corev1.Pod{})
+	if v.podsSeen, err = v.informer("Pod", source, &corev1.Pod{}); err == nil {
+		err = v.podsSeen.SetTransform(podAsRead)
+	}
 	return v, err
+}
+
+// podAsRead keeps of a pod what is read of it.
+func podAsRead(o any) (any, error) {
+	if pod, ok := o.(*corev1.Pod); ok {
+		pod.ManagedFields, pod.Annotations = nil, nil
+		pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
+	}
+	return o, nil
 }
 
 func (v *view) informer(kind string, source cache.ListerWatcher, example runtime.Object) (cache.SharedIndexInformer, error) {

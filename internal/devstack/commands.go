@@ -68,7 +68,7 @@ func (s *stack) up(ctx context.Context) error {
 	if err := s.instructions(customer, email); err != nil || s.cfg.Kubebox == "" {
 		return err
 	}
-	return s.upKubernetes(ctx)
+	return s.upKubernetes(ctx, customer, email)
 }
 
 func (s *stack) migrate(ctx context.Context) error {
@@ -167,7 +167,7 @@ func Status(ctx context.Context, cfg Config) error {
 	s.loadPorts()
 	all := true
 	services := s.services()
-	for _, svc := range s.kubernetes() {
+	for _, svc := range append(s.kubernetes(), s.boxOperator()) {
 		// Their files go when they are stopped in order.
 		if _, err := os.Stat(s.pidFile(svc.name)); err == nil {
 			services = append(services, svc)

@@ -50,13 +50,14 @@ type Ports struct {
 	EtcdPeers   int `env:"OPENCLAW_ETCD_PEERS_PORT"`  // etcd, for peers, of which there are none
 	Controllers int `env:"OPENCLAW_CONTROLLERS_PORT"` // the controller manager, health and metrics
 	Scheduler   int `env:"OPENCLAW_SCHEDULER_PORT"`   // the scheduler, health and metrics
+	Boxes       int `env:"OPENCLAW_BOXES_PORT"`       // the operator of the boxes, health, metrics, logs and events
 }
 
 // DefaultPorts returns the ports that are used when nobody says otherwise.
 func DefaultPorts() Ports {
 	return Ports{
 		Proxy: 8080, Admin: 9090, Billing: 8082, API: 8000, Operators: 8001, APIProbes: 8083, Kimisim: 9100, Redis: 16379, Postgres: 15432,
-		Kubernetes: 16443, Etcd: 12379, EtcdPeers: 12380, Controllers: 20257, Scheduler: 20259,
+		Kubernetes: 16443, Etcd: 12379, EtcdPeers: 12380, Controllers: 20257, Scheduler: 20259, Boxes: 8084,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"time"
@@ -14,13 +15,16 @@ import (
 // kubernetesNodes is how many nodes are played; each takes 1,000 pods.
 const kubernetesNodes = 2
 
-// The ServiceAccount under which the operator runs, and how long its token is valid; each Up makes
-// another one.
+// The ServiceAccount under which the operator of the boxes runs, as "control operator access" makes
+// it, and how long its token is valid; each Up makes another one.
 const (
-	operatorNamespace = "openclaw-system"
-	operatorAccount   = "openclaw-operator"
+	operatorNamespace = "platform"
+	operatorAccount   = "operator"
 	operatorToken     = 30 * 24 * time.Hour
 )
+
+// gatewayImage is what boxes are said to run. There is no such image, and nothing pulls it.
+const gatewayImage = "openclaw-gateway@sha256:0000000000000000000000000000000000000000000000000000000000000000"
 
 func (s *stack) controlPlane() *kubebox.ControlPlane {
 	return kubebox.New(kubebox.Config{
@@ -58,44 +62,67 @@ func (s *stack) kubernetes() []service {
 	return all
 }
 
-// operatorKubeconfig makes the operator's ServiceAccount, unless it is there, and returns the path of
-// a kubeconfig with its rights. It has none but those that are bound to it.
-func (s *stack) operatorKubeconfig(ctx context.Context) (string, error) {
-	plane := s.controlPlane()
-	manifest := fmt.Sprintf(`
-apiVersion: v1
-kind: Namespace
-metadata: {name: %[1]s}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: %[2]s, namespace: %[1]s}
-`, operatorNamespace, operatorAccount)
-	if _, err := plane.Kubectl(ctx, strings.NewReader(manifest), "apply", "--server-side", "--field-manager=devstack", "-f", "-"); err != nil {
-		return "", err
+func (s *stack) operatorKubeconfig() string { return s.cfg.path("kubernetes", "operator.kubeconfig") }
+
+// boxOperator makes boxes in the cluster. It has the rights that are bound to its ServiceAccount, and no
+// others.
+func (s *stack) boxOperator() service {
+	return service{
+		name:  "box-operator",
+		ports: []int{s.cfg.Ports.Boxes},
+		prepare: func(ctx context.Context) error {
+			access := exec.CommandContext(ctx, s.binary("control"), "operator", "access")
+			access.Env = s.cleanEnv()
+			manifests, err := access.Output()
+			if err != nil {
+				return fmt.Errorf("control operator access: %w", err)
+			}
+			plane := s.controlPlane()
+			space := fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n---\n", operatorNamespace)
+			if _, err := plane.Kubectl(ctx, strings.NewReader(space+string(manifests)), "apply", "--server-side", "--field-manager=devstack", "-f", "-"); err != nil {
+				return err
+			}
+			return plane.ServiceAccountKubeconfig(ctx, operatorNamespace, operatorAccount, s.operatorKubeconfig(), operatorToken)
+		},
+		command: func() (command, error) {
+			args := []string{
+				"operator", "--listen", address(s.cfg.Ports.Boxes), "--kubeconfig", s.operatorKubeconfig(), "--gateway-image", gatewayImage,
+				"--box-secrets-key-file", s.cfg.path("box-secrets-key"), "--operator-key-file", s.cfg.path("operator-key"),
+				// The customer that is made first has none.
+				"--allow-no-bot",
+			}
+			if s.cfg.RedisURL != "" {
+				args = append(args, "--allow-unsafe-redis")
+			}
+			return command{program: s.binary("control"), args: args, env: s.controlEnv(), dir: s.cfg.RunDir}, nil
+		},
+		ready:    answers("http://" + address(s.cfg.Ports.Boxes) + "/readyz"),
+		stopWith: syscall.SIGTERM, stopLimit: 25 * time.Second,
 	}
-	file := s.cfg.path("kubernetes", "operator.kubeconfig")
-	return file, plane.ServiceAccountKubeconfig(ctx, operatorNamespace, operatorAccount, file, operatorToken)
 }
 
-// upKubernetes starts the control plane and what works on it.
-func (s *stack) upKubernetes(ctx context.Context) error {
-	for _, svc := range s.kubernetes() {
+// upKubernetes starts the control plane, and what works on it.
+func (s *stack) upKubernetes(ctx context.Context, customer, email string) error {
+	for _, svc := range append(s.kubernetes(), s.boxOperator()) {
 		if err := s.start(ctx, svc); err != nil {
 			return err
 		}
 	}
-	operator, err := s.operatorKubeconfig(ctx)
-	if err != nil {
+	var boxes []struct {
+		ID string `json:"id"`
+	}
+	if err := s.openclawctl(ctx, s.operatorEnv(email), &boxes, "box", "list", "--customer", customer); err != nil {
 		return err
 	}
-	// Here the operator starts, as a service like the others, with this kubeconfig.
-	return s.kubernetesInstructions(operator)
+	if len(boxes) == 0 {
+		return fmt.Errorf("customer %s has no box", customer)
+	}
+	return s.kubernetesInstructions(customer, boxes[0].ID)
 }
 
 // kubernetesInstructions writes a wrapper of kubectl with the settings of this stack, and prints
 // lines to paste.
-func (s *stack) kubernetesInstructions(operator string) error {
+func (s *stack) kubernetesInstructions(customer, box string) error {
 	plane := s.controlPlane()
 	kubectl := s.cfg.path("kubectl")
 	script := "#!/bin/sh\n# kubectl with all rights in the Kubernetes of this development stack.\n" +
@@ -107,13 +134,24 @@ func (s *stack) kubernetesInstructions(operator string) error {
 	if err := os.Chmod(kubectl, 0o700); err != nil {
 		return fmt.Errorf("devstack: %w", err)
 	}
+	ctl := quote(s.cfg.path("openclawctl"))
 	s.printf(`
 Kubernetes is ready too. Its rights, quotas and policies are real; nothing runs in its pods, which are ready at once:
 
-  %s get nodes,pods --all-namespaces
+  %[1]s get nodes,pods --all-namespaces
 
-For other programs: KUBECONFIG=%s
-With the rights of the operator's ServiceAccount: KUBECONFIG=%s
-`, quote(kubectl), quote(plane.Kubeconfig), quote(operator))
+The operator of the boxes makes the customer's box in it; each step with its time, and then what there is:
+
+  %[2]s box list
+  %[2]s box show %[6]s
+  %[1]s get all,quota,netpol -n customer-%[3]s
+
+One more customer, whose box is made within seconds:
+
+  %[2]s customer create --name Another --tier pro
+
+For other programs: KUBECONFIG=%[4]s
+With the rights of the operator's ServiceAccount: KUBECONFIG=%[5]s
+`, quote(kubectl), ctl, customer, quote(plane.Kubeconfig), quote(s.operatorKubeconfig()), box)
 	return nil
 }

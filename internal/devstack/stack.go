@@ -96,7 +96,7 @@ func open(cfg Config, create bool) (*stack, error) {
 func (s *stack) close() { s.lock.Close() }
 
 func (s *stack) loadSecrets(create bool) error {
-	if err := errors.Join(s.makeJWTSecret(create), s.makeBoxSecretsKey(create)); err != nil {
+	if err := errors.Join(s.makeText("jwt-secret", create), s.makeText("operator-key", create), s.makeBoxSecretsKey(create)); err != nil {
 		return err
 	}
 	file := s.cfg.path("secrets.json")
@@ -123,10 +123,10 @@ func (s *stack) loadSecrets(create bool) error {
 	return writePrivate(file, string(b)+"\n")
 }
 
-// makeJWTSecret makes what the api signs with, also in a run directory that is older than
-// the api.
-func (s *stack) makeJWTSecret(create bool) error {
-	file := s.cfg.path("jwt-secret")
+// makeText makes a secret that is any text, such as what the api signs with, also in an older run
+// directory.
+func (s *stack) makeText(name string, create bool) error {
+	file := s.cfg.path(name)
 	if _, err := os.Stat(file); !create || !errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
