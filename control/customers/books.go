@@ -52,12 +52,12 @@ func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, 
 		if err != nil {
 			return err
 		}
-		tokens, err := tx.Tokens(ctx, d.CustomerID)
+		tokens, err := tx.TokensOfBox(ctx, d.CustomerID, boxID)
 		if err != nil {
 			return err
 		}
 		for _, t := range tokens {
-			if t.BoxID == boxID && t.Status != contract.StatusRevoked {
+			if t.Status != contract.StatusRevoked {
 				out.Tokens = append(out.Tokens, t)
 			}
 		}
@@ -146,8 +146,8 @@ func (b *Boxes) tell(ctx context.Context, tx *store.Tx, box control.Box) error {
 
 // RegisterToken makes a token that is in the box's Secret one that the proxies know, and returns
 // once they may know it. It is control.ErrInvalid for a box that is to be destroyed or whose
-// customer is cancelled, and control.ErrConflict for a token that was revoked or is another
-// box's. The digest of a token that is registered already changes nothing.
+// customer is cancelled, and control.ErrConflict for a token that was revoked, is to be, or is
+// another box's: the box needs another one. The digest of a token that is registered already changes nothing.
 func (b *Boxes) RegisterToken(ctx context.Context, boxID string, raw contract.Token) (control.ProxyToken, error) {
 	s := b.Service
 	if s.Hasher == nil {
@@ -204,8 +204,10 @@ func (c *change) knownToken(ctx context.Context, boxID string, t control.ProxyTo
 		return fmt.Errorf("%w: token %s is another box's", control.ErrConflict, t.ID)
 	case t.Status == contract.StatusRevoked:
 		return fmt.Errorf("%w: token %s is revoked", control.ErrConflict, t.ID)
+	case !t.EndsAt.IsZero():
+		return fmt.Errorf("%w: token %s ends at %s", control.ErrConflict, t.ID, t.EndsAt.Format(time.RFC3339))
 	}
-	ids, err := c.tx.UnpublishedChanges(ctx, t.Digest)
+	ids, err := c.tx.UnpublishedChanges(ctx, c.customer.ID, t.Digest)
 	c.outbox = append(c.outbox, ids...)
 	return err
 }

@@ -299,26 +299,22 @@ func (s *Service) ResizeBox(ctx context.Context, actor string, ref BoxRef, size,
 // tokensOf lists the tokens of a box that are not revoked, oldest first. What was not published
 // yet of those that are is published with the change.
 func (c *change) tokensOf(ctx context.Context, boxID string) ([]control.ProxyToken, error) {
-	tokens, err := c.tx.Tokens(ctx, c.customer.ID)
+	tokens, err := c.tx.TokensOfBox(ctx, c.customer.ID, boxID)
 	if err != nil {
 		return nil, err
 	}
 	var out []control.ProxyToken
+	var revoked []contract.Digest
 	for _, t := range tokens {
-		if t.BoxID != boxID {
-			continue
-		}
-		if t.Status != contract.StatusRevoked {
+		if t.Status == contract.StatusRevoked {
+			revoked = append(revoked, t.Digest)
+		} else {
 			out = append(out, t)
-			continue
 		}
-		ids, err := c.tx.UnpublishedChanges(ctx, t.Digest)
-		if err != nil {
-			return nil, err
-		}
-		c.outbox = append(c.outbox, ids...)
 	}
-	return out, nil
+	ids, err := c.tx.UnpublishedChanges(ctx, c.customer.ID, revoked...)
+	c.outbox = append(c.outbox, ids...)
+	return out, err
 }
 
 // revokeAll revokes the tokens of a box but one.
@@ -359,4 +355,25 @@ func (s *Service) endLater(ctx context.Context, c *change, t control.ProxyToken,
 		return err
 	}
 	return s.Later.RevokeTokenAt(ctx, c.tx, t.ID, at)
+}
+
+// leaves has the operator of the boxes look at the box of a token that ends, which may be the one that
+// the box runs with. If there is none beside it that stays, but the one that somebody got instead, the
+// box gets another one.
+func (c *change) leaves(ctx context.Context, actor string, t control.ProxyToken, insteadID string) error {
+	d, err := c.tx.BoxDetail(ctx, t.BoxID)
+	if err != nil || d.Wants == control.BoxDestroy {
+		return err
+	}
+	tokens, err := c.tx.TokensOfBox(ctx, c.customer.ID, t.BoxID)
+	if err != nil {
+		return err
+	}
+	for _, other := range tokens {
+		if other.ID != t.ID && other.ID != insteadID && other.Status != contract.StatusRevoked && other.EndsAt.IsZero() {
+			return c.wake(ctx, c.tx, d.ID)
+		}
+	}
+	_, err = c.decide(ctx, actor, d.Box, store.BoxDecision{Action: "box.rotate_token", Rotate: true, Detail: map[string]any{"ends": t.ID}})
+	return err
 }

@@ -414,6 +414,77 @@ func TestTokensOfBoxes(t *testing.T) {
 	}
 }
 
+// Whoever ends the token that a box runs with, now or later, has the box get another one; of a token
+// beside which the box has one that stays, the operator of the boxes is told.
+func TestBoxesGetAnotherToken(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	l := later{map[string]time.Time{}}
+	e.Later = l
+	wakes := e.withJobs()
+	b, ctx := e.books(), t.Context()
+	// began makes a box with a token of its own, of which nobody is told any more.
+	began := func() (string, contract.Token, control.ProxyToken) {
+		t.Helper()
+		c := e.customer("pro")
+		raw, err := contract.NewToken(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := b.RegisterToken(ctx, c.Box.ID, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.pg.Query("DELETE FROM river_job")
+		return c.Box.ID, raw, token
+	}
+	want := func(what, box, is string) {
+		t.Helper()
+		if got := e.row(`SELECT rotation || '/' || generation FROM boxes WHERE id = '%s'`, box); got != is || !wakes(box) {
+			t.Errorf("%s: rotation and generation %s, want %s; told: %v", what, got, is, wakes(box))
+		}
+		e.pg.Query("DELETE FROM river_job")
+	}
+	revoke := func(token control.ProxyToken) {
+		t.Helper()
+		if _, err := e.RevokeToken(ctx, "test", token.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	box, _, token := began()
+	revoke(token)
+	want("revoked", box, "1/2")
+	revoke(token)
+	if wakes(box) || e.row(`SELECT generation FROM boxes WHERE id = '%s'`, box) != "2" {
+		t.Error("revoked again it has the box changed again")
+	}
+
+	box, raw, token := began()
+	_, rotated, err := e.RotateToken(ctx, "test", token.ID, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want("rotated", box, "1/2")
+	if _, err := b.RegisterToken(ctx, box, raw); !errors.Is(err, control.ErrConflict) {
+		t.Errorf("a token that ends is registered as one that stays: %v", err)
+	}
+	revoke(token) // as the job does when it is time
+	want("revoked while another stays", box, "1/2")
+	revoke(rotated.Token)
+	want("the last one", box, "2/3")
+
+	box, _, token = began()
+	if _, err := e.DestroyBox(ctx, "test", customers.BoxRef{ID: box}, "x"); err != nil {
+		t.Fatal(err)
+	}
+	e.pg.Query("DELETE FROM river_job")
+	revoke(token)
+	if wakes(box) || e.row(`SELECT generation FROM boxes WHERE id = '%s'`, box) != "2" {
+		t.Error("of a box that is to be destroyed")
+	}
+}
+
 // A customer hears once that its agent is there, and once a day that it is not well.
 func TestReportsAreMailed(t *testing.T) {
 	t.Parallel()

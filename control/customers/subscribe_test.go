@@ -74,9 +74,9 @@ func TestOnlyPaymentEntitles(t *testing.T) {
 	}
 }
 
-// What is wanted of boxes goes by the subscription that pays for them, whatever state they are
-// in, which nobody but the operator of the boxes changes; one that an operator suspended or that is
-// to be destroyed stays so, and one that another subscription pays for is left alone.
+// What is wanted of boxes goes by the subscription of their customer, whatever state they are in,
+// which nobody but the operator of the boxes changes, and whatever subscription paid for them; one
+// that an operator suspended or that is to be destroyed stays so.
 func TestBoxesFollowTheirSubscription(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -126,7 +126,33 @@ func TestBoxesFollowTheirSubscription(t *testing.T) {
 			t.Errorf("%s: the states became %s", tc.status, got)
 		}
 	}
-	if got := e.row(`SELECT string_agg(wants || generation, ' ') FROM boxes WHERE id = 'former' OR customer_id = '%s'`, other); got != "run1 run1" {
-		t.Errorf("boxes that it does not pay for: %s", got)
+	if got := e.row(`SELECT string_agg(wants || generation, ' ') FROM boxes WHERE customer_id = '%s'`, other); got != "run1" {
+		t.Errorf("another's box: %s", got)
 	}
+	if got := e.row(`SELECT wants || generation FROM boxes WHERE id = 'former'`); got != "destroy4" {
+		t.Errorf("a box of a former subscription: %s", got)
+	}
+}
+
+// A box that no subscription pays for does not outlive the service of its customer, and stops with
+// it; whoever suspended the customer without a word about its boxes has them stopped by the next
+// reading.
+func TestBoxesEndWithTheirCustomer(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	c := e.customer("pro")
+	want := func(what, is string) {
+		t.Helper()
+		if got := e.row(`SELECT c.status || ' ' || b.wants FROM customers c JOIN boxes b ON b.customer_id = c.id WHERE c.id = '%s'`, c.Customer.ID); got != is {
+			t.Errorf("%s: %s, want %s", what, got, is)
+		}
+	}
+	e.committed(apply(e, c.Customer.ID, control.SubscriptionUnpaid, "pro", 1))
+	want("never paid", "suspended suspend")
+	e.pg.Query(`UPDATE boxes SET wants = 'run', generation = generation + 1`)
+	e.committed(apply(e, c.Customer.ID, control.SubscriptionUnpaid, "pro", 2))
+	want("still unpaid", "suspended suspend")
+	e.pg.Query(`UPDATE boxes SET wants = 'run', generation = generation + 1`)
+	e.committed(apply(e, c.Customer.ID, control.SubscriptionCanceled, "pro", 3))
+	want("ended", "cancelled destroy")
 }

@@ -163,7 +163,9 @@ func TestWakesAreTriedAgainSoon(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(j.Close)
-	if err := st.InTx(ctx, func(tx *store.Tx) error { return errors.Join(j.WakeBox(ctx, tx, "failing"), j.WakeBox(ctx, tx, "stuck")) }); err != nil {
+	if err := st.InTx(ctx, func(tx *store.Tx) error {
+		return errors.Join(j.WakeBox(ctx, tx, "failing"), j.WakeBox(ctx, tx, "stuck"))
+	}); err != nil {
 		t.Fatal(err)
 	}
 	pg.Query("UPDATE river_job SET attempt = 10, errors = array_fill('{}'::jsonb, ARRAY[10]) WHERE args->>'box_id' = 'failing'")

@@ -203,7 +203,8 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		},
 		"TokenByDigest":         func(tx *store.Tx) (any, error) { return tx.TokenByDigest(ctx, sha256.Sum256([]byte(v.id))) },
 		"EndToken":              func(tx *store.Tx) (any, error) { return tx.EndToken(ctx, v.token, now) },
-		"UnpublishedChanges":    func(tx *store.Tx) (any, error) { return tx.UnpublishedChanges(ctx, sha256.Sum256([]byte(v.id))) },
+		"TokensOfBox":           func(tx *store.Tx) (any, error) { return tx.TokensOfBox(ctx, v.id, v.box) },
+		"UnpublishedChanges":    func(tx *store.Tx) (any, error) { return tx.UnpublishedChanges(ctx, v.id, sha256.Sum256([]byte(v.id))) },
 		"ReplacedSubscriptions": func(tx *store.Tx) (any, error) { return tx.ReplacedSubscriptions(ctx, v.id) },
 
 		// What is sold is nobody's: no customer has any business with it.
