@@ -27,6 +27,33 @@ type Boxes struct {
 	Service *Service
 	// Mails tells customers that their agent is there. Without it they are not told.
 	Mails MailAdder
+
+	term int64 // see Lead
+}
+
+// Lead returns the books of an operator that has begun to lead: from now on those of the ones before
+// refuse to write, with control.ErrFenced, upon which their operator has to end. It is called
+// once the operator leads, and before it looks at any box. Books that nobody leads by are not
+// kept from writing.
+func (b *Boxes) Lead(ctx context.Context) (*Boxes, error) {
+	term, err := b.Service.Store.BeginBoxOperator(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := *b
+	out.term = term
+	return &out, nil
+}
+
+// leading runs do unless another operator leads by now, which is control.ErrFenced. The customer
+// is locked then: whatever that one does comes after this.
+func (b *Boxes) leading(ctx context.Context, do func(*change) error) func(*change) error {
+	return func(c *change) error {
+		if err := c.tx.BoxOperatorLeads(ctx, b.term); err != nil {
+			return err
+		}
+		return do(c)
+	}
 }
 
 // Unfinished lists the boxes that are not destroyed, oldest first.
@@ -34,8 +61,9 @@ func (b *Boxes) Unfinished(ctx context.Context) ([]control.Box, error) {
 	return b.Service.Store.UnfinishedBoxes(ctx)
 }
 
-// Desired reads what a box shall be. The error is control.ErrNotFound if there is no such box, and
-// secret.ErrSealed if its Telegram token was sealed with a key that is not there.
+// Desired reads what a box shall be. The error is control.ErrNotFound if there is no such box. A
+// Telegram token that cannot be read is no error of this, see control.DesiredBox: who is not to run
+// any more must not run on because of it.
 func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, error) {
 	var out control.DesiredBox
 	err := b.Service.Store.InTx(ctx, func(tx *store.Tx) error {
@@ -73,11 +101,16 @@ func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, 
 		}
 		out.Settings = complete(d.Settings, account.Language, out.Tier)
 		sealed, err := tx.SealedTelegramToken(ctx, boxID)
-		if err != nil || sealed == nil {
+		if err != nil {
 			return err
 		}
-		if out.TelegramToken, err = b.Service.Seals.Open(sealed, placeOfTelegramToken(boxID)...); err != nil {
-			return fmt.Errorf("Telegram token: %w", err)
+		if sealed != nil {
+			if out.TelegramToken, err = b.Service.Seals.Open(sealed, placeOfTelegramToken(boxID)...); err != nil {
+				out.TelegramToken, out.TelegramTokenError = "", fmt.Errorf("Telegram token: %w", err)
+			}
+		}
+		if d.Wants == control.BoxRun {
+			out.WaitsFor = control.BoxWaitsFor(boxID, sealed != nil, len(out.Settings.TelegramUsers))
 		}
 		return nil
 	})
@@ -111,8 +144,10 @@ func complete(s control.BoxSettings, language control.Language, tier control.Tie
 }
 
 // Report notes what was found or done; see store.ReportBox. A customer gets a mail when a box is
-// active for the first time, and at most one a day when one is unhealthy.
+// active for the first time, and at most one a day when one is unhealthy, but none of a box that is
+// not to run any more.
 func (b *Boxes) Report(ctx context.Context, r control.BoxReport) error {
+	r.Term = b.term
 	return b.Service.Store.InTx(ctx, func(tx *store.Tx) error {
 		before, after, err := tx.ReportBox(ctx, boxOperator, r)
 		if err != nil || before.State == after.State {
@@ -126,7 +161,7 @@ func (b *Boxes) Report(ctx context.Context, r control.BoxReport) error {
 func (b *Boxes) tell(ctx context.Context, tx *store.Tx, box control.Box) error {
 	m := control.Mail{CustomerID: box.CustomerID}
 	switch {
-	case b.Mails == nil:
+	case b.Mails == nil || box.Wants != control.BoxRun:
 		return nil
 	case box.State == control.BoxActive:
 		m.Kind, m.Cause = control.MailAgentLive, box.ID
@@ -161,7 +196,7 @@ func (b *Boxes) RegisterToken(ctx context.Context, boxID string, raw contract.To
 		ID: control.NewID(control.TokenID), CustomerID: box.CustomerID, BoxID: boxID, Digest: s.Hasher.Digest([]byte(raw.Reveal())),
 		Hint: raw.Hint(), Version: 1, Status: contract.StatusActive, CreatedAt: s.now(),
 	}
-	err = s.change(ctx, box.CustomerID, func(c *change) error {
+	err = s.change(ctx, box.CustomerID, b.leading(ctx, func(c *change) error {
 		if st := c.customer.Status; st == control.CustomerCancelled || st == control.CustomerPending {
 			return fmt.Errorf("%w: customer %s is %s", control.ErrInvalid, box.CustomerID, st)
 		}
@@ -190,7 +225,7 @@ func (b *Boxes) RegisterToken(ctx context.Context, boxID string, raw contract.To
 			Actor: boxOperator, Action: "token.create", CustomerID: token.CustomerID, Target: token.ID,
 			Detail: map[string]any{"box": boxID, "hint": token.Hint},
 		})
-	})
+	}))
 	if err != nil {
 		return control.ProxyToken{}, fmt.Errorf("register token of box %s: %w", boxID, err)
 	}
@@ -222,9 +257,9 @@ func (b *Boxes) RevokeTokens(ctx context.Context, boxID, butTokenID string, over
 	case overlap < 0 || overlap > 0 && s.Later == nil:
 		err = fmt.Errorf("%w: nothing here can revoke a token later", control.ErrInvalid)
 	case overlap == 0:
-		err = s.locked(ctx, box.CustomerID, func(c *change) error { return s.revokeAll(ctx, c, boxOperator, boxID, butTokenID) })
+		err = s.locked(ctx, box.CustomerID, b.leading(ctx, func(c *change) error { return s.revokeAll(ctx, c, boxOperator, boxID, butTokenID) }))
 	default:
-		err = s.change(ctx, box.CustomerID, func(c *change) error { return s.endAll(ctx, c, boxID, butTokenID, s.now().Add(overlap)) })
+		err = s.change(ctx, box.CustomerID, b.leading(ctx, func(c *change) error { return s.endAll(ctx, c, boxID, butTokenID, s.now().Add(overlap)) }))
 	}
 	if err != nil {
 		return fmt.Errorf("revoke tokens of box %s: %w", boxID, err)

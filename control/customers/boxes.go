@@ -245,6 +245,9 @@ func (s *Service) ResumeBox(ctx context.Context, actor string, ref BoxRef, reaso
 	hold := false
 	d, err := s.decideBox(ctx, actor, ref, reason, func(c *change, d control.BoxDetail) (store.BoxDecision, bool, error) {
 		out := store.BoxDecision{Action: "box.resume", Wants: control.BoxSuspend, Hold: &hold}
+		if !d.Held && d.Wants == control.BoxRun {
+			return out, false, nil // whatever its customer is: nobody suspended it
+		}
 		paid, err := c.paid(ctx)
 		if err != nil {
 			return out, false, err

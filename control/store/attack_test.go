@@ -192,6 +192,13 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		"ResealTelegramToken": func(tx *store.Tx) (any, error) {
 			return tx.ResealTelegramToken(ctx, "x", control.Box{ID: v.box, CustomerID: v.id}, []byte("sealed"), []byte("stolen"))
 		},
+		"BoxOperatorLeads": func(tx *store.Tx) (any, error) { // whether another one leads
+			err := tx.BoxOperatorLeads(ctx, 1)
+			if errors.Is(err, control.ErrFenced) {
+				return true, nil
+			}
+			return nil, err
+		},
 		"DecideBox": func(tx *store.Tx) (any, error) {
 			return tx.DecideBox(ctx, "x", control.Box{ID: v.box, CustomerID: v.id}, store.BoxDecision{Action: "x", Wants: control.BoxDestroy})
 		},
@@ -230,6 +237,8 @@ func (v victim) prepared(method string) []string {
 			`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now()` + its,
 			`UPDATE boxes SET wants = 'destroy', telegram_token = NULL` + its,
 		}
+	case "BoxOperatorLeads":
+		return []string{`SELECT nextval('box_operators') + nextval('box_operators')`}
 	case "UnpublishedChanges":
 		return []string{`UPDATE config_changes SET kind = 'grant', digest = sha256('` + v.id + `')` + its}
 	case "ConfirmAddress":
