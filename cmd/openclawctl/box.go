@@ -125,7 +125,7 @@ func (a *app) showBox(cmd *cobra.Command, d control.BoxDetail) error {
 	}
 	fields := table{head: []string{"FIELD", "VALUE"}, rows: [][]string{
 		{"box", d.ID}, {"customer", d.CustomerID}, {"namespace", d.Namespace}, {"state", string(d.State) + ", since " + when(d.ChangedAt)},
-		{"wants", wants}, {"generation", generations(d.Box)}, {"message", or(d.Message, "-")}, {"created", when(d.CreatedAt)},
+		{"wants", wants}, {"generation", generations(d.Box)}, {"message", or(d.Message, "-")}, {"waits for", or(d.WaitsFor, "-")}, {"created", when(d.CreatedAt)},
 		{"size", or(d.Size, "of the customer's tier")}, {"language", or(string(d.Settings.Language), "the customer's")},
 		{"time zone", or(d.Settings.TimeZone, "UTC")}, {"thinking", or(d.Settings.Thinking, "the tier's")},
 		{"system prompt", fmt.Sprintf("%d characters", len([]rune(d.Settings.SystemPrompt)))},
@@ -253,7 +253,7 @@ func settled(b control.Box, generation int64) (done, well bool) {
 		return b.Wants == control.BoxSuspend, true
 	case control.BoxDestroyed:
 		return true, b.Wants == control.BoxDestroy
-	case control.BoxFailed, control.BoxUnhealthy:
+	case control.BoxFailed, control.BoxUnhealthy, control.BoxPending: // which waits for its customer
 		return true, false
 	}
 	return false, false
