@@ -289,29 +289,43 @@ func (s *Service) endAll(ctx context.Context, c *change, boxID, butTokenID strin
 	return nil
 }
 
-// Reseal seals anew what was sealed with another key than the first, and returns how many
-// secrets that were. After it the other keys are needed no more. Any number of processes may call it.
-func (b *Boxes) Reseal(ctx context.Context, actor string) (int, error) {
-	done := 0
+// resealErrors is how many failures Reseal tells of one by one.
+const resealErrors = 20
+
+// Reseal seals anew what was sealed with another key than the first, and returns how many secrets
+// that were. One that cannot be opened or written holds up no other; the error then says how many, and of
+// which boxes. Without an error the other keys are needed no more, unless a process still seals
+// with them. Any number of processes may call it.
+func (b *Boxes) Reseal(ctx context.Context, actor string) (done int, err error) {
 	const page = 100
+	var errs []error
+	failed := 0
 	for after := ""; ; {
 		boxes, err := b.Service.Store.BoxesWithSecrets(ctx, after, page)
 		if err != nil {
-			return done, fmt.Errorf("reseal: %w", err)
+			return done, fmt.Errorf("reseal: %w", errors.Join(append(errs, err)...))
 		}
 		for _, box := range boxes {
 			after = box.ID
 			changed, err := b.reseal(ctx, actor, box)
 			if err != nil {
-				return done, fmt.Errorf("reseal the Telegram token of box %s: %w", box.ID, err)
+				if failed++; failed <= resealErrors {
+					errs = append(errs, fmt.Errorf("the Telegram token of box %s: %w", box.ID, err))
+				}
 			}
 			if changed {
 				done++
 			}
 		}
-		if len(boxes) < page {
-			return done, nil
+		switch {
+		case ctx.Err() != nil:
+			return done, fmt.Errorf("reseal: %w", ctx.Err())
+		case len(boxes) == page:
+			continue
+		case failed > 0:
+			return done, fmt.Errorf("reseal: %d secrets are still sealed as they were, and %d are sealed anew: %w", failed, done, errors.Join(errs...))
 		}
+		return done, nil
 	}
 }
 

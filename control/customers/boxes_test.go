@@ -3,6 +3,7 @@ package customers_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"strings"
@@ -231,6 +232,31 @@ func TestTelegramToken(t *testing.T) {
 	}
 	if _, err := e.SetTelegramToken(ctx, "test", ref, otherBot); !errors.Is(err, control.ErrInvalid) {
 		t.Errorf("of a box that is to be destroyed: %v", err)
+	}
+}
+
+// A secret that no key opens holds up no other, and is told of.
+func TestResealGoesOn(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.Seals = keys(t, fakeKey)
+	c := e.customer("pro")
+	if _, err := e.SetTelegramToken(t.Context(), "test", customers.BoxRef{ID: c.Box.ID}, fakeBot); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a-first", "z-last"} {
+		e.pg.Query(fmt.Sprintf(`INSERT INTO boxes (id, customer_id, namespace, telegram_token) VALUES ('%[1]s', '%[2]s', '%[1]s', '\x00')`, id, c.Customer.ID))
+	}
+	e.Seals = keys(t, newestKey+","+fakeKey)
+	for _, want := range []int{1, 0} {
+		n, err := e.books().Reseal(t.Context(), "test")
+		if n != want || !errors.Is(err, secret.ErrSealed) || !strings.Contains(err.Error(), "a-first") || !strings.Contains(err.Error(), "z-last") || !strings.Contains(err.Error(), "2 secrets") {
+			t.Errorf("resealed %d, %v", n, err)
+		}
+	}
+	e.Seals = keys(t, newestKey)
+	if got := e.desired(c.Box.ID); got.TelegramToken != fakeBot {
+		t.Error(got.TelegramTokenError)
 	}
 }
 
