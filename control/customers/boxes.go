@@ -1,6 +1,7 @@
 package customers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,13 +46,16 @@ func (c *change) namespace(ctx context.Context) (string, error) {
 }
 
 // AddBox gives a customer one more box, or another one for one that was destroyed. Its live
-// subscription, if it has one, pays for it. A customer that is not served gets none:
+// subscription, if it has one, pays for it. A customer that is not served, or that owes, gets none:
 // control.ErrInvalid.
 func (s *Service) AddBox(ctx context.Context, actor, customerID, reason string) (control.BoxDetail, error) {
 	var out control.BoxDetail
 	err := s.locked(ctx, customerID, func(c *change) error {
 		if c.customer.Status != control.CustomerActive {
 			return fmt.Errorf("%w: customer %s is %s", control.ErrInvalid, customerID, c.customer.Status)
+		}
+		if paid, err := c.paid(ctx); err != nil || !paid {
+			return cmp.Or(err, fmt.Errorf("%w: customer %s has not paid for its subscription", control.ErrInvalid, customerID))
 		}
 		namespace, err := c.namespace(ctx)
 		if err != nil {
@@ -227,7 +231,8 @@ func (s *Service) RotateBoxToken(ctx context.Context, actor string, ref BoxRef, 
 	return d, nil
 }
 
-// SuspendBox has a box stop until ResumeBox, whatever is paid. All that it has is kept.
+// SuspendBox has a box stop until ResumeBox, whatever is paid. All that it has is kept. It is about this
+// box only: a customer that ends and buys again gets another one, unless it is suspended itself.
 func (s *Service) SuspendBox(ctx context.Context, actor string, ref BoxRef, reason string) (control.BoxDetail, error) {
 	hold := true
 	d, err := s.decideBox(ctx, actor, ref, reason, func(_ *change, d control.BoxDetail) (store.BoxDecision, bool, error) {

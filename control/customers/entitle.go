@@ -218,6 +218,9 @@ func (b *billing) ownBoxes(ctx context.Context) error {
 			return err
 		}
 		box := newBox(b.customer.ID, namespace, b.now)
+		if b.customer.Status != control.CustomerActive {
+			box.Wants = control.BoxSuspend // until whoever suspended its customer lets go of that
+		}
 		if err := b.tx.InsertBox(ctx, box); err != nil {
 			return err
 		}

@@ -134,6 +134,33 @@ func TestBoxesFollowTheirSubscription(t *testing.T) {
 	}
 }
 
+// Who owes gets no more boxes, and who was suspended by an operator before it had one gets one that waits.
+func TestBoxesOfWhoIsNotServed(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	c := e.customer("pro")
+	id := c.Customer.ID
+	e.committed(apply(e, id, control.SubscriptionUnpaid, "pro", 1))
+	if _, err := e.ResumeCustomer(t.Context(), "test", id, ""); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := e.AddBox(t.Context(), "test", id, "x"); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "has not paid") {
+		t.Errorf("a box for who owes: %+v, %v", d, err)
+	}
+	e.pg.Query("DELETE FROM boxes")
+	_, err := e.SuspendCustomer(t.Context(), "test", id, "")
+	e.committed(err)
+	e.committed(apply(e, id, control.SubscriptionActive, "pro", 2))
+	if got := e.row(`SELECT wants FROM boxes`); got != "suspend" {
+		t.Errorf("the first box of who is suspended shall %s", got)
+	}
+	_, err = e.ResumeCustomer(t.Context(), "test", id, "")
+	e.committed(err)
+	if got := e.row(`SELECT wants FROM boxes`); got != "run" {
+		t.Errorf("resumed, it shall %s", got)
+	}
+}
+
 // A box that no subscription pays for does not outlive the service of its customer, and stops with
 // it; whoever suspended the customer without a word about its boxes has them stopped by the next
 // reading.

@@ -17,7 +17,8 @@ const (
 
 // ReportBox notes what was found or done about a box, and returns what it was before and is
 // now. A report of an older generation than the one that was reported last changes nothing, nor does
-// any of a box that is destroyed; one of a generation that there is not is control.ErrInvalid, and
+// any of a box that is destroyed; one of a generation that there is not is control.ErrInvalid,
+// as is that a box is destroyed which is not to be, or has tokens that are not revoked; and
 // one of an operator after which another one has begun to lead is control.ErrFenced.
 // A change of the state and the end of an operation are written to the audit log; an operation
 // once, however often it is reported.
@@ -31,6 +32,13 @@ func (t *Tx) ReportBox(ctx context.Context, actor string, r control.BoxReport) (
 	if err := t.BoxOperatorLeads(ctx, r.Term); err != nil {
 		return before, before, fmt.Errorf("%s: %w", op, err)
 	}
+	tokens := 0
+	if r.State == control.BoxDestroyed {
+		if err := t.tx.QueryRow(ctx, `SELECT count(*) FROM proxy_tokens WHERE customer_id = $1 AND box_id = $2 AND status <> 'revoked'`,
+			before.CustomerID, before.ID).Scan(&tokens); err != nil {
+			return before, before, explain(op, err)
+		}
+	}
 	switch after = before; {
 	case r.Generation > before.Generation:
 		return before, before, fmt.Errorf("%s: %w: there is no generation %d yet", op, control.ErrInvalid, r.Generation)
@@ -40,6 +48,8 @@ func (t *Tx) ReportBox(ctx context.Context, actor string, r control.BoxReport) (
 		return before, before, fmt.Errorf("%s: %w: %d steps are too many", op, control.ErrInvalid, len(r.Steps))
 	case (r.State == control.BoxDestroying || r.State == control.BoxDestroyed) && before.Wants != control.BoxDestroy:
 		return before, before, fmt.Errorf("%s: %w: it shall %s", op, control.ErrInvalid, before.Wants)
+	case r.State == control.BoxDestroyed && tokens > 0:
+		return before, before, fmt.Errorf("%s: %w: %d of its tokens are not revoked", op, control.ErrInvalid, tokens)
 	case r.State == "":
 		return before, before, fmt.Errorf("%s: %w: it has no state", op, control.ErrInvalid)
 	}

@@ -15,8 +15,8 @@ import (
 // InsertBox adds a box, which shall run.
 func (t *Tx) InsertBox(ctx context.Context, b control.Box) error {
 	_, err := t.tx.Exec(ctx, `
-		INSERT INTO boxes (id, customer_id, namespace, state, created_at, updated_at, changed_at) VALUES ($1, $2, $3, $4, $5, $5, $5)`,
-		b.ID, b.CustomerID, b.Namespace, b.State, b.CreatedAt)
+		INSERT INTO boxes (id, customer_id, namespace, state, wants, created_at, updated_at, changed_at) VALUES ($1, $2, $3, $4, coalesce(nullif($6, ''), 'run'), $5, $5, $5)`,
+		b.ID, b.CustomerID, b.Namespace, b.State, b.CreatedAt, string(b.Wants))
 	return explain("insert box", err)
 }
 
