@@ -2,6 +2,8 @@ package customers_test
 
 import (
 	"errors"
+	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -232,6 +234,74 @@ func TestReportsAreMailed(t *testing.T) {
 		t.Errorf("it is %s", got)
 	}
 	mails(told)
+}
+
+// What the operator of the boxes does is told of as what anybody does.
+func TestBooksAreAuditedAndTold(t *testing.T) {
+	t.Parallel()
+	served := changing()["RevokeToken"].before
+	onBox := func(do func(e *env, b *customers.Boxes, box string) error) func(*env, string, string) error {
+		return func(e *env, customer, _ string) error { return do(e, e.books(), e.boxOf(customer)) }
+	}
+	steps := map[string]step{
+		"RegisterToken": {served, onBox(func(e *env, b *customers.Boxes, box string) error {
+			raw, err := contract.NewToken(nil)
+			if err == nil {
+				_, err = b.RegisterToken(e.t.Context(), box, raw)
+			}
+			return err
+		}), true},
+		"RevokeTokens": {served, onBox(func(e *env, b *customers.Boxes, box string) error { return b.RevokeTokens(e.t.Context(), box, "", 0) }), true},
+		"RevokeTokens, later": {served, onBox(func(e *env, b *customers.Boxes, box string) error {
+			return b.RevokeTokens(e.t.Context(), box, "", time.Hour)
+		}), true},
+		"Report": {served, onBox(func(e *env, b *customers.Boxes, box string) error {
+			b.Mails = e.Wake.(*jobs.Jobs)
+			return b.Report(e.t.Context(), control.BoxReport{
+				BoxID: box, Generation: 1, State: control.BoxActive, Operation: "provision", Took: time.Second, Steps: []control.BoxStep{{Name: "x", StartedAt: time.Now()}},
+			})
+		}), false},
+		"Reseal": {func(e *env) (string, string) {
+			customer, token := served(e)
+			_, err := e.SetTelegramToken(e.t.Context(), "test", customers.BoxRef{ID: e.boxOf(customer)}, fakeBot)
+			e.committed(err)
+			e.Seals = keys(e.t, newestKey+","+fakeKey)
+			return customer, token
+		}, onBox(func(e *env, b *customers.Boxes, _ string) error {
+			_, err := b.Reseal(e.t.Context(), "test")
+			return err
+		}), false},
+	}
+	allLookedAt(t, reflect.TypeFor[*customers.Boxes](), steps, map[string]bool{"Desired": true, "Lead": true, "Unfinished": true})
+	walk(t, steps)
+}
+
+// A token that is registered while its customer ends does not outlive it.
+func TestRegisterTokenOfWhoEnds(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	for i := range 10 {
+		c := e.customer("pro")
+		e.committed(apply(e, c.Customer.ID, control.SubscriptionActive, "pro", 1))
+		var both sync.WaitGroup
+		var ended error
+		both.Go(func() {
+			for range 10 {
+				raw, err := contract.NewToken(nil)
+				if err == nil {
+					_, err = e.books().RegisterToken(t.Context(), c.Box.ID, raw)
+				}
+				if err != nil && !errors.Is(err, control.ErrInvalid) {
+					t.Error(err)
+				}
+			}
+		})
+		both.Go(func() { ended = apply(e, c.Customer.ID, control.SubscriptionCanceled, "pro", 2) })
+		both.Wait()
+		if got := e.row(`SELECT count(*) FROM proxy_tokens WHERE status <> 'revoked'`); ended != nil || got != "0" {
+			t.Fatalf("round %d: %s tokens are good, %v", i, got, ended)
+		}
+	}
 }
 
 // Once another operator leads, the one before writes nothing of a box any more, and ends no token.
