@@ -1,6 +1,8 @@
 package control
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
@@ -11,7 +13,7 @@ type BoxState string
 
 // The states of a box.
 const (
-	BoxPending      BoxState = "pending"      // nothing is done yet
+	BoxPending      BoxState = "pending"      // nothing is done yet, or its customer has to give something first
 	BoxProvisioning BoxState = "provisioning" // its objects are being made, or it comes back
 	BoxActive       BoxState = "active"       // its gateway is ready
 	BoxUpdating     BoxState = "updating"     // it changes, and may be away for a moment
@@ -66,6 +68,8 @@ type BoxDetail struct {
 	Box
 	Settings         BoxSettings `json:"settings"` // as they were chosen
 	HasTelegramToken bool        `json:"has_telegram_token"`
+	// WaitsFor says for people what the customer has to give until the box can run; "" if nothing.
+	WaitsFor string `json:"waits_for,omitempty"`
 	// Held: an operator suspended it, and no payment wakes it.
 	Held bool `json:"held"`
 	// Size is the tier whose resources it has; "" is the customer's.
@@ -80,8 +84,16 @@ type DesiredBox struct {
 	Box
 	Tier     Tier
 	Settings BoxSettings // complete: what was "" is filled in
-	// TelegramToken is the customer's bot's; "" if it has given none.
+	// TelegramToken is the customer's bot's; "" if it has given none, or with TelegramTokenError.
 	TelegramToken secret.Text
+	// TelegramTokenError is why the bot's token, which the customer has given, cannot be read here:
+	// secret.ErrSealed. All else is known. A gateway that has the token keeps it, and may be stopped,
+	// restarted and changed; one that has none cannot be started until the token can be read.
+	TelegramTokenError error
+	// WaitsFor says for people what the customer has to give until the box can run; "" if nothing.
+	// Such a box is BoxPending, with this as its message, has no gateway, and is not tried again: what
+	// it waits for comes with another generation.
+	WaitsFor string
 	// Rotation counts how often a new proxy token was asked for. A Secret with a token of an
 	// earlier rotation gets another one.
 	Rotation int64
@@ -89,6 +101,19 @@ type DesiredBox struct {
 	Restart int64
 	// Tokens are the box's proxy tokens that are not revoked, oldest first.
 	Tokens []ProxyToken
+}
+
+// BoxWaitsFor says for people what the customer of a box has to give until it can run; "" if nothing:
+// nobody could write to an agent without a bot, or without people who may.
+func BoxWaitsFor(id string, hasTelegramToken bool, telegramUsers int) string {
+	var missing []string
+	if !hasTelegramToken {
+		missing = append(missing, fmt.Sprintf("waiting for a Telegram bot token: set it with PUT /v1/me/boxes/%s/telegram-token", id))
+	}
+	if telegramUsers == 0 {
+		missing = append(missing, fmt.Sprintf("waiting for Telegram users who may write to it: set telegram_users with PATCH /v1/me/boxes/%s/settings", id))
+	}
+	return strings.Join(missing, "; ")
 }
 
 // BoxStep is one step of what the operator did to a box, for whoever waits for it.
@@ -101,8 +126,12 @@ type BoxStep struct {
 }
 
 // BoxReport is what the operator has found or done. It changes nothing if it is about a
-// generation before the one that was reported last.
+// generation before the one that was reported last. Message, errors of steps and Failure are shown
+// to customers: no addresses, nodes or images of the cluster belong into them.
 type BoxReport struct {
+	// Term says which operator reports, of those that have led: the later the greater. One of a term
+	// before the last is refused. 0 is not checked.
+	Term       int64
 	BoxID      string
 	Generation int64 // that it acted upon
 	State      BoxState

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // time zones of customers are checked, also where the machine has none
 
 	"github.com/spf13/cobra"
 

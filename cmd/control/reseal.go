@@ -33,8 +33,13 @@ func resealCommand(getenv func(string) string) *cobra.Command {
 		Use:   "reseal",
 		Short: "Seal the secrets of boxes anew, with the newest key",
 		Long: `reseal opens the secrets of boxes that an older key sealed, and seals them with the newest
-one, and exits. To replace the key: put a new one in front of BOX_SECRETS_KEY of all processes,
-restart them, run reseal, and take the old one away.`,
+one, and exits. One that no key opens it leaves as it is, goes on, and exits with 1.
+
+To replace the key, so that at any time every process opens what any other seals:
+  1. put the new one behind the old one in BOX_SECRETS_KEY of api and operator, and restart them all;
+  2. put it in front, and restart them all again;
+  3. run reseal with both keys until it says that it resealed 0;
+  4. take the old one away, and restart them.`,
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw BOX_SECRETS_KEY_FILE=box-secrets-key control reseal`,
 	}
 	var database, seals secretFlag

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -110,11 +113,11 @@ was done to it last, with their times.`,
 	})
 }
 
-func getBox(ctx context.Context, c *client.Client, id string) (control.BoxDetail, error) {
-	return get[control.BoxDetail](ctx, c, "box "+id, client.Path("v1", "boxes", id), nil)
+func getBox(ctx context.Context, c *client.Client, id string) (api.OperatorsBox, error) {
+	return get[api.OperatorsBox](ctx, c, "box "+id, client.Path("v1", "boxes", id), nil)
 }
 
-func (a *app) showBox(cmd *cobra.Command, d control.BoxDetail) error {
+func (a *app) showBox(cmd *cobra.Command, d api.OperatorsBox) error {
 	users := make([]string, len(d.Settings.TelegramUsers))
 	for i, id := range d.Settings.TelegramUsers {
 		users[i] = number(id)
@@ -125,11 +128,11 @@ func (a *app) showBox(cmd *cobra.Command, d control.BoxDetail) error {
 	}
 	fields := table{head: []string{"FIELD", "VALUE"}, rows: [][]string{
 		{"box", d.ID}, {"customer", d.CustomerID}, {"namespace", d.Namespace}, {"state", string(d.State) + ", since " + when(d.ChangedAt)},
-		{"wants", wants}, {"generation", generations(d.Box)}, {"message", or(d.Message, "-")}, {"created", when(d.CreatedAt)},
+		{"wants", wants}, {"generation", generations(d.Box)}, {"message", or(d.Message, "-")}, {"waits for", or(d.WaitsFor, "-")}, {"created", when(d.CreatedAt)},
 		{"size", or(d.Size, "of the customer's tier")}, {"language", or(string(d.Settings.Language), "the customer's")},
 		{"time zone", or(d.Settings.TimeZone, "UTC")}, {"thinking", or(d.Settings.Thinking, "the tier's")},
-		{"system prompt", fmt.Sprintf("%d characters", len([]rune(d.Settings.SystemPrompt)))},
-		{"telegram bot", yes(d.HasTelegramToken)}, {"telegram users", or(strings.Join(users, ", "), "-")},
+		{"system prompt", fmt.Sprintf("%d characters", d.SystemPromptLength)},
+		{"telegram bot", yes(d.HasTelegramToken)}, {"telegram users", or(strings.Join(users, ", "), number(int64(d.TelegramUserCount)))},
 		{"rotations", number(d.Rotation)}, {"restarts", number(d.Restart)},
 	}}
 	steps := table{head: []string{"STEP", "GENERATION", "STARTED", "TOOK", "ERROR"}}
@@ -176,10 +179,11 @@ most. They may hold what customers wrote.`,
 					return err
 				}
 				defer logs.Close()
-				if _, err := io.Copy(printableText{cmd.OutOrStdout()}, logs); err != nil && ctx.Err() == nil {
+				text := &printableText{w: cmd.OutOrStdout()}
+				if _, err := io.Copy(text, logs); err != nil && ctx.Err() == nil {
 					return fmt.Errorf("logs of box %s broke off: %w", args[0], err)
 				}
-				return nil
+				return text.end()
 			})
 		},
 	})
@@ -188,19 +192,37 @@ most. They may hold what customers wrote.`,
 	return cmd
 }
 
-// printableText keeps what boxes write from moving the cursor. It works byte by byte, so that
-// what was cut between two reads stays what it is.
-type printableText struct{ w io.Writer }
+// printableText keeps what boxes write from moving the cursor, or from doing whatever else a
+// terminal obeys. What of a character is cut off between two writes waits for the next.
+type printableText struct {
+	w    io.Writer
+	rest []byte
+}
 
-func (p printableText) Write(b []byte) (int, error) {
-	out := make([]byte, len(b))
-	for i, c := range b {
-		if c < ' ' && c != '\n' && c != '\t' || c == 0x7f {
-			c = '?'
+func (p *printableText) Write(b []byte) (int, error) {
+	text := append(p.rest, b...)
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 && utf8.FullRune(text) {
+		r, n := utf8.DecodeRune(text)
+		if r == utf8.RuneError && n == 1 || unicode.IsControl(r) && r != '\n' && r != '\t' {
+			r = '?'
 		}
-		out[i] = c
+		out, text = utf8.AppendRune(out, r), text[n:]
 	}
-	return p.w.Write(out)
+	p.rest = bytes.Clone(text)
+	if _, err := p.w.Write(out); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// end writes what was left of a character that never came.
+func (p *printableText) end() error {
+	if len(p.rest) == 0 {
+		return nil
+	}
+	_, err := io.WriteString(p.w, "?")
+	return err
 }
 
 func (a *app) boxEventsCommand() *cobra.Command {
@@ -253,18 +275,18 @@ func settled(b control.Box, generation int64) (done, well bool) {
 		return b.Wants == control.BoxSuspend, true
 	case control.BoxDestroyed:
 		return true, b.Wants == control.BoxDestroy
-	case control.BoxFailed, control.BoxUnhealthy:
+	case control.BoxFailed, control.BoxUnhealthy, control.BoxPending: // which waits for its customer
 		return true, false
 	}
 	return false, false
 }
 
 // await waits until a box is what it shall be since it had that generation.
-func (w *waiting) await(ctx context.Context, c *client.Client, d control.BoxDetail) (control.BoxDetail, error) {
+func (w *waiting) await(ctx context.Context, c *client.Client, d control.Box) (control.Box, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.within)
 	defer cancel()
 	for {
-		if done, well := settled(d.Box, d.Generation); done {
+		if done, well := settled(d, d.Generation); done {
 			if !well {
 				return d, fmt.Errorf("box %s is %s: %s", d.ID, d.State, or(d.Message, "nobody said why"))
 			}
@@ -272,7 +294,7 @@ func (w *waiting) await(ctx context.Context, c *client.Client, d control.BoxDeta
 		}
 		select {
 		case <-ctx.Done():
-			return d, fmt.Errorf("box %s is %s, generation %s, after %s: look at \"openclawctl box show %s\"", d.ID, d.State, generations(d.Box), w.within, d.ID)
+			return d, fmt.Errorf("box %s is %s, generation %s, after %s: look at \"openclawctl box show %s\"", d.ID, d.State, generations(d), w.within, d.ID)
 		case <-time.After(pollBoxEvery):
 		}
 		next, err := getBox(ctx, c, d.ID)
@@ -280,7 +302,7 @@ func (w *waiting) await(ctx context.Context, c *client.Client, d control.BoxDeta
 			return d, err
 		}
 		if err == nil {
-			d = next
+			d = next.Box
 		}
 	}
 }
@@ -298,16 +320,16 @@ func (a *app) postBox(cmd *cobra.Command, path, what string, body any, w waiting
 	return a.api(cmd, func(ctx context.Context, c *client.Client) error {
 		began := time.Now()
 		r := &remote{c: c, key: a.key, stderr: cmd.ErrOrStderr()}
-		var d control.BoxDetail
+		var d control.Box
 		err := r.change(ctx, client.Request{Method: http.MethodPost, Path: path, Body: body, What: what}, &d)
 		if err != nil && !holds(err) || !w.wait {
-			return a.showDone(cmd, err, d.Box, boxTable([]control.Box{d.Box}))
+			return a.showDone(cmd, err, d, boxTable([]control.Box{d}))
 		}
 		d, waitErr := w.await(ctx, c, d)
 		if waitErr == nil {
 			fmt.Fprintf(cmd.ErrOrStderr(), "openclawctl: box %s is %s after %s\n", d.ID, d.State, time.Since(began).Round(time.Millisecond))
 		}
-		return errors.Join(a.show(cmd, d.Box, boxTable([]control.Box{d.Box})), err, waitErr)
+		return errors.Join(a.show(cmd, d, boxTable([]control.Box{d})), err, waitErr)
 	})
 }
 

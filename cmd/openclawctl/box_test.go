@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	main "github.com/andreabadesso/openclaw-cloud/cmd/openclawctl"
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
@@ -22,7 +23,7 @@ func TestBoxes(t *testing.T) {
 	e.pg.Query(`INSERT INTO box_steps (box_id, customer_id, generation, name, started_at, finished_at, error)
 		SELECT id, customer_id, 1, 'gateway', '2026-01-02T03:04:05Z', '2026-01-02T03:04:06.25Z', 'it waits' FROM boxes`)
 	r := e.run("box", "show", id)
-	for _, want := range []string{"pending, since", "0 of 1", "gateway", "2026-01-02T03:04:05Z", "1.25s", "it waits", "of the customer's tier"} {
+	for _, want := range []string{"pending, since", "0 of 1", "gateway", "2026-01-02T03:04:05Z", "1.25s", "it waits", "of the customer's tier", "waiting for a Telegram bot token: set it with PUT"} {
 		if r.code != 0 || !strings.Contains(r.stdout, want) {
 			t.Errorf("show: exit code %d, no %q in\n%s%s", r.code, want, r.stdout, r.stderr)
 		}
@@ -46,10 +47,14 @@ func TestBoxes(t *testing.T) {
 		t.Errorf("without a reason: %+v", r)
 	}
 
-	// What the operator of the boxes would report.
+	// What the operator of the boxes would report, once something is decided.
 	reported := func(state string) {
+		row := func() string { return strings.TrimSpace(e.pg.Query("SELECT generation FROM boxes")) }
+		before := row()
 		go func() {
-			time.Sleep(700 * time.Millisecond)
+			for row() == before && t.Context().Err() == nil {
+				time.Sleep(100 * time.Millisecond)
+			}
 			e.pg.Query(fmt.Sprintf(`UPDATE boxes SET state = '%s', observed_generation = generation, message = 'as it is'`, state))
 		}()
 	}
@@ -65,12 +70,16 @@ func TestBoxes(t *testing.T) {
 	if r := e.run("box", "resume", id, "--reason", "test", "--wait"); r.code != 1 || !strings.Contains(r.stderr, "failed: as it is") {
 		t.Errorf("resume that fails: %+v", r)
 	}
-	if r := e.run("box", "rotate-token", id, "--reason", "test", "--wait", "--timeout", "1s"); r.code != 1 || !strings.Contains(r.stderr, "4 of 5") {
+	reported("pending")
+	if r := e.run("box", "restart", id, "--reason", "test", "--wait"); r.code != 1 || !strings.Contains(r.stderr, "pending: as it is") {
+		t.Errorf("restart of one that waits for its customer: %+v", r)
+	}
+	if r := e.run("box", "rotate-token", id, "--reason", "test", "--wait", "--timeout", "1s"); r.code != 1 || !strings.Contains(r.stderr, "5 of 6") {
 		t.Errorf("rotate that nobody does: %+v", r)
 	}
 	var box control.Box
 	e.ok(&box, "box", "resize", id, "--size", "team", "--reason", "test")
-	if r := e.run("box", "show", id); box.Generation != 6 || !strings.Contains(r.stdout, "team") {
+	if r := e.run("box", "show", id); box.Generation != 7 || !strings.Contains(r.stdout, "team") {
 		t.Errorf("resize: %+v\n%s", box, r.stdout)
 	}
 	if r := e.run("box", "resize", id, "--size", "huge", "--reason", "test"); r.code != 1 || !strings.Contains(r.stderr, "no such tier") {
@@ -98,5 +107,28 @@ func TestBoxes(t *testing.T) {
 	cmd.Stdin = strings.NewReader(id + "\n")
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "is destroyed after ") {
 		t.Errorf("destroy: %v\n%s", err, out)
+	}
+}
+
+// No terminal obeys what a box wrote, however it comes.
+func TestLogsArePrintable(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"a\tb\n": "a\tb\n", "\x1b[2J\r\x7f": "?[2J??", "\u009b2J\u0085": "?2J?", "\x9b2J": "?2J", "ação 日本 🦞": "ação 日本 🦞", "é\xf0\x9f": "é?", "\ufffd": "\ufffd",
+	} {
+		for _, size := range []int{1, 2, 100} {
+			var b strings.Builder
+			w, end := main.Printable(&b)
+			for rest := []byte(text); len(rest) > 0; {
+				n := min(size, len(rest))
+				if wrote, err := w.Write(rest[:n]); err != nil || wrote != n {
+					t.Fatal(wrote, err)
+				}
+				rest = rest[n:]
+			}
+			if err := end(); err != nil || b.String() != want {
+				t.Errorf("%q by %d bytes: %q, want %q, %v", text, size, b.String(), want, err)
+			}
+		}
 	}
 }

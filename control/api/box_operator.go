@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
@@ -25,8 +28,31 @@ const maxEvents = 4 << 20
 type BoxOperator struct {
 	URL string // of its listener, such as http://operator:8081
 	Key secret.Text
-	// HTTP has no limit of time of its own: logs may be followed. Default http.DefaultClient.
-	HTTP *http.Client
+
+	once   sync.Once
+	client *http.Client
+}
+
+const (
+	dialWithin = 5 * time.Second
+	// headWithin is how long the operator may take until it begins to answer.
+	headWithin = 10 * time.Second
+)
+
+// ownClient asks the operator and nobody else: no proxy of the environment, which would see the key,
+// and nothing that an answer sends it to. It has no limit of time for all of an answer: logs
+// may be followed.
+func (o *BoxOperator) ownClient() *http.Client {
+	o.once.Do(func() {
+		o.client = &http.Client{
+			Transport: &http.Transport{
+				DialContext: (&net.Dialer{Timeout: dialWithin}).DialContext, TLSHandshakeTimeout: dialWithin,
+				ResponseHeaderTimeout: headWithin, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
+	})
+	return o.client
 }
 
 // Logs returns the last lines of a box's gateway as text, and with follow those to come. The
@@ -65,11 +91,7 @@ func (o *BoxOperator) ask(ctx context.Context, boxID, what string, query url.Val
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+o.Key.Reveal())
-	client := o.HTTP
-	if client == nil {
-		client = http.DefaultClient
-	}
-	res, err := client.Do(req)
+	res, err := o.ownClient().Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%s: the operator: %w", op, errors.Join(err, control.ErrUnavailable))
 	}
@@ -99,7 +121,7 @@ func (a *API) boxOperator() (*BoxOperator, error) {
 }
 
 func (a *API) serveBoxEvents(c *call) (any, error) {
-	id, err := c.boxID()
+	box, err := c.box()
 	if err != nil {
 		return nil, err
 	}
@@ -107,22 +129,22 @@ func (a *API) serveBoxEvents(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := operator.Events(c.ctx(), id)
+	list, err := operator.Events(c.ctx(), box.ID)
 	return List[control.BoxEvent]{Items: some(list)}, err
 }
 
-// boxID is the box of the path, which is there.
-func (c *call) boxID() (string, error) {
+// box is the box of the path.
+func (c *call) box() (b control.Box, err error) {
 	id, err := c.pathID("id")
 	if err == nil {
-		_, err = c.a.o.Store.Box(c.ctx(), id)
+		b, err = c.a.o.Store.Box(c.ctx(), id)
 	}
-	return id, err
+	return b, err
 }
 
 // streamBoxLogs passes on what the operator reads, as it comes.
 func (a *API) streamBoxLogs(c *call) error {
-	id, err := c.boxID()
+	box, err := c.box()
 	if err != nil {
 		return err
 	}
@@ -140,7 +162,7 @@ func (a *API) streamBoxLogs(c *call) error {
 	}
 	within := handleWithin
 	if follow {
-		end, err := a.streams.begin(c.actor())
+		end, err := a.follows.begin(c.actor())
 		if err != nil {
 			return err
 		}
@@ -152,14 +174,27 @@ func (a *API) streamBoxLogs(c *call) error {
 	if follow {
 		go a.whileWelcome(ctx, cancel, c)
 	}
-	logs, err := operator.Logs(ctx, id, tail, follow)
+	// The server's limits are for requests that end: a gateway may write nothing for long, and the
+	// operator take its time to begin.
+	out := http.NewResponseController(c.w)
+	if err := errors.Join(out.SetReadDeadline(time.Time{}), out.SetWriteDeadline(time.Now().Add(headWithin+2*writeWithin))); err != nil {
+		return fmt.Errorf("logs of box %s: %w", box.ID, err)
+	}
+	// They may hold what customers wrote: who read them is known, before they are read.
+	if err := a.o.Store.InTx(ctx, func(tx *store.Tx) error {
+		return tx.AddAudit(ctx, control.Audit{
+			Actor: c.actor(), Action: "box.logs", CustomerID: box.CustomerID, Target: box.ID, Detail: map[string]any{"tail": tail, "follow": follow},
+		})
+	}); err != nil {
+		return err
+	}
+	logs, err := operator.Logs(ctx, box.ID, tail, follow)
 	if err != nil {
 		return err
 	}
 	defer logs.Close()
-	out := http.NewResponseController(c.w)
-	if err := out.SetReadDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("logs of box %s: %w", id, err)
+	if err := out.SetWriteDeadline(time.Now().Add(writeWithin)); err != nil {
+		return fmt.Errorf("logs of box %s: %w", box.ID, err)
 	}
 	c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	c.w.Header().Set("X-Accel-Buffering", "no")
@@ -177,17 +212,18 @@ func (a *API) streamBoxLogs(c *call) error {
 			}
 		}
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), err != nil && follow && ctx.Err() != nil:
+			// What is followed ends by the clock, with the process, or with the session. The last write may
+			// be long ago, and the end has to be written too.
+			_ = out.SetWriteDeadline(time.Now().Add(writeWithin))
 			return nil
-		case err != nil && ctx.Err() == nil:
-			panic(http.ErrAbortHandler) // what breaks off must not look whole
 		case err != nil:
-			return nil
+			panic(http.ErrAbortHandler) // what breaks off must not look whole
 		}
 	}
 }
 
-// whileWelcome ends a stream when the process does, or the session of who asked.
+// whileWelcome ends a stream when the process does, or when who asked may not ask any more.
 func (a *API) whileWelcome(ctx context.Context, cancel func(), c *call) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
@@ -199,7 +235,7 @@ func (a *API) whileWelcome(ctx context.Context, cancel func(), c *call) {
 			cancel()
 			return
 		case <-tick.C:
-			if p, err := a.authenticate(a.operators, c.r); err == nil && p.nobody() || kindOf(err) == kindUnauthenticated() {
+			if p, err := a.authenticate(a.operators, c.r); err == nil && !c.route.who.may(p) || kindOf(err) == kindUnauthenticated() {
 				cancel()
 				return
 			}

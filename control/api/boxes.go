@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"unicode/utf8"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
@@ -31,6 +32,27 @@ type BoxSize struct {
 	Reason string `json:"reason" doc:"1 to 500 characters."`
 }
 
+// OperatorsBox is a box as operators see it: what is its customer's business is left out.
+type OperatorsBox struct {
+	control.BoxDetail      // without the system prompt, and for support without the Telegram users
+	SystemPromptLength int `json:"system_prompt_length" doc:"Characters of the system prompt, which nobody but the customer sees."`
+	TelegramUserCount  int `json:"telegram_user_count" doc:"How many may write to the agent; support does not see who."`
+}
+
+// operatorsBox leaves out of a box what an operator is not to see.
+func operatorsBox(d control.BoxDetail, role control.Role) OperatorsBox {
+	out := OperatorsBox{BoxDetail: d, SystemPromptLength: utf8.RuneCountInString(d.Settings.SystemPrompt), TelegramUserCount: len(d.Settings.TelegramUsers)}
+	out.Settings.SystemPrompt = ""
+	if role != control.RoleOperator && role != control.RoleAdmin {
+		out.Settings.TelegramUsers = nil
+	}
+	return out
+}
+
+// bare is for noting what operators change of boxes, which is kept under their names: what customers
+// have chosen is no part of it, and so need not be found there when a customer is deleted.
+func bare(result any) any { return result.(control.BoxDetail).Box }
+
 func (a *API) customerBoxRoutes() []route {
 	const later = "It is done in a moment: observed_generation reaches generation, and the steps tell how far it is."
 	return []route{
@@ -53,7 +75,7 @@ func (a *API) operatorBoxRoutes() []route {
 	state := parameter{"state", "In this state only.", object{"type": "string", "enum": boxStates()}}
 	change := func(path, id, summary, about string, who who, do boxChange) route {
 		return route{method: http.MethodPost, path: "/v1/boxes/{id}/" + path, who: who, serve: a.serveBoxChange(do),
-			op: operation{id: id, tag: "boxes", summary: summary, about: about, body: Reason{}, status: http.StatusOK, answer: control.BoxDetail{}}}
+			op: operation{id: id, tag: "boxes", summary: summary, about: about, body: Reason{}, status: http.StatusOK, answer: control.Box{}}}
 	}
 	destroy := change("destroy", "destroyBox", "Destroy a box for ever", "Its tokens are revoked first. The customer, its subscription and its other boxes stay.",
 		adminsOnly(), (*customers.Service).DestroyBox)
@@ -62,10 +84,10 @@ func (a *API) operatorBoxRoutes() []route {
 		{method: http.MethodGet, path: "/v1/boxes", who: everyOperator(), serve: a.serveBoxes,
 			op: operation{id: "listBoxes", tag: "boxes", summary: "Boxes, oldest first", query: append(paging(), ofOne(), state), status: http.StatusOK, answer: List[control.Box]{}}},
 		{method: http.MethodPost, path: "/v1/customers/{id}/boxes", who: operatorsAndAdmins(), serve: a.serveNewBox,
-			op: operation{id: "createBox", tag: "boxes", summary: "Give a customer one more box", body: Reason{}, status: http.StatusCreated, answer: control.BoxDetail{},
+			op: operation{id: "createBox", tag: "boxes", summary: "Give a customer one more box", body: Reason{}, status: http.StatusCreated, answer: control.Box{},
 				about: "Or another one for one that was destroyed. What the customer pays stays."}},
 		{method: http.MethodGet, path: "/v1/boxes/{id}", who: everyOperator(), serve: a.serveBox,
-			op: operation{id: "getBox", tag: "boxes", summary: "A box, with its settings and what is done to it", status: http.StatusOK, answer: control.BoxDetail{}}},
+			op: operation{id: "getBox", tag: "boxes", summary: "A box, with its settings and what is done to it", status: http.StatusOK, answer: OperatorsBox{}}},
 		{method: http.MethodGet, path: "/v1/boxes/{id}/logs", who: operatorsAndAdmins(), stream: a.streamBoxLogs,
 			op: operation{id: "getBoxLogs", tag: "boxes", summary: "What a box's gateway wrote", status: http.StatusOK, media: "text/plain",
 				about: "Of the last line last. Followed, it ends after an hour at most.",
@@ -80,7 +102,7 @@ func (a *API) operatorBoxRoutes() []route {
 		change("resume", "resumeBox", "Have a suspended box run again", "If its customer is served and has paid, or as soon as it is.", operatorsAndAdmins(), (*customers.Service).ResumeBox),
 		change("rotate-token", "rotateBoxToken", "Give a box a new proxy token", "The old one ends a while after the new one is in use.", operatorsAndAdmins(), (*customers.Service).RotateBoxToken),
 		{method: http.MethodPost, path: "/v1/boxes/{id}/resize", who: operatorsAndAdmins(), serve: a.serveResizeBox,
-			op: operation{id: "resizeBox", tag: "boxes", summary: "Give a box the resources of another tier", body: BoxSize{}, status: http.StatusOK, answer: control.BoxDetail{},
+			op: operation{id: "resizeBox", tag: "boxes", summary: "Give a box the resources of another tier", body: BoxSize{}, status: http.StatusOK, answer: control.Box{},
 				about: "The customer's tier, by which it pays, stays. When it gets another one, its boxes get the resources of that."}},
 		destroy,
 	}
@@ -126,6 +148,12 @@ func (c *call) changeMine(do func(*customers.Service, customers.BoxRef) (control
 	d, err = do(c.noting(same), customers.BoxRef{ID: d.ID, CustomerID: c.customerID()})
 	if wrong := (*customers.SettingsError)(nil); errors.As(err, &wrong) {
 		return nil, invalid(wrong.Field, wrong.Reason)
+	}
+	if errors.Is(err, control.ErrInvalid) {
+		// It may have been decided meanwhile.
+		if now, readErr := c.myBox(); readErr == nil && now.Wants == control.BoxDestroy {
+			return nil, fail(kindConflict(), "The box is to be destroyed.")
+		}
 	}
 	return d, err
 }
@@ -187,7 +215,7 @@ func (a *API) serveBox(c *call) (any, error) {
 	}
 	var d control.BoxDetail
 	err = a.o.Store.InTx(c.ctx(), func(tx *store.Tx) (err error) { d, err = tx.BoxDetail(c.ctx(), id); return err })
-	return d, err
+	return operatorsBox(d, c.who.role), err
 }
 
 func (a *API) serveNewBox(c *call) (any, error) {
@@ -202,7 +230,8 @@ func (a *API) serveNewBox(c *call) (any, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
-	return answered(c.noting(same).AddBox(c.ctx(), c.actor(), id, in.Reason))
+	d, err := c.noting(bare).AddBox(c.ctx(), c.actor(), id, in.Reason)
+	return d.Box, err
 }
 
 // boxChange is a method of customers.Service that decides on a box.
@@ -221,8 +250,8 @@ func (a *API) serveBoxChange(change boxChange) func(*call) (any, error) {
 		if err := in.check(); err != nil {
 			return nil, err
 		}
-		d, err := change(c.noting(same), c.ctx(), c.actor(), customers.BoxRef{ID: id}, in.Reason)
-		return d, c.saved(err)
+		d, err := change(c.noting(bare), c.ctx(), c.actor(), customers.BoxRef{ID: id}, in.Reason)
+		return d.Box, c.saved(err)
 	}
 }
 
@@ -241,5 +270,6 @@ func (a *API) serveResizeBox(c *call) (any, error) {
 	if _, err := a.o.Customers.Tiers.Get(in.Size); in.Size != "" && err != nil {
 		return nil, invalid("size", "there is no such tier")
 	}
-	return answered(c.noting(same).ResizeBox(c.ctx(), c.actor(), customers.BoxRef{ID: id}, in.Size, in.Reason))
+	d, err := c.noting(bare).ResizeBox(c.ctx(), c.actor(), customers.BoxRef{ID: id}, in.Size, in.Reason)
+	return d.Box, err
 }

@@ -1,15 +1,9 @@
 package api_test
 
 import (
-	"bufio"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/api"
@@ -146,6 +140,7 @@ func TestOperatorsChangeBoxes(t *testing.T) {
 			t.Errorf("%s: %s entries with the reason", action, n)
 		}
 	}
+	admin.want(http.StatusOK, "GET", "/v1/boxes/"+box.ID, nil).into(t, &box)
 	if box.Restart != 1 || box.Rotation != 1 || box.Size != "team" || box.Wants != control.BoxDestroy || box.Held {
 		t.Errorf("%+v", box)
 	}
@@ -183,99 +178,38 @@ func TestOperatorsChangeBoxes(t *testing.T) {
 	}
 }
 
-// Logs and events come from the operator of the boxes, logs as they are written.
-func TestLogsAndEvents(t *testing.T) {
+// What customers have chosen is theirs: operators see no more of it than they need, and nothing of it is
+// kept under their names.
+func TestOperatorsDoNotReadPrompts(t *testing.T) {
 	t.Parallel()
-	lines := make(chan string)
-	gone := make(chan struct{})
-	operator := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Bearer "+fakeOperatorKey {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		switch {
-		case strings.HasSuffix(r.URL.Path, "/events"):
-			_ = json.NewEncoder(w).Encode([]control.BoxEvent{{Time: time.Unix(1e9, 0).UTC(), Type: "Warning", Reason: "BackOff", Message: "x", Object: "Pod/p", Count: 3}})
-		case r.URL.Query().Get("tail") == "7":
-			http.Error(w, "its pod is gone", http.StatusNotFound)
-		case r.URL.Query().Get("follow") == "true":
-			for {
-				select {
-				case line := <-lines:
-					fmt.Fprintln(w, line)
-					_ = http.NewResponseController(w).Flush()
-				case <-r.Context().Done():
-					close(gone)
-					return
-				}
-			}
-		default:
-			fmt.Fprintf(w, "%s tail %s\n", r.URL.Path, r.URL.Query().Get("tail"))
-		}
-	}))
-	t.Cleanup(operator.Close)
-	e := newEnv(t, func(o *api.Options) { o.BoxOperator = &api.BoxOperator{URL: operator.URL, Key: fakeOperatorKey} })
-	_, c := e.customer()
-	_, o := e.operator(control.RoleOperator)
+	e := newEnv(t, nil)
+	id, c := e.customer()
+	_, admin := e.operator(control.RoleAdmin)
+	_, support := e.operator(control.RoleSupport)
+	e.pg.Query(`UPDATE boxes SET settings = '{"system_prompt": "my secret é", "telegram_users": [4711]}'`)
 	box := c.box()
 	path := "/v1/boxes/" + box.ID
-	var events api.List[control.BoxEvent]
-	if o.want(http.StatusOK, "GET", path+"/events", nil).into(t, &events); len(events.Items) != 1 || events.Items[0].Reason != "BackOff" || events.Items[0].Count != 3 {
-		t.Errorf("%+v", events)
+	if box.Settings.SystemPrompt != "my secret é" || len(box.Settings.TelegramUsers) != 1 {
+		t.Errorf("%+v", box)
 	}
-	for query, want := range map[string]string{"": "200", "?tail=5": "5"} {
-		a := o.want(http.StatusOK, "GET", path+"/logs"+query, nil)
-		if string(a.body) != "/boxes/"+box.ID+"/logs tail "+want+"\n" || !strings.HasPrefix(a.header.Get("Content-Type"), "text/plain") {
-			t.Errorf("%s: %s", query, a.body)
+	for _, o := range []struct {
+		*client
+		users int
+	}{{admin, 1}, {support, 0}} {
+		var d api.OperatorsBox
+		a := o.want(http.StatusOK, "GET", path, nil)
+		a.into(t, &d)
+		if d.SystemPromptLength != 11 || d.TelegramUserCount != 1 || len(d.Settings.TelegramUsers) != o.users || strings.Contains(string(a.body), "secret") {
+			t.Errorf("%s", a.body)
 		}
 	}
-	for query, want := range map[string]int{"?tail=0": http.StatusUnprocessableEntity, "?tail=x": http.StatusUnprocessableEntity, "?tail=7": http.StatusNotFound} {
-		if a := o.do("GET", path+"/logs"+query, nil); a.status != want {
-			t.Errorf("%s: %d %s", query, a.status, a.body)
+	for action, body := range map[string]any{"restart": api.Reason{Reason: "x"}, "resize": api.BoxSize{Size: "team", Reason: "x"}} {
+		if a := admin.want(http.StatusOK, "POST", path+"/"+action, body, api.KeyHeader, action); strings.Contains(string(a.body), "secret") || strings.Contains(string(a.body), "4711") {
+			t.Errorf("%s: %s", action, a.body)
 		}
 	}
-	if a := o.do("GET", "/v1/boxes/nobody/logs", nil); a.status != http.StatusNotFound {
-		t.Errorf("%d %s", a.status, a.body)
-	}
-
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.operators+path+"/logs?follow=true", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, value := range o.cookies {
-		req.AddCookie(&http.Cookie{Name: name, Value: value})
-	}
-	go func() { lines <- "one" }()
-	res, err := http.DefaultClient.Do(req)
-	if err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("%+v, %v", res, err)
-	}
-	r := bufio.NewReader(res.Body)
-	for _, line := range []string{"one", "two", "three"} {
-		if line != "one" {
-			lines <- line // it is not sent before the one before it was read here
-		}
-		if got, err := r.ReadString('\n'); err != nil || got != line+"\n" {
-			t.Fatalf("%q, %v", got, err)
-		}
-	}
-	// What the api's end ends, ends at the operator as well.
-	e.Drain()
-	if rest, err := io.ReadAll(r); err != nil || len(rest) != 0 {
-		t.Errorf("%q, %v", rest, err)
-	}
-	_ = res.Body.Close()
-	select {
-	case <-gone:
-	case <-time.After(20 * time.Second):
-		t.Error("the operator goes on")
-	}
-
-	operator.Close()
-	if a := o.do("GET", path+"/events", nil); a.problem() != "unavailable" {
-		t.Errorf("without the operator: %d %s", a.status, a.body)
-	}
-	if strings.Contains(e.log.String(), fakeOperatorKey) {
-		t.Error("the key is in the log")
+	admin.want(http.StatusCreated, "POST", "/v1/customers/"+id+"/boxes", api.Reason{Reason: "x"}, api.KeyHeader, "box")
+	if n, all := e.count(`idempotency_keys WHERE convert_from(body, 'UTF8') ~ 'secret|4711'`), e.count(`idempotency_keys WHERE convert_from(body, 'UTF8') ~ 'generation'`); n != "0" || all != "3" {
+		t.Errorf("%s of %s answers that are kept have settings", n, all)
 	}
 }

@@ -18,6 +18,8 @@ import (
 const (
 	// perCustomer is how many event streams a customer may have.
 	perCustomer = 4
+	// mostFollows is how many logs may be followed, perCustomer of them by one operator.
+	mostFollows = 100
 	// checkEvery is how often a stream looks whether its session has ended.
 	checkEvery = 30 * time.Second
 	// writeWithin is how long a client of a stream may take nothing.

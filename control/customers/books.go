@@ -27,6 +27,33 @@ type Boxes struct {
 	Service *Service
 	// Mails tells customers that their agent is there. Without it they are not told.
 	Mails MailAdder
+
+	term int64 // see Lead
+}
+
+// Lead returns the books of an operator that has begun to lead: from now on those of the ones before
+// refuse to write, with control.ErrFenced, upon which their operator has to end. It is called
+// once the operator leads, and before it looks at any box. Books that nobody leads by are not
+// kept from writing.
+func (b *Boxes) Lead(ctx context.Context) (*Boxes, error) {
+	term, err := b.Service.Store.BeginBoxOperator(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := *b
+	out.term = term
+	return &out, nil
+}
+
+// leading runs do unless another operator leads by now, which is control.ErrFenced. The customer
+// is locked then: whatever that one does comes after this.
+func (b *Boxes) leading(ctx context.Context, do func(*change) error) func(*change) error {
+	return func(c *change) error {
+		if err := c.tx.BoxOperatorLeads(ctx, b.term); err != nil {
+			return err
+		}
+		return do(c)
+	}
 }
 
 // Unfinished lists the boxes that are not destroyed, oldest first.
@@ -34,8 +61,9 @@ func (b *Boxes) Unfinished(ctx context.Context) ([]control.Box, error) {
 	return b.Service.Store.UnfinishedBoxes(ctx)
 }
 
-// Desired reads what a box shall be. The error is control.ErrNotFound if there is no such box, and
-// secret.ErrSealed if its Telegram token was sealed with a key that is not there.
+// Desired reads what a box shall be. The error is control.ErrNotFound if there is no such box. A
+// Telegram token that cannot be read is no error of this, see control.DesiredBox: who is not to run
+// any more must not run on because of it.
 func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, error) {
 	var out control.DesiredBox
 	err := b.Service.Store.InTx(ctx, func(tx *store.Tx) error {
@@ -52,12 +80,12 @@ func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, 
 		if err != nil {
 			return err
 		}
-		tokens, err := tx.Tokens(ctx, d.CustomerID)
+		tokens, err := tx.TokensOfBox(ctx, d.CustomerID, boxID)
 		if err != nil {
 			return err
 		}
 		for _, t := range tokens {
-			if t.BoxID == boxID && t.Status != contract.StatusRevoked {
+			if t.Status != contract.StatusRevoked {
 				out.Tokens = append(out.Tokens, t)
 			}
 		}
@@ -73,11 +101,16 @@ func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, 
 		}
 		out.Settings = complete(d.Settings, account.Language, out.Tier)
 		sealed, err := tx.SealedTelegramToken(ctx, boxID)
-		if err != nil || sealed == nil {
+		if err != nil {
 			return err
 		}
-		if out.TelegramToken, err = b.Service.Seals.Open(sealed, placeOfTelegramToken(boxID)...); err != nil {
-			return fmt.Errorf("Telegram token: %w", err)
+		if sealed != nil {
+			if out.TelegramToken, err = b.Service.Seals.Open(sealed, placeOfTelegramToken(boxID)...); err != nil {
+				out.TelegramToken, out.TelegramTokenError = "", fmt.Errorf("Telegram token: %w", err)
+			}
+		}
+		if d.Wants == control.BoxRun {
+			out.WaitsFor = control.BoxWaitsFor(boxID, sealed != nil, len(out.Settings.TelegramUsers))
 		}
 		return nil
 	})
@@ -111,8 +144,10 @@ func complete(s control.BoxSettings, language control.Language, tier control.Tie
 }
 
 // Report notes what was found or done; see store.ReportBox. A customer gets a mail when a box is
-// active for the first time, and at most one a day when one is unhealthy.
+// active for the first time, and at most one a day when one is unhealthy, but none of a box that is
+// not to run any more.
 func (b *Boxes) Report(ctx context.Context, r control.BoxReport) error {
+	r.Term = b.term
 	return b.Service.Store.InTx(ctx, func(tx *store.Tx) error {
 		before, after, err := tx.ReportBox(ctx, boxOperator, r)
 		if err != nil || before.State == after.State {
@@ -126,7 +161,7 @@ func (b *Boxes) Report(ctx context.Context, r control.BoxReport) error {
 func (b *Boxes) tell(ctx context.Context, tx *store.Tx, box control.Box) error {
 	m := control.Mail{CustomerID: box.CustomerID}
 	switch {
-	case b.Mails == nil:
+	case b.Mails == nil || box.Wants != control.BoxRun:
 		return nil
 	case box.State == control.BoxActive:
 		m.Kind, m.Cause = control.MailAgentLive, box.ID
@@ -146,8 +181,8 @@ func (b *Boxes) tell(ctx context.Context, tx *store.Tx, box control.Box) error {
 
 // RegisterToken makes a token that is in the box's Secret one that the proxies know, and returns
 // once they may know it. It is control.ErrInvalid for a box that is to be destroyed or whose
-// customer is cancelled, and control.ErrConflict for a token that was revoked or is another
-// box's. The digest of a token that is registered already changes nothing.
+// customer is cancelled, and control.ErrConflict for a token that was revoked, is to be, or is
+// another box's: the box needs another one. The digest of a token that is registered already changes nothing.
 func (b *Boxes) RegisterToken(ctx context.Context, boxID string, raw contract.Token) (control.ProxyToken, error) {
 	s := b.Service
 	if s.Hasher == nil {
@@ -161,7 +196,7 @@ func (b *Boxes) RegisterToken(ctx context.Context, boxID string, raw contract.To
 		ID: control.NewID(control.TokenID), CustomerID: box.CustomerID, BoxID: boxID, Digest: s.Hasher.Digest([]byte(raw.Reveal())),
 		Hint: raw.Hint(), Version: 1, Status: contract.StatusActive, CreatedAt: s.now(),
 	}
-	err = s.change(ctx, box.CustomerID, func(c *change) error {
+	err = s.change(ctx, box.CustomerID, b.leading(ctx, func(c *change) error {
 		if st := c.customer.Status; st == control.CustomerCancelled || st == control.CustomerPending {
 			return fmt.Errorf("%w: customer %s is %s", control.ErrInvalid, box.CustomerID, st)
 		}
@@ -190,7 +225,7 @@ func (b *Boxes) RegisterToken(ctx context.Context, boxID string, raw contract.To
 			Actor: boxOperator, Action: "token.create", CustomerID: token.CustomerID, Target: token.ID,
 			Detail: map[string]any{"box": boxID, "hint": token.Hint},
 		})
-	})
+	}))
 	if err != nil {
 		return control.ProxyToken{}, fmt.Errorf("register token of box %s: %w", boxID, err)
 	}
@@ -204,8 +239,10 @@ func (c *change) knownToken(ctx context.Context, boxID string, t control.ProxyTo
 		return fmt.Errorf("%w: token %s is another box's", control.ErrConflict, t.ID)
 	case t.Status == contract.StatusRevoked:
 		return fmt.Errorf("%w: token %s is revoked", control.ErrConflict, t.ID)
+	case !t.EndsAt.IsZero():
+		return fmt.Errorf("%w: token %s ends at %s", control.ErrConflict, t.ID, t.EndsAt.Format(time.RFC3339))
 	}
-	ids, err := c.tx.UnpublishedChanges(ctx, t.Digest)
+	ids, err := c.tx.UnpublishedChanges(ctx, c.customer.ID, t.Digest)
 	c.outbox = append(c.outbox, ids...)
 	return err
 }
@@ -220,9 +257,9 @@ func (b *Boxes) RevokeTokens(ctx context.Context, boxID, butTokenID string, over
 	case overlap < 0 || overlap > 0 && s.Later == nil:
 		err = fmt.Errorf("%w: nothing here can revoke a token later", control.ErrInvalid)
 	case overlap == 0:
-		err = s.locked(ctx, box.CustomerID, func(c *change) error { return s.revokeAll(ctx, c, boxOperator, boxID, butTokenID) })
+		err = s.locked(ctx, box.CustomerID, b.leading(ctx, func(c *change) error { return s.revokeAll(ctx, c, boxOperator, boxID, butTokenID) }))
 	default:
-		err = s.change(ctx, box.CustomerID, func(c *change) error { return s.endAll(ctx, c, boxID, butTokenID, s.now().Add(overlap)) })
+		err = s.change(ctx, box.CustomerID, b.leading(ctx, func(c *change) error { return s.endAll(ctx, c, boxID, butTokenID, s.now().Add(overlap)) }))
 	}
 	if err != nil {
 		return fmt.Errorf("revoke tokens of box %s: %w", boxID, err)
@@ -252,29 +289,43 @@ func (s *Service) endAll(ctx context.Context, c *change, boxID, butTokenID strin
 	return nil
 }
 
-// Reseal seals anew what was sealed with another key than the first, and returns how many
-// secrets that were. After it the other keys are needed no more. Any number of processes may call it.
-func (b *Boxes) Reseal(ctx context.Context, actor string) (int, error) {
-	done := 0
+// resealErrors is how many failures Reseal tells of one by one.
+const resealErrors = 20
+
+// Reseal seals anew what was sealed with another key than the first, and returns how many secrets
+// that were. One that cannot be opened or written holds up no other; the error then says how many, and of
+// which boxes. Without an error the other keys are needed no more, unless a process still seals
+// with them. Any number of processes may call it.
+func (b *Boxes) Reseal(ctx context.Context, actor string) (done int, err error) {
 	const page = 100
+	var errs []error
+	failed := 0
 	for after := ""; ; {
 		boxes, err := b.Service.Store.BoxesWithSecrets(ctx, after, page)
 		if err != nil {
-			return done, fmt.Errorf("reseal: %w", err)
+			return done, fmt.Errorf("reseal: %w", errors.Join(append(errs, err)...))
 		}
 		for _, box := range boxes {
 			after = box.ID
 			changed, err := b.reseal(ctx, actor, box)
 			if err != nil {
-				return done, fmt.Errorf("reseal the Telegram token of box %s: %w", box.ID, err)
+				if failed++; failed <= resealErrors {
+					errs = append(errs, fmt.Errorf("the Telegram token of box %s: %w", box.ID, err))
+				}
 			}
 			if changed {
 				done++
 			}
 		}
-		if len(boxes) < page {
-			return done, nil
+		switch {
+		case ctx.Err() != nil:
+			return done, fmt.Errorf("reseal: %w", ctx.Err())
+		case len(boxes) == page:
+			continue
+		case failed > 0:
+			return done, fmt.Errorf("reseal: %d secrets are still sealed as they were, and %d are sealed anew: %w", failed, done, errors.Join(errs...))
 		}
+		return done, nil
 	}
 }
 

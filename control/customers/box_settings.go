@@ -89,6 +89,9 @@ func (ch *BoxSettingsChange) apply(before control.BoxSettings, tier control.Tier
 	return next, changed, nil
 }
 
+// noZone is what time zone databases have beside zones, and others know nothing of.
+var noZone = regexp.MustCompile(`^(Local|localtime|posixrules|Factory|right/.*|posix/.*)$`)
+
 // wrong says why a setting cannot be; "" if it can.
 func wrong(name string, s control.BoxSettings, tier control.Tier) string {
 	switch name {
@@ -97,7 +100,7 @@ func wrong(name string, s control.BoxSettings, tier control.Tier) string {
 			return fmt.Sprintf("it must be %q or %q, or empty for that of the account", control.English, control.Portuguese)
 		}
 	case "time_zone":
-		if _, err := time.LoadLocation(s.TimeZone); err != nil || s.TimeZone == "Local" {
+		if _, err := time.LoadLocation(s.TimeZone); err != nil || noZone.MatchString(s.TimeZone) {
 			return "it must be a name of the IANA database, such as \"America/Sao_Paulo\", or empty for UTC"
 		}
 	case "thinking":

@@ -1,6 +1,7 @@
 package customers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,13 +46,16 @@ func (c *change) namespace(ctx context.Context) (string, error) {
 }
 
 // AddBox gives a customer one more box, or another one for one that was destroyed. Its live
-// subscription, if it has one, pays for it. A customer that is not served gets none:
+// subscription, if it has one, pays for it. A customer that is not served, or that owes, gets none:
 // control.ErrInvalid.
 func (s *Service) AddBox(ctx context.Context, actor, customerID, reason string) (control.BoxDetail, error) {
 	var out control.BoxDetail
 	err := s.locked(ctx, customerID, func(c *change) error {
 		if c.customer.Status != control.CustomerActive {
 			return fmt.Errorf("%w: customer %s is %s", control.ErrInvalid, customerID, c.customer.Status)
+		}
+		if paid, err := c.paid(ctx); err != nil || !paid {
+			return cmp.Or(err, fmt.Errorf("%w: customer %s has not paid for its subscription", control.ErrInvalid, customerID))
 		}
 		namespace, err := c.namespace(ctx)
 		if err != nil {
@@ -227,7 +231,8 @@ func (s *Service) RotateBoxToken(ctx context.Context, actor string, ref BoxRef, 
 	return d, nil
 }
 
-// SuspendBox has a box stop until ResumeBox, whatever is paid. All that it has is kept.
+// SuspendBox has a box stop until ResumeBox, whatever is paid. All that it has is kept. It is about this
+// box only: a customer that ends and buys again gets another one, unless it is suspended itself.
 func (s *Service) SuspendBox(ctx context.Context, actor string, ref BoxRef, reason string) (control.BoxDetail, error) {
 	hold := true
 	d, err := s.decideBox(ctx, actor, ref, reason, func(_ *change, d control.BoxDetail) (store.BoxDecision, bool, error) {
@@ -245,6 +250,9 @@ func (s *Service) ResumeBox(ctx context.Context, actor string, ref BoxRef, reaso
 	hold := false
 	d, err := s.decideBox(ctx, actor, ref, reason, func(c *change, d control.BoxDetail) (store.BoxDecision, bool, error) {
 		out := store.BoxDecision{Action: "box.resume", Wants: control.BoxSuspend, Hold: &hold}
+		if !d.Held && d.Wants == control.BoxRun {
+			return out, false, nil // whatever its customer is: nobody suspended it
+		}
 		paid, err := c.paid(ctx)
 		if err != nil {
 			return out, false, err
@@ -299,26 +307,22 @@ func (s *Service) ResizeBox(ctx context.Context, actor string, ref BoxRef, size,
 // tokensOf lists the tokens of a box that are not revoked, oldest first. What was not published
 // yet of those that are is published with the change.
 func (c *change) tokensOf(ctx context.Context, boxID string) ([]control.ProxyToken, error) {
-	tokens, err := c.tx.Tokens(ctx, c.customer.ID)
+	tokens, err := c.tx.TokensOfBox(ctx, c.customer.ID, boxID)
 	if err != nil {
 		return nil, err
 	}
 	var out []control.ProxyToken
+	var revoked []contract.Digest
 	for _, t := range tokens {
-		if t.BoxID != boxID {
-			continue
-		}
-		if t.Status != contract.StatusRevoked {
+		if t.Status == contract.StatusRevoked {
+			revoked = append(revoked, t.Digest)
+		} else {
 			out = append(out, t)
-			continue
 		}
-		ids, err := c.tx.UnpublishedChanges(ctx, t.Digest)
-		if err != nil {
-			return nil, err
-		}
-		c.outbox = append(c.outbox, ids...)
 	}
-	return out, nil
+	ids, err := c.tx.UnpublishedChanges(ctx, c.customer.ID, revoked...)
+	c.outbox = append(c.outbox, ids...)
+	return out, err
 }
 
 // revokeAll revokes the tokens of a box but one.
@@ -359,4 +363,25 @@ func (s *Service) endLater(ctx context.Context, c *change, t control.ProxyToken,
 		return err
 	}
 	return s.Later.RevokeTokenAt(ctx, c.tx, t.ID, at)
+}
+
+// leaves has the operator of the boxes look at the box of a token that ends, which may be the one that
+// the box runs with. If there is none beside it that stays, but the one that somebody got instead, the
+// box gets another one.
+func (c *change) leaves(ctx context.Context, actor string, t control.ProxyToken, insteadID string) error {
+	d, err := c.tx.BoxDetail(ctx, t.BoxID)
+	if err != nil || d.Wants == control.BoxDestroy {
+		return err
+	}
+	tokens, err := c.tx.TokensOfBox(ctx, c.customer.ID, t.BoxID)
+	if err != nil {
+		return err
+	}
+	for _, other := range tokens {
+		if other.ID != t.ID && other.ID != insteadID && other.Status != contract.StatusRevoked && other.EndsAt.IsZero() {
+			return c.wake(ctx, c.tx, d.ID)
+		}
+	}
+	_, err = c.decide(ctx, actor, d.Box, store.BoxDecision{Action: "box.rotate_token", Rotate: true, Detail: map[string]any{"ends": t.ID}})
+	return err
 }

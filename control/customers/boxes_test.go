@@ -3,11 +3,11 @@ package customers_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
@@ -122,6 +122,10 @@ func TestSettingsThatCannotBe(t *testing.T) {
 		{large.Box, "time_zone", customers.BoxSettingsChange{TimeZone: pointer("Mars/Olympus")}, "IANA"},
 		{large.Box, "time_zone", customers.BoxSettingsChange{TimeZone: pointer("Local")}, "IANA"},
 		{large.Box, "time_zone", customers.BoxSettingsChange{TimeZone: pointer("../etc/passwd")}, "IANA"},
+		{large.Box, "time_zone", customers.BoxSettingsChange{TimeZone: pointer("right/UTC")}, "IANA"},
+		{large.Box, "time_zone", customers.BoxSettingsChange{TimeZone: pointer("posix/Europe/Lisbon")}, "IANA"},
+		{large.Box, "time_zone", customers.BoxSettingsChange{TimeZone: pointer("localtime")}, "IANA"},
+		{large.Box, "time_zone", customers.BoxSettingsChange{TimeZone: pointer("Factory")}, "IANA"},
 		{large.Box, "thinking", customers.BoxSettingsChange{Thinking: pointer("max")}, "medium"},
 		{small.Box, "system_prompt", customers.BoxSettingsChange{SystemPrompt: pointer("x")}, "plan"},
 		{large.Box, "system_prompt", customers.BoxSettingsChange{SystemPrompt: pointer(strings.Repeat("ã", customers.MaxSystemPrompt+1))}, "8001"},
@@ -183,8 +187,8 @@ func TestTelegramToken(t *testing.T) {
 	// Sealed for one box it does not open for another.
 	other := e.customer("pro")
 	e.pg.Query(`UPDATE boxes SET telegram_token = (SELECT telegram_token FROM boxes WHERE id = '` + c.Box.ID + `') WHERE id = '` + other.Box.ID + `'`)
-	if _, err := e.books().Desired(ctx, other.Box.ID); !errors.Is(err, secret.ErrSealed) {
-		t.Errorf("another box's: %v", err)
+	if d := e.desired(other.Box.ID); !errors.Is(d.TelegramTokenError, secret.ErrSealed) || d.TelegramToken != "" {
+		t.Errorf("another box's: %v", d.TelegramTokenError)
 	}
 	e.pg.Query(`UPDATE boxes SET telegram_token = NULL WHERE id = '` + other.Box.ID + `'`)
 
@@ -203,13 +207,22 @@ func TestTelegramToken(t *testing.T) {
 		t.Error("the newest key alone does not open, or something was decided")
 	}
 	e.Seals = keys(t, fakeKey)
-	if _, err := e.books().Desired(ctx, c.Box.ID); !errors.Is(err, secret.ErrSealed) || strings.Contains(err.Error(), fakeKey) {
-		t.Errorf("with a key that did not seal it: %v", err)
+	// That is known of no more than the token: what else is decided can be done.
+	if _, err := e.ResizeBox(ctx, "test", ref, "team", "x"); err != nil {
+		t.Fatal(err)
 	}
-	if d, err := e.SetTelegramToken(ctx, "test", ref, otherBot); err != nil || d.Generation != 3 || e.desired(c.Box.ID).TelegramToken != otherBot {
+	for _, k := range []*secret.Keys{e.Seals, nil} {
+		e.Seals = k
+		if got := e.desired(c.Box.ID); !errors.Is(got.TelegramTokenError, secret.ErrSealed) || strings.Contains(got.TelegramTokenError.Error(), fakeKey) ||
+			got.TelegramToken != "" || strings.Contains(got.WaitsFor, "bot") || got.Generation != 3 || got.Tier.PodLimits.MemoryMiB == 0 || got.Settings.TimeZone != "UTC" {
+			t.Errorf("with a key that did not seal it: %+v", got)
+		}
+	}
+	e.Seals = keys(t, fakeKey)
+	if d, err := e.SetTelegramToken(ctx, "test", ref, otherBot); err != nil || d.Generation != 4 || e.desired(c.Box.ID).TelegramToken != otherBot {
 		t.Errorf("one that cannot be opened is not replaced: %+v, %v", d, err)
 	}
-	if d, err := e.SetTelegramToken(ctx, "test", ref, ""); err != nil || d.HasTelegramToken || d.Generation != 4 {
+	if d, err := e.SetTelegramToken(ctx, "test", ref, ""); err != nil || d.HasTelegramToken || d.Generation != 5 {
 		t.Errorf("taken away: %+v, %v", d, err)
 	}
 	if _, err := e.SetTelegramToken(ctx, "test", ref, otherBot); err != nil {
@@ -224,6 +237,75 @@ func TestTelegramToken(t *testing.T) {
 	if _, err := e.SetTelegramToken(ctx, "test", ref, otherBot); !errors.Is(err, control.ErrInvalid) {
 		t.Errorf("of a box that is to be destroyed: %v", err)
 	}
+}
+
+// A secret that no key opens holds up no other, and is told of.
+func TestResealGoesOn(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.Seals = keys(t, fakeKey)
+	c := e.customer("pro")
+	if _, err := e.SetTelegramToken(t.Context(), "test", customers.BoxRef{ID: c.Box.ID}, fakeBot); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a-first", "z-last"} {
+		e.pg.Query(fmt.Sprintf(`INSERT INTO boxes (id, customer_id, namespace, telegram_token) VALUES ('%[1]s', '%[2]s', '%[1]s', '\x00')`, id, c.Customer.ID))
+	}
+	e.Seals = keys(t, newestKey+","+fakeKey)
+	for _, want := range []int{1, 0} {
+		n, err := e.books().Reseal(t.Context(), "test")
+		if n != want || !errors.Is(err, secret.ErrSealed) || !strings.Contains(err.Error(), "a-first") || !strings.Contains(err.Error(), "z-last") || !strings.Contains(err.Error(), "2 secrets") {
+			t.Errorf("resealed %d, %v", n, err)
+		}
+	}
+	e.Seals = keys(t, newestKey)
+	if got := e.desired(c.Box.ID); got.TelegramToken != fakeBot {
+		t.Error(got.TelegramTokenError)
+	}
+}
+
+// A box that nobody could write to waits, and says what for, until its customer has given it.
+func TestBoxesWaitForTheirCustomer(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.Seals = keys(t, fakeKey)
+	c := e.customer("pro")
+	ref, ctx := customers.BoxRef{ID: c.Box.ID, CustomerID: c.Customer.ID}, t.Context()
+	const bot, users = "waiting for a Telegram bot token: set it with PUT /v1/me/boxes/", "waiting for Telegram users who may write to it: set telegram_users with PATCH /v1/me/boxes/"
+	want := func(parts ...string) {
+		t.Helper()
+		got := e.desired(c.Box.ID).WaitsFor
+		var d control.BoxDetail
+		if err := e.Store.InTx(ctx, func(tx *store.Tx) (err error) { d, err = tx.BoxDetail(ctx, c.Box.ID); return err }); err != nil {
+			t.Fatal(err)
+		}
+		if got != d.WaitsFor || strings.Count(got, "waiting") != len(parts) {
+			t.Errorf("the operator of the boxes is told %q, and people %q", got, d.WaitsFor)
+		}
+		for _, part := range parts {
+			if !strings.Contains(got, part+c.Box.ID) {
+				t.Errorf("no %q in %q", part, got)
+			}
+		}
+	}
+	want(bot, users)
+	if _, err := e.SetTelegramToken(ctx, "test", ref, fakeBot); err != nil {
+		t.Fatal(err)
+	}
+	want(users)
+	if _, err := e.UpdateBoxSettings(ctx, "test", ref, customers.BoxSettingsChange{TelegramUsers: &[]int64{7}}); err != nil {
+		t.Fatal(err)
+	}
+	want()
+	if _, err := e.SetTelegramToken(ctx, "test", ref, ""); err != nil {
+		t.Fatal(err)
+	}
+	want(bot)
+	// One that is not to run waits for nothing.
+	if _, err := e.SuspendBox(ctx, "test", ref, "x"); err != nil {
+		t.Fatal(err)
+	}
+	want()
 }
 
 // dump is all that is in all tables.
@@ -311,135 +393,6 @@ func TestDecisions(t *testing.T) {
 	}
 	if got := e.desired(c.Box.ID); got.Wants != control.BoxDestroy || len(got.Tokens) != 0 {
 		t.Errorf("desired %+v", got)
-	}
-}
-
-// The operator of the boxes registers what is in a Secret, as often as it likes, and ends it with or
-// without an overlap.
-func TestTokensOfBoxes(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
-	c, other := e.customer("pro"), e.customer("pro")
-	l := later{map[string]time.Time{}}
-	e.Later = l
-	b, ctx := e.books(), t.Context()
-	raw := func() contract.Token {
-		k, err := contract.NewToken(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
-	status := func(k control.ProxyToken) contract.Status {
-		if g := e.grant(k.Digest); g != nil {
-			return g.Status
-		}
-		return ""
-	}
-	first := raw()
-	one, err := b.RegisterToken(ctx, c.Box.ID, first)
-	if err != nil || one.BoxID != c.Box.ID || one.Hint != first.Hint() || status(one) != contract.StatusActive {
-		t.Fatalf("%+v, %v", one, err)
-	}
-	if again, err := b.RegisterToken(ctx, c.Box.ID, first); err != nil || again.ID != one.ID || again.Version != 1 {
-		t.Errorf("again: %+v, %v", again, err)
-	}
-	if _, err := b.RegisterToken(ctx, other.Box.ID, first); !errors.Is(err, control.ErrConflict) {
-		t.Errorf("another box's: %v", err)
-	}
-	// While Redis is away it is not done, and then it is.
-	second := raw()
-	e.redis.Stop()
-	if _, err := b.RegisterToken(ctx, c.Box.ID, second); !errors.Is(err, customers.ErrUnpublished) {
-		t.Errorf("without Redis: %v", err)
-	}
-	e.redis.Start()
-	two, err := b.RegisterToken(ctx, c.Box.ID, second)
-	if err != nil || status(two) != contract.StatusActive || len(e.desired(c.Box.ID).Tokens) != 2 {
-		t.Fatalf("%+v, %v", two, err)
-	}
-
-	// An overlap, which does not begin anew however often it is asked for.
-	before := time.Now()
-	for range 2 {
-		if err := b.RevokeTokens(ctx, c.Box.ID, two.ID, time.Hour); err != nil {
-			t.Fatal(err)
-		}
-	}
-	end := l.at[one.ID]
-	if len(l.at) != 1 || end.Before(before.Add(time.Hour)) || end.After(time.Now().Add(time.Hour)) || status(one) != contract.StatusActive {
-		t.Errorf("ends %v", l.at)
-	}
-	if tokens := e.desired(c.Box.ID).Tokens; !tokens[0].EndsAt.Equal(end.Truncate(time.Microsecond)) || !tokens[1].EndsAt.IsZero() {
-		t.Errorf("tokens %+v", tokens)
-	}
-	if n := e.row(`SELECT count(*) FROM audit_log WHERE action = 'token.end'`); n != "1" {
-		t.Errorf("%s entries", n)
-	}
-	if err := b.RevokeTokens(ctx, c.Box.ID, two.ID, 2*time.Hour); err != nil || l.at[one.ID] != end {
-		t.Errorf("it ends later: %v, %v", l.at, err)
-	}
-	if err := b.RevokeTokens(ctx, c.Box.ID, two.ID, time.Minute); err != nil || !l.at[one.ID].Before(end) {
-		t.Errorf("it does not end earlier: %v, %v", l.at, err)
-	}
-
-	// At once; and what could not be published then is when it is asked for again.
-	e.redis.Stop()
-	if err := b.RevokeTokens(ctx, c.Box.ID, "", 0); !errors.Is(err, customers.ErrUnpublished) {
-		t.Errorf("without Redis: %v", err)
-	}
-	e.redis.Start()
-	if err := b.RevokeTokens(ctx, c.Box.ID, "", 0); err != nil || status(one) != contract.StatusRevoked || status(two) != contract.StatusRevoked {
-		t.Errorf("%s, %s, %v", status(one), status(two), err)
-	}
-	if _, err := b.RegisterToken(ctx, c.Box.ID, second); !errors.Is(err, control.ErrConflict) {
-		t.Errorf("one that is revoked: %v", err)
-	}
-	if n := e.row(`SELECT count(*) FROM audit_log WHERE action = 'token.revoke'`); n != "2" {
-		t.Errorf("%s entries", n)
-	}
-
-	if _, err := e.DestroyBox(ctx, "test", customers.BoxRef{ID: c.Box.ID}, "test"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.RegisterToken(ctx, c.Box.ID, raw()); !errors.Is(err, control.ErrInvalid) {
-		t.Errorf("a box that is to be destroyed: %v", err)
-	}
-	e.pg.Query(`UPDATE customers SET status = 'cancelled' WHERE id = '` + other.Customer.ID + `'`)
-	if _, err := b.RegisterToken(ctx, other.Box.ID, raw()); !errors.Is(err, control.ErrInvalid) {
-		t.Errorf("a customer that was cancelled: %v", err)
-	}
-	if _, err := b.RegisterToken(ctx, "b-nobody", raw()); !errors.Is(err, control.ErrNotFound) {
-		t.Errorf("no box: %v", err)
-	}
-}
-
-// A customer hears once that its agent is there, and once a day that it is not well.
-func TestReportsAreMailed(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
-	c := e.customer("pro")
-	e.pg.Query("UPDATE customers SET email = 'a@example.com'")
-	e.withJobs()
-	b := e.books()
-	b.Mails = e.Wake.(*jobs.Jobs)
-	report := func(state control.BoxState) {
-		t.Helper()
-		if err := b.Report(t.Context(), control.BoxReport{BoxID: c.Box.ID, Generation: 1, State: state}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, state := range []control.BoxState{
-		control.BoxProvisioning, control.BoxActive, control.BoxActive, control.BoxUnhealthy, control.BoxActive, control.BoxUnhealthy, control.BoxActive,
-	} {
-		report(state)
-	}
-	today := time.Now().UTC().Format(time.DateOnly)
-	if got := e.row(`SELECT string_agg(kind || ' ' || cause || ' ' || (params->>'name'), ', ' ORDER BY id) FROM mails`); got != "agent_live "+c.Box.ID+" Ada, agent_unhealthy "+c.Box.ID+"/"+today+" Ada" {
-		t.Errorf("mails: %s", got)
-	}
-	if list, err := b.Unfinished(t.Context()); err != nil || len(list) != 1 || list[0].State != control.BoxActive || list[0].Observed != 1 {
-		t.Errorf("%+v, %v", list, err)
 	}
 }
 

@@ -218,6 +218,9 @@ func (b *billing) ownBoxes(ctx context.Context) error {
 			return err
 		}
 		box := newBox(b.customer.ID, namespace, b.now)
+		if b.customer.Status != control.CustomerActive {
+			box.Wants = control.BoxSuspend // until whoever suspended its customer lets go of that
+		}
 		if err := b.tx.InsertBox(ctx, box); err != nil {
 			return err
 		}
@@ -234,9 +237,10 @@ func (b *billing) ownBoxes(ctx context.Context) error {
 	return nil
 }
 
-// wantBoxes has the boxes of the subscription become something else.
+// wantBoxes has the customer's boxes become something else: all of them, for without this
+// subscription it is not served, whatever it is that they are of.
 func (b *billing) wantBoxes(ctx context.Context, wants control.BoxWants) error {
-	boxes, err := b.tx.BoxesOf(ctx, b.After.ID)
+	boxes, err := b.tx.Boxes(ctx, b.customer.ID)
 	if err != nil {
 		return err
 	}

@@ -166,15 +166,25 @@ func (s *Service) CreateToken(ctx context.Context, actor, customerID, boxID stri
 }
 
 // RevokeToken revokes a token for ever. Revoking it again publishes it again. It works
-// whatever is wrong with the customer's tier or periods.
+// whatever is wrong with the customer's tier or periods. A box whose own token it was gets
+// another one.
 func (s *Service) RevokeToken(ctx context.Context, actor, tokenID string) (control.ProxyToken, error) {
 	token, err := s.Store.Token(ctx, tokenID)
 	if err != nil {
 		return token, fmt.Errorf("revoke token: %w", err)
 	}
 	err = s.locked(ctx, token.CustomerID, func(c *change) error {
+		before, err := c.tx.Token(ctx, tokenID) // now that nobody else changes it
+		if err != nil {
+			return err
+		}
 		if token, err = c.tx.UpdateToken(ctx, tokenID, contract.StatusRevoked, s.now()); err != nil {
 			return err
+		}
+		if before.Status != contract.StatusRevoked {
+			if err := c.leaves(ctx, actor, token, ""); err != nil {
+				return err
+			}
 		}
 		if err := c.announce(ctx, token); err != nil {
 			return err

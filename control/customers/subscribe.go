@@ -245,7 +245,14 @@ func (b *billing) serve(ctx context.Context) error {
 func (b *billing) suspend(ctx context.Context) error {
 	if b.customer.Status != control.CustomerActive {
 		// Its period may be over meanwhile; the grants say suspended in any case.
-		return b.presentPeriod(ctx)
+		if err := b.presentPeriod(ctx); err != nil {
+			return err
+		}
+		// Whoever suspended it may have left boxes as they were.
+		if hold, err := b.tx.PaymentHold(ctx, b.customer.ID); err != nil || !hold {
+			return err
+		}
+		return b.wantBoxes(ctx, control.BoxSuspend)
 	}
 	if err := b.setStatus(ctx, control.CustomerSuspended, "customer.suspend"); err != nil {
 		return err

@@ -74,9 +74,9 @@ func TestOnlyPaymentEntitles(t *testing.T) {
 	}
 }
 
-// What is wanted of boxes goes by the subscription that pays for them, whatever state they are
-// in, which nobody but the operator of the boxes changes; one that an operator suspended or that is
-// to be destroyed stays so, and one that another subscription pays for is left alone.
+// What is wanted of boxes goes by the subscription of their customer, whatever state they are in,
+// which nobody but the operator of the boxes changes, and whatever subscription paid for them; one
+// that an operator suspended or that is to be destroyed stays so.
 func TestBoxesFollowTheirSubscription(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -126,7 +126,60 @@ func TestBoxesFollowTheirSubscription(t *testing.T) {
 			t.Errorf("%s: the states became %s", tc.status, got)
 		}
 	}
-	if got := e.row(`SELECT string_agg(wants || generation, ' ') FROM boxes WHERE id = 'former' OR customer_id = '%s'`, other); got != "run1 run1" {
-		t.Errorf("boxes that it does not pay for: %s", got)
+	if got := e.row(`SELECT string_agg(wants || generation, ' ') FROM boxes WHERE customer_id = '%s'`, other); got != "run1" {
+		t.Errorf("another's box: %s", got)
 	}
+	if got := e.row(`SELECT wants || generation FROM boxes WHERE id = 'former'`); got != "destroy4" {
+		t.Errorf("a box of a former subscription: %s", got)
+	}
+}
+
+// Who owes gets no more boxes, and who was suspended by an operator before it had one gets one that waits.
+func TestBoxesOfWhoIsNotServed(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	c := e.customer("pro")
+	id := c.Customer.ID
+	e.committed(apply(e, id, control.SubscriptionUnpaid, "pro", 1))
+	if _, err := e.ResumeCustomer(t.Context(), "test", id, ""); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := e.AddBox(t.Context(), "test", id, "x"); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "has not paid") {
+		t.Errorf("a box for who owes: %+v, %v", d, err)
+	}
+	e.pg.Query("DELETE FROM boxes")
+	_, err := e.SuspendCustomer(t.Context(), "test", id, "")
+	e.committed(err)
+	e.committed(apply(e, id, control.SubscriptionActive, "pro", 2))
+	if got := e.row(`SELECT wants FROM boxes`); got != "suspend" {
+		t.Errorf("the first box of who is suspended shall %s", got)
+	}
+	_, err = e.ResumeCustomer(t.Context(), "test", id, "")
+	e.committed(err)
+	if got := e.row(`SELECT wants FROM boxes`); got != "run" {
+		t.Errorf("resumed, it shall %s", got)
+	}
+}
+
+// A box that no subscription pays for does not outlive the service of its customer, and stops with
+// it; whoever suspended the customer without a word about its boxes has them stopped by the next
+// reading.
+func TestBoxesEndWithTheirCustomer(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	c := e.customer("pro")
+	want := func(what, is string) {
+		t.Helper()
+		if got := e.row(`SELECT c.status || ' ' || b.wants FROM customers c JOIN boxes b ON b.customer_id = c.id WHERE c.id = '%s'`, c.Customer.ID); got != is {
+			t.Errorf("%s: %s, want %s", what, got, is)
+		}
+	}
+	e.committed(apply(e, c.Customer.ID, control.SubscriptionUnpaid, "pro", 1))
+	want("never paid", "suspended suspend")
+	e.pg.Query(`UPDATE boxes SET wants = 'run', generation = generation + 1`)
+	e.committed(apply(e, c.Customer.ID, control.SubscriptionUnpaid, "pro", 2))
+	want("still unpaid", "suspended suspend")
+	e.pg.Query(`UPDATE boxes SET wants = 'run', generation = generation + 1`)
+	e.committed(apply(e, c.Customer.ID, control.SubscriptionCanceled, "pro", 3))
+	want("ended", "cancelled destroy")
 }

@@ -120,6 +120,7 @@ func TestBoxesComeBack(t *testing.T) {
 		"an operator suspends the box":         "hold suspend, active suspend, unpaid suspend, active suspend, resume suspend, release run",
 		"an operator suspends it of who owes":  "unpaid suspend, hold suspend, active suspend, release run",
 		"an operator releases it of who owes":  "hold suspend, unpaid suspend, release suspend, active run",
+		"an operator resumes one that runs":    "suspend run, release run, resume run",
 		"it and its customer are suspended":    "hold suspend, suspend suspend, release suspend, resume run",
 	} {
 		t.Run(name, func(t *testing.T) {

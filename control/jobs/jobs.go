@@ -23,6 +23,8 @@ const (
 	workers = 4
 	// timeout of one attempt. Jobs that need longer stop and are tried again.
 	timeout = 5 * time.Minute
+	// stuckAfter is after how long a job is worked again whose process died. None runs for as long.
+	stuckAfter = timeout + time.Minute
 )
 
 // Handlers do the jobs of the kinds that are not done here. A process works the queues that
@@ -105,7 +107,7 @@ func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handl
 		pool.Close()
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
-	cfg := &river.Config{Logger: log, JobTimeout: timeout}
+	cfg := &river.Config{Logger: log, JobTimeout: timeout, RescueStuckJobsAfter: stuckAfter}
 	retention := &retentionWorker{store: st}
 	if handlers != nil {
 		cfg.Workers = river.NewWorkers()

@@ -192,6 +192,13 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		"ResealTelegramToken": func(tx *store.Tx) (any, error) {
 			return tx.ResealTelegramToken(ctx, "x", control.Box{ID: v.box, CustomerID: v.id}, []byte("sealed"), []byte("stolen"))
 		},
+		"BoxOperatorLeads": func(tx *store.Tx) (any, error) { // whether another one leads
+			err := tx.BoxOperatorLeads(ctx, 1)
+			if errors.Is(err, control.ErrFenced) {
+				return true, nil
+			}
+			return nil, err
+		},
 		"DecideBox": func(tx *store.Tx) (any, error) {
 			return tx.DecideBox(ctx, "x", control.Box{ID: v.box, CustomerID: v.id}, store.BoxDecision{Action: "x", Wants: control.BoxDestroy})
 		},
@@ -203,7 +210,8 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		},
 		"TokenByDigest":         func(tx *store.Tx) (any, error) { return tx.TokenByDigest(ctx, sha256.Sum256([]byte(v.id))) },
 		"EndToken":              func(tx *store.Tx) (any, error) { return tx.EndToken(ctx, v.token, now) },
-		"UnpublishedChanges":    func(tx *store.Tx) (any, error) { return tx.UnpublishedChanges(ctx, sha256.Sum256([]byte(v.id))) },
+		"TokensOfBox":           func(tx *store.Tx) (any, error) { return tx.TokensOfBox(ctx, v.id, v.box) },
+		"UnpublishedChanges":    func(tx *store.Tx) (any, error) { return tx.UnpublishedChanges(ctx, v.id, sha256.Sum256([]byte(v.id))) },
 		"ReplacedSubscriptions": func(tx *store.Tx) (any, error) { return tx.ReplacedSubscriptions(ctx, v.id) },
 
 		// What is sold is nobody's: no customer has any business with it.
@@ -229,6 +237,8 @@ func (v victim) prepared(method string) []string {
 			`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now()` + its,
 			`UPDATE boxes SET wants = 'destroy', telegram_token = NULL` + its,
 		}
+	case "BoxOperatorLeads":
+		return []string{`SELECT nextval('box_operators') + nextval('box_operators')`}
 	case "UnpublishedChanges":
 		return []string{`UPDATE config_changes SET kind = 'grant', digest = sha256('` + v.id + `')` + its}
 	case "ConfirmAddress":

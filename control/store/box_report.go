@@ -17,7 +17,9 @@ const (
 
 // ReportBox notes what was found or done about a box, and returns what it was before and is
 // now. A report of an older generation than the one that was reported last changes nothing, nor does
-// any of a box that is destroyed; one of a generation that there is not is control.ErrInvalid.
+// any of a box that is destroyed; one of a generation that there is not is control.ErrInvalid,
+// as is that a box is destroyed which is not to be, or has tokens that are not revoked; and
+// one of an operator after which another one has begun to lead is control.ErrFenced.
 // A change of the state and the end of an operation are written to the audit log; an operation
 // once, however often it is reported.
 func (t *Tx) ReportBox(ctx context.Context, actor string, r control.BoxReport) (before, after control.Box, err error) {
@@ -26,6 +28,17 @@ func (t *Tx) ReportBox(ctx context.Context, actor string, r control.BoxReport) (
 	if before, err = pgx.CollectExactlyOneRow(rows, scanBox); err != nil {
 		return before, before, explain(op, err)
 	}
+	// With the box locked: whatever the next operator reports comes after this.
+	if err := t.BoxOperatorLeads(ctx, r.Term); err != nil {
+		return before, before, fmt.Errorf("%s: %w", op, err)
+	}
+	tokens := 0
+	if r.State == control.BoxDestroyed {
+		if err := t.tx.QueryRow(ctx, `SELECT count(*) FROM proxy_tokens WHERE customer_id = $1 AND box_id = $2 AND status <> 'revoked'`,
+			before.CustomerID, before.ID).Scan(&tokens); err != nil {
+			return before, before, explain(op, err)
+		}
+	}
 	switch after = before; {
 	case r.Generation > before.Generation:
 		return before, before, fmt.Errorf("%s: %w: there is no generation %d yet", op, control.ErrInvalid, r.Generation)
@@ -33,8 +46,10 @@ func (t *Tx) ReportBox(ctx context.Context, actor string, r control.BoxReport) (
 		return before, before, nil
 	case len(r.Steps) > maxBoxSteps:
 		return before, before, fmt.Errorf("%s: %w: %d steps are too many", op, control.ErrInvalid, len(r.Steps))
-	case r.State == control.BoxDestroyed && before.Wants != control.BoxDestroy:
+	case (r.State == control.BoxDestroying || r.State == control.BoxDestroyed) && before.Wants != control.BoxDestroy:
 		return before, before, fmt.Errorf("%s: %w: it shall %s", op, control.ErrInvalid, before.Wants)
+	case r.State == control.BoxDestroyed && tokens > 0:
+		return before, before, fmt.Errorf("%s: %w: %d of its tokens are not revoked", op, control.ErrInvalid, tokens)
 	case r.State == "":
 		return before, before, fmt.Errorf("%s: %w: it has no state", op, control.ErrInvalid)
 	}
@@ -55,6 +70,29 @@ func (t *Tx) ReportBox(ctx context.Context, actor string, r control.BoxReport) (
 		return before, before, err
 	}
 	return before, after, nil
+}
+
+// BeginBoxOperator returns the term of an operator of the boxes that begins to lead.
+func (s *Store) BeginBoxOperator(ctx context.Context) (term int64, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT nextval('box_operators')`).Scan(&term)
+	return term, explain("begin the term of an operator of boxes", err)
+}
+
+// BoxOperatorLeads is control.ErrFenced for a term of BeginBoxOperator after which another one has
+// begun. 0 is not checked.
+func (t *Tx) BoxOperatorLeads(ctx context.Context, term int64) error {
+	if term == 0 {
+		return nil
+	}
+	var last int64
+	err := t.tx.QueryRow(ctx, `SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM box_operators`).Scan(&last)
+	if err != nil {
+		return explain("term of the operator of boxes", err)
+	}
+	if term < last {
+		return fmt.Errorf("operator of boxes of term %d, and not %d: %w", last, term, control.ErrFenced)
+	}
+	return nil
 }
 
 // putBoxSteps keeps the steps of one generation.

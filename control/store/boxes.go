@@ -15,8 +15,8 @@ import (
 // InsertBox adds a box, which shall run.
 func (t *Tx) InsertBox(ctx context.Context, b control.Box) error {
 	_, err := t.tx.Exec(ctx, `
-		INSERT INTO boxes (id, customer_id, namespace, state, created_at, updated_at, changed_at) VALUES ($1, $2, $3, $4, $5, $5, $5)`,
-		b.ID, b.CustomerID, b.Namespace, b.State, b.CreatedAt)
+		INSERT INTO boxes (id, customer_id, namespace, state, wants, created_at, updated_at, changed_at) VALUES ($1, $2, $3, $4, coalesce(nullif($6, ''), 'run'), $5, $5, $5)`,
+		b.ID, b.CustomerID, b.Namespace, b.State, b.CreatedAt, string(b.Wants))
 	return explain("insert box", err)
 }
 
@@ -64,6 +64,9 @@ const selectBoxDetails = `SELECT ` + boxColumns + `, settings, has_telegram_toke
 func scanBoxDetail(row pgx.CollectableRow) (d control.BoxDetail, err error) {
 	err = row.Scan(append(boxFields(&d.Box), &d.Settings, &d.HasTelegramToken, &d.Held, &d.Size, &d.Rotation, &d.Restart)...)
 	d.Box, d.Steps = inUTC(d.Box), []control.BoxStep{}
+	if d.Wants == control.BoxRun {
+		d.WaitsFor = control.BoxWaitsFor(d.ID, d.HasTelegramToken, len(d.Settings.TelegramUsers))
+	}
 	return d, err
 }
 

@@ -18,6 +18,7 @@ func TestReportBox(t *testing.T) {
 	st, pg := migrated(t)
 	_, box, _ := addCustomer(t, st)
 	ctx := t.Context()
+	pg.Query(`INSERT INTO proxy_tokens (id, customer_id, box_id, digest, hint) VALUES ('t1', '` + box.CustomerID + `', '` + box.ID + `', sha256('t1'), 'abcd')`)
 	report := func(r control.BoxReport) (before, after control.Box, err error) {
 		r.BoxID = box.ID
 		err = st.InTx(ctx, func(tx *store.Tx) (err error) { before, after, err = tx.ReportBox(ctx, "op", r); return err })
@@ -103,11 +104,17 @@ func TestReportBox(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, _, err := report(control.BoxReport{Generation: 2, State: control.BoxDestroyed}); err == nil {
-		t.Error("destroyed, although nobody wanted it")
+	for _, state := range []control.BoxState{control.BoxDestroying, control.BoxDestroyed} {
+		if _, _, err := report(control.BoxReport{Generation: 2, State: state}); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "it shall run") {
+			t.Errorf("%s, although nobody wanted it: %v", state, err)
+		}
 	}
 
 	decide(store.BoxDecision{Action: "box.destroy", Wants: control.BoxDestroy})
+	if _, _, err := report(control.BoxReport{Generation: 3, State: control.BoxDestroyed}); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "1 of its tokens") {
+		t.Errorf("destroyed with a token: %v", err)
+	}
+	pg.Query(`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now()`)
 	for _, state := range []control.BoxState{control.BoxDestroying, control.BoxDestroyed} {
 		if _, after, err := report(control.BoxReport{Generation: 3, State: state}); err != nil || after.State != state {
 			t.Fatalf("%+v, %v", after, err)

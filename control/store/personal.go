@@ -87,6 +87,9 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 		}
 	}
 	for _, statement := range []string{
+		// First: a report that is under way adds its mail before this goes on.
+		`UPDATE boxes SET settings = '{}', message = '', updated_at = now() WHERE customer_id = $1`,
+		`UPDATE box_steps SET error = NULL WHERE customer_id = $1`,
 		`DELETE FROM identities WHERE customer_id = $1`,
 		`DELETE FROM sessions WHERE customer_id = $1`,
 		`DELETE FROM mail_tokens WHERE customer_id = $1`,
@@ -94,7 +97,6 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 		`DELETE FROM idempotency_keys WHERE customer_id = $1`,
 		`DELETE FROM mails WHERE customer_id = $1 AND sent_at IS NULL`,
 		`UPDATE mails SET params = '{}', error = NULL WHERE customer_id = $1`,
-		`UPDATE boxes SET settings = '{}', updated_at = now() WHERE customer_id = $1`,
 	} {
 		if _, err := t.tx.Exec(ctx, statement, id); err != nil {
 			return explain(op, err)
