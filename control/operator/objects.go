@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
@@ -64,8 +66,11 @@ const podSecurityVersion = "v1.37"
 // ObjectOptions say what is the same in all boxes of a cluster. Image, ProxyURL and Render are
 // required; what else is left zero gets its default.
 type ObjectOptions struct {
-	// Image is the gateway's image by digest: NAME@sha256:….
+	// Image is the gateway's image by digest: NAME@sha256:…. Boxes have no Secret for a
+	// registry, so nodes must be able to pull it by themselves.
 	Image string
+	// Main is where OpenClaw's main program is in it; openclaw.Main by default.
+	Main string
 	// ProxyURL is where gateways find token-proxy.
 	ProxyURL string
 	// ProxyNamespace, ProxyLabels and ProxyPort say which pods token-proxy is, for the
@@ -80,10 +85,11 @@ type ObjectOptions struct {
 	// Exclude are addresses that boxes must not reach, the cluster's own public ones for
 	// example. Private, link-local and other special ones never can be.
 	Exclude []netip.Prefix
-	// StorageClass of the volume that keeps a gateway's state; if it is "", the state is
-	// lost with the pod.
+	// StorageClass of the volume that keeps a gateway's state. If it is "", the state lies on
+	// the node's disk: it is lost with the pod, and so if it gets larger than StateMiB.
 	StorageClass string
-	// StateMiB is how large a gateway's state may get, in MiB; 2048 by default.
+	// StateMiB is how large a gateway's state may get, in MiB; 2048 by default. A volume that
+	// is larger already stays so.
 	StateMiB int64
 	// OperatorNamespace and OperatorAccount name the operator's ServiceAccount; platform and
 	// operator by default.
@@ -117,8 +123,11 @@ type Object struct {
 var digestPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._:/-]*@sha256:[0-9a-f]{64}$`)
 
 // Objects builds all objects of a box, in the order in which they are to be applied: what
-// guards a box comes before what runs in it. The same arguments give the same objects.
-// Nothing but the Secret has a secret in it.
+// guards a box comes before what runs in it, and its quota before what is counted. The claim is
+// the last, where there is one: it is the only one that can be out of anybody's hands, while it
+// is being deleted or its volume cannot grow, and must keep nothing else from being applied. A
+// pod waits for its claim. The same arguments give the same objects. Nothing but the Secret has
+// a secret in it.
 func Objects(o ObjectOptions, box control.DesiredBox, s Secrets) ([]Object, error) {
 	o = o.withDefaults()
 	if err := o.check(); err != nil {
@@ -133,12 +142,11 @@ func Objects(o ObjectOptions, box control.DesiredBox, s Secrets) ([]Object, erro
 	}
 	b := builder{o: o, box: box, secrets: s, config: config}
 	typed := []runtime.Object{
-		b.namespace(), b.roleBinding(), b.serviceAccount(), b.secret(), b.limitRange(), b.networkPolicy(),
+		b.namespace(), b.roleBinding(), b.serviceAccount(), b.secret(), b.limitRange(), b.networkPolicy(), b.quota(), b.deployment(),
 	}
 	if o.StorageClass != "" {
 		typed = append(typed, b.claim())
 	}
-	typed = append(typed, b.quota(), b.deployment())
 	objects := make([]Object, 0, len(typed))
 	for _, t := range typed {
 		object, err := b.finish(t)
@@ -156,6 +164,7 @@ func (o ObjectOptions) withDefaults() ObjectOptions {
 			*s = v
 		}
 	}
+	set(&o.Main, openclaw.Main)
 	set(&o.ProxyNamespace, OperatorSpace)
 	set(&o.DNSNamespace, "kube-system")
 	set(&o.OperatorNamespace, OperatorSpace)
@@ -179,6 +188,8 @@ func (o ObjectOptions) check() error {
 	switch {
 	case !digestPattern.MatchString(o.Image):
 		return fmt.Errorf("%w image %q: name the gateway's image by digest: NAME@sha256:…", control.ErrInvalid, o.Image)
+	case !path.IsAbs(o.Main):
+		return fmt.Errorf("%w options: main program %q: name it by its path in the image, such as %s", control.ErrInvalid, o.Main, openclaw.Main)
 	case o.ProxyURL == "":
 		return fmt.Errorf("%w options: say where token-proxy is", control.ErrInvalid)
 	case o.Render == nil:

@@ -22,7 +22,7 @@ import (
 var measure = flag.Duration("measure", 0, "measure a real gateway, idle and busy, for so long each (2m is what MEASURED.md has)")
 
 // starterLimit is the smallest memory limit of a tier, in bytes.
-const starterLimit = 1 << 30
+const starterLimit = 1536 << 20
 
 // variant is a way to run node.
 type variant struct {

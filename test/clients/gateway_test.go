@@ -222,16 +222,22 @@ func text(content json.RawMessage) string {
 
 func TestGateway(t *testing.T) {
 	s := newSystem(t)
-	s.Sim.Script(remarks)
 	tg := telegramsim.New()
 	t.Cleanup(tg.Close)
 	bot := tg.NewBot("trigo_mel_bot")
 	tok := s.Customer("Trigo & Mel", "team")
 	ana := telegramsim.User{ID: 4711, Name: "Ana", Language: "pt-br"}
 	bia := telegramsim.User{ID: 4712, Name: "Bia"}
+	caio := telegramsim.User{ID: 4713, Name: "Caio"}
 	eve := telegramsim.User{ID: 666, Name: "Eve"}
-	c := boxConfig(s, tg, ana.ID, bia.ID)
+	c := boxConfig(s, tg, ana.ID, bia.ID, caio.ID)
 	g := newGateway(t, c, tok, bot, 2048)
+	s.Sim.Script(func(r *kimisim.RequestInfo) *kimisim.Behavior {
+		if b := g.attempts(r); b != nil {
+			return b
+		}
+		return remarks(r)
+	})
 	secrets := []string{tok.Raw, bot.Token(), g.token}
 
 	t.Run("probes", func(t *testing.T) {
@@ -341,6 +347,8 @@ func TestGateway(t *testing.T) {
 			t.Errorf("the model was asked %d times, want once, and not with what another person said", len(entries))
 		}
 	})
+
+	t.Run("the model runs no program", func(t *testing.T) { g.runsNoProgram(t, s, bot, caio) })
 
 	t.Run("what it knows outlives the pod", func(t *testing.T) {
 		began := time.Now()
