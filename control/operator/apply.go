@@ -177,8 +177,7 @@ func patiently(ctx context.Context, apply func(context.Context) (*unstructured.U
 // tells it by the text alone.
 func uncounted(err error) bool {
 	return apierrors.IsForbidden(err) &&
-		(strings.Contains(err.Error(), "status unknown for quota") || strings.Contains(err.Error(), "exceeded quota") ||
-			strings.Contains(err.Error(), "usage per "+kindClaim)) // a LimitRange that was changed just now
+		(strings.Contains(err.Error(), "status unknown for quota") || strings.Contains(err.Error(), "exceeded quota"))
 }
 
 // fixed reports whether an object can only be repaired by another one in its place: a part

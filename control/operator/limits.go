@@ -88,7 +88,9 @@ func (b *builder) quota() *corev1.ResourceQuota {
 	}
 }
 
-// limitRange gives a container without requests and limits the tier's, and lets none have more.
+// limitRange gives a container without requests and limits the tier's, and lets none have more. It
+// says nothing about the claim, which the quota bounds: a claim that is larger than what is wanted
+// now could not even be labelled.
 func (b *builder) limitRange() *corev1.LimitRange {
 	most := b.with(resources(b.box.Tier.PodLimits))
 	items := []corev1.LimitRangeItem{
@@ -97,12 +99,6 @@ func (b *builder) limitRange() *corev1.LimitRange {
 			Default: maps.Clone(most), DefaultRequest: b.with(resources(b.box.Tier.PodRequests)),
 		},
 		{Type: corev1.LimitTypePod, Max: maps.Clone(most)},
-	}
-	if b.o.StorageClass != "" {
-		items = append(items, corev1.LimitRangeItem{
-			Type: corev1.LimitTypePersistentVolumeClaim,
-			Max:  corev1.ResourceList{corev1.ResourceStorage: *mebibytes(b.o.StateMiB)},
-		})
 	}
 	return &corev1.LimitRange{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "LimitRange"},
