@@ -436,3 +436,10 @@ func TestReadSecretsReadsWhatObjectsWrote(t *testing.T) {
 		t.Error("the gateway token is another one")
 	}
 }
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
