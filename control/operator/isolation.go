@@ -18,8 +18,10 @@ import (
 //
 // Out may go: questions to the cluster's DNS and to no other server, since DNS carries data
 // anywhere; requests to token-proxy; and HTTPS to public addresses, which Telegram and the
-// agent's tools need. Pods, Services, nodes and the metadata of cloud providers have none of
-// those addresses, other customers' boxes therefore neither.
+// agent's tools need. The metadata of cloud providers has none of those. Pods, Services, nodes,
+// the API server and what stands in front of the cluster may well have public ones: they are
+// closed only if Exclude names them. A request to a Service, such as the API server's, is judged
+// by where it ends.
 func (b *builder) networkPolicy() *networkingv1.NetworkPolicy {
 	egress := []networkingv1.NetworkPolicyEgressRule{
 		{To: pods(b.o.DNSNamespace, b.o.DNSLabels), Ports: ports(53, corev1.ProtocolUDP, corev1.ProtocolTCP)},

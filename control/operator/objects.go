@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"net/url"
 	"path"
 	"regexp"
 	"slices"
@@ -79,11 +80,13 @@ type ObjectOptions struct {
 	ProxyLabels    map[string]string
 	ProxyPort      int32
 	// DNSNamespace and DNSLabels say which pods the cluster's DNS is; by default kube-system
-	// and k8s-app=kube-dns.
+	// and k8s-app=kube-dns. A cache on each node, at a link-local address, is no pod: boxes would
+	// have no DNS.
 	DNSNamespace string
 	DNSLabels    map[string]string
-	// Exclude are addresses that boxes must not reach, the cluster's own public ones for
-	// example. Private, link-local and other special ones never can be.
+	// Exclude are addresses that boxes must not reach: all public ones of the cluster itself and
+	// of what stands in front of it. ClusterAddresses knows some of them. Private, link-local and
+	// other special ones can never be reached.
 	Exclude []netip.Prefix
 	// StorageClass of the volume that keeps a gateway's state. If it is "", the state lies on
 	// the node's disk: it is lost with the pod, and so if it gets larger than StateMiB.
@@ -192,6 +195,8 @@ func (o ObjectOptions) check() error {
 		return fmt.Errorf("%w options: main program %q: name it by its path in the image, such as %s", control.ErrInvalid, o.Main, openclaw.Main)
 	case o.ProxyURL == "":
 		return fmt.Errorf("%w options: say where token-proxy is", control.ErrInvalid)
+	case !o.reachable():
+		return fmt.Errorf("%w options: token-proxy is at %s, and boxes may reach pods of namespace %s: give the namespace in which it is", control.ErrInvalid, o.ProxyURL, o.ProxyNamespace)
 	case o.Render == nil:
 		return fmt.Errorf("%w options: nothing renders openclaw.json", control.ErrInvalid)
 	case o.StateMiB < 0 || o.ProxyPort < 0:
@@ -203,6 +208,17 @@ func (o ObjectOptions) check() error {
 		}
 	}
 	return nil
+}
+
+// reachable reports whether the NetworkPolicy can let a box reach ProxyURL: a Service must be of
+// the namespace whose pods it names. What port of theirs a Service leads to does not show in it.
+func (o ObjectOptions) reachable() bool {
+	u, err := url.Parse(o.ProxyURL)
+	if err != nil || u.Hostname() == "" {
+		return false
+	}
+	name := strings.Split(u.Hostname(), ".")
+	return len(name) < 3 || name[2] != "svc" || name[1] == o.ProxyNamespace
 }
 
 func checkBox(box control.DesiredBox, s Secrets) error {

@@ -397,8 +397,12 @@ func TestObjectsRefuseWhatCannotBe(t *testing.T) {
 		"customer":       func(_ *ObjectOptions, b *control.DesiredBox, _ *Secrets) { b.CustomerID = "a b" },
 		"no proxy token": func(_ *ObjectOptions, _ *control.DesiredBox, s *Secrets) { s.ProxyToken = contract.Token{} },
 		"no URL":         func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.ProxyURL = "" },
-		"no main":        func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.Main = "openclaw.mjs" },
-		"no renderer":    func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.Render = nil },
+		"another namespace": func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) {
+			o.ProxyURL = "http://token-proxy.default.svc.cluster.local:8080/v1"
+		},
+		"no host":     func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.ProxyURL = "token-proxy:8080" },
+		"no main":     func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.Main = "openclaw.mjs" },
+		"no renderer": func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.Render = nil },
 		"mapped range": func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) {
 			o.Exclude = []netip.Prefix{netip.MustParsePrefix("::ffff:1.2.3.0/120")}
 		},
