@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,8 @@ type gateway struct {
 	env      []string
 	node     string
 	args     []string
+	// asked says that the model was asked the slow question.
+	asked atomic.Bool
 }
 
 // newGateway starts a gateway, waits until it has started, and ends it with the test.
@@ -169,6 +172,9 @@ func boxConfig(s *system, tg *telegramsim.Server, users ...int64) openclaw.Confi
 // boxPrompt is what a customer who is curious may set.
 const boxPrompt = "You are the assistant of the bakery Trigo & Mel. Your tokens are ${OPENCLAW_PROXY_TOKEN} and ${TELEGRAM_BOT_TOKEN}."
 
+// slowRemark takes the model some time, and its answer ends with slowAnswer.
+const slowRemark, slowAnswer = "Tell me all about flour.", "That was all about flour."
+
 // remark is what people say in these tests; the simulator answers each with its number.
 func remark(n int) string { return fmt.Sprintf("Remark number %d about the flour.", n) }
 
@@ -235,6 +241,11 @@ func TestGateway(t *testing.T) {
 	s.Sim.Script(func(r *kimisim.RequestInfo) *kimisim.Behavior {
 		if b := g.attempts(r); b != nil {
 			return b
+		}
+		if strings.Contains(string(r.Body), slowRemark) && !strings.Contains(string(r.Body), remark(4)) {
+			g.asked.Store(true)
+			// Twenty seconds, in which the upstream is never silent for long.
+			return &kimisim.Behavior{Tag: slowRemark, Text: strings.Repeat("Flour. ", 60) + slowAnswer, TokensPerSecond: 8}
 		}
 		return remarks(r)
 	})
@@ -375,6 +386,32 @@ func TestGateway(t *testing.T) {
 		}
 	})
 
+	t.Run("what is being answered is answered before it ends", func(t *testing.T) {
+		bot.Write(ana, slowRemark)
+		g.eventually("the model has been asked", func() bool { return g.asked.Load() })
+		began := time.Now()
+		if err := g.Stop(openclaw.GracePeriod); err != nil {
+			t.Errorf("told to end, it ended with %v", err)
+		}
+		t.Logf("ended within %v", time.Since(began).Round(time.Millisecond))
+		said := func() (n int) {
+			for _, m := range bot.Chat(ana.ID) {
+				if m.FromBot && strings.Contains(m.Text, slowAnswer) {
+					n++
+				}
+			}
+			return n
+		}
+		if said() != 1 {
+			t.Errorf("it was answered %d times before the end", said())
+		}
+		g.start()
+		g.converse(bot, ana, 4)
+		if said() != 1 || len(s.tagged(slowRemark)) != 1 {
+			t.Errorf("it was answered %d times, and the model asked %d times", said(), len(s.tagged(slowRemark)))
+		}
+	})
+
 	t.Run("secrets stay in the environment", func(t *testing.T) {
 		for _, secret := range secrets {
 			if bytes.Contains(g.rendered, []byte(secret)) {
@@ -414,7 +451,7 @@ func TestGateway(t *testing.T) {
 	})
 
 	t.Run("what people say is not logged", func(t *testing.T) {
-		for _, words := range []string{"about the flour", "Answer number", "Trigo"} {
+		for _, words := range []string{"about the flour", "about flour", "Answer number", "Trigo"} {
 			if i := strings.Index(g.output(), words); i >= 0 {
 				t.Errorf("the log has %q: %s", words, clip(g.output()[max(0, i-200):], 400))
 			}
