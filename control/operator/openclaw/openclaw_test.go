@@ -167,7 +167,7 @@ func TestNobodyCanHaveAProgramStarted(t *testing.T) {
 		known := strings.Fields("read write edit apply_patch memory_search memory_get web_fetch session_status message ask_user progress_card get_goal create_goal update_goal view_image")
 		for _, tool := range file.Tools.Allow {
 			if !slices.Contains(known, tool) {
-				t.Errorf("%s: the agent has %s, which nobody has tried", name, tool)
+				t.Errorf("%s: the agent has %s; a tool may start programs, so try it with a real gateway before it is named here", name, tool)
 			}
 		}
 		if len(file.Tools.Allow) == 0 {
