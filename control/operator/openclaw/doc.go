@@ -21,7 +21,8 @@
 //     before it listens.
 //   - /healthz and the other probes answer from any address without a token. With the Control UI off,
 //     unknown paths are 404; with it on they would be 200.
-//   - From the start until it is ready it uses 12 to 25 seconds of a processor.
+//   - From the start until it is ready it uses 12 to 25 seconds of a processor. If a thread of its own does not
+//     begin within 5 seconds, as on a node where many start at once, it ends with an error; the kubelet starts it again.
 //   - SIGTERM: it answers "draining" and tells people to wait, finishes its turns, and ends with 0. It
 //     ends within seconds without work. With a turn under way it waits for that, and with a Telegram
 //     that cannot be reached for 325 seconds; the kubelet's SIGKILL then costs that turn.
