@@ -250,7 +250,7 @@ func TestGateway(t *testing.T) {
 		if b := g.attempts(r); b != nil {
 			return b
 		}
-		if strings.Contains(string(r.Body), slowRemark) && !strings.Contains(string(r.Body), remark(4)) {
+		if strings.Contains(string(r.Body), slowRemark) {
 			g.asked.Store(true)
 			// Twenty seconds, in which the upstream is never silent for long.
 			return &kimisim.Behavior{Tag: slowRemark, Text: strings.Repeat("Flour. ", 60) + slowAnswer, TokensPerSecond: 8}
@@ -413,10 +413,8 @@ func TestGateway(t *testing.T) {
 		if said() != 1 {
 			t.Errorf("it was answered %d times before the end", said())
 		}
-		g.start()
-		g.converse(bot, ana, 4)
-		if said() != 1 || len(s.tagged(slowRemark)) != 1 {
-			t.Errorf("it was answered %d times, and the model asked %d times", said(), len(s.tagged(slowRemark)))
+		if n := len(s.tagged(slowRemark)); n != 1 {
+			t.Errorf("the model was asked %d times", n)
 		}
 	})
 
