@@ -42,8 +42,8 @@ func (r right) String() string {
 	return s
 }
 
-// boxKinds are the resources of a box's objects with their names. Each may be made, read,
-// changed and deleted where the operator is bound, by that name only.
+// boxKinds are the resources of a box's objects with their names. Each may be made, read and
+// changed where the operator is bound, by that name only.
 func boxKinds() []right {
 	return []right{
 		{"", "", "secrets", "", ConfigName},
@@ -80,7 +80,8 @@ func everywhere() []right {
 	}
 	return append(rights,
 		right{"bind", "rbac.authorization.k8s.io", "clusterroles", "", BoxRole},
-		right{"get", "", "nodes", "", ""}, right{"get", "", "nodes", "", "x"},
+		right{"get", "", "nodes", "", ""}, right{"get", "", "nodes", "", "x"}, right{"list", "", "nodes", "", ""}, right{"list", "", "nodes", "", "x"},
+		right{"get", "discovery.k8s.io", "endpointslices", "", "kubernetes"},
 	)
 }
 
@@ -88,8 +89,11 @@ func everywhere() []right {
 func inBox() []right {
 	var rights []right
 	for _, kind := range boxKinds() {
-		for _, verb := range []string{"get", "create", "patch", "delete"} {
+		for _, verb := range []string{"get", "create", "patch"} {
 			rights = append(rights, right{verb, kind.group, kind.resource, "", kind.name})
+		}
+		if slices.Contains([]string{"secrets", "resourcequotas", "deployments"}, kind.resource) {
+			rights = append(rights, right{"delete", kind.group, kind.resource, "", kind.name})
 		}
 	}
 	for _, name := range []string{"", "x"} {
@@ -148,7 +152,7 @@ func questions(t *testing.T, g guarded) []right {
 		}
 		for _, kind := range append(boxKinds(),
 			right{"", "rbac.authorization.k8s.io", "rolebindings", "", BindingName}, right{"", "rbac.authorization.k8s.io", "clusterroles", "", BoxRole},
-			right{"", "coordination.k8s.io", "leases", "", leaseName}) {
+			right{"", "coordination.k8s.io", "leases", "", leaseName}, right{"", "discovery.k8s.io", "endpointslices", "", "kubernetes"}) {
 			if r.subresource == "" && r.group == kind.group && r.resource == kind.resource {
 				names = append(names, kind.name)
 			}
@@ -373,6 +377,8 @@ func TestAttempts(t *testing.T) {
 		{"a Secret by POST", second(g.Typed.CoreV1().Secrets(box.Namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})), "rights"},
 		{"a Secret where it is not bound", second(g.Typed.CoreV1().Secrets(foreign).Patch(t.Context(), ConfigName, types.ApplyPatchType, []byte(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"openclaw-config"}}`), metav1.PatchOptions{FieldManager: FieldManager})), "rights"},
 		{"a Lease elsewhere", second(g.Typed.CoordinationV1().Leases("kube-system").Create(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: leaseName}}, metav1.CreateOptions{})), "rights"},
+		{"another Lease in platform", second(g.Typed.CoordinationV1().Leases(OperatorSpace).Create(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "kube-controller"}}, metav1.CreateOptions{})), "policy"},
+		{"the end of a box's NetworkPolicy", g.Typed.NetworkingV1().NetworkPolicies(box.Namespace).Delete(t.Context(), IsolationName, metav1.DeleteOptions{}), "rights"},
 		{"somebody else", g.impersonate(t), "rights"},
 	} {
 		if got := refusedBy(a.err); got != a.by {

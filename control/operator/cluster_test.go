@@ -30,14 +30,17 @@ type guarded struct {
 func newGuarded(t *testing.T) guarded {
 	t.Helper()
 	k := testenv.Kubernetes(t)
-	for _, manifest := range []string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: platform}\n", Access()} {
+	rights, err := AccessFor(testOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, manifest := range []string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: platform}\n", rights} {
 		if err := k.Apply(manifest); err != nil {
 			t.Fatal(err)
 		}
 	}
 	operator := restConfig(t, k.ServiceAccountKubeconfig(OperatorSpace, OperatorName))
 	g := guarded{KubernetesServer: k, Admin: dynamicClient(t, restConfig(t, k.Kubeconfig)), Operator: dynamicClient(t, operator)}
-	var err error
 	if g.Typed, err = kubernetes.NewForConfig(operator); err != nil {
 		t.Fatal(err)
 	}

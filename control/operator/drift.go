@@ -25,10 +25,17 @@ import (
 //     Kubernetes may have more, so that a list of them would be wrong some day, and every box
 //     written to for ever; and what somebody added. The API server itself keeps the two apart:
 //     metadata.managedFields names who set a field, and a default has nobody. A field that
-//     another manager has, and we do not, was added.
+//     somebody has set, and we have not applied, was added. Ours is only what was applied: by
+//     any other way somebody else may have used our name.
 //
-// Of the metadata only our labels and annotations count, and the labels of a namespace that
-// others obey. The status is not compared.
+// Of the metadata only our labels and annotations count, the labels of a namespace that others
+// obey, and owners and finalizers, which decide when an object is deleted. The status is not
+// compared. Of a claim's spec only what it asks for counts, which must be as much as is
+// wanted, or more: else it stays as it was made.
+//
+// Two things are not seen: a value whose record somebody deletes with a second request, for that
+// looks like a default; and what somebody does to a pod. A webhook of the cluster that changes
+// what we apply looks like a stranger, for ever, so it must leave the namespaces of boxes alone.
 func Differs(desired Object, live *unstructured.Unstructured) string {
 	if live == nil {
 		return "it is not there"
@@ -36,13 +43,13 @@ func Differs(desired Object, live *unstructured.Unstructured) string {
 	if live.GetDeletionTimestamp() != nil {
 		return "it is being deleted"
 	}
-	kind := desired.GetKind()
-	for _, key := range slices.Sorted(maps.Keys(desired.Object)) {
+	kind, wanted := desired.GetKind(), asMade(desired, live)
+	for _, key := range slices.Sorted(maps.Keys(wanted.Object)) {
 		switch key {
 		case "metadata", "apiVersion", "kind", "status":
 			continue
 		}
-		if at := different(kind, key, desired.Object[key], live.Object[key]); at != "" {
+		if at := different(kind, key, wanted.Object[key], live.Object[key]); at != "" {
 			return at
 		}
 	}
@@ -59,7 +66,24 @@ func Differs(desired Object, live *unstructured.Unstructured) string {
 	if extra := addedLabels(desired, live); len(extra) > 0 {
 		return "metadata.labels." + extra[0]
 	}
+	if extra := links(desired, live); len(extra) > 0 {
+		return "metadata." + extra[0]
+	}
 	return added(live)
+}
+
+// links lists what of the metadata ties an object to others: owners, with which it would be
+// deleted, and finalizers, which would keep it. Ours have none. A namespace's finalizers are
+// those of whoever has to clean up after it, and a claim's those of who uses its volume.
+func links(desired Object, live *unstructured.Unstructured) []string {
+	var extra []string
+	if len(live.GetFinalizers()) > 0 && desired.GetKind() != kindNamespace && desired.GetKind() != kindClaim {
+		extra = append(extra, "finalizers")
+	}
+	if len(live.GetOwnerReferences()) > 0 {
+		extra = append(extra, "ownerReferences")
+	}
+	return extra
 }
 
 // closed reports whether the map at path is wholly ours. All below it is too.
@@ -165,7 +189,7 @@ func addedLabels(desired Object, live *unstructured.Unstructured) []string {
 	return extra
 }
 
-// added returns the first field that another manager has set beside ours, or "".
+// added returns the first field that somebody has set and we have not applied, or "".
 func added(live *unstructured.Unstructured) string {
 	ours := fieldpath.NewSet()
 	others := fieldpath.NewSet()
@@ -178,13 +202,12 @@ func added(live *unstructured.Unstructured) string {
 		if err := set.FromJSON(entry.FieldsV1.GetRawReader()); err != nil {
 			return "metadata.managedFields"
 		}
-		if entry.Manager != FieldManager {
+		if entry.Manager != FieldManager || entry.Operation != metav1.ManagedFieldsOperationApply {
 			others = others.Union(&set)
 			continue
 		}
-		// What we have replaced, and not applied, are defaults in place of what somebody set.
 		ours = ours.Union(&set)
-		applied = applied || entry.Operation == metav1.ManagedFieldsOperationApply
+		applied = true
 	}
 	if !applied {
 		return "metadata.managedFields"
@@ -208,8 +231,8 @@ func foreign(kind string, p fieldpath.Path) bool {
 	if kind == "Deployment" && path == "spec.template.metadata.annotations.kubectl.kubernetes.io/restartedAt" {
 		return true
 	}
-	// The binding of a claim to its volume, and its growth.
-	if kind == "PersistentVolumeClaim" && path == "spec.volumeName" {
+	// The binding of a claim to its volume, and its growth; what else it has cannot be changed.
+	if kind == kindClaim && strings.HasPrefix(path, "spec") {
 		return true
 	}
 	return strings.HasPrefix(path, "metadata")

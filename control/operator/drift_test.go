@@ -157,6 +157,13 @@ func edits() []edit {
 		{"somebody's annotation", "Deployment", "merge", `{"metadata":{"annotations":{"example.test/a":"b"},"labels":{"example.test/c":"d"}}}`, true},
 		{"no record of who set what", "Deployment", "merge", `{"metadata":{"managedFields":[{}]}}`, false},
 
+		{"a command in our name", "Deployment", "as us", `{"spec":{"template":{"spec":{"containers":[{"name":"gateway","lifecycle":{"preStop":{"sleep":{"seconds":9}}}}]}}}}`, false},
+		{"a DNS server in our name", "Deployment", "as us", `{"spec":{"template":{"spec":{"dnsConfig":{"nameservers":["1.1.1.1"]}}}}}`, false},
+		{"a default in our name", "Deployment", "as us", `{"spec":{"template":{"spec":{"containers":[{"name":"gateway","terminationMessagePath":"/tmp/x"}]}}}}`, false},
+		{"replicas in our name", "Deployment", "as us", `{"spec":{"replicas":0}}`, false},
+		{"an owner", "Deployment", "merge", `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"kube-root-ca.crt","uid":"UID"}]}}`, false},
+		{"a finalizer", "Secret", "merge", `{"metadata":{"finalizers":["example.test/stays"]}}`, false},
+		{"an owner of its network", "NetworkPolicy", "merge", `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"kube-root-ca.crt","uid":"UID"}]}}`, false},
 		{"an applied variable", "Deployment", "apply", `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"openclaw-gateway"},"spec":{"template":{"spec":{"hostPID":true}}}}`, false},
 		{"an applied key", "Secret", "apply", `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"openclaw-config"},"data":{"X":"eA=="}}`, false},
 	}
@@ -170,6 +177,11 @@ func TestEditsByHandAreNoticedAndRepaired(t *testing.T) {
 	box := g.box(t, "pro")
 	objects := g.make(t, testOptions(), box)
 	kinds := make(map[string]int)
+	authorities := ""
+	retryUntil(t, func() bool {
+		authorities = strings.TrimSpace(g.Kubectl("get", "configmap/kube-root-ca.crt", "-n", box.Namespace, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}"))
+		return authorities != ""
+	})
 	for _, e := range edits() {
 		kinds[e.kind]++
 		object := objects[slices.IndexFunc(objects, func(o Object) bool { return o.GetKind() == e.kind })]
@@ -179,7 +191,13 @@ func TestEditsByHandAreNoticedAndRepaired(t *testing.T) {
 				t.Fatalf("%s %s: %v", e.kind, e.name, err)
 			}
 		} else {
-			g.Kubectl("patch", resource, "-n", box.Namespace, "--type", e.as, "-p", e.patch)
+			args := []string{"patch", resource, "-n", box.Namespace, "-p", strings.ReplaceAll(e.patch, "UID", authorities)}
+			if e.as == "as us" {
+				args = append(args, "--type=strategic", "--field-manager="+FieldManager)
+			} else {
+				args = append(args, "--type", e.as)
+			}
+			g.Kubectl(args...)
 		}
 		live := g.live(t, object)
 		at := Differs(object, live)
@@ -205,6 +223,11 @@ func TestEditsByHandAreNoticedAndRepaired(t *testing.T) {
 		}
 		if at := Differs(object, g.live(t, object)); at != "" {
 			t.Errorf("%s, %s: some time after the repair %s differs", e.kind, e.name, at)
+		}
+		for _, entry := range g.live(t, object).GetManagedFields() {
+			if entry.Manager == FieldManager && entry.Operation != metav1.ManagedFieldsOperationApply && entry.Subresource == "" {
+				t.Errorf("%s, %s: after the repair more is ours than was applied: %s", e.kind, e.name, entry.FieldsV1.GetRawString())
+			}
 		}
 	}
 	for _, object := range objects {

@@ -95,11 +95,15 @@ func (b *builder) container() corev1.Container {
 	return corev1.Container{
 		Name:  container,
 		Image: b.o.Image,
-		Env:   b.environment(),
-		Ports: []corev1.ContainerPort{{Name: "gateway", ContainerPort: openclaw.Port, Protocol: corev1.ProtocolTCP}},
+		// Whatever the image would start, what was measured and tried is this.
+		Command:    []string{openclaw.Node},
+		Args:       openclaw.Command(b.o.Main),
+		WorkingDir: openclaw.WorkDir,
+		Env:        b.environment(),
+		Ports:      []corev1.ContainerPort{{Name: "gateway", ContainerPort: openclaw.Port, Protocol: corev1.ProtocolTCP}},
 		Resources: corev1.ResourceRequirements{
-			Requests: resources(b.box.Tier.PodRequests),
-			Limits:   resources(b.box.Tier.PodLimits),
+			Requests: b.with(resources(b.box.Tier.PodRequests)),
+			Limits:   b.with(resources(b.box.Tier.PodLimits)),
 		},
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: new(false),
@@ -108,8 +112,8 @@ func (b *builder) container() corev1.Container {
 			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		},
 		VolumeMounts: []corev1.VolumeMount{
-			// Files of a Secret's volume are symbolic links, which the gateway refuses to
-			// follow; one that is mounted by its path is a file.
+			// Mounted by its path the file stays what the pod was made with; in a whole volume
+			// it would change under the gateway.
 			{Name: "config", MountPath: openclaw.ConfigFile, SubPath: ConfigFile, ReadOnly: true},
 			{Name: "state", MountPath: openclaw.DataDir},
 			{Name: "tmp", MountPath: openclaw.TempDir},

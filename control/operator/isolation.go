@@ -18,8 +18,10 @@ import (
 //
 // Out may go: questions to the cluster's DNS and to no other server, since DNS carries data
 // anywhere; requests to token-proxy; and HTTPS to public addresses, which Telegram and the
-// agent's tools need. Pods, Services, nodes and the metadata of cloud providers have none of
-// those addresses, other customers' boxes therefore neither.
+// agent's tools need. The metadata of cloud providers has none of those. Pods, Services, nodes,
+// the API server and what stands in front of the cluster may well have public ones: they are
+// closed only if Exclude names them. A request to a Service, such as the API server's, is judged
+// by where it ends.
 func (b *builder) networkPolicy() *networkingv1.NetworkPolicy {
 	egress := []networkingv1.NetworkPolicyEgressRule{
 		{To: pods(b.o.DNSNamespace, b.o.DNSLabels), Ports: ports(53, corev1.ProtocolUDP, corev1.ProtocolTCP)},
@@ -67,7 +69,7 @@ func ports(number int32, protocols ...corev1.Protocol) []networkingv1.NetworkPol
 // be given a meaning are out without a list that could forget one.
 func publicRanges(exclude []netip.Prefix) []networkingv1.IPBlock {
 	var blocks []networkingv1.IPBlock
-	block := func(within string, except ...string) {
+	block := func(within string, except []string) {
 		all := netip.MustParsePrefix(within)
 		var list []netip.Prefix
 		for _, s := range except {
@@ -87,7 +89,15 @@ func publicRanges(exclude []netip.Prefix) []networkingv1.IPBlock {
 		}
 		blocks = append(blocks, b)
 	}
-	block("0.0.0.0/0",
+	block("0.0.0.0/0", special4())
+	block("2000::/3", special6())
+	return blocks
+}
+
+// special4 and special6 are the parts of 0.0.0.0/0 and 2000::/3 that are not public. The
+// admission policy demands them too.
+func special4() []string {
+	return []string{
 		"0.0.0.0/8",        // this host
 		"10.0.0.0/8",       // private
 		"100.64.0.0/10",    // carrier-grade NAT, and Alibaba's metadata
@@ -104,14 +114,16 @@ func publicRanges(exclude []netip.Prefix) []networkingv1.IPBlock {
 		"203.0.113.0/24",   // documentation
 		"224.0.0.0/4",      // multicast
 		"240.0.0.0/4",      // reserved, and broadcast
-	)
-	block("2000::/3",
+	}
+}
+
+func special6() []string {
+	return []string{
 		"2001::/23",     // protocol assignments: Teredo, which carries IPv4, and others
 		"2001:db8::/32", // documentation
 		"2002::/16",     // 6to4, which carries IPv4
 		"3fff::/20",     // documentation
-	)
-	return blocks
+	}
 }
 
 // outermost sorts prefixes and leaves out those that lie in another one.

@@ -17,6 +17,26 @@ func resources(r control.PodResources) corev1.ResourceList {
 	}
 }
 
+// logsMiB is what the kubelet keeps of a container's log, and some room beside.
+const logsMiB = 128
+
+// diskMiB is what a pod may take of its node's disk: its temporary files, its log, and the state
+// if no volume of its own keeps that.
+func (b *builder) diskMiB() int64 {
+	disk := int64(tmpMiB + logsMiB)
+	if b.o.StorageClass == "" {
+		disk += b.o.StateMiB
+	}
+	return disk
+}
+
+// with adds the disk. What is asked for is what is allowed, so that a node's disk is never promised
+// twice: who fills it has other boxes' pods evicted.
+func (b *builder) with(list corev1.ResourceList) corev1.ResourceList {
+	list[corev1.ResourceEphemeralStorage] = *mebibytes(b.diskMiB())
+	return list
+}
+
 func mebibytes(n int64) *resource.Quantity { return resource.NewQuantity(n<<20, resource.BinarySI) }
 
 // quota allows exactly the box's objects: one pod of the tier's size, and of the other kinds
@@ -30,6 +50,9 @@ func (b *builder) quota() *corev1.ResourceQuota {
 		corev1.ResourceRequestsMemory: *mebibytes(tier.PodRequests.MemoryMiB),
 		corev1.ResourceLimitsCPU:      *resource.NewMilliQuantity(tier.PodLimits.CPUMillis, resource.DecimalSI),
 		corev1.ResourceLimitsMemory:   *mebibytes(tier.PodLimits.MemoryMiB),
+
+		corev1.ResourceRequestsEphemeralStorage: *mebibytes(b.diskMiB()),
+		corev1.ResourceLimitsEphemeralStorage:   *mebibytes(b.diskMiB()),
 	}
 	claims := int64(0)
 	if b.o.StorageClass != "" {
@@ -65,21 +88,17 @@ func (b *builder) quota() *corev1.ResourceQuota {
 	}
 }
 
-// limitRange gives a container without requests and limits the tier's, and lets none have more.
+// limitRange gives a container without requests and limits the tier's, and lets none have more. It
+// says nothing about the claim, which the quota bounds: a claim that is larger than what is wanted
+// now could not even be labelled.
 func (b *builder) limitRange() *corev1.LimitRange {
-	most := resources(b.box.Tier.PodLimits)
+	most := b.with(resources(b.box.Tier.PodLimits))
 	items := []corev1.LimitRangeItem{
 		{
 			Type: corev1.LimitTypeContainer, Max: most,
-			Default: maps.Clone(most), DefaultRequest: resources(b.box.Tier.PodRequests),
+			Default: maps.Clone(most), DefaultRequest: b.with(resources(b.box.Tier.PodRequests)),
 		},
 		{Type: corev1.LimitTypePod, Max: maps.Clone(most)},
-	}
-	if b.o.StorageClass != "" {
-		items = append(items, corev1.LimitRangeItem{
-			Type: corev1.LimitTypePersistentVolumeClaim,
-			Max:  corev1.ResourceList{corev1.ResourceStorage: *mebibytes(b.o.StateMiB)},
-		})
 	}
 	return &corev1.LimitRange{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "LimitRange"},

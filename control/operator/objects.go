@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
@@ -64,8 +67,11 @@ const podSecurityVersion = "v1.37"
 // ObjectOptions say what is the same in all boxes of a cluster. Image, ProxyURL and Render are
 // required; what else is left zero gets its default.
 type ObjectOptions struct {
-	// Image is the gateway's image by digest: NAME@sha256:….
+	// Image is the gateway's image by digest: NAME@sha256:…. Boxes have no Secret for a
+	// registry, so nodes must be able to pull it by themselves.
 	Image string
+	// Main is where OpenClaw's main program is in it; openclaw.Main by default.
+	Main string
 	// ProxyURL is where gateways find token-proxy.
 	ProxyURL string
 	// ProxyNamespace, ProxyLabels and ProxyPort say which pods token-proxy is, for the
@@ -74,16 +80,19 @@ type ObjectOptions struct {
 	ProxyLabels    map[string]string
 	ProxyPort      int32
 	// DNSNamespace and DNSLabels say which pods the cluster's DNS is; by default kube-system
-	// and k8s-app=kube-dns.
+	// and k8s-app=kube-dns. A cache on each node, at a link-local address, is no pod: boxes would
+	// have no DNS.
 	DNSNamespace string
 	DNSLabels    map[string]string
-	// Exclude are addresses that boxes must not reach, the cluster's own public ones for
-	// example. Private, link-local and other special ones never can be.
+	// Exclude are addresses that boxes must not reach: all public ones of the cluster itself and
+	// of what stands in front of it. ClusterAddresses knows some of them. Private, link-local and
+	// other special ones can never be reached.
 	Exclude []netip.Prefix
-	// StorageClass of the volume that keeps a gateway's state; if it is "", the state is
-	// lost with the pod.
+	// StorageClass of the volume that keeps a gateway's state. If it is "", the state lies on
+	// the node's disk: it is lost with the pod, and so if it gets larger than StateMiB.
 	StorageClass string
-	// StateMiB is how large a gateway's state may get, in MiB; 2048 by default.
+	// StateMiB is how large a gateway's state may get, in MiB; 2048 by default. A volume that
+	// is larger already stays so.
 	StateMiB int64
 	// OperatorNamespace and OperatorAccount name the operator's ServiceAccount; platform and
 	// operator by default.
@@ -117,8 +126,11 @@ type Object struct {
 var digestPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._:/-]*@sha256:[0-9a-f]{64}$`)
 
 // Objects builds all objects of a box, in the order in which they are to be applied: what
-// guards a box comes before what runs in it. The same arguments give the same objects.
-// Nothing but the Secret has a secret in it.
+// guards a box comes before what runs in it, and its quota before what is counted. The claim is
+// the last, where there is one: it is the only one that can be out of anybody's hands, while it
+// is being deleted or its volume cannot grow, and must keep nothing else from being applied. A
+// pod waits for its claim. The same arguments give the same objects. Nothing but the Secret has
+// a secret in it.
 func Objects(o ObjectOptions, box control.DesiredBox, s Secrets) ([]Object, error) {
 	o = o.withDefaults()
 	if err := o.check(); err != nil {
@@ -133,12 +145,11 @@ func Objects(o ObjectOptions, box control.DesiredBox, s Secrets) ([]Object, erro
 	}
 	b := builder{o: o, box: box, secrets: s, config: config}
 	typed := []runtime.Object{
-		b.namespace(), b.roleBinding(), b.serviceAccount(), b.secret(), b.limitRange(), b.networkPolicy(),
+		b.namespace(), b.roleBinding(), b.serviceAccount(), b.secret(), b.limitRange(), b.networkPolicy(), b.quota(), b.deployment(),
 	}
 	if o.StorageClass != "" {
 		typed = append(typed, b.claim())
 	}
-	typed = append(typed, b.quota(), b.deployment())
 	objects := make([]Object, 0, len(typed))
 	for _, t := range typed {
 		object, err := b.finish(t)
@@ -156,6 +167,7 @@ func (o ObjectOptions) withDefaults() ObjectOptions {
 			*s = v
 		}
 	}
+	set(&o.Main, openclaw.Main)
 	set(&o.ProxyNamespace, OperatorSpace)
 	set(&o.DNSNamespace, "kube-system")
 	set(&o.OperatorNamespace, OperatorSpace)
@@ -179,8 +191,12 @@ func (o ObjectOptions) check() error {
 	switch {
 	case !digestPattern.MatchString(o.Image):
 		return fmt.Errorf("%w image %q: name the gateway's image by digest: NAME@sha256:…", control.ErrInvalid, o.Image)
+	case !path.IsAbs(o.Main):
+		return fmt.Errorf("%w options: main program %q: name it by its path in the image, such as %s", control.ErrInvalid, o.Main, openclaw.Main)
 	case o.ProxyURL == "":
 		return fmt.Errorf("%w options: say where token-proxy is", control.ErrInvalid)
+	case !o.reachable():
+		return fmt.Errorf("%w options: token-proxy is at %s, and boxes may reach pods of namespace %s: give the namespace in which it is", control.ErrInvalid, o.ProxyURL, o.ProxyNamespace)
 	case o.Render == nil:
 		return fmt.Errorf("%w options: nothing renders openclaw.json", control.ErrInvalid)
 	case o.StateMiB < 0 || o.ProxyPort < 0:
@@ -192,6 +208,17 @@ func (o ObjectOptions) check() error {
 		}
 	}
 	return nil
+}
+
+// reachable reports whether the NetworkPolicy can let a box reach ProxyURL: a Service must be of
+// the namespace whose pods it names. What port of theirs a Service leads to does not show in it.
+func (o ObjectOptions) reachable() bool {
+	u, err := url.Parse(o.ProxyURL)
+	if err != nil || u.Hostname() == "" {
+		return false
+	}
+	name := strings.Split(u.Hostname(), ".")
+	return len(name) < 3 || name[2] != "svc" || name[1] == o.ProxyNamespace
 }
 
 func checkBox(box control.DesiredBox, s Secrets) error {

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
@@ -242,10 +243,56 @@ func TestPodFitsItsQuotaOnce(t *testing.T) {
 			"requests.memory": {need.Requests.Memory().MilliValue(), milli(hard, "requests.memory")},
 			"limits.memory":   {need.Limits.Memory().MilliValue(), milli(hard, "limits.memory")},
 			"pods":            {1000, milli(hard, "pods")},
+			// Two volumes that are directories of the node, and the log.
+			"requests.ephemeral-storage": {need.Requests.StorageEphemeral().MilliValue(), milli(hard, "requests.ephemeral-storage")},
+			"limits.ephemeral-storage":   {need.Limits.StorageEphemeral().MilliValue(), milli(hard, "limits.ephemeral-storage")},
 		} {
 			if got[0] != got[1] || got[0] == 0 {
 				t.Errorf("%s: %s is %d/1000, the quota has %d/1000", tier, name, got[0], got[1])
 			}
+		}
+	}
+}
+
+// What a node's disk is asked for holds whatever the pod's own volumes can.
+func TestDiskOfAPodIsBounded(t *testing.T) {
+	t.Parallel()
+	for _, class := range []string{"", "fast"} {
+		o := testOptions()
+		o.StorageClass = class
+		objects := build(t, o, testBox(t, "pro"), testSecrets(t))
+		pod := pick[appsv1.Deployment](t, objects, "Deployment").Spec.Template.Spec
+		sum := int64(0)
+		for _, v := range pod.Volumes {
+			if v.EmptyDir != nil {
+				sum += v.EmptyDir.SizeLimit.Value()
+			}
+		}
+		disk := pod.Containers[0].Resources.Limits.StorageEphemeral().Value()
+		if sum == 0 || disk <= sum || disk > sum+256<<20 {
+			t.Errorf("storage class %q: %d bytes of the node's disk, and %d in directories", class, disk, sum)
+		}
+		for _, item := range pick[corev1.LimitRange](t, objects, "LimitRange").Spec.Limits[:2] {
+			if item.Max.StorageEphemeral().Value() != disk {
+				t.Errorf("storage class %q: a %s may have %v", class, item.Type, item.Max)
+			}
+		}
+	}
+}
+
+// The gateway is started as it was measured, whatever the image would start.
+func TestContainerStartsTheMeasuredProgram(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.Main = "/srv/openclaw/openclaw.mjs"
+	for main, options := range map[string]ObjectOptions{openclaw.Main: testOptions(), o.Main: o} {
+		c := pick[appsv1.Deployment](t, build(t, options, testBox(t, "pro"), testSecrets(t)), "Deployment").Spec.Template.Spec.Containers[0]
+		if !slices.Equal(c.Command, []string{"node"}) || !slices.Equal(c.Args, openclaw.Command(main)) || !slices.Contains(c.Args, "--optimize-for-size") {
+			t.Errorf("main program %s: %v %v", main, c.Command, c.Args)
+		}
+		// It reads .env there.
+		if c.WorkingDir != "/" {
+			t.Errorf("it begins in %q", c.WorkingDir)
 		}
 	}
 }
@@ -350,7 +397,12 @@ func TestObjectsRefuseWhatCannotBe(t *testing.T) {
 		"customer":       func(_ *ObjectOptions, b *control.DesiredBox, _ *Secrets) { b.CustomerID = "a b" },
 		"no proxy token": func(_ *ObjectOptions, _ *control.DesiredBox, s *Secrets) { s.ProxyToken = contract.Token{} },
 		"no URL":         func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.ProxyURL = "" },
-		"no renderer":    func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.Render = nil },
+		"another namespace": func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) {
+			o.ProxyURL = "http://token-proxy.default.svc.cluster.local:8080/v1"
+		},
+		"no host":     func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.ProxyURL = "token-proxy:8080" },
+		"no main":     func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.Main = "openclaw.mjs" },
+		"no renderer": func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) { o.Render = nil },
 		"mapped range": func(o *ObjectOptions, _ *control.DesiredBox, _ *Secrets) {
 			o.Exclude = []netip.Prefix{netip.MustParsePrefix("::ffff:1.2.3.0/120")}
 		},
@@ -387,4 +439,11 @@ func TestReadSecretsReadsWhatObjectsWrote(t *testing.T) {
 	if secret.Text(testGatewayToken).Reveal() != got.GatewayToken.Reveal() {
 		t.Error("the gateway token is another one")
 	}
+}
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
 }

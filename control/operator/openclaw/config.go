@@ -1,14 +1,13 @@
 package openclaw
 
 import (
+	_ "embed"
 	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
-	_ "time/tzdata" // whether a time zone exists must not depend on the machine
 	"unicode/utf8"
 )
 
@@ -98,7 +97,7 @@ func (c *Config) Validate() error {
 	need(c.Thinking == "low" || c.Thinking == "medium" || c.Thinking == "high", "thinking %q: want low, medium or high", c.Thinking)
 	_, known := language(c.Language)
 	need(known, "language %q: want en or pt-BR", c.Language)
-	need(timeZone(c.TimeZone), "time zone %q: want a name of the IANA database, such as America/Sao_Paulo or UTC", c.TimeZone)
+	need(ValidTimeZone(c.TimeZone), "time zone %q: want a name of the IANA database, such as America/Sao_Paulo or UTC", c.TimeZone)
 	need(utf8.ValidString(c.SystemPrompt), "system prompt: it is not valid UTF-8")
 	need(!strings.ContainsRune(c.SystemPrompt, 0), "system prompt: it contains a NUL character")
 	n := utf8.RuneCountInString(c.SystemPrompt)
@@ -138,10 +137,14 @@ func baseURL(s string) bool {
 		u.RawQuery == "" && u.Fragment == "" && !strings.ContainsAny(s, "$ ") && !strings.HasSuffix(s, "/")
 }
 
-func timeZone(s string) bool {
-	if s == "" || s == "Local" {
-		return false
-	}
-	_, err := time.LoadLocation(s)
-	return err == nil
+// zones are the names of the IANA database, one on a line, sorted.
+//
+//go:embed zones.txt
+var zones string
+
+// ValidTimeZone reports whether name is in the IANA database, written as it is there. The machine
+// is not asked: it may have names that a gateway's image has not, such as posix/UTC, or lack all.
+func ValidTimeZone(name string) bool {
+	_, found := slices.BinarySearch(strings.Fields(zones), name)
+	return found
 }

@@ -12,8 +12,8 @@
 //     answered is not answered again. Telegram lets one gateway at a time poll for a bot, so the old
 //     pod must end before the new one starts.
 //   - It wants to write its configuration unless OPENCLAW_CONFIG_READONLY is 1; then it keeps what
-//     it would have written in memory, and a file that it cannot write is no complaint. A Secret's or
-//     ConfigMap's file will do, although it is a symbolic link.
+//     it would have written in memory, and a file that it cannot write is no complaint. The file may be a
+//     symbolic link, as those of a Secret's volume are; the file of a bot's token may not.
 //   - ${NAME} in any string of the file becomes the environment's NAME, once, at the start. It is so
 //     for the key of the provider, the token of the bot, and the gateway's own. None of them is
 //     found in what it writes afterwards.
@@ -21,10 +21,14 @@
 //     before it listens.
 //   - /healthz and the other probes answer from any address without a token. With the Control UI off,
 //     unknown paths are 404; with it on they would be 200.
-//   - From the start until it is ready it uses 12 to 25 seconds of a processor.
+//   - From the start until it is ready it uses 12 to 25 seconds of a processor. If a thread of its own does not
+//     begin within 5 seconds, as on a node where many start at once, it ends with an error; the kubelet starts it again.
 //   - SIGTERM: it answers "draining" and tells people to wait, finishes its turns, and ends with 0. It
 //     ends within seconds without work. With a turn under way it waits for that, and with a Telegram
-//     that cannot be reached for 325 seconds; the kubelet's SIGKILL then costs nothing but that turn.
+//     that cannot be reached for 325 seconds; the kubelet's SIGKILL then costs that turn.
+//   - Its automations start programs, whatever exec is set to: see Render. With cron off and without the
+//     tool an agent has none.
+//   - It reads variables from a file .env of the directory that it begins in.
 //   - It takes several times the memory that its heap has, unless Environment holds it back. What it
 //     takes is in MEASURED.md.
 package openclaw

@@ -6,8 +6,11 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+	_ "time/tzdata" // machines without a database have all time zones as well
 
 	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 )
@@ -126,6 +129,86 @@ func TestOptionsOfTheTiersAreInTheFile(t *testing.T) {
 			!strings.HasPrefix(prompt, c.speaks) || !strings.Contains(prompt, c.prompt) || tg.APIRoot != "" {
 			t.Errorf("%s: %+v", c.name, f)
 		}
+	}
+}
+
+// Golden files can be written anew by mistake; this cannot. Each of these would let whoever
+// talks to the agent, or writes a page that it reads, run a program beside the box's secrets.
+func TestNobodyCanHaveAProgramStarted(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]openclaw.Config{"starter": starter(), "pro": pro(), "team": team()} {
+		raw, err := c.Render()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file struct {
+			Cron struct {
+				Enabled  *bool
+				Triggers struct{ Enabled *bool }
+			}
+			Commands map[string]any
+			Tools    struct {
+				Allow    []string
+				CodeMode *bool
+				Exec     struct{ Mode string }
+				Elevated struct{ Enabled *bool }
+			}
+		}
+		if err := json.Unmarshal(raw, &file); err != nil {
+			t.Fatal(err)
+		}
+		off := func(b *bool) bool { return b != nil && !*b }
+		if !off(file.Cron.Enabled) || !off(file.Cron.Triggers.Enabled) || !off(file.Tools.CodeMode) || !off(file.Tools.Elevated.Enabled) || file.Tools.Exec.Mode != "deny" {
+			t.Errorf("%s: cron %+v, tools %+v", name, file.Cron, file.Tools)
+		}
+		if owners, ok := file.Commands["ownerAllowFrom"]; ok {
+			t.Errorf("%s: %v are owners", name, owners)
+		}
+		known := strings.Fields("read write edit apply_patch memory_search memory_get web_fetch session_status message ask_user progress_card get_goal create_goal update_goal view_image")
+		for _, tool := range file.Tools.Allow {
+			if !slices.Contains(known, tool) {
+				t.Errorf("%s: the agent has %s; a tool may start programs, so try it with a real gateway before it is named here", name, tool)
+			}
+		}
+		if len(file.Tools.Allow) == 0 {
+			t.Errorf("%s: an empty list allows all tools", name)
+		}
+	}
+}
+
+// The same names are good on every machine.
+func TestTimeZonesAreThoseOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"UTC", "America/Sao_Paulo", "America/Argentina/Buenos_Aires", "Asia/Kolkata", "Etc/GMT+3", "Zulu"} {
+		if !openclaw.ValidTimeZone(name) {
+			t.Errorf("%s is refused", name)
+		}
+	}
+	for _, name := range []string{"", "Local", "localtime", "posixrules", "posix/UTC", "right/UTC", "america/sao_paulo", "America", "America/", "UTC ", "../UTC", "Factory", "UTC\nZulu"} {
+		if openclaw.ValidTimeZone(name) {
+			t.Errorf("%q is taken for a time zone", name)
+		}
+	}
+	raw, err := os.ReadFile("zones.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := strings.Fields(string(raw))
+	if len(names) < 500 || !slices.IsSorted(names) {
+		t.Fatalf("%d names, sorted: %t", len(names), slices.IsSorted(names))
+	}
+	for _, name := range names {
+		if _, err := time.LoadLocation(name); err != nil || !openclaw.ValidTimeZone(name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What the gateway waits for by itself must fit into the time that it is given.
+func TestGatewayHasTimeToEnd(t *testing.T) {
+	t.Parallel()
+	if openclaw.GracePeriod < 325*time.Second || openclaw.ShortGrace >= openclaw.GracePeriod {
+		t.Errorf("a gateway has %v to end, %v when it cannot be waited for", openclaw.GracePeriod, openclaw.ShortGrace)
 	}
 }
 

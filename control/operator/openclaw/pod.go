@@ -15,6 +15,16 @@ const (
 	TempDir    = "/tmp"          // may be lost at any time
 	ConfigDir  = "/etc/openclaw" // where the rendered file is mounted, read-only
 	ConfigFile = ConfigDir + "/openclaw.json"
+	// WorkDir is where the gateway begins. It reads variables from a file .env there, so it must be
+	// nowhere that the agent can write to.
+	WorkDir = "/"
+)
+
+// Where things are in the image, as OpenClaw's own images have them. Another layout is an option of
+// the operator's.
+const (
+	Node = "node"              // found on the image's PATH
+	Main = "/app/openclaw.mjs" // OpenClaw's main program
 )
 
 // Names of the environment variables that hold the box's secrets. The file refers to them.
@@ -35,13 +45,18 @@ const (
 )
 
 // StartupLimit is how long a start may take before the pod is given up. It takes 12 to 25
-// seconds of a processor, so several times that on a node where others start, too.
-const StartupLimit = 5 * time.Minute
+// seconds of a processor, and minutes on a node where all gateways start at once. Who gives up
+// early starts again, and makes it worse for all.
+const StartupLimit = 10 * time.Minute
 
-// GracePeriod is how long the gateway gets to end after SIGTERM: it finishes what its agent is
-// doing, and tells people who write meanwhile. Without work it ends in 1 to 3 seconds; of itself
-// it would wait for 325, also for a Telegram that does not answer.
-const GracePeriod = time.Minute
+// GracePeriod is how long the gateway may take to end after SIGTERM, when it is replaced: it
+// finishes what its agent is doing, whose tokens are paid, and tells people who write meanwhile.
+// Without work it ends in 1 to 3 seconds; of itself it waits for 315, and 10 more to close.
+const GracePeriod = 330 * time.Second
+
+// ShortGrace is for whoever deletes the pod for a reason that cannot wait for an answer: the gateway
+// does not respond, or nobody shall get one any more.
+const ShortGrace = time.Minute
 
 // Command returns the arguments of the program node: the gateway, in the foreground. main is
 // OpenClaw's openclaw.mjs.
@@ -73,10 +88,11 @@ func Environment(home, file, timeZone string, memoryMiB int64) []EnvVar {
 
 // memory is what keeps a gateway small: a dozen threads, each with a heap of its own, and
 // processes beside it. By default each heap grows its young part to 48 MiB before it cleans up,
-// and glibc gives each thread an arena of its own that it never returns.
+// and glibc gives each thread an arena of its own that it never returns. The old part is bounded in
+// each heap, not in all, so a third of the limit is what the main one may have.
 func memory(limitMiB int64) []EnvVar {
 	return []EnvVar{
 		{"MALLOC_ARENA_MAX", "2"},
-		{"NODE_OPTIONS", fmt.Sprintf("--max-old-space-size=%d --max-semi-space-size=2 --v8-pool-size=1", max(256, limitMiB/2))},
+		{"NODE_OPTIONS", fmt.Sprintf("--max-old-space-size=%d --max-semi-space-size=2 --v8-pool-size=1", max(256, limitMiB/3))},
 	}
 }

@@ -33,10 +33,6 @@ func (c *Config) Render() ([]byte, error) {
 }
 
 func (c *Config) file() object {
-	var owners []string
-	for _, id := range c.users() {
-		owners = append(owners, "telegram:"+id)
-	}
 	return object{
 		"gateway":  c.gateway(),
 		"models":   c.models(),
@@ -58,10 +54,14 @@ func (c *Config) file() object {
 		// Without a provider of embeddings memory is found by its words.
 		"memory":  object{"search": object{"provider": "none", "fallback": "none"}},
 		"browser": object{"enabled": false},
+		// Nothing is scheduled. Whatever is, in this release, can be made to start a program: a stream, a
+		// script, a condition, or a reminder that its owner turns into a command.
+		"cron": object{"enabled": false, "triggers": object{"enabled": false}},
 		// The chat commands that change the gateway. Its configuration is ours, and is read-only.
-		// Who is allowed to write is an owner, as only owners can have themselves reminded.
+		// Without ownerAllowFrom nobody is an owner. An owner may do more than write: see and change what
+		// others of the team have made, and run programs.
 		"commands": object{
-			"ownerAllowFrom": owners, "native": "auto", "nativeSkills": false,
+			"native": "auto", "nativeSkills": false,
 			"bash": false, "config": false, "debug": false, "mcp": false, "plugins": false, "restart": false,
 		},
 		// Nothing is told to anyone, and the image is what we made it.
@@ -197,12 +197,14 @@ func (c *Config) agent() object {
 
 // tools is what an agent may do in a pod without a shell, a browser or a screen: read, write and
 // edit files of its own workspace, remember, fetch public pages (OpenClaw's guard and the
-// NetworkPolicy both keep it from private addresses), look at pictures, plan, ask, and be woken
-// later. It is a list of what is allowed, so that a release that brings another tool does not
-// bring it here.
+// NetworkPolicy both keep it from private addresses), look at pictures, plan and ask. It is a list
+// of what is allowed, so that a release that brings another tool does not bring it here. What a
+// tool can do does not show in its name: whoever adds one tries it with a real gateway first, in
+// TestGateway. The people of a team share the workspace and its memory, though not conversations.
 //
 // Not allowed, and why: exec, process and code execution would run whatever anyone who can
-// write to the agent, or a page that it reads, talks it into, beside the pod's secrets. File
+// write to the agent, or a page that it reads, talks it into, beside the pod's secrets. So would
+// automations (cron), so an agent cannot remind anybody of anything. File
 // tools that leave the workspace would read those secrets (/proc/self/environ). gateway,
 // plugins and openclaw change the gateway. nodes, browser, screen, canvas, portal, computer and
 // terminal have nothing to work on. Sub-agents and sessions spend the customer's tokens in
@@ -210,7 +212,7 @@ func (c *Config) agent() object {
 func (c *Config) tools() object {
 	allow := []string{
 		"read", "write", "edit", "apply_patch", "memory_search", "memory_get", "web_fetch", "session_status",
-		"automations", "message", "ask_user", "progress_card", "get_goal", "create_goal", "update_goal",
+		"message", "ask_user", "progress_card", "get_goal", "create_goal", "update_goal",
 	}
 	if slices.ContainsFunc(c.Models, func(m Model) bool { return m.Images }) {
 		allow = append(allow, "view_image")
