@@ -266,29 +266,38 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 	if err := work.Start(context.WithoutCancel(ctx)); err != nil {
 		return atStart(ctx, err)
 	}
-	ready.set(func(check context.Context) error {
-		if ctx.Err() != nil {
-			return errors.New("draining")
-		}
-		return st.Ping(check)
-	}, func() string { return "" })
-	err = serveUntil(ctx, a, s, log)
+	err = serveUntil(ctx, a, s, log, func() {
+		ready.set(func(check context.Context) error {
+			if ctx.Err() != nil {
+				return errors.New("draining")
+			}
+			return st.Ping(check)
+		}, func() string { return "" })
+	})
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainWithin)
 	defer cancel()
 	return errors.Join(err, work.Stop(limited))
 }
 
-// serveUntil serves both sides until ctx ends, and then finishes what is in hand.
-func serveUntil(ctx context.Context, a *api.API, s apiSettings, log *slog.Logger) error {
+// serveUntil serves both sides until ctx ends, and then finishes what is in hand. It calls
+// listening once whoever connects is served.
+func serveUntil(ctx context.Context, a *api.API, s apiSettings, log *slog.Logger, listening func()) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, side := range []struct {
+	sides := []struct {
 		name, address string
 		handler       http.Handler
-	}{{"customers", s.listen, a.Customers()}, {"operators", s.listenOperators, a.Operators()}} {
-		listener, err := net.Listen("tcp", side.address)
-		if err != nil {
-			return fmt.Errorf("listen for %s: %w", side.name, err)
+		listener      net.Listener
+	}{{name: "customers", address: s.listen, handler: a.Customers()}, {name: "operators", address: s.listenOperators, handler: a.Operators()}}
+	for i := range sides {
+		var err error
+		if sides[i].listener, err = net.Listen("tcp", sides[i].address); err != nil {
+			return fmt.Errorf("listen for %s: %w", sides[i].name, err)
 		}
+		defer sides[i].listener.Close()
+	}
+	listening()
+	for _, side := range sides {
+		listener := side.listener
 		server := &http.Server{
 			Handler: side.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 20 * time.Second,
 			WriteTimeout: 30 * time.Second, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 16 << 10,

@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	_ "time/tzdata" // time zones of customers are checked, also where the machine has none
 
 	"github.com/spf13/cobra"
 

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
@@ -83,14 +84,9 @@ by "control operator access".`,
 	f.StringVar(&s.cluster.Kubeconfig, "kubeconfig", "", "kubeconfig of the cluster; without one the service account of the pod is used")
 	f.Float64Var(&s.cluster.RequestsPerSecond, "kube-requests-per-second", 100, "how much the cluster may be asked for")
 	f.IntVar(&s.cluster.Burst, "kube-burst", 200, "how much of it at once")
-	f.StringVar(&s.objects.Image, "gateway-image", "", "image of the gateway, by digest: NAME@sha256:…")
+	s.accessFlags(f)
 	f.StringVar(&s.objects.ProxyURL, "token-proxy-url", "http://token-proxy.platform.svc.cluster.local:8080/v1", "where gateways find token-proxy")
-	f.StringVar(&s.objects.ProxyNamespace, "token-proxy-namespace", operator.OperatorSpace, "namespace of token-proxy's pods, which gateways may reach")
-	f.StringToStringVar(&s.objects.ProxyLabels, "token-proxy-labels", map[string]string{"app.kubernetes.io/name": "token-proxy"}, "labels of token-proxy's pods")
-	f.Int32Var(&s.objects.ProxyPort, "token-proxy-port", 8080, "port of token-proxy's pods")
-	f.StringVar(&s.objects.DNSNamespace, "dns-namespace", "kube-system", "namespace of the pods of the cluster's DNS, which gateways may reach")
-	f.StringToStringVar(&s.objects.DNSLabels, "dns-labels", map[string]string{"k8s-app": "kube-dns"}, "labels of the pods of the cluster's DNS")
-	f.StringSliceVar(&s.exclude, "exclude-networks", nil, "networks that gateways must not reach beside those that are not public, separated by commas: the cluster's own public addresses, such as 203.0.113.7/32")
+	f.StringSliceVar(&s.exclude, "exclude-networks", nil, "public networks that gateways must not reach, separated by commas, beside the addresses of nodes and of the API server, which the cluster tells: load balancers in front of it, such as 203.0.113.7/32")
 	f.StringVar(&s.objects.StorageClass, "storage-class", "", "storage class of the volumes that keep gateways' state; without one it ends with the pod")
 	f.Int64Var(&s.objects.StateMiB, "state-mib", 2048, "how large the state of a gateway may get, in MiB")
 	f.StringVar(&s.model.ID, "model", "kimi-k2.5", "model of the agents, as token-proxy knows it")
@@ -117,19 +113,37 @@ by "control operator access".`,
 	run := command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		return runOperator(cmd.Context(), s, log)
 	})
-	run.AddCommand(&cobra.Command{
+	access := &cobra.Command{
 		Use:   "access",
 		Short: "Print what the operator may do in the cluster, as manifests",
 		Long: `access prints the operator's ServiceAccount, its roles, and the admission policy that limits
-them to namespaces of boxes. An administrator applies them once.`,
-		Example: "  control operator access | kubectl apply --server-side -f -",
+them to namespaces of boxes and to what belongs in them. An administrator applies them, and again
+after an update or when one of these flags changes. With --gateway-image gateways can be of that
+repository only.`,
+		Example: "  control operator access --gateway-image ghcr.io/andreabadesso/openclaw-cloud/openclaw-gateway@sha256:… | kubectl apply --server-side -f -",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprint(cmd.OutOrStdout(), operator.Access())
+			text, err := operator.AccessFor(s.objects)
+			if err != nil {
+				return usageError{err}
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), text)
 			return err
 		},
-	})
+	}
+	s.accessFlags(access.Flags())
+	run.AddCommand(access)
 	return run
+}
+
+// accessFlags are those that the operator's rights depend on.
+func (s *operatorSettings) accessFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.objects.Image, "gateway-image", "", "image of the gateway, by digest: NAME@sha256:…")
+	f.StringVar(&s.objects.ProxyNamespace, "token-proxy-namespace", operator.OperatorSpace, "namespace of token-proxy's pods, which gateways may reach")
+	f.StringToStringVar(&s.objects.ProxyLabels, "token-proxy-labels", map[string]string{"app.kubernetes.io/name": "token-proxy"}, "labels of token-proxy's pods")
+	f.Int32Var(&s.objects.ProxyPort, "token-proxy-port", 8080, "port of token-proxy's pods")
+	f.StringVar(&s.objects.DNSNamespace, "dns-namespace", "kube-system", "namespace of the pods of the cluster's DNS, which gateways may reach")
+	f.StringToStringVar(&s.objects.DNSLabels, "dns-labels", map[string]string{"k8s-app": "kube-dns"}, "labels of the pods of the cluster's DNS")
 }
 
 func (s *operatorSettings) validate() error {
@@ -279,6 +293,7 @@ func runOperator(ctx context.Context, s operatorSettings, log *slog.Logger) erro
 	opts := s.work
 	opts.Books, opts.Cluster, opts.Hasher, opts.Objects = boxes, cluster, hasher, s.objects
 	opts.Logger, opts.Registerer = log, registry
+	opts.PolicyInForce, opts.Mute = operator.PolicyInForce, s.noBot
 	if opts.Identity == "" {
 		opts.Identity = identity()
 	}

@@ -8,16 +8,16 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
 // MaxSystemPrompt is how many characters a system prompt may have.
-const MaxSystemPrompt = 8000
+const MaxSystemPrompt = openclaw.MaxSystemPrompt
 
 // SettingsError says which of a box's settings cannot be, and why. It is control.ErrInvalid.
 type SettingsError struct {
@@ -89,9 +89,6 @@ func (ch *BoxSettingsChange) apply(before control.BoxSettings, tier control.Tier
 	return next, changed, nil
 }
 
-// noZone is what time zone databases have beside zones, and others know nothing of.
-var noZone = regexp.MustCompile(`^(Local|localtime|posixrules|Factory|right/.*|posix/.*)$`)
-
 // wrong says why a setting cannot be; "" if it can.
 func wrong(name string, s control.BoxSettings, tier control.Tier) string {
 	switch name {
@@ -100,7 +97,7 @@ func wrong(name string, s control.BoxSettings, tier control.Tier) string {
 			return fmt.Sprintf("it must be %q or %q, or empty for that of the account", control.English, control.Portuguese)
 		}
 	case "time_zone":
-		if _, err := time.LoadLocation(s.TimeZone); err != nil || noZone.MatchString(s.TimeZone) {
+		if s.TimeZone != "" && !openclaw.ValidTimeZone(s.TimeZone) {
 			return "it must be a name of the IANA database, such as \"America/Sao_Paulo\", or empty for UTC"
 		}
 	case "thinking":

@@ -4,11 +4,55 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
+
+// surroundings reads the cluster's own addresses, or tries again until ctx ends: without them gateways
+// might reach the nodes and the API server.
+func (o *Operator) surroundings(ctx context.Context) error {
+	for {
+		err := o.readAddresses(ctx)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		o.log.Warn("cannot read the cluster's own addresses, which gateways must not reach", "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(o.opts.SweepEvery, policyAgain)):
+		}
+	}
+}
+
+func (o *Operator) readAddresses(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	list, err := ClusterAddresses(ctx, o.client)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.addresses != nil && !slices.Equal(o.addresses, list) {
+		o.log.Info("the cluster's own addresses are others; boxes learn of it when each is looked at", "addresses", len(list))
+	}
+	o.addresses = list
+	return nil
+}
+
+// objects is what all boxes have in common, with what the cluster tells of itself.
+func (o *Operator) objects() ObjectOptions {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := o.opts.Objects
+	out.Exclude = slices.Concat(out.Exclude, o.addresses)
+	return out
+}
 
 // ClusterAddresses returns the addresses that the cluster tells of as its own, for
 // ObjectOptions.Exclude: those of its nodes and their pods, and of its API server. They are

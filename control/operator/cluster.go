@@ -80,11 +80,15 @@ func (c counting) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// verb names a request as rights do, roughly.
+// verb names a request as rights do, roughly; one that only tries whether it would be allowed is a "try".
 func verb(r *http.Request) string {
+	query := r.URL.Query()
+	if query.Get("dryRun") != "" {
+		return "try"
+	}
 	switch r.Method {
 	case http.MethodGet:
-		if r.URL.Query().Get("watch") != "" {
+		if query.Get("watch") != "" {
 			return "watch"
 		}
 		return "get"

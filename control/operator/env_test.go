@@ -131,6 +131,7 @@ func (e *env) options() operator.Options {
 		},
 		Logger: slog.New(slog.NewTextHandler(out, nil)), Registerer: prometheus.NewRegistry(),
 		Identity: rand.Text(), SweepEvery: 2 * time.Second, LeaseFor: 5 * time.Second,
+		Mute: true, // boxes of tests have no bots
 	}
 }
 

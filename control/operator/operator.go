@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -40,6 +41,10 @@ type Options struct {
 	// process is not ready, and does not begin to work; what it has begun it goes on with. It may
 	// be nil.
 	PolicyInForce func(ctx context.Context, client kubernetes.Interface) error
+
+	// Mute has boxes made too that nobody can write to: without a bot, or people who may. Otherwise
+	// they wait for what is missing. Objects.Render must know what to do with them.
+	Mute bool
 
 	Workers    int           // boxes that are worked on at once; 8 by default
 	SweepEvery time.Duration // how often to look for boxes that nobody told of; 1 m by default
@@ -135,7 +140,9 @@ type Operator struct {
 	read  bool                                         // it leads, and has read what there is in the cluster
 	// policy is why the policy is not taken to be in force; nil if it is.
 	policy error
-	places places
+	// addresses are the cluster's own, which gateways must not reach; see ClusterAddresses.
+	addresses []netip.Prefix
+	places    places
 	// orphans are the namespaces that were told of.
 	orphans map[string]bool
 }
@@ -213,13 +220,18 @@ func (o *Operator) work(ctx, leading context.Context) error {
 		queue.ShutDown()
 		workers.Wait()
 	}()
-	if o.limited(ctx) != nil || v.run(ctx) != nil {
+	if o.limited(ctx) != nil || v.run(ctx) != nil || o.surroundings(ctx) != nil {
 		return nil // told to stop
 	}
 	o.takePlaces(v)
 	o.mu.Lock()
 	o.read = true
 	o.mu.Unlock()
+	if o.takeBooks(ctx) != nil {
+		return nil
+	}
+	ctx, fence := context.WithCancelCause(ctx)
+	defer fence(nil)
 	passes, stop := context.WithCancel(leading)
 	defer stop()
 	defer context.AfterFunc(ctx, func() {
@@ -231,7 +243,7 @@ func (o *Operator) work(ctx, leading context.Context) error {
 	})()
 	for range o.opts.Workers {
 		workers.Go(func() {
-			for o.next(ctx, passes, queue, v) {
+			for o.next(ctx, passes, queue, v, fence) {
 			}
 		})
 	}
@@ -239,12 +251,33 @@ func (o *Operator) work(ctx, leading context.Context) error {
 	beside.Go(func() { o.sweep(ctx, queue, v) })
 	beside.Go(func() { o.checkHealth(ctx, v) })
 	beside.Wait()
+	if err := context.Cause(ctx); errors.Is(err, control.ErrFenced) {
+		return errors.Join(ErrLost, err)
+	}
 	return nil
+}
+
+// takeBooks reads the books once, or waits until ctx ends: whoever led before writes nothing into
+// them after that.
+func (o *Operator) takeBooks(ctx context.Context) error {
+	for {
+		_, err := o.opts.Books.Unfinished(ctx)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		o.log.Warn("cannot read which boxes there are, so they stay as they are", "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(o.opts.SweepEvery, 5*time.Second)):
+		}
+	}
 }
 
 // next works on the next box that was woken. The queue hands out a box to one worker at a
 // time; who is woken meanwhile is handed out again.
-func (o *Operator) next(ctx, passes context.Context, queue workqueue.TypedRateLimitingInterface[string], v *view) bool {
+// fence ends all of them if another operator has begun to lead.
+func (o *Operator) next(ctx, passes context.Context, queue workqueue.TypedRateLimitingInterface[string], v *view, fence func(error)) bool {
 	id, over := queue.Get()
 	if over {
 		return false
@@ -256,6 +289,9 @@ func (o *Operator) next(ctx, passes context.Context, queue workqueue.TypedRateLi
 	began := time.Now()
 	again, err := o.reconcile(passes, v, id)
 	o.metrics.reconciled(time.Since(began), err)
+	if errors.Is(err, control.ErrFenced) {
+		fence(err)
+	}
 	if ctx.Err() != nil {
 		return false
 	}

@@ -51,7 +51,41 @@ func (p *pass) run(ctx context.Context) error {
 			return p.compensate(ctx)
 		}
 	}
+	if p.d.Wants == control.BoxRun {
+		if waits := p.lacks(); waits != "" {
+			return p.await(ctx, waits)
+		}
+	}
 	return p.keep(ctx)
+}
+
+// lacks says what must be given until a box can run, "" if nothing. A bot's token that cannot be
+// read is taken from the Secret, where it was written when it could.
+func (p *pass) lacks() string {
+	if p.d.TelegramTokenError != nil {
+		p.d.TelegramToken = p.botInSecret()
+		if p.d.TelegramToken == "" {
+			p.lookAfter(p.o.opts.SweepEvery)
+			return "waiting until the token of its Telegram bot can be read"
+		}
+		p.o.log.Warn("the token of a box's Telegram bot cannot be read, and stays what it was", "box", p.d.ID, "error", p.d.TelegramTokenError)
+	}
+	if p.o.opts.Mute {
+		return ""
+	}
+	return p.d.WaitsFor
+}
+
+// await has no gateway run until what is missing was given, which wakes the box.
+func (p *pass) await(ctx context.Context, waits string) error {
+	p.m.op = activity{}
+	if err := p.halt(ctx); err != nil {
+		return err
+	}
+	if p.d.State == control.BoxPending && p.d.Observed == p.d.Generation && p.d.Message == waits {
+		return nil
+	}
+	return p.report(ctx, control.BoxPending, waits)
 }
 
 // keep makes a box that runs or is suspended what it shall be.
@@ -72,8 +106,10 @@ func (p *pass) keep(ctx context.Context) error {
 		halted = p.halt(ctx)
 	}
 	err := p.apply(ctx, working)
-	if err == nil {
-		err = both(p.judge(ctx, working), lost)
+	var claim errClaim
+	if err == nil || errors.As(err, &claim) {
+		err = both(both(p.judge(ctx, working), lost), err)
+		working = working && p.m.op.name != ""
 	} else if p.d.Wants == control.BoxSuspend {
 		err = both(err, both(halted, p.hurry(ctx, p.v.pods(p.d.Namespace), false)))
 	}

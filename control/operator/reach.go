@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -44,7 +45,7 @@ func (p *pass) apply(ctx context.Context, working bool) error {
 	if err != nil {
 		return err
 	}
-	objects, err := Objects(p.o.opts.Objects, p.d, secrets)
+	objects, err := Objects(p.o.objects(), p.d, secrets)
 	if err != nil {
 		return errUnusable{err}
 	}
@@ -58,6 +59,9 @@ func (p *pass) apply(ctx context.Context, working bool) error {
 		}
 		if wait := (errEnds{}); errors.As(err, &wait) {
 			return errWait(wait)
+		}
+		if _, waits := err.(errWait); err != nil && !waits && object.GetKind() == kindClaim { //nolint:errorlint // as put returns it
+			return errClaim{err} // it is the last one
 		}
 		if err != nil {
 			return err
@@ -76,6 +80,12 @@ func (p *pass) apply(ctx context.Context, working bool) error {
 	}
 	return ending
 }
+
+// errClaim is why the claim, which only grows, is not what it shall be. The gateway runs or is
+// stopped all the same.
+type errClaim struct{ error }
+
+func (e errClaim) Unwrap() error { return e.error }
 
 // errEnds is an errWait for an object that is being deleted.
 type errEnds struct{ what string }
@@ -313,6 +323,20 @@ func (p *pass) inSecret() (Secrets, error) {
 	return ReadSecrets(live)
 }
 
+// botInSecret is the token of the Telegram bot that the gateway has, "" for none.
+func (p *pass) botInSecret() secret.Text {
+	live := p.v.get(kindSecret, p.d.Namespace, ConfigName)
+	if live == nil {
+		return ""
+	}
+	encoded, _, _ := unstructured.NestedString(live.Object, "data", EnvTelegramToken)
+	token, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return ""
+	}
+	return secret.Text(token)
+}
+
 func mint(rotation int64) (Secrets, error) {
 	token, err := contract.NewToken(rand.Reader)
 	return Secrets{ProxyToken: token, Rotation: rotation, GatewayToken: secret.Text(rand.Text() + rand.Text())}, err
@@ -332,6 +356,9 @@ func (p *pass) registered(token contract.Token) (control.ProxyToken, bool) {
 // register makes the token in the Secret one that the proxies know.
 func (p *pass) register(ctx context.Context, token contract.Token) error {
 	t, err := p.o.opts.Books.RegisterToken(ctx, p.d.ID, token)
+	if errors.Is(err, control.ErrConflict) {
+		p.m.minted = Secrets{} // it was revoked, or ends: the next pass makes another
+	}
 	if err != nil {
 		return fmt.Errorf("register the token of box %s: %w", p.d.ID, err)
 	}

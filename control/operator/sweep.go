@@ -35,6 +35,9 @@ func (o *Operator) sweep(ctx context.Context, queue workqueue.TypedRateLimitingI
 				}
 			}
 			o.nextToRoll()
+			if err := o.readAddresses(ctx); err != nil && ctx.Err() == nil {
+				o.log.Warn("cannot read the cluster's own addresses again; what was read last counts", "error", err)
+			}
 			o.lookForOrphans(ctx, v, boxes)
 		}
 		pause := tick.C
