@@ -20,17 +20,21 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-bench build up down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises
+.PHONY: help deps deps-run deps-cluster deps-bench build up up-cluster down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
 		while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
 
-deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl
+deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl; deps-cluster
 	@scripts/install-deps redis postgres node cc curl
+	@$(MAKE) --no-print-directory deps-cluster
 
 deps-run:
 	@scripts/install-deps redis postgres curl
+
+deps-cluster: ## build Kubernetes, which tests and up-cluster run: ten minutes once per machine, kept in the user's cache
+	@program=$$(go run -buildvcs=false ./cmd/devstack kubebox); echo "Kubernetes is built: $$program"
 
 build: ## build all programs into bin/
 	@echo 'Building bin/ (the first time takes a minute or two; it lists packages as they are compiled)'
@@ -39,6 +43,9 @@ build: ## build all programs into bin/
 
 up: deps-run build ## start everything on loopback and print a request that works
 	@bin/devstack up
+
+up-cluster: deps-run deps-cluster build ## make up, and a real Kubernetes control plane in whose pods nothing runs
+	@bin/devstack up-cluster
 
 down: ## stop what `make up` started; data stays in .run/
 	@[ -x bin/devstack ] || $(MAKE) build

@@ -108,7 +108,7 @@ type AuditEntry struct {
 type CustomerData struct {
 	Account       Account        `json:"account"`
 	Identities    []Identity     `json:"identities"`
-	Boxes         []Box          `json:"boxes"`
+	Boxes         []BoxDetail    `json:"boxes"`
 	Tokens        []ProxyToken   `json:"tokens"`
 	APIKeys       []APIKey       `json:"api_keys"`
 	Subscriptions []Subscription `json:"subscriptions"`

@@ -50,30 +50,6 @@ type Account struct {
 	DeletedAt time.Time `json:"deleted_at,omitzero"` // its personal data is gone
 }
 
-// BoxState is where a box is in its life.
-type BoxState string
-
-// The states of a box.
-const (
-	BoxPending      BoxState = "pending"
-	BoxProvisioning BoxState = "provisioning"
-	BoxActive       BoxState = "active"
-	BoxUpdating     BoxState = "updating"
-	BoxSuspended    BoxState = "suspended"
-	BoxUnhealthy    BoxState = "unhealthy"
-	BoxDestroying   BoxState = "destroying"
-	BoxDestroyed    BoxState = "destroyed"
-)
-
-// Box is one OpenClaw gateway of a customer, in a Kubernetes namespace of its own.
-type Box struct {
-	ID         string    `json:"id"`
-	CustomerID string    `json:"customer_id"`
-	Namespace  string    `json:"namespace"`
-	State      BoxState  `json:"state"`
-	CreatedAt  time.Time `json:"created_at"`
-}
-
 // The first letter of each kind of identifier, for NewID.
 const (
 	CustomerID = "c"

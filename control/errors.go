@@ -20,6 +20,8 @@ var (
 	ErrUnavailable = errors.New("does not answer")
 	// ErrSchema: the database's schema is not the one that this build needs.
 	ErrSchema = errors.New("database schema does not fit this build")
+	// ErrFenced: this process led, and another one has begun to lead since.
+	ErrFenced = errors.New("another process leads by now")
 )
 
 // UnpaidError: an invoice has to be paid first. It is ErrInvalid.

@@ -9,14 +9,16 @@ import (
 
 // The kinds of mail. Each is sent at most once per cause.
 const (
-	MailWelcome       = "welcome"        // it has paid for the first time; cause: the customer. Or again after its end; cause: the subscription
-	MailNearLimit     = "near_limit"     // 90 % are used, and not all; cause: see LimitCause
-	MailLimitReached  = "limit_reached"  // nearly all are used, so that requests are refused; cause: see LimitCause
-	MailPaymentFailed = "payment_failed" // cause: the invoice and which attempt it was
-	MailSuspended     = "suspended"      // a payment is missing; cause: the invoice
-	MailBack          = "back"           // it has paid after all; cause: the invoice
-	MailCancelled     = "cancelled"      // cause: the subscription
-	MailTrialEnding   = "trial_ending"   // cause: the subscription and when its trial ends
+	MailWelcome       = "welcome"         // it has paid for the first time; cause: the customer. Or again after its end; cause: the subscription
+	MailNearLimit     = "near_limit"      // 90 % are used, and not all; cause: see LimitCause
+	MailLimitReached  = "limit_reached"   // nearly all are used, so that requests are refused; cause: see LimitCause
+	MailPaymentFailed = "payment_failed"  // cause: the invoice and which attempt it was
+	MailSuspended     = "suspended"       // a payment is missing; cause: the invoice
+	MailBack          = "back"            // it has paid after all; cause: the invoice
+	MailCancelled     = "cancelled"       // cause: the subscription
+	MailTrialEnding   = "trial_ending"    // cause: the subscription and when its trial ends
+	MailAgentLive     = "agent_live"      // a box is active for the first time; cause: the box
+	MailAgentDown     = "agent_unhealthy" // a box that should be ready is not; cause: the box and the day
 
 	MailVerifyEmail     = "verify_email"     // has a MailToken; cause: the customer, or when it was asked for again
 	MailResetPassword   = "reset_password"   // has a MailToken; cause: when it was asked for
@@ -27,7 +29,7 @@ const (
 func MailKinds() []string {
 	return []string{
 		MailWelcome, MailNearLimit, MailLimitReached, MailPaymentFailed, MailSuspended, MailBack,
-		MailCancelled, MailTrialEnding, MailVerifyEmail, MailResetPassword, MailPasswordChanged,
+		MailCancelled, MailTrialEnding, MailAgentLive, MailAgentDown, MailVerifyEmail, MailResetPassword, MailPasswordChanged,
 	}
 }
 

@@ -19,6 +19,7 @@ type ProxyToken struct {
 	Status     contract.Status `json:"status"`
 	CreatedAt  time.Time       `json:"created_at"`
 	RevokedAt  time.Time       `json:"revoked_at,omitzero"`
+	EndsAt     time.Time       `json:"ends_at,omitzero"` // it is revoked then, because another one replaces it
 }
 
 // GrantFor builds what proxies shall know about token: the version, status and

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
 // apiSettings are the knobs of the api.
@@ -47,7 +49,11 @@ type apiSettings struct {
 	unsafeRedis     bool
 	drainWithin     time.Duration
 	payments        paymentSettings
+	seals           secretFlag
+	operatorURL     string
+	operatorKey     secretFlag
 
+	keys    *secret.Keys   // seals, as validate has read them; nil without any
 	proxies []netip.Prefix // trustedProxies, as validate has read them
 }
 
@@ -80,6 +86,9 @@ hand and exits with 0.`,
 	s.pepper.flags(f, "openclaw-token-pepper", "pepper of the tokens' digests, as token-proxy has it")
 	f.BoolVar(&s.unsafeRedis, "allow-unsafe-redis", false, "run although Redis may lose data (for development)")
 	f.DurationVar(&s.drainWithin, "drain-within", 20*time.Second, "how long requests in hand may take after SIGTERM")
+	s.seals.flags(f, sealsFlag, sealsUsage+"; without it no Telegram token can be kept")
+	f.StringVar(&s.operatorURL, "operator-url", "", "listener of the operator of the boxes, such as http://operator:8081; without it nobody sees logs and events of boxes")
+	s.operatorKey.flags(f, "operator-key", "what the operator of the boxes knows the api by")
 	s.payments.flags(f)
 	return command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		return runAPI(cmd.Context(), s, log)
@@ -121,7 +130,9 @@ func (s *apiSettings) validate() error {
 		}
 		s.proxies = append(s.proxies, p)
 	}
-	errs = append(errs, s.payments.validate(s.publicURL),
+	var err error
+	s.keys, err = sealsOf(&s.seals)
+	errs = append(errs, err, s.checkOperator(), s.payments.validate(s.publicURL),
 		s.jwtSecret.required("what access tokens are signed with"),
 		s.pepper.required("the pepper that token-proxy has"))
 	if n := len(s.jwtSecret.Reveal()); n > 0 && n < api.MinSecret {
@@ -131,6 +142,29 @@ func (s *apiSettings) validate() error {
 		errs = append(errs, fmt.Errorf("--openclaw-token-pepper has %d bytes, and needs %d", n, contract.MinPepperLen))
 	}
 	return errors.Join(errs...)
+}
+
+// checkOperator says what is wrong with where the operator of the boxes is.
+func (s *apiSettings) checkOperator() error {
+	if err := s.operatorKey.read(); err != nil {
+		return err
+	}
+	u, err := url.Parse(s.operatorURL)
+	switch {
+	case (s.operatorURL == "") != (s.operatorKey.Text == ""):
+		return errors.New("--operator-url and --operator-key go together")
+	case s.operatorURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != ""):
+		return errors.New("--operator-url: write it like http://operator:8081")
+	}
+	return nil
+}
+
+// boxOperator is who is asked for what is in the cluster; nil for nobody.
+func (s *apiSettings) boxOperator() *api.BoxOperator {
+	if s.operatorURL == "" {
+		return nil
+	}
+	return &api.BoxOperator{URL: s.operatorURL, Key: s.operatorKey.Text}
 }
 
 // books has replicas that do not know yet be told later: that is no failure of the request.
@@ -188,7 +222,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 	defer st.Close()
 
 	records, publisher := limits.NewRecords(st, client, 0), feed.NewPublisher(client)
-	service := &customers.Service{Store: st, Tiers: table, Grants: publisher, Limits: records, Hasher: hasher}
+	service := &customers.Service{Store: st, Tiers: table, Grants: publisher, Limits: records, Hasher: hasher, Seals: s.keys}
 	work, err := openJobs(ctx, st, log, &jobs.Handlers{RevokeToken: func(ctx context.Context, id string) error {
 		_, err := service.RevokeToken(ctx, "system:rotation", id)
 		return err
@@ -197,7 +231,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 		return atStart(ctx, err)
 	}
 	defer work.Close()
-	service.Later = work
+	service.Later, service.Wake = work, work
 
 	origins := s.origins
 	if len(origins) == 0 {
@@ -222,7 +256,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 		Store: st, Customers: service, Hasher: hasher, Secret: []byte(s.jwtSecret.Reveal()), Issuer: s.publicURL, Logger: log,
 		Origins: origins, OperatorOrigins: s.operatorOrigins, TrustedProxies: s.proxies,
 		Books: books{&billing.Books{Store: st, Redis: client}, log}, Live: records, Jobs: work, Feed: publisher,
-		Billing: money, Webhook: webhook, Mails: work,
+		Billing: money, Webhook: webhook, Mails: work, BoxOperator: s.boxOperator(),
 		Registerer: registry,
 	})
 	if err != nil {
@@ -232,29 +266,38 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 	if err := work.Start(context.WithoutCancel(ctx)); err != nil {
 		return atStart(ctx, err)
 	}
-	ready.set(func(check context.Context) error {
-		if ctx.Err() != nil {
-			return errors.New("draining")
-		}
-		return st.Ping(check)
-	}, func() string { return "" })
-	err = serveUntil(ctx, a, s, log)
+	err = serveUntil(ctx, a, s, log, func() {
+		ready.set(func(check context.Context) error {
+			if ctx.Err() != nil {
+				return errors.New("draining")
+			}
+			return st.Ping(check)
+		}, func() string { return "" })
+	})
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainWithin)
 	defer cancel()
 	return errors.Join(err, work.Stop(limited))
 }
 
-// serveUntil serves both sides until ctx ends, and then finishes what is in hand.
-func serveUntil(ctx context.Context, a *api.API, s apiSettings, log *slog.Logger) error {
+// serveUntil serves both sides until ctx ends, and then finishes what is in hand. It calls
+// listening once whoever connects is served.
+func serveUntil(ctx context.Context, a *api.API, s apiSettings, log *slog.Logger, listening func()) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, side := range []struct {
+	sides := []struct {
 		name, address string
 		handler       http.Handler
-	}{{"customers", s.listen, a.Customers()}, {"operators", s.listenOperators, a.Operators()}} {
-		listener, err := net.Listen("tcp", side.address)
-		if err != nil {
-			return fmt.Errorf("listen for %s: %w", side.name, err)
+		listener      net.Listener
+	}{{name: "customers", address: s.listen, handler: a.Customers()}, {name: "operators", address: s.listenOperators, handler: a.Operators()}}
+	for i := range sides {
+		var err error
+		if sides[i].listener, err = net.Listen("tcp", sides[i].address); err != nil {
+			return fmt.Errorf("listen for %s: %w", sides[i].name, err)
 		}
+		defer sides[i].listener.Close()
+	}
+	listening()
+	for _, side := range sides {
+		listener := side.listener
 		server := &http.Server{
 			Handler: side.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 20 * time.Second,
 			WriteTimeout: 30 * time.Second, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 16 << 10,

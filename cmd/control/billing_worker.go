@@ -166,7 +166,12 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	service := &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: keeper}
+	wake, err := openJobs(ctx, st, log, nil)
+	if err != nil {
+		return atStart(ctx, err)
+	}
+	defer wake.Close()
+	service := &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(client), Limits: keeper, Wake: wake}
 	opts := s.ledger
 	opts.Logger, opts.Registerer = log, registry
 	ledger, err := billing.NewLedger(reader, st, opts)
@@ -303,8 +308,8 @@ func every(ctx context.Context, interval time.Duration, log *slog.Logger, what s
 	}
 }
 
-// serveAdmin starts the listener of probes and metrics.
-func serveAdmin(addr string, ready *readiness, metrics prometheus.Gatherer, log *slog.Logger) (*http.Server, error) {
+// serveAdmin starts the listener of probes and metrics, and of what more adds.
+func serveAdmin(addr string, ready *readiness, metrics prometheus.Gatherer, log *slog.Logger, more ...func(*http.ServeMux)) (*http.Server, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes: %w", err)
@@ -313,6 +318,9 @@ func serveAdmin(addr string, ready *readiness, metrics prometheus.Gatherer, log 
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("GET /readyz", ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	for _, add := range more {
+		add(mux)
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -20,14 +20,24 @@ var secretFlags = map[string]map[string]string{
 		"database-url": "postgres://x:secret@127.0.0.1:1/x", "redis-url": "redis://:secret@127.0.0.1:1/0",
 		"jwt-secret": strings.Repeat("fake ", 20), "openclaw-token-pepper": strings.Repeat("fake ", 20),
 		"stripe-secret-key": "rk_test_fake", "stripe-webhook-secrets": "whsec_fake,\nwhsec_fake_too",
+		"box-secrets-key": fakeSeal, "operator-key": "fake",
 	},
+	"operator": {
+		"database-url": "postgres://x:secret@127.0.0.1:1/x", "redis-url": "redis://:secret@127.0.0.1:1/0",
+		"openclaw-token-pepper": strings.Repeat("fake ", 20), "box-secrets-key": fakeSeal, "operator-key": "fake",
+	},
+	"reseal": {"database-url": "postgres://x:secret@127.0.0.1:1/x", "box-secrets-key": fakeSeal},
 }
+
+// fakeSeal is two keys that seal, neither of them a secret.
+const fakeSeal = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f, ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 
 // otherSettings are what the roles need besides.
 var otherSettings = map[string][]string{
-	"migrate": nil, "billing-worker": nil,
+	"migrate": nil, "billing-worker": nil, "reseal": nil,
 	"add-operator": {"--email", "ada@example.com"},
-	"api":          {"--public-url", "https://app.example.com"},
+	"operator":     {"--gateway-image", "registry.test/gateway@sha256:" + strings.Repeat("0f", 32)},
+	"api":          {"--public-url", "https://app.example.com", "--operator-url", "http://operator:8081"},
 }
 
 // Every role takes every secret from a file, and says which one it cannot read or has twice.

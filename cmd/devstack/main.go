@@ -13,22 +13,28 @@ import (
 	"syscall"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/devstack"
+	"github.com/andreabadesso/openclaw-cloud/internal/kubebox"
 )
 
 const usage = `devstack runs the whole system on this machine for development
 
-Usage: devstack [flags] up|down|status|clean
+Usage: devstack [flags] up|up-cluster|down|status|clean|kubebox
 
-  up      start what does not run, make a customer, and print a request that works
-  down    stop it; data stays
-  status  say what runs
-  clean   stop it and remove its data
+  up          start what does not run, make a customer, and print a request that works
+  up-cluster  up, and a Kubernetes control plane with the operator of the boxes; in a checkout, for that is built there if need be
+  down        stop it; data stays
+  status      say what runs
+  clean       stop it and remove its data
+  kubebox     build the program that is Kubernetes, if need be, and print its path
 
 Environment:
   OPENCLAW_PROXY_PORT, OPENCLAW_ADMIN_PORT, OPENCLAW_BILLING_PORT, OPENCLAW_KIMISIM_PORT,
   OPENCLAW_REDIS_PORT, OPENCLAW_POSTGRES_PORT, OPENCLAW_API_PORT, OPENCLAW_OPERATORS_PORT,
   OPENCLAW_API_PROBES_PORT
                             other ports than 8080, 9090, 8082, 9100, 16379, 15432, 8000, 8001 and 8083
+  OPENCLAW_KUBERNETES_PORT, OPENCLAW_ETCD_PORT, OPENCLAW_ETCD_PEERS_PORT, OPENCLAW_CONTROLLERS_PORT,
+  OPENCLAW_SCHEDULER_PORT, OPENCLAW_BOXES_PORT
+                            other ports than 16443, 12379, 12380, 20257, 20259 and 8084
   OPENCLAW_RUN_DIR          another place for data, logs and secrets than .run
   KIMI_API_KEY              use the real Kimi instead of the simulator
   KIMI_BASE_URL             of the real Kimi, if not https://api.moonshot.ai/v1
@@ -49,6 +55,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// kubeboxSource is where the module of Kubernetes is, from the top of a checkout.
+const kubeboxSource = "test/kubebox"
 
 // errUsage is a mistake on the command line that has been explained already.
 var errUsage = errors.New("wrong usage")
@@ -87,6 +96,17 @@ func run(ctx context.Context) error {
 	switch flag.Arg(0) {
 	case "up":
 		return devstack.Up(ctx, cfg)
+	case "up-cluster":
+		if cfg.Kubebox, err = kubebox.Build(ctx, kubeboxSource, os.Stderr); err != nil {
+			return err
+		}
+		return devstack.Up(ctx, cfg)
+	case "kubebox":
+		path, err := kubebox.Build(ctx, kubeboxSource, os.Stderr)
+		if err == nil {
+			fmt.Println(path)
+		}
+		return err
 	case "down":
 		return devstack.Down(cfg)
 	case "status":

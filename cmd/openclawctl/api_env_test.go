@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,7 +57,7 @@ func newAPIEnvOn(t *testing.T, pg *testenv.PostgresServer) *apiEnv {
 		control: map[string]string{
 			"DATABASE_URL": e.pg.URL, "REDIS_URL": e.redis.URL, "PUBLIC_URL": "http://" + customers,
 			"JWT_SECRET": "a fake secret of access tokens, for tests only", "OPENCLAW_TOKEN_PEPPER": pepper,
-			"LISTEN": customers, "LISTEN_OPERATORS": operators, "LISTEN_PROBES": probes,
+			"OPERATOR_URL": fakeOperator(t), "OPERATOR_KEY": fakeOperatorKey, "LISTEN": customers, "LISTEN_OPERATORS": operators, "LISTEN_PROBES": probes,
 		},
 	}
 	a.runControl(fakePassword, "add-operator", "--email", admin, "--role", "admin")
@@ -66,6 +67,28 @@ func newAPIEnvOn(t *testing.T, pg *testenv.PostgresServer) *apiEnv {
 		"OPENCLAW_SESSION_FILE": filepath.Join(dir, "sessions", "session.json"),
 	}
 	return a
+}
+
+// fakeOperatorKey is what the operator of the boxes knows the api by.
+const fakeOperatorKey = "a fake key of the operator"
+
+// fakeOperator answers as the operator of the boxes does.
+func fakeOperator(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Authorization") != "Bearer "+fakeOperatorKey:
+			w.WriteHeader(http.StatusUnauthorized)
+		case strings.HasSuffix(r.URL.Path, "/logs"):
+			fmt.Fprintf(w, "tail %s\x1b[2J\n", r.URL.Query().Get("tail"))
+		case strings.HasSuffix(r.URL.Path, "/events"):
+			fmt.Fprint(w, `[{"time":"2026-01-02T03:04:05Z","type":"Warning","reason":"BackOff","message":"it ends","object":"Pod/p","count":3}]`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
 }
 
 func (a *apiEnv) environ() []string {

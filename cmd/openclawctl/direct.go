@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,6 +16,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/billing"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
+	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
@@ -34,6 +36,7 @@ type session struct {
 	store   *store.Store
 	limits  *limits.Records
 	service *customers.Service
+	jobs    *jobs.Jobs // nil where there are none
 	redis   redis.UniversalClient
 	stderr  io.Writer
 }
@@ -92,10 +95,18 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	// The service has its own policy of repeating.
 	connection := target.Open(redisclient.Options{Timeout: redisTimeout, MaxRetries: -1, DialerRetries: 1})
 	records := limits.NewRecords(st, connection, redisTimeout)
-	return &session{
+	s := &session{
 		a: a, store: st, limits: records, redis: connection,
 		service: &customers.Service{Store: st, Tiers: table, Grants: feed.NewPublisher(connection), Limits: records},
-	}, nil
+	}
+	// Where there are no jobs, the operator of the boxes looks at all of them now and then.
+	if s.jobs, err = jobs.New(ctx, st, slog.New(slog.DiscardHandler), nil); err == nil {
+		s.service.Wake = s.jobs
+	} else if !errors.Is(err, control.ErrSchema) {
+		s.close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // openStore connects and makes sure that the schema is there.
@@ -119,6 +130,9 @@ func (redisLog) Printf(context.Context, string, ...any) {}
 
 func (s *session) close() {
 	_ = s.redis.Close()
+	if s.jobs != nil {
+		s.jobs.Close()
+	}
 	s.store.Close()
 }
 

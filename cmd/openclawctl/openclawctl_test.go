@@ -349,7 +349,7 @@ func TestHelp(t *testing.T) {
 		"token create", "token list", "token rotate", "token revoke", "quota set", "quota add", "quota reset", "quota show", "usage",
 		"ledger verify", "ledger replicas", "ledger declare-lost", "ledger deadletters list", "ledger deadletters show",
 		"ledger deadletters replay", "ledger deadletters drop", "feed republish", "login", "logout", "whoami", "openapi", "audit",
-		"box list", "tier list", "job list", "job retry", "job cancel", "operator list", "operator create", "operator disable",
+		"box list", "box create", "box show", "box logs", "box events", "box restart", "box suspend", "box resume", "box resize", "box rotate-token", "box destroy", "tier list", "job list", "job retry", "job cancel", "operator list", "operator create", "operator disable",
 		"billing events", "billing retry",
 	} {
 		r := e.run(append(strings.Fields(c), "--help")...)

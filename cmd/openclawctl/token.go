@@ -138,27 +138,6 @@ another token instead.`,
 	})
 }
 
-func (a *app) boxCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "box", Short: "List boxes: the OpenClaw gateways of customers", Args: cobra.NoArgs}
-	cmd.AddCommand(listCommand(a, list[control.Box]{
-		operation: "listBoxes", path: "/v1/boxes", ofCustomer: true, rows: boxTable,
-		cmd: &cobra.Command{
-			Use:     "list",
-			Short:   "List boxes, oldest first",
-			Example: `  openclawctl box list --customer c4mzq7n2k5w3xj6ha`,
-		},
-	}))
-	return cmd
-}
-
-func boxTable(boxes []control.Box) table {
-	t := table{head: []string{"BOX", "CUSTOMER", "NAMESPACE", "STATE", "CREATED"}}
-	for _, b := range boxes {
-		t.rows = append(t.rows, []string{b.ID, b.CustomerID, b.Namespace, string(b.State), when(b.CreatedAt)})
-	}
-	return t
-}
-
 func (a *app) tierCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "tier", Short: "List what customers can buy", Args: cobra.NoArgs}
 	cmd.AddCommand(listCommand(a, list[api.TierView]{

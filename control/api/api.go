@@ -118,6 +118,8 @@ type Options struct {
 	Live    LiveUsage // nil: usage is what Postgres has
 	Jobs    Jobs      // nil: 503
 	Feed    Feed      // nil: nobody is waited for
+	// BoxOperator is asked for the logs and events of boxes; nil: 503.
+	BoxOperator *BoxOperator
 
 	// PerAddress is the limit of a stranger's address. Default 50/s, at once 100.
 	PerAddress Rate
@@ -187,7 +189,8 @@ type API struct {
 	audited                                       *limiter
 	exports                                       *limiter
 
-	streams   *streams
+	streams   *streams      // of customers
+	follows   *streams      // of operators, whom customers' streams leave room
 	exporting chan struct{} // one message for each export
 	draining  chan struct{} // closed by Drain
 	drain     sync.Once
@@ -215,6 +218,7 @@ func New(o Options) (*API, error) {
 		audited:      newLimiter(o.SignIns.Audited, auditedSorts),
 		exports:      newLimiter(Rate{1.0 / 60, 3}, o.LimitedKeys),
 		streams:      &streams{most: o.Streams, open: map[string]int{}},
+		follows:      &streams{most: mostFollows, open: map[string]int{}},
 		exporting:    make(chan struct{}, exportsAtOnce),
 		draining:     make(chan struct{}),
 	}

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -251,6 +252,15 @@ func (c *call) interval(longest time.Duration) (from, to time.Time, err error) {
 		return from, to, invalid("to", fmt.Sprintf("it may be at most %d days after from", longest/(24*time.Hour)))
 	}
 	return from, to, nil
+}
+
+// choice reads a query parameter that has few values; "" if it is left out.
+func (c *call) choice(name string, values []string) (string, error) {
+	v := c.r.URL.Query().Get(name)
+	if v != "" && !slices.Contains(values, v) {
+		return "", invalid(name, "there are "+strings.Join(values, ", "))
+	}
+	return v, nil
 }
 
 // text checks a text that people wrote: trimmed, printable, 1…longest characters.

@@ -31,8 +31,6 @@ func (a *API) customerRoutes() []route {
 		{method: http.MethodPost, path: "/v1/me/password", who: customerSession(), serve: a.serveChangePassword,
 			op: operation{id: "changePassword", tag: "me", summary: "Change your password", body: PasswordChange{}, status: http.StatusNoContent,
 				about: "Ends all other sessions."}},
-		{method: http.MethodGet, path: "/v1/me/boxes", who: anyCustomer(), serve: a.serveMyBoxes,
-			op: operation{id: "listMyBoxes", tag: "me", summary: "Your boxes", status: http.StatusOK, answer: List[control.Box]{}}},
 		{method: http.MethodGet, path: "/v1/me/usage", who: anyCustomer(), serve: a.serveMyUsage,
 			op: operation{id: "getMyUsage", tag: "me", summary: "What you used, by day and model", query: times("Used"), status: http.StatusOK, answer: Usage{},
 				about: "The present period unless said otherwise; at most 366 days."}},
@@ -41,8 +39,9 @@ func (a *API) customerRoutes() []route {
 				about: "Without secrets, and with all usage events. Three at once, and one per minute."}},
 		{method: http.MethodGet, path: "/v1/me/events", who: anyCustomer(), stream: a.streamEvents,
 			op: operation{id: "streamEvents", tag: "me", summary: "What changes, as it does", status: http.StatusOK, media: "text/event-stream",
-				about: "Server-sent events: account (a Profile), usage (a PeriodUsage) and boxes (a list of Box), each at the beginning and whenever it has changed. It ends after an hour at most: connect again."}},
+				about: "Server-sent events: account (a Profile), usage (a PeriodUsage) and boxes (a list of BoxDetail, with their steps), each at the beginning and whenever it has changed. It ends after an hour at most: connect again."}},
 	}...)
+	rows = append(rows, a.customerBoxRoutes()...)
 	rows = append(rows, a.addressRoutes()...)
 	rows = append(rows, a.keyRoutes()...)
 	return append(rows, a.moneyRoutes()...)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/api"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
@@ -268,7 +269,7 @@ func TestEventStream(t *testing.T) {
 	}
 	var profile api.Profile
 	var usage api.PeriodUsage
-	var boxes []control.Box
+	var boxes []control.BoxDetail
 	s.next("account", &profile)
 	s.next("usage", &usage)
 	s.next("boxes", &boxes)
@@ -281,9 +282,26 @@ func TestEventStream(t *testing.T) {
 	if usage.Used != 300 {
 		t.Errorf("%+v", usage)
 	}
-	e.pg.Query("UPDATE boxes SET state = 'active'")
-	s.next("boxes", &boxes)
-	if boxes[0].State != control.BoxActive {
+	// Each step of what is done to a box is seen as it begins and as it ends.
+	report := func(state control.BoxState, steps ...control.BoxStep) {
+		t.Helper()
+		if err := e.store.InTx(t.Context(), func(tx *store.Tx) error {
+			_, _, err := tx.ReportBox(t.Context(), "test", control.BoxReport{BoxID: boxes[0].ID, Generation: 1, State: state, Steps: steps})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		s.next("boxes", &boxes)
+	}
+	step := control.BoxStep{Name: "namespace", StartedAt: time.Now().UTC()}
+	if report(control.BoxProvisioning, step); boxes[0].State != control.BoxProvisioning || len(boxes[0].Steps) != 1 || !boxes[0].Steps[0].FinishedAt.IsZero() {
+		t.Errorf("%+v", boxes)
+	}
+	step.FinishedAt = step.StartedAt.Add(time.Second)
+	if report(control.BoxProvisioning, step); len(boxes[0].Steps) != 1 || boxes[0].Steps[0].FinishedAt.IsZero() {
+		t.Errorf("%+v", boxes)
+	}
+	if report(control.BoxActive); boxes[0].State != control.BoxActive || boxes[0].Observed != 1 {
 		t.Errorf("%+v", boxes)
 	}
 	for range 3 {

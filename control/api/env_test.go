@@ -27,6 +27,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/storetest"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
@@ -104,7 +105,10 @@ func newEnvOn(t *testing.T, pg *testenv.PostgresServer, change func(*api.Options
 		t.Fatal(err)
 	}
 	t.Cleanup(e.jobs.Close)
-	e.service.Later = e.jobs
+	e.service.Later, e.service.Wake = e.jobs, e.jobs
+	if e.service.Seals, err = secret.ParseKeys("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"); err != nil { // fake
+		t.Fatal(err)
+	}
 	far := api.Rate{PerSecond: 1e6, Burst: 1e6}
 	o := api.Options{
 		Store: e.store, Customers: e.service, Hasher: hasher, Secret: []byte(fakeSecret), Issuer: issuer, Logger: log,

@@ -121,6 +121,7 @@ func (a *API) serveChangeMe(c *call) (any, error) {
 		return nil, invalid("language", "there are en and pt-BR")
 	}
 	var p Profile
+	another := false
 	err := c.mine(func(tx *store.Tx) error {
 		before, err := tx.Account(c.ctx(), c.customerID())
 		if err != nil {
@@ -136,10 +137,18 @@ func (a *API) serveChangeMe(c *call) (any, error) {
 		if err := tx.SetProfile(c.ctx(), c.actor(), c.customerID(), name, language, a.now()); err != nil {
 			return err
 		}
+		another = language != before.Language
 		p, err = profile(c.ctx(), tx, c.customerID())
 		return err
 	})
-	return p, err
+	if err != nil || !another {
+		return p, err
+	}
+	if err := a.o.Customers.FollowLanguage(c.ctx(), c.actor(), c.customerID()); err != nil {
+		// It is saved; the operator of the boxes looks at all of them now and then.
+		a.o.Logger.Warn("boxes do not speak another language yet", "request_id", c.id, "error", err)
+	}
+	return p, nil
 }
 
 func (a *API) serveDeleteMe(c *call) (any, error) {
@@ -230,12 +239,6 @@ func (a *API) serveChangePassword(c *call) (any, error) {
 	}
 	a.customers.realm.setCookies(c.w, s)
 	return nil, nil
-}
-
-func (a *API) serveMyBoxes(c *call) (any, error) {
-	var boxes []control.Box
-	err := c.mine(func(tx *store.Tx) (err error) { boxes, err = tx.Boxes(c.ctx(), c.customerID()); return err })
-	return List[control.Box]{Items: some(boxes)}, err
 }
 
 // some makes an empty list [] in JSON.

@@ -110,12 +110,16 @@ func TestAnswersFitTheDocument(t *testing.T) {
 	c.apiKey()
 	_, admin := e.operator(control.RoleAdmin)
 	admin.want(http.StatusCreated, "POST", "/v1/customers/"+id+"/tokens", nil)
+	box := strings.TrimSpace(e.pg.Query("SELECT id FROM boxes"))
+	e.pg.Query("INSERT INTO box_steps SELECT id, customer_id, 1, 'gateway', now(), now(), 'x' FROM boxes")
 	for _, k := range []struct {
 		client *client
 		path   string
 		route  string
 	}{
 		{c, "/v1/me", "/v1/me"}, {c, "/v1/me/usage", "/v1/me/usage"}, {c, "/v1/me/boxes", "/v1/me/boxes"}, {c, "/v1/me/api-keys", "/v1/me/api-keys"},
+		{c, "/v1/me/boxes/" + box, "/v1/me/boxes/{id}"}, {c, "/v1/me/boxes/" + box + "/settings", "/v1/me/boxes/{id}/settings"},
+		{admin, "/v1/boxes", "/v1/boxes"}, {admin, "/v1/boxes/" + box, "/v1/boxes/{id}"},
 		{c, "/v1/me/export", "/v1/me/export"}, {c, "/v1/session", "/v1/session"}, {c, "/v1/tiers", "/v1/tiers"},
 		{admin, "/v1/customers", "/v1/customers"}, {admin, "/v1/customers/" + id, "/v1/customers/{id}"}, {admin, "/v1/tokens", "/v1/tokens"},
 		{admin, "/v1/customers/" + id + "/quota", "/v1/customers/{id}/quota"}, {admin, "/v1/audit", "/v1/audit"}, {admin, "/v1/usage", "/v1/usage"},

@@ -179,19 +179,6 @@ func (a *API) serveDeleteCustomer(c *call) (any, error) {
 	return nil, c.saved(a.deleteCustomer(c, id))
 }
 
-func (a *API) serveBoxes(c *call) (any, error) {
-	p, err := c.readPage()
-	if err != nil {
-		return nil, err
-	}
-	customer, err := c.ofCustomer()
-	if err != nil {
-		return nil, err
-	}
-	list, err := a.o.Store.BoxesPage(c.ctx(), customer, p.after, p.limit+1)
-	return listed(list, p, func(v control.Box) string { return cursorOf(v.CreatedAt, v.ID) }), err
-}
-
 // NewToken is a token to be made.
 type NewToken struct {
 	Box string `json:"box_id,omitempty" doc:"May be left out if the customer has one box."`

@@ -2,7 +2,6 @@ package api
 
 import (
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
@@ -144,13 +143,9 @@ func (a *API) serveJobs(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	state := c.r.URL.Query().Get("state")
-	known := state == ""
-	for _, s := range jobStates() {
-		known = known || s == state
-	}
-	if !known {
-		return nil, invalid("state", "there are "+strings.Join(jobStates(), ", "))
+	state, err := c.choice("state", jobStates())
+	if err != nil {
+		return nil, err
 	}
 	if a.o.Jobs == nil {
 		return nil, notHere("Jobs")

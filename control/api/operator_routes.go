@@ -12,6 +12,7 @@ import (
 func (a *API) operatorRoutes() []route {
 	rows := a.sessionRoutes(a.operators, a.serveOperatorSignIn, OperatorSignIn{}, Renewal{}, everyOperator())
 	rows = append(rows, a.operatorCustomerRoutes()...)
+	rows = append(rows, a.operatorBoxRoutes()...)
 	rows = append(rows, a.operatorTokenRoutes()...)
 	return append(rows, a.platformRoutes()...)
 }
@@ -41,8 +42,6 @@ func (a *API) operatorCustomerRoutes() []route {
 		{method: http.MethodPost, path: "/v1/customers/{id}/quota", who: operatorsAndAdmins(), serve: a.serveChangeQuota, publishes: true,
 			op: operation{id: "changeQuota", tag: "quota", summary: "Change the limit of the present period", body: QuotaChange{}, status: http.StatusOK, answer: QuotaChanged{},
 				about: "It takes effect at once, also for requests in flight. The answer says which proxies apply it already, and how long that took."}},
-		{method: http.MethodGet, path: "/v1/boxes", who: everyOperator(), serve: a.serveBoxes,
-			op: operation{id: "listBoxes", tag: "boxes", summary: "Boxes, oldest first", query: append(paging(), ofOne()), status: http.StatusOK, answer: List[control.Box]{}}},
 	}
 }
 

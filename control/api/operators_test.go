@@ -200,7 +200,7 @@ func TestSuspendAndDelete(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 	}
-	if got := strings.Join(actions, " "); got != "customer.delete customer.suspend customer.resume customer.suspend token.create session.create customer.create" {
+	if got := strings.Join(actions, " "); got != "customer.delete box.destroy customer.suspend customer.resume customer.suspend token.create session.create customer.create" {
 		t.Error(got)
 	}
 }
@@ -336,7 +336,7 @@ func TestLedgerAndPlatform(t *testing.T) {
 	}
 	var jobs api.List[control.Job]
 	c.want(http.StatusOK, "GET", "/v1/jobs", nil).into(t, &jobs)
-	if len(jobs.Items) != 1 || jobs.Items[0].Kind != "token_revocation" || jobs.Items[0].State != "scheduled" {
+	if len(jobs.Items) != 2 || jobs.Items[1].Kind != "box" || jobs.Items[0].Kind != "token_revocation" || jobs.Items[0].State != "scheduled" {
 		t.Fatalf("%+v", jobs)
 	}
 	job := "/v1/jobs/" + strings.TrimSpace(e.pg.Query("SELECT max(id) FROM river_job"))

@@ -32,6 +32,11 @@ func customerRights() map[string]string {
 
 		GET /v1/me                     session key
 		GET /v1/me/boxes               session key
+		GET /v1/me/boxes/{id}          session key
+		GET /v1/me/boxes/{id}/settings session key
+		PATCH /v1/me/boxes/{id}/settings session
+		PUT /v1/me/boxes/{id}/telegram-token session
+		POST /v1/me/boxes/{id}/restart session
 		GET /v1/me/usage               session key
 		GET /v1/me/events              session key
 		PATCH /v1/me                   session
@@ -65,6 +70,8 @@ func operatorRights() map[string]string {
 		GET /v1/customers/{id}/usage   support operator admin
 		GET /v1/customers/{id}/quota   support operator admin
 		GET /v1/boxes                  support operator admin
+		GET /v1/boxes/{id}             support operator admin
+		GET /v1/boxes/{id}/events      support operator admin
 		GET /v1/tokens                 support operator admin
 		GET /v1/jobs                   support operator admin
 		GET /v1/audit                  support operator admin
@@ -77,6 +84,13 @@ func operatorRights() map[string]string {
 		POST /v1/customers/{id}/resume operator admin
 		POST /v1/customers/{id}/quota  operator admin
 		POST /v1/customers/{id}/tokens operator admin
+		GET /v1/boxes/{id}/logs        operator admin
+		POST /v1/customers/{id}/boxes  operator admin
+		POST /v1/boxes/{id}/restart    operator admin
+		POST /v1/boxes/{id}/suspend    operator admin
+		POST /v1/boxes/{id}/resume     operator admin
+		POST /v1/boxes/{id}/resize     operator admin
+		POST /v1/boxes/{id}/rotate-token operator admin
 		POST /v1/tokens/{id}/rotate    operator admin
 		DELETE /v1/tokens/{id}         operator admin
 		POST /v1/jobs/{id}/retry       operator admin
@@ -87,6 +101,7 @@ func operatorRights() map[string]string {
 		POST /v1/stripe-events/{id}/retry operator admin
 
 		POST /v1/dead-letters/{id}/drop admin
+		POST /v1/boxes/{id}/destroy    admin
 		DELETE /v1/customers/{id}      admin
 		GET /v1/operators              admin
 		POST /v1/operators             admin

@@ -42,8 +42,9 @@ func enum(t reflect.Type) []string {
 	case reflect.TypeFor[control.Language]():
 		return texts(control.English, control.Portuguese)
 	case reflect.TypeFor[control.BoxState]():
-		return texts(control.BoxPending, control.BoxProvisioning, control.BoxActive, control.BoxUpdating, control.BoxSuspended,
-			control.BoxUnhealthy, control.BoxDestroying, control.BoxDestroyed)
+		return boxStates()
+	case reflect.TypeFor[control.BoxWants]():
+		return texts(control.BoxRun, control.BoxSuspend, control.BoxDestroy)
 	case reflect.TypeFor[control.Role]():
 		return texts(control.RoleSupport, control.RoleOperator, control.RoleAdmin)
 	case reflect.TypeFor[control.SubjectKind]():

@@ -64,6 +64,13 @@ func (e *env) everyRoute(try func(v visit, again func() visit)) {
 					var k api.CreatedAPIKey
 					v.c.want(http.StatusCreated, "POST", "/v1/me/api-keys", api.NewAPIKey{Name: "x"}).into(e.t, &k)
 					v.id = k.ID
+				case strings.Contains(row.Path, "/me/boxes/{id}"):
+					var boxes api.List[control.BoxDetail]
+					v.c.want(http.StatusOK, "GET", "/v1/me/boxes", nil).into(e.t, &boxes)
+					v.id = boxes.Items[0].ID
+				case strings.Contains(row.Path, "/boxes/{id}"):
+					customer, _ := e.customer()
+					v.id = strings.TrimSpace(e.pg.Query("SELECT id FROM boxes WHERE customer_id = '" + customer + "'"))
 				case strings.Contains(row.Path, "/customers/{id}"):
 					v.id, _ = e.customer()
 				case strings.Contains(row.Path, "/operators/{id}"):
@@ -179,7 +186,11 @@ func crossCustomerOnEveryRoute(t *testing.T) {
 		n++
 		_, b, _ := s.buyer(control.NewID("b")+"@example.com", "starter")
 		b.header.Set("X-Customer-Id", account.ID)
-		path := v.path(key.ID) + "?customer=" + account.ID + "&customer_id=" + account.ID + "&id=" + account.ID
+		id := key.ID
+		if strings.Contains(v.Path, "/boxes/") {
+			id = boxes.Items[0].ID
+		}
+		path := v.path(id) + "?customer=" + account.ID + "&customer_id=" + account.ID + "&id=" + account.ID
 		bodies := []any{nil}
 		if body := v.body(); body != nil {
 			named := maps.Clone(body)
@@ -206,7 +217,7 @@ func crossCustomerOnEveryRoute(t *testing.T) {
 			atStripe = after
 		}
 	})
-	if n < 18 {
+	if n < 23 {
 		t.Errorf("only %d routes of customers", n)
 	}
 	a.want(http.StatusOK, "GET", "/v1/me", nil)

@@ -18,6 +18,8 @@ import (
 const (
 	// perCustomer is how many event streams a customer may have.
 	perCustomer = 4
+	// mostFollows is how many logs may be followed, perCustomer of them by one operator.
+	mostFollows = 100
 	// checkEvery is how often a stream looks whether its session has ended.
 	checkEvery = 30 * time.Second
 	// writeWithin is how long a client of a stream may take nothing.
@@ -146,7 +148,7 @@ func (a *API) news(ctx context.Context, c *call, sent map[string][]byte) ([]byte
 	defer cancel()
 	var p Profile
 	var period *PeriodUsage
-	var boxes []control.Box
+	var boxes []control.BoxDetail
 	err := a.o.Store.ForCustomer(ctx, c.customerID(), func(tx *store.Tx) (err error) {
 		if p, err = profile(ctx, tx, c.customerID()); err != nil {
 			return err
@@ -154,7 +156,7 @@ func (a *API) news(ctx context.Context, c *call, sent map[string][]byte) ([]byte
 		if period, err = present(ctx, tx, c.customerID(), a.now()); err != nil {
 			return err
 		}
-		boxes, err = tx.Boxes(ctx, c.customerID())
+		boxes, err = tx.BoxDetails(ctx, c.customerID())
 		return err
 	})
 	if err != nil {

@@ -198,34 +198,40 @@ func keyIf(uncertain bool, r Request) string {
 	return r.Key
 }
 
+// Stream sends a GET once and returns what it is answered with, as it comes, until ctx ends.
+// The caller closes it.
+func (c *Client) Stream(ctx context.Context, r Request) (io.ReadCloser, error) {
+	access := ""
+	for n := 1; ; n++ {
+		var err error
+		if c.tokens != nil && !r.public {
+			if access, err = c.tokens.Access(ctx, access); err != nil {
+				return nil, err
+			}
+		}
+		res, err := c.send(ctx, r, nil, access)
+		if err != nil {
+			return nil, c.lost(r, plain(err), false)
+		}
+		if res.StatusCode == http.StatusOK {
+			return res.Body, nil
+		}
+		text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+		_ = res.Body.Close()
+		if err != nil {
+			return nil, c.lost(r, plain(err), false)
+		}
+		if res.StatusCode != http.StatusUnauthorized || c.tokens == nil || n > 1 {
+			return nil, c.refusal(r, res, text)
+		}
+	}
+}
+
 // once is one attempt.
 func (c *Client) once(ctx context.Context, r Request, body []byte, access string, out any) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	address := c.base + r.Path
-	if len(r.Query) > 0 {
-		address += "?" + r.Query.Encode()
-	}
-	var reader io.Reader
-	if body != nil {
-		reader = bytes.NewReader(body)
-	}
-	req, err := http.NewRequestWithContext(ctx, r.Method, address, reader)
-	if err != nil {
-		return Answer{}, err
-	}
-	req.Header.Set("Accept", "application/json, application/problem+json")
-	req.Header.Set("X-OpenClaw-CSRF", "1") // for routes without a session; the api asks for it of everyone
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if access != "" {
-		req.Header.Set("Authorization", "Bearer "+access)
-	}
-	if r.Key != "" {
-		req.Header.Set("Idempotency-Key", r.Key)
-	}
-	res, err := c.http.Do(req)
+	res, err := c.send(ctx, r, body, access)
 	if err != nil {
 		return Answer{}, plain(err)
 	}
@@ -254,6 +260,34 @@ func (c *Client) once(ctx context.Context, r Request, body []byte, access string
 		return a, c.foreign(res, err.Error())
 	}
 	return a, nil
+}
+
+// send sends a request.
+func (c *Client) send(ctx context.Context, r Request, body []byte, access string) (*http.Response, error) {
+	address := c.base + r.Path
+	if len(r.Query) > 0 {
+		address += "?" + r.Query.Encode()
+	}
+	var reader io.Reader
+	if body != nil {
+		reader = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, address, reader)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json, application/problem+json, text/plain")
+	req.Header.Set("X-OpenClaw-CSRF", "1") // for routes without a session; the api asks for it of everyone
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if access != "" {
+		req.Header.Set("Authorization", "Bearer "+access)
+	}
+	if r.Key != "" {
+		req.Header.Set("Idempotency-Key", r.Key)
+	}
+	return c.http.Do(req)
 }
 
 func media(res *http.Response) string {

@@ -66,6 +66,18 @@ func changing() map[string]step {
 		return customer, token
 	}
 	nobody := func(*env) (string, string) { return "", "" }
+	// onBox decides something about the customer's box.
+	onBox := func(do func(e *env, ref customers.BoxRef) error) func(*env, string, string) error {
+		return func(e *env, customer, _ string) error {
+			return do(e, customers.BoxRef{ID: e.boxOf(customer), CustomerID: customer})
+		}
+	}
+	held := func(e *env) (string, string) {
+		customer, token := served(e)
+		_, err := e.SuspendBox(e.t.Context(), "test", customers.BoxRef{ID: e.boxOf(customer)}, "")
+		e.committed(err)
+		return customer, token
+	}
 	subscription := func(before func(*env) (string, string), status control.SubscriptionStatus, tier string, n int) step {
 		return step{before, func(e *env, customer, _ string) error { return apply(e, customer, status, tier, n) }, true}
 	}
@@ -74,6 +86,41 @@ func changing() map[string]step {
 			_, err := e.CreateCustomer(e.t.Context(), "test", customers.NewCustomer{Name: "Ada", Tier: "pro"})
 			return err
 		}, false}, // of which no proxy knows before it has a token
+		"AddBox": {subscribed, func(e *env, c, _ string) error { _, err := e.AddBox(e.t.Context(), "test", c, "x"); return err }, false},
+		"RestartBox": {served, onBox(func(e *env, ref customers.BoxRef) error {
+			_, err := e.RestartBox(e.t.Context(), "test", ref, "x")
+			return err
+		}), false},
+		"RotateBoxToken": {served, onBox(func(e *env, ref customers.BoxRef) error {
+			_, err := e.RotateBoxToken(e.t.Context(), "test", ref, "x")
+			return err
+		}), false},
+		"SuspendBox": {served, onBox(func(e *env, ref customers.BoxRef) error {
+			_, err := e.SuspendBox(e.t.Context(), "test", ref, "x")
+			return err
+		}), false},
+		"ResumeBox": {held, onBox(func(e *env, ref customers.BoxRef) error {
+			_, err := e.ResumeBox(e.t.Context(), "test", ref, "x")
+			return err
+		}), false},
+		"DestroyBox": {served, onBox(func(e *env, ref customers.BoxRef) error {
+			_, err := e.DestroyBox(e.t.Context(), "test", ref, "x")
+			return err
+		}), true},
+		"ResizeBox": {served, onBox(func(e *env, ref customers.BoxRef) error {
+			_, err := e.ResizeBox(e.t.Context(), "test", ref, "team", "x")
+			return err
+		}), false},
+		"FollowLanguage": {served, func(e *env, c, _ string) error { return e.FollowLanguage(e.t.Context(), "test", c) }, false},
+		"UpdateBoxSettings": {served, onBox(func(e *env, ref customers.BoxRef) error {
+			zone := "Europe/Lisbon"
+			_, err := e.UpdateBoxSettings(e.t.Context(), "test", ref, customers.BoxSettingsChange{TimeZone: &zone})
+			return err
+		}), false},
+		"SetTelegramToken": {served, onBox(func(e *env, ref customers.BoxRef) error {
+			_, err := e.SetTelegramToken(e.t.Context(), "test", ref, fakeBot)
+			return err
+		}), false},
 		"CreateToken":     {served, func(e *env, c, _ string) error { _, _, err := e.CreateToken(e.t.Context(), "test", c, ""); return err }, true},
 		"RevokeToken":     {served, func(e *env, _, k string) error { _, err := e.RevokeToken(e.t.Context(), "test", k); return err }, true},
 		"RotateToken":     {served, func(e *env, _, k string) error { _, _, err := e.RotateToken(e.t.Context(), "test", k, 0); return err }, true},
@@ -212,19 +259,20 @@ func TestChangesAreAuditedAndTold(t *testing.T) {
 		"Clock": true, "LoadTiers": true, "WithNote": true, "PublishPending": true, "RepublishAll": true, "RepublishLost": true,
 		"Used": true, "VerifyOverage": true,
 	}
-	methods := reflect.TypeFor[*customers.Service]()
-	for i := range methods.NumMethod() {
-		name := methods.Method(i).Name
-		if _, ok := steps[name]; !ok && !quiet[name] {
-			t.Errorf("Service.%s is not looked at", name)
-		}
-	}
+	allLookedAt(t, reflect.TypeFor[*customers.Service](), steps, quiet)
+	walk(t, steps)
+}
+
+// walk calls methods, and looks for what they did not tell of.
+func walk(t *testing.T, steps map[string]step) {
 	for _, name := range slices.Sorted(maps.Keys(steps)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e, s := newEnv(t), steps[name]
-			e.Later = never{}
+			e.Later, e.Seals = never{}, keys(t, fakeKey)
 			customer, token := s.before(e)
+			wakes := e.withJobs()
+			generations := e.generations()
 			from := strings.TrimSpace(e.pg.Query("SELECT txid_current() + 1"))
 			if s.do == nil {
 				if _, err := e.PublishPending(t.Context()); err != nil {
@@ -241,6 +289,11 @@ func TestChangesAreAuditedAndTold(t *testing.T) {
 			if rows := e.unaudited(from); rows != "" {
 				t.Errorf("changed without a word in the audit log:\n%s", rows)
 			}
+			for box, generation := range e.generations() {
+				if generations[box] != generation && !wakes(box) {
+					t.Errorf("nobody is told of generation %s of box %s", generation, box)
+				}
+			}
 			if s.do == nil {
 				return // it was published, which the outbox notes in another transaction
 			}
@@ -252,6 +305,27 @@ func TestChangesAreAuditedAndTold(t *testing.T) {
 			}
 		})
 	}
+}
+
+// allLookedAt fails for methods that are neither called nor quiet.
+func allLookedAt(t *testing.T, of reflect.Type, steps map[string]step, quiet map[string]bool) {
+	t.Helper()
+	for i := range of.NumMethod() {
+		name := of.Method(i).Name
+		if _, ok := steps[name]; !ok && !quiet[name] {
+			t.Errorf("%s.%s is not looked at", of, name)
+		}
+	}
+}
+
+// generations are those of all boxes.
+func (e *env) generations() map[string]string {
+	out := make(map[string]string)
+	for line := range strings.FieldsSeq(e.pg.Query("SELECT id || '/' || generation FROM boxes")) {
+		id, generation, _ := strings.Cut(line, "/")
+		out[id] = generation
+	}
+	return out
 }
 
 // The looks of the test above find what is missing.

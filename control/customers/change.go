@@ -18,6 +18,7 @@ type change struct {
 	customer control.Customer
 	period   control.UsagePeriod // the present one; zero within locked
 	outbox   []int64             // what is to be published
+	wake     func(ctx context.Context, tx *store.Tx, boxID string) error
 }
 
 // change runs do in a transaction that has locked the customer and made sure that its
@@ -64,7 +65,7 @@ func (s *Service) commit(ctx context.Context, customerID string, do func(*change
 		if err := s.followTiers(ctx, tx); err != nil {
 			return err
 		}
-		c := &change{tx: tx, tiers: s.Tiers.Fixed()}
+		c := &change{tx: tx, tiers: s.Tiers.Fixed(), wake: s.wake}
 		var err error
 		if c.customer, err = tx.LockCustomer(ctx, customerID); err != nil {
 			return err
@@ -138,7 +139,7 @@ func (c *change) box(ctx context.Context, id string) (control.Box, error) {
 	}
 	var usable []control.Box
 	for _, b := range boxes {
-		if b.State == control.BoxDestroying || b.State == control.BoxDestroyed {
+		if b.Wants == control.BoxDestroy {
 			continue
 		}
 		if b.ID == id {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
@@ -25,6 +26,13 @@ func (s *Service) DeleteCustomer(ctx context.Context, actor, customerID string) 
 			if err := c.announce(ctx, t); err != nil {
 				return err
 			}
+		}
+		boxes, err := c.tx.Boxes(ctx, customerID)
+		if err != nil {
+			return err
+		}
+		if err := c.want(ctx, actor, boxes, control.BoxDestroy); err != nil {
+			return err
 		}
 		if err := c.tx.EraseCustomer(ctx, actor, customerID, s.now()); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
@@ -14,6 +15,13 @@ func TestDeleteCustomer(t *testing.T) {
 	c, other := e.customer("pro"), e.customer("pro")
 	_, token := e.token(c.Customer.ID)
 	_, others := e.token(other.Customer.ID)
+	e.Seals = keys(t, fakeKey)
+	ref := customers.BoxRef{ID: c.Box.ID}
+	_, err1 := e.SetTelegramToken(t.Context(), "test", ref, fakeBot)
+	_, err2 := e.UpdateBoxSettings(t.Context(), "test", ref, customers.BoxSettingsChange{SystemPrompt: pointer("private")})
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 { // the second time publishes it again
 		if err := e.DeleteCustomer(t.Context(), "test", c.Customer.ID); err != nil {
 			t.Fatal(err)
@@ -24,6 +32,9 @@ func TestDeleteCustomer(t *testing.T) {
 	}
 	if g := e.grant(others.Digest); g.Status != contract.StatusActive {
 		t.Errorf("the other one's grant is %s", g.Status)
+	}
+	if got := e.row(`SELECT wants || ' ' || settings || ' ' || has_telegram_token FROM boxes WHERE id = '%s'`, c.Box.ID); got != "destroy {} false" {
+		t.Errorf("its box: %s", got)
 	}
 	if err := e.DeleteCustomer(t.Context(), "test", "nobody"); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("nobody: %v", err)

@@ -45,6 +45,9 @@ func (b *billing) setTier(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if err := b.fitBoxes(ctx, b.actor, map[string]any{"before": before, "after": tier.Name}); err != nil {
+		return err
+	}
 	if unopened || !p.Start.Equal(b.After.PeriodStart) {
 		return nil
 	}
@@ -214,10 +217,14 @@ func (b *billing) ownBoxes(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		box := control.Box{
-			ID: control.NewID(control.BoxID), CustomerID: b.customer.ID, Namespace: namespace, State: control.BoxPending, CreatedAt: b.now,
+		box := newBox(b.customer.ID, namespace, b.now)
+		if b.customer.Status != control.CustomerActive {
+			box.Wants = control.BoxSuspend // until whoever suspended its customer lets go of that
 		}
 		if err := b.tx.InsertBox(ctx, box); err != nil {
+			return err
+		}
+		if err := b.wake(ctx, b.tx, box.ID); err != nil {
 			return err
 		}
 		unpaid = append(unpaid, box)
@@ -230,21 +237,14 @@ func (b *billing) ownBoxes(ctx context.Context) error {
 	return nil
 }
 
-// moveBoxes gives the boxes of the subscription another state, where from says so.
-func (b *billing) moveBoxes(ctx context.Context, to control.BoxState, from func(control.BoxState) bool) error {
-	boxes, err := b.tx.BoxesOf(ctx, b.After.ID)
+// wantBoxes has the customer's boxes become something else: all of them, for without this
+// subscription it is not served, whatever it is that they are of.
+func (b *billing) wantBoxes(ctx context.Context, wants control.BoxWants) error {
+	boxes, err := b.tx.Boxes(ctx, b.customer.ID)
 	if err != nil {
 		return err
 	}
-	for _, box := range boxes {
-		if !from(box.State) {
-			continue
-		}
-		if err := b.tx.SetBoxState(ctx, b.actor, box, to); err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.want(ctx, b.actor, boxes, wants)
 }
 
 // announceChange gives every token a new grant, if anything in it is new.

@@ -87,16 +87,3 @@ func (b *billing) activateAgain(ctx context.Context) error {
 	b.Returned = true
 	return b.activate(ctx)
 }
-
-// namespace names that of a new box. Those of earlier ones may not be gone yet.
-func (b *billing) namespace(ctx context.Context) (string, error) {
-	boxes, err := b.tx.Boxes(ctx, b.customer.ID)
-	if err != nil {
-		return "", err
-	}
-	name := "customer-" + b.customer.ID
-	if len(boxes) > 0 {
-		name = fmt.Sprintf("%s-%d", name, len(boxes)+1)
-	}
-	return name, nil
-}

@@ -26,7 +26,8 @@ type Rotated struct {
 
 // RotateToken mints a token for the box of another one, which is revoked after overlap, or at
 // once if that is 0. The raw token is returned here and kept nowhere. With ErrUnpublished
-// all are valid: the proxies will know a little later.
+// all are valid: the proxies will know a little later. If the old one is the box's own, the box
+// gets another one of its own.
 func (s *Service) RotateToken(ctx context.Context, actor, tokenID string, overlap time.Duration) (contract.Token, Rotated, error) {
 	var none contract.Token
 	if s.Hasher == nil {
@@ -75,8 +76,11 @@ func (s *Service) RotateToken(ctx context.Context, actor, tokenID string, overla
 		}); err != nil {
 			return err
 		}
+		if err := c.leaves(ctx, actor, old, out.Token.ID); err != nil {
+			return err
+		}
 		if overlap > 0 {
-			if err := s.Later.RevokeTokenAt(ctx, c.tx, tokenID, out.RevokedAfter); err != nil {
+			if err := s.endLater(ctx, c, old, out.RevokedAfter); err != nil {
 				return err
 			}
 			return s.noted(ctx, c.tx, out)

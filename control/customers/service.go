@@ -11,6 +11,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
@@ -44,6 +45,11 @@ type Service struct {
 	Hasher *contract.Hasher
 	// Later is needed by RotateToken with an overlap only.
 	Later LaterRevoker
+	// Wake has the operator of the boxes look at those that were decided on. Without it they wait
+	// until it looks at all of them.
+	Wake BoxWaker
+	// Seals is needed by SetTelegramToken, and by Boxes where a box has such a token.
+	Seals *secret.Keys
 	// PublishWithin is how long a method retries to publish what it committed, before
 	// it returns ErrUnpublished. Default 5 s.
 	PublishWithin time.Duration
@@ -78,10 +84,7 @@ func (s *Service) CreateCustomer(ctx context.Context, actor string, n NewCustome
 	id := control.NewID(control.CustomerID)
 	out := Created{
 		Customer: control.Customer{ID: id, Name: n.Name, Email: n.Email, Tier: n.Tier, Status: control.CustomerActive, CreatedAt: now},
-		Box: control.Box{
-			ID: control.NewID(control.BoxID), CustomerID: id, Namespace: "customer-" + id,
-			State: control.BoxPending, CreatedAt: now,
-		},
+		Box:      newBox(id, "customer-"+id, now),
 	}
 	err := s.Store.InTx(ctx, func(tx *store.Tx) error {
 		if err := s.followTiers(ctx, tx); err != nil {
@@ -95,6 +98,9 @@ func (s *Service) CreateCustomer(ctx context.Context, actor string, n NewCustome
 			return err
 		}
 		if err := tx.InsertBox(ctx, out.Box); err != nil {
+			return err
+		}
+		if err := s.wake(ctx, tx, out.Box.ID); err != nil {
 			return err
 		}
 		if out.Period, err = tx.OpenPeriod(ctx, control.FirstPeriod(id, now, tier.MonthlyTokens)); err != nil {
@@ -160,15 +166,25 @@ func (s *Service) CreateToken(ctx context.Context, actor, customerID, boxID stri
 }
 
 // RevokeToken revokes a token for ever. Revoking it again publishes it again. It works
-// whatever is wrong with the customer's tier or periods.
+// whatever is wrong with the customer's tier or periods. A box whose own token it was gets
+// another one.
 func (s *Service) RevokeToken(ctx context.Context, actor, tokenID string) (control.ProxyToken, error) {
 	token, err := s.Store.Token(ctx, tokenID)
 	if err != nil {
 		return token, fmt.Errorf("revoke token: %w", err)
 	}
 	err = s.locked(ctx, token.CustomerID, func(c *change) error {
+		before, err := c.tx.Token(ctx, tokenID) // now that nobody else changes it
+		if err != nil {
+			return err
+		}
 		if token, err = c.tx.UpdateToken(ctx, tokenID, contract.StatusRevoked, s.now()); err != nil {
 			return err
+		}
+		if before.Status != contract.StatusRevoked {
+			if err := c.leaves(ctx, actor, token, ""); err != nil {
+				return err
+			}
 		}
 		if err := c.announce(ctx, token); err != nil {
 			return err

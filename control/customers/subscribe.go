@@ -237,7 +237,7 @@ func (b *billing) serve(ctx context.Context) error {
 	if b.customer.Status != control.CustomerActive {
 		return nil
 	}
-	return b.moveBoxes(ctx, control.BoxProvisioning, func(s control.BoxState) bool { return s == control.BoxSuspended })
+	return b.wantBoxes(ctx, control.BoxRun)
 }
 
 // suspend stops the service until the payment is there. Whom an operator suspended stays
@@ -245,7 +245,14 @@ func (b *billing) serve(ctx context.Context) error {
 func (b *billing) suspend(ctx context.Context) error {
 	if b.customer.Status != control.CustomerActive {
 		// Its period may be over meanwhile; the grants say suspended in any case.
-		return b.presentPeriod(ctx)
+		if err := b.presentPeriod(ctx); err != nil {
+			return err
+		}
+		// Whoever suspended it may have left boxes as they were.
+		if hold, err := b.tx.PaymentHold(ctx, b.customer.ID); err != nil || !hold {
+			return err
+		}
+		return b.wantBoxes(ctx, control.BoxSuspend)
 	}
 	if err := b.setStatus(ctx, control.CustomerSuspended, "customer.suspend"); err != nil {
 		return err
@@ -257,9 +264,7 @@ func (b *billing) suspend(ctx context.Context) error {
 	if err := b.presentPeriod(ctx); err != nil {
 		return err
 	}
-	return b.moveBoxes(ctx, control.BoxSuspended, func(s control.BoxState) bool {
-		return s != control.BoxDestroying && s != control.BoxDestroyed
-	})
+	return b.wantBoxes(ctx, control.BoxSuspend)
 }
 
 // cancel ends the service for good: the tokens are revoked before the boxes go.
@@ -292,7 +297,7 @@ func (b *billing) cancel(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.moveBoxes(ctx, control.BoxDestroying, func(s control.BoxState) bool { return s != control.BoxDestroyed })
+	return b.wantBoxes(ctx, control.BoxDestroy)
 }
 
 func (b *billing) setStatus(ctx context.Context, status control.CustomerStatus, action string) error {

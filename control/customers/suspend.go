@@ -76,25 +76,22 @@ func (s *Service) setStatus(ctx context.Context, actor, customerID string, statu
 // wakeBoxes has the customer's suspended boxes come back if it pays for them, or has no
 // subscription at all.
 func (c *change) wakeBoxes(ctx context.Context, actor string) error {
-	v, err := c.tx.LiveSubscription(ctx, c.customer.ID)
-	switch {
-	case errors.Is(err, control.ErrNotFound): // an operator's customer
-	case err != nil:
+	paid, err := c.paid(ctx)
+	if err != nil || !paid {
 		return err
-	case !entitled(v):
-		return nil
 	}
 	boxes, err := c.tx.Boxes(ctx, c.customer.ID)
 	if err != nil {
 		return err
 	}
-	for _, box := range boxes {
-		if box.State != control.BoxSuspended {
-			continue
-		}
-		if err := c.tx.SetBoxState(ctx, actor, box, control.BoxProvisioning); err != nil {
-			return err
-		}
+	return c.want(ctx, actor, boxes, control.BoxRun)
+}
+
+// paid reports whether the customer's boxes are paid for, or are an operator's gift.
+func (c *change) paid(ctx context.Context) (bool, error) {
+	v, err := c.tx.LiveSubscription(ctx, c.customer.ID)
+	if errors.Is(err, control.ErrNotFound) { // an operator's customer
+		return true, nil
 	}
-	return nil
+	return err == nil && entitled(v), err
 }

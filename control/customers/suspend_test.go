@@ -112,16 +112,22 @@ func TestSuspendWhileRedisIsAway(t *testing.T) {
 func TestBoxesComeBack(t *testing.T) {
 	t.Parallel()
 	for name, steps := range map[string]string{
-		"it pays":                              "unpaid suspended, active provisioning",
-		"an operator suspends, resumes later":  "unpaid suspended, suspend suspended, active suspended, resume provisioning",
-		"an operator resumes before it pays":   "unpaid suspended, suspend suspended, resume suspended, active provisioning",
-		"an operator resumes at once":          "unpaid suspended, resume suspended, active provisioning",
-		"an operator suspends whom it resumed": "unpaid suspended, resume suspended, suspend suspended, active suspended, resume provisioning",
+		"it pays":                              "unpaid suspend, active run",
+		"an operator suspends, resumes later":  "unpaid suspend, suspend suspend, active suspend, resume run",
+		"an operator resumes before it pays":   "unpaid suspend, suspend suspend, resume suspend, active run",
+		"an operator resumes at once":          "unpaid suspend, resume suspend, active run",
+		"an operator suspends whom it resumed": "unpaid suspend, resume suspend, suspend suspend, active suspend, resume run",
+		"an operator suspends the box":         "hold suspend, active suspend, unpaid suspend, active suspend, resume suspend, release run",
+		"an operator suspends it of who owes":  "unpaid suspend, hold suspend, active suspend, release run",
+		"an operator releases it of who owes":  "hold suspend, unpaid suspend, release suspend, active run",
+		"an operator resumes one that runs":    "suspend run, release run, resume run",
+		"it and its customer are suspended":    "hold suspend, suspend suspend, release suspend, resume run",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
-			id := e.customer("pro").Customer.ID
+			c := e.customer("pro")
+			id, box := c.Customer.ID, c.Box.ID
 			e.committed(apply(e, id, control.SubscriptionActive, "pro", 1))
 			for i, step := range strings.Split(steps, ", ") {
 				what, want, _ := strings.Cut(step, " ")
@@ -131,12 +137,16 @@ func TestBoxesComeBack(t *testing.T) {
 					_, err = e.SuspendCustomer(t.Context(), "test", id, "")
 				case "resume":
 					_, err = e.ResumeCustomer(t.Context(), "test", id, "")
+				case "hold":
+					_, err = e.SuspendBox(t.Context(), "test", customers.BoxRef{ID: box}, "test")
+				case "release":
+					_, err = e.ResumeBox(t.Context(), "test", customers.BoxRef{ID: box}, "test")
 				default:
 					err = apply(e, id, control.SubscriptionStatus(what), "pro", 2+i)
 				}
 				e.committed(err)
-				if got := e.row(`SELECT string_agg(state, ' ') FROM boxes WHERE customer_id = '%s'`, id); got != want {
-					t.Fatalf("%s: the box is %s, want %s", what, got, want)
+				if got := e.row(`SELECT string_agg(wants, ' ') FROM boxes WHERE customer_id = '%s'`, id); got != want {
+					t.Fatalf("%s: the box shall %s, want %s", what, got, want)
 				}
 			}
 			if got := e.row(`SELECT status FROM customers WHERE id = '%s'`, id); got != "active" {

@@ -107,8 +107,8 @@ func (s *Service) takeTiers(v control.TierTable) error {
 	return nil
 }
 
-// RollOutTiers gives the customers of tiers that have changed their new grants, and returns how
-// many customers that were. Limits of periods that have begun stay. It does nothing if all
+// RollOutTiers gives the customers of tiers that have changed their new grants, and has their
+// boxes changed, and returns how many customers that were. Limits of periods that have begun stay. It does nothing if all
 // grants are of the newest table, or another process is at it; what it could not do, and only
 // that, it does when it is called again.
 func (s *Service) RollOutTiers(ctx context.Context) (int, error) {
@@ -132,13 +132,13 @@ func (s *Service) RollOutTiers(ctx context.Context) (int, error) {
 	if err := s.takeTiers(newest); err != nil {
 		return 0, fmt.Errorf("roll out tiers: %w", err)
 	}
-	names, err := s.changedTiers(last)
+	names, sameBoxes, err := s.changedTiers(last)
 	if err != nil {
 		return 0, fmt.Errorf("roll out tiers: %w", err)
 	}
 	done := 0
 	_, err = s.Store.WithLock(ctx, rollOutLock, func(ctx context.Context) error {
-		if done, err = s.announceTiers(ctx, names, last.Version, newest.Version); err != nil {
+		if done, err = s.announceTiers(ctx, names, sameBoxes, last.Version, newest.Version); err != nil {
 			return err
 		}
 		return s.Store.InTx(ctx, func(tx *store.Tx) error { return tx.TierTableRolledOut(ctx, newest.Version) })
@@ -149,22 +149,28 @@ func (s *Service) RollOutTiers(ctx context.Context) (int, error) {
 	return done, nil
 }
 
-// changedTiers lists the tiers whose grants differ from those of a table.
-func (s *Service) changedTiers(last control.TierTable) ([]string, error) {
+// changedTiers lists the tiers whose grants or boxes differ from those of a table, and those of them
+// whose boxes do not.
+func (s *Service) changedTiers(last control.TierTable) (names, sameBoxes []string, err error) {
 	before, err := tiers.Default()
 	if last.Content != "" {
 		before, err = tiers.Parse([]byte(last.Content))
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var names []string
 	for _, tier := range s.Tiers.All() {
-		if old, err := before.Get(tier.Name); err != nil || !sameGrant(old, tier) {
-			names = append(names, tier.Name)
+		old, err := before.Get(tier.Name)
+		same := err == nil && sameBox(old, tier)
+		if same && sameGrant(old, tier) {
+			continue
+		}
+		names = append(names, tier.Name)
+		if same {
+			sameBoxes = append(sameBoxes, tier.Name)
 		}
 	}
-	return names, nil
+	return names, sameBoxes, nil
 }
 
 // sameGrant reports whether two tiers give the same grants.
@@ -173,9 +179,17 @@ func sameGrant(a, b control.Tier) bool {
 		a.Weights == b.Weights && slices.Equal(a.Models, b.Models)
 }
 
+// sameBox reports whether boxes of two tiers are alike.
+func sameBox(a, b control.Tier) bool {
+	return a.PodRequests == b.PodRequests && a.PodLimits == b.PodLimits && a.Thinking == b.Thinking &&
+		a.TelegramUsers == b.TelegramUsers && a.CustomSystemPrompt == b.CustomSystemPrompt
+}
+
 // announceTiers gives the customers of the tiers, and those who have grants of a table after
-// from, the grants of table to. One that fails holds up no other, and has no other done again.
-func (s *Service) announceTiers(ctx context.Context, names []string, from, to int64) (done int, err error) {
+// from, the grants of table to, and has their boxes changed unless these are the same. Boxes whose size is
+// of another tier than their customer's are found by the operator's sweep. One that fails holds up no
+// other, and has no other done again.
+func (s *Service) announceTiers(ctx context.Context, names, sameBoxes []string, from, to int64) (done int, err error) {
 	var errs []error
 	for after := ""; ; {
 		page, err := s.Store.CustomersToRollOut(ctx, names, from, to, after, rollOutPage)
@@ -187,6 +201,11 @@ func (s *Service) announceTiers(ctx context.Context, names []string, from, to in
 			err := s.change(ctx, id, func(c *change) error {
 				if err := c.announceAll(ctx, s.now()); err != nil {
 					return err
+				}
+				if !slices.Contains(sameBoxes, c.customer.Tier) {
+					if err := c.fitBoxes(ctx, "system", map[string]any{"tiers": to}); err != nil {
+						return err
+					}
 				}
 				return c.tx.GrantsRolledOut(ctx, id, to)
 			})

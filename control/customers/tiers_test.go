@@ -75,6 +75,28 @@ func TestTiersOfAnotherProcess(t *testing.T) {
 	}
 }
 
+// Boxes are changed by a table that has others for them, and by no other.
+func TestRollOutOfBoxes(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.openEpoch()
+	c := e.customer("pro")
+	for i, step := range []struct {
+		pairs []string
+		want  string
+	}{{[]string{"concurrent: 8", "concurrent: 9"}, "1"}, {[]string{"concurrent: 8", "concurrent: 9", "memory_mib: 1536", "memory_mib: 1600"}, "2"}} {
+		if err := e.sell(step.pairs...); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := e.RollOutTiers(t.Context()); err != nil || n != 1 {
+			t.Fatalf("%d, %v", n, err)
+		}
+		if got := e.row(`SELECT generation FROM boxes WHERE id = '%s'`, c.Box.ID); got != step.want {
+			t.Errorf("table %d: generation %s, want %s", i, got, step.want)
+		}
+	}
+}
+
 // A customer whose grants cannot be computed holds up no other, and has no other done again.
 // A table that was not rolled out to its end leaves nobody with its grants.
 func TestRollOutGoesOn(t *testing.T) {

@@ -4,6 +4,6 @@
 // may run twice.
 //
 // Programs that only insert jobs call New without handlers. Those that work them say which:
-// mails, the revocation of tokens and retention have a queue each, and any number of
+// mails, the revocation of tokens, boxes and retention have a queue each, and any number of
 // programs may work one.
 package jobs

@@ -10,3 +10,6 @@ import (
 func (j *Jobs) Retain(ctx context.Context, tx *store.Tx) error {
 	return j.insert(ctx, tx, retentionArgs{}, retentionOpts())
 }
+
+// Waiting is the query by which WakeBox looks for a job that is due: kind, box.
+const Waiting = waiting

@@ -23,6 +23,8 @@ const (
 	workers = 4
 	// timeout of one attempt. Jobs that need longer stop and are tried again.
 	timeout = 5 * time.Minute
+	// stuckAfter is after how long a job is worked again whose process died. None runs for as long.
+	stuckAfter = timeout + time.Minute
 )
 
 // Handlers do the jobs of the kinds that are not done here. A process works the queues that
@@ -36,6 +38,9 @@ type Handlers struct {
 	Retention bool
 	// RevokeToken revokes a token for ever. It may be called again.
 	RevokeToken func(ctx context.Context, tokenID string) error
+	// WakeBox has the operator of the boxes look at one soon. It may be called again, also for a
+	// box that is no more.
+	WakeBox func(ctx context.Context, boxID string) error
 }
 
 // Jobs inserts jobs and, after Start, works them. It is safe for concurrent use.
@@ -80,7 +85,7 @@ func Migrate(ctx context.Context, st *store.Store, log *slog.Logger) (applied in
 // error is control.ErrSchema if Migrate has not run, and control.ErrInvalid if
 // handlers has none. The caller closes it.
 func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handlers) (*Jobs, error) {
-	if handlers != nil && handlers.SendMails == nil && handlers.RevokeToken == nil && !handlers.Retention {
+	if handlers != nil && handlers.SendMails == nil && handlers.RevokeToken == nil && handlers.WakeBox == nil && !handlers.Retention {
 		return nil, fmt.Errorf("jobs: %w: a handler is missing", control.ErrInvalid)
 	}
 	pool, err := st.RiverPool(ctx, connections)
@@ -102,13 +107,14 @@ func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handl
 		pool.Close()
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
-	cfg := &river.Config{Logger: log, JobTimeout: timeout}
+	cfg := &river.Config{Logger: log, JobTimeout: timeout, RescueStuckJobsAfter: stuckAfter}
 	retention := &retentionWorker{store: st}
 	if handlers != nil {
 		cfg.Workers = river.NewWorkers()
 		river.AddWorker(cfg.Workers, retention)
 		river.AddWorker(cfg.Workers, &mailWorker{send: handlers.SendMails})
 		river.AddWorker(cfg.Workers, &revocationWorker{revoke: handlers.RevokeToken})
+		river.AddWorker(cfg.Workers, &boxWorker{wake: handlers.WakeBox})
 		cfg.Queues = map[string]river.QueueConfig{}
 		if handlers.SendMails != nil {
 			cfg.Queues[river.QueueDefault] = river.QueueConfig{MaxWorkers: workers}
@@ -118,6 +124,9 @@ func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handl
 		}
 		if handlers.RevokeToken != nil {
 			cfg.Queues[tokenQueue] = river.QueueConfig{MaxWorkers: workers}
+		}
+		if handlers.WakeBox != nil {
+			cfg.Queues[boxQueue] = river.QueueConfig{MaxWorkers: workers}
 		}
 		// Whichever process leads inserts them, so all that may lead have to know them.
 		cfg.PeriodicJobs = []*river.PeriodicJob{river.NewPeriodicJob(river.PeriodicInterval(retentionEvery),
@@ -129,10 +138,10 @@ func New(ctx context.Context, st *store.Store, log *slog.Logger, handlers *Handl
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
 	retention.drop = func(ctx context.Context, before time.Time) (int64, error) {
-		result, err := client.JobDeleteMany(ctx, river.NewJobDeleteManyParams().Kinds(mailArgs{}.Kind()).States(rivertype.JobStateAvailable).
+		result, err := client.JobDeleteMany(ctx, river.NewJobDeleteManyParams().Kinds(mailArgs{}.Kind(), boxArgs{}.Kind()).States(rivertype.JobStateAvailable).
 			Where("created_at < @before", river.NamedArgs{"before": before}).First(pruned))
 		if err != nil {
-			return 0, fmt.Errorf("remove old mail jobs: %w", err)
+			return 0, fmt.Errorf("remove old jobs: %w", err)
 		}
 		return int64(len(result.Jobs)), nil
 	}

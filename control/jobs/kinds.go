@@ -20,9 +20,10 @@ const (
 	// comes later still is processed like a new one, which changes nothing; it only costs
 	// the look.
 	stripeEventsFor = 90 * 24 * time.Hour
-	// mailJobsFor is after how long a mail job that nobody works is removed, as where no mail
-	// server is set up. It is a hint: whoever sends mails also looks for those without a job.
-	mailJobsFor = time.Hour
+	// hintsFor is after how long a job that nobody works is removed which is only a hint, as where
+	// no mail server or no Kubernetes is set up: whoever sends mails also looks for those without a job,
+	// and the operator of the boxes looks at all of them.
+	hintsFor = time.Hour
 	// retentionQueue is worked by processes that remove what was kept for long enough.
 	retentionQueue = "retention"
 )
@@ -55,7 +56,7 @@ func retentionOpts() *river.InsertOpts {
 type retentionWorker struct {
 	river.WorkerDefaults[retentionArgs]
 	store *store.Store
-	// drop removes mail jobs of before a time that nobody works, at most pruned.
+	// drop removes hints of before a time that nobody works, at most pruned.
 	drop func(ctx context.Context, before time.Time) (int64, error)
 }
 
@@ -66,7 +67,7 @@ func (w *retentionWorker) Work(ctx context.Context, _ *river.Job[retentionArgs])
 	return errors.Join(
 		everything(func() (int64, error) { return w.store.PruneSignIns(ctx, now, pruned) }),
 		everything(func() (int64, error) { return w.store.PruneStripeEvents(ctx, stripeEventsFor, pruned) }),
-		everything(func() (int64, error) { return w.drop(ctx, now.Add(-mailJobsFor)) }))
+		everything(func() (int64, error) { return w.drop(ctx, now.Add(-hintsFor)) }))
 }
 
 // everything calls prune until it removes less than it may.

@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -10,8 +11,8 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 )
 
-// Retention needs no mail server: it removes what has expired, and the mail jobs that nobody
-// works, and leaves the mails and the events of usage alone.
+// Retention needs no mail server: it removes what has expired, and the mail jobs and
+// wakes of boxes that nobody works, and leaves the mails and the events of usage alone.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	st, pg := prepared(t)
@@ -36,7 +37,10 @@ func TestRetention(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pg.Query("UPDATE river_job SET created_at = now() - interval '2 hours' WHERE id = (SELECT min(id) FROM river_job WHERE kind = 'mail')")
+	if err := st.InTx(ctx, func(tx *store.Tx) error { return errors.Join(j.WakeBox(ctx, tx, "old"), j.WakeBox(ctx, tx, "new")) }); err != nil {
+		t.Fatal(err)
+	}
+	pg.Query("UPDATE river_job SET created_at = now() - interval '2 hours' WHERE id = (SELECT min(id) FROM river_job WHERE kind = 'mail') OR args->>'box_id' = 'old'")
 	for range 2 { // one waits at most
 		if err := st.InTx(ctx, func(tx *store.Tx) error { return j.Retain(ctx, tx) }); err != nil {
 			t.Fatal(err)
@@ -57,7 +61,8 @@ func TestRetention(t *testing.T) {
 		t.Error(err)
 	}
 	if got := strings.TrimSpace(pg.Query(`SELECT (SELECT string_agg(key, ',') FROM idempotency_keys), (SELECT count(*) FROM river_job WHERE kind = 'mail'),
-		(SELECT count(*) FROM mails), to_regclass('usage_events_2019_05') IS NOT NULL`)); got != "1|1|2|t" {
-		t.Errorf("keys, mail jobs, mails, the events of 2019 are there: %s", got)
+		(SELECT string_agg(args->>'box_id', ',') FROM river_job WHERE kind = 'box'),
+		(SELECT count(*) FROM mails), to_regclass('usage_events_2019_05') IS NOT NULL`)); got != "1|1|new|2|t" {
+		t.Errorf("keys, mail jobs, wakes, mails, the events of 2019 are there: %s", got)
 	}
 }

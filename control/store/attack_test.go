@@ -39,6 +39,7 @@ func newVictim(t *testing.T, st *store.Store, pg *testenv.PostgresServer) victim
 		`INSERT INTO subscriptions (id, customer_id, status, tier, period_start, period_end, read_at)
 			VALUES ('sub0-%[1]s', '%[1]s', 'canceled', 'pro', now(), now() + '1 month', now())`,
 		`INSERT INTO boxes (id, customer_id, namespace, subscription_id) VALUES ('b2-%[1]s', '%[1]s', 'b2-%[1]s', 'sub-%[1]s')`,
+		`UPDATE boxes SET telegram_token = 'sealed' WHERE customer_id = '%[1]s'`,
 		`INSERT INTO operators (id, email, role, password_hash) VALUES ('op-%[1]s', '%[1]s', 'admin', 'x')`,
 		`INSERT INTO stripe_events (id, type, api_version, created_at, payload) VALUES ('evt-%[1]s', 'x', 'x', now(), '{}')`,
 		`UPDATE customers SET status = 'suspended', payment_hold = true, email = '%[1]s@example.com' WHERE id = '%[1]s'`,
@@ -113,9 +114,6 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		"RevokeAPIKeys":       func(tx *store.Tx) (any, error) { return tx.RevokeAPIKeys(ctx, "x", v.id, "x", now) },
 		"RevokeSession":       func(tx *store.Tx) (any, error) { return none(tx.RevokeSession(ctx, "x", v.session, "x", now)) },
 		"RevokeSessions":      func(tx *store.Tx) (any, error) { return tx.RevokeSessions(ctx, "x", customerSubject(v.id), "x", now) },
-		"SetBoxState": func(tx *store.Tx) (any, error) {
-			return none(tx.SetBoxState(ctx, "x", control.Box{ID: v.box, CustomerID: v.id}, control.BoxDestroying))
-		},
 		"SetCustomerStatus": func(tx *store.Tx) (any, error) {
 			return tx.SetCustomerStatus(ctx, v.id, control.CustomerSuspended, now)
 		},
@@ -188,6 +186,32 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		"PutReplaced": func(tx *store.Tx) (any, error) {
 			return tx.PutReplaced(ctx, "x", sub.StripeSubscription, now.Add(time.Hour), v.ended)
 		},
+		"BoxDetail":           func(tx *store.Tx) (any, error) { return tx.BoxDetail(ctx, v.box) },
+		"BoxDetails":          func(tx *store.Tx) (any, error) { return tx.BoxDetails(ctx, v.id) },
+		"SealedTelegramToken": func(tx *store.Tx) (any, error) { return tx.SealedTelegramToken(ctx, v.box) },
+		"ResealTelegramToken": func(tx *store.Tx) (any, error) {
+			return tx.ResealTelegramToken(ctx, "x", control.Box{ID: v.box, CustomerID: v.id}, []byte("sealed"), []byte("stolen"))
+		},
+		"BoxOperatorLeads": func(tx *store.Tx) (any, error) { // whether another one leads
+			err := tx.BoxOperatorLeads(ctx, 1)
+			if errors.Is(err, control.ErrFenced) {
+				return true, nil
+			}
+			return nil, err
+		},
+		"DecideBox": func(tx *store.Tx) (any, error) {
+			return tx.DecideBox(ctx, "x", control.Box{ID: v.box, CustomerID: v.id}, store.BoxDecision{Action: "x", Wants: control.BoxDestroy})
+		},
+		"ReportBox": func(tx *store.Tx) (any, error) {
+			before, after, err := tx.ReportBox(ctx, "x", control.BoxReport{
+				BoxID: v.box, Generation: 1, State: control.BoxActive, Steps: []control.BoxStep{{Name: "x", StartedAt: now}},
+			})
+			return []control.Box{before, after}, err
+		},
+		"TokenByDigest":         func(tx *store.Tx) (any, error) { return tx.TokenByDigest(ctx, sha256.Sum256([]byte(v.id))) },
+		"EndToken":              func(tx *store.Tx) (any, error) { return tx.EndToken(ctx, v.token, now) },
+		"TokensOfBox":           func(tx *store.Tx) (any, error) { return tx.TokensOfBox(ctx, v.id, v.box) },
+		"UnpublishedChanges":    func(tx *store.Tx) (any, error) { return tx.UnpublishedChanges(ctx, v.id, sha256.Sum256([]byte(v.id))) },
 		"ReplacedSubscriptions": func(tx *store.Tx) (any, error) { return tx.ReplacedSubscriptions(ctx, v.id) },
 
 		// What is sold is nobody's: no customer has any business with it.
@@ -211,7 +235,12 @@ func (v victim) prepared(method string) []string {
 		return []string{
 			`UPDATE subscriptions SET status = 'canceled'` + its,
 			`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now()` + its,
+			`UPDATE boxes SET wants = 'destroy', telegram_token = NULL` + its,
 		}
+	case "BoxOperatorLeads":
+		return []string{`SELECT nextval('box_operators') + nextval('box_operators')`}
+	case "UnpublishedChanges":
+		return []string{`UPDATE config_changes SET kind = 'grant', digest = sha256('` + v.id + `')` + its}
 	case "ConfirmAddress":
 		return []string{`UPDATE identities SET verified_at = NULL` + its}
 	case "ReplacedSubscriptions":

@@ -57,24 +57,11 @@ func (t *Tx) MovePeriodEnd(ctx context.Context, customer, period string, end tim
 	return p, explain("move the end of period "+period+" of customer "+customer, err)
 }
 
-// SetBoxState changes what a box shall be. The operator of the boxes compares it with the
-// cluster and does the rest.
-func (t *Tx) SetBoxState(ctx context.Context, actor string, b control.Box, state control.BoxState) error {
-	tag, err := t.tx.Exec(ctx, `UPDATE boxes SET state = $2, updated_at = now() WHERE id = $1 AND state <> $2`, b.ID, string(state))
-	if err != nil || tag.RowsAffected() == 0 {
-		return explain("state of box "+b.ID, err)
-	}
-	return t.AddAudit(ctx, control.Audit{
-		Actor: actor, Action: "box.state", CustomerID: b.CustomerID, Target: b.ID,
-		Detail: map[string]any{"before": b.State, "after": state},
-	})
-}
-
 // UnpaidBoxes lists boxes of a customer that no subscription pays for, oldest first, without
-// those that are, or shall be, no more.
+// those that shall be no more.
 func (t *Tx) UnpaidBoxes(ctx context.Context, customer string) ([]control.Box, error) {
 	rows, _ := t.tx.Query(ctx, selectBoxes+`
-		WHERE customer_id = $1 AND subscription_id IS NULL AND state NOT IN ('destroying', 'destroyed') ORDER BY created_at, id`, customer)
+		WHERE customer_id = $1 AND subscription_id IS NULL AND wants <> 'destroy' ORDER BY created_at, id`, customer)
 	boxes, err := pgx.CollectRows(rows, scanBox)
 	return boxes, explain("boxes of customer "+customer, err)
 }

@@ -106,3 +106,49 @@ func TestMigrateWithRowsOfTheOlderVersion(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
+
+// A release that knew only states comes up with what they stood for, and goes back to states that
+// stand for what is wanted.
+func TestMigrateBoxes(t *testing.T) {
+	t.Parallel()
+	const older = 15
+	st, pg := migrated(t)
+	if err := st.MigrateDownTo(t.Context(), older); err != nil {
+		t.Fatal(err)
+	}
+	pg.Query(`INSERT INTO customers (id, name, tier) VALUES ('c', 'x', 'pro')`)
+	pg.Query(`INSERT INTO boxes (id, customer_id, namespace, state) SELECT s, 'c', s, s
+		FROM unnest('{pending,provisioning,active,updating,suspended,unhealthy,destroying,destroyed}'::text[]) s`)
+	up := func() {
+		t.Helper()
+		if _, err := st.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	up()
+	const wanted = `SELECT string_agg(id || ' ' || wants || ' ' || generation || ' ' || observed_generation, ', ' ORDER BY id) FROM boxes`
+	want := "active run 1 0, destroyed destroy 1 0, destroying destroy 1 0, pending run 1 0, provisioning run 1 0, suspended suspend 1 0, unhealthy run 1 0, updating run 1 0"
+	if got := strings.TrimSpace(pg.Query(wanted)); got != want {
+		t.Errorf("wanted:\n%s\nwant\n%s", got, want)
+	}
+	pg.Query(`UPDATE boxes SET wants = 'suspend' WHERE id = 'active'; UPDATE boxes SET wants = 'run' WHERE id = 'suspended'`)
+	pg.Query(`UPDATE boxes SET wants = 'destroy' WHERE id = 'pending'; UPDATE boxes SET state = 'failed' WHERE id = 'unhealthy'`)
+	pg.Query(`INSERT INTO boxes (id, customer_id, namespace, state, wants, held, size, telegram_token) VALUES
+		('failed-gone', 'c', 'f1', 'failed', 'destroy', false, NULL, NULL), ('failed-held', 'c', 'f2', 'failed', 'suspend', true, 'team', 'sealed'),
+		('back', 'c', 'f3', 'suspended', 'run', false, NULL, 'sealed')`)
+	if err := st.MigrateDownTo(t.Context(), older); err != nil {
+		t.Fatal(err)
+	}
+	want = "active suspended, back provisioning, destroyed destroyed, destroying destroying, failed-gone destroying, failed-held suspended, pending destroying, provisioning provisioning, suspended provisioning, unhealthy unhealthy, updating updating"
+	if got := strings.TrimSpace(pg.Query(`SELECT string_agg(id || ' ' || state, ', ' ORDER BY id) FROM boxes`)); got != want {
+		t.Errorf("states of the older release:\n%s\nwant\n%s", got, want)
+	}
+	// And up again, from where the older release goes on.
+	pg.Query(`UPDATE boxes SET state = 'active' WHERE id = 'back'`)
+	up()
+	want = "active suspend 1 0, back run 1 0, destroyed destroy 1 0, destroying destroy 1 0, failed-gone destroy 1 0, failed-held suspend 1 0, " +
+		"pending destroy 1 0, provisioning run 1 0, suspended run 1 0, unhealthy run 1 0, updating run 1 0"
+	if got := strings.TrimSpace(pg.Query(wanted)); got != want {
+		t.Errorf("wanted again:\n%s\nwant\n%s", got, want)
+	}
+}

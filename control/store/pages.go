@@ -61,13 +61,6 @@ func ofCustomer(customer string) string {
 	return ` WHERE (created_at, id) > ($1, $2) AND customer_id = $3` + byAge
 }
 
-// BoxesPage lists boxes by age, oldest first, of one customer or, with "", of all.
-func (s *Store) BoxesPage(ctx context.Context, customer string, after control.PageKey, limit int) ([]control.Box, error) {
-	rows, _ := s.pool.Query(ctx, selectBoxes+ofCustomer(customer), after.At, after.ID, customer, limit)
-	list, err := pgx.CollectRows(rows, scanBox)
-	return list, explain("list boxes", err)
-}
-
 // TokensPage lists proxy tokens by age, oldest first, of one customer or, with "", of all.
 func (s *Store) TokensPage(ctx context.Context, customer string, after control.PageKey, limit int) ([]control.ProxyToken, error) {
 	rows, _ := s.pool.Query(ctx, selectTokens+ofCustomer(customer), after.At, after.ID, customer, limit)

@@ -64,7 +64,7 @@ func TestPages(t *testing.T) {
 		return keys, err
 	})
 	every(t, "boxes", boxes, func(after control.PageKey, limit int) (keys []control.PageKey, err error) {
-		list, err := st.BoxesPage(ctx, "", after, limit)
+		list, err := st.BoxesPage(ctx, "", "", after, limit)
 		for _, v := range list {
 			keys = append(keys, control.PageKey{At: v.CreatedAt, ID: v.ID})
 		}
@@ -84,7 +84,7 @@ func TestPages(t *testing.T) {
 		}
 		return keys, err
 	})
-	if list, err := st.BoxesPage(ctx, "c3", control.PageKey{}, 10); err != nil || len(list) != 1 || list[0].ID != "bc3" {
+	if list, err := st.BoxesPage(ctx, "c3", "", control.PageKey{}, 10); err != nil || len(list) != 1 || list[0].ID != "bc3" {
 		t.Errorf("boxes of one: %+v, %v", list, err)
 	}
 	if list, err := st.CustomersPage(ctx, control.CustomerPending, control.PageKey{}, 10); err != nil || len(list) != 0 {
@@ -182,6 +182,7 @@ func TestExportAndErase(t *testing.T) {
 		t.Fatalf("%d events, %v", events, err)
 	}
 
+	box := strings.TrimSpace(pg.Query(`SELECT id FROM boxes WHERE customer_id = '` + a.ID + `'`))
 	erase := func() error {
 		return st.InTx(ctx, func(tx *store.Tx) error { return tx.EraseCustomer(ctx, "x", a.ID, time.Now()) })
 	}
@@ -193,8 +194,38 @@ func TestExportAndErase(t *testing.T) {
 		t.Errorf("with a token that is not revoked: %v", err)
 	}
 	pg.Query(`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now()`)
-	if err := erase(); err != nil {
+	if err := erase(); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("with a box that shall run: %v", err)
+	}
+	pg.Query(`UPDATE boxes SET wants = 'destroy', settings = '{"system_prompt": "private"}', message = 'private'`)
+	pg.Query(`INSERT INTO box_steps (box_id, customer_id, generation, name, started_at, error) SELECT id, customer_id, 1, 'x', now(), 'private' FROM boxes ON CONFLICT DO NOTHING`)
+	pg.Query(`UPDATE box_steps SET error = 'private'`)
+	// A report of what was under way is not done yet, and has told of it.
+	reported, done := make(chan error, 1), make(chan error, 1)
+	go func() {
+		done <- st.InTx(ctx, func(tx *store.Tx) error {
+			_, _, err := tx.ReportBox(ctx, "x", control.BoxReport{BoxID: box, Generation: 1, State: control.BoxUpdating})
+			if err == nil {
+				_, err = tx.AddMail(ctx, control.Mail{CustomerID: a.ID, Kind: control.MailAgentLive, Cause: "late", Params: map[string]any{"name": "Ada Lovelace"}})
+			}
+			reported <- err
+			for err == nil && strings.TrimSpace(pg.Query(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%boxes%'`)) == "0" {
+				time.Sleep(20 * time.Millisecond)
+			}
+			return err
+		})
+	}()
+	if err := <-reported; err != nil {
 		t.Fatal(err)
+	}
+	if err := errors.Join(erase(), <-done); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(pg.Query(`SELECT count(*) FROM mails WHERE params::text LIKE '%Ada%' AND customer_id = '` + a.ID + `'`)); got != "0" {
+		t.Errorf("%s mails have the name", got)
+	}
+	if got := strings.TrimSpace(pg.Query(`SELECT count(*), (SELECT count(*) FROM box_steps WHERE error IS NULL) FROM boxes WHERE settings = '{}' AND message = ''`)); got != "1|1" {
+		t.Errorf("%s boxes and steps without settings and texts, want those of who is erased", got)
 	}
 	const left = `SELECT (SELECT count(*) FROM identities WHERE customer_id = '%[1]s') + (SELECT count(*) FROM sessions WHERE customer_id = '%[1]s')
 		+ (SELECT count(*) FROM api_keys WHERE customer_id = '%[1]s') + (SELECT count(*) FROM idempotency_keys WHERE customer_id = '%[1]s')

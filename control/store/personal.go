@@ -25,7 +25,7 @@ func (t *Tx) Export(ctx context.Context, customer string) (d control.CustomerDat
 	if d.Identities, err = pgx.CollectRows(rows, scanIdentity); err != nil {
 		return d, explain("identities of customer "+customer, err)
 	}
-	if d.Boxes, err = t.Boxes(ctx, customer); err != nil {
+	if d.Boxes, err = t.BoxDetails(ctx, customer); err != nil {
 		return d, err
 	}
 	if d.Tokens, err = t.Tokens(ctx, customer); err != nil {
@@ -51,8 +51,9 @@ func (t *Tx) Export(ctx context.Context, customer string) (d control.CustomerDat
 
 // EraseCustomer removes the personal data of a customer and cancels it, for ever. What is
 // billed by stays: periods, events, subscriptions, which boxes there were. It is
-// control.ErrInvalid while a subscription is live or a token is not revoked: the first is
-// for Stripe to end, and of the second the proxies have to be told, both by the caller.
+// control.ErrInvalid while a subscription is live, a token is not revoked or a box is not to be
+// destroyed: the first is for Stripe to end, and of the others the proxies and the operator of
+// the boxes have to be told, all by the caller.
 func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) error {
 	op := "erase customer " + id
 	if _, err := t.LockCustomer(ctx, id); err != nil {
@@ -76,7 +77,19 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 			return fmt.Errorf("%s: %w: token %s is %s", op, control.ErrInvalid, k.ID, k.Status)
 		}
 	}
+	boxes, err := t.Boxes(ctx, id)
+	if err != nil {
+		return err
+	}
+	for _, b := range boxes {
+		if b.Wants != control.BoxDestroy {
+			return fmt.Errorf("%s: %w: box %s is not to be destroyed", op, control.ErrInvalid, b.ID)
+		}
+	}
 	for _, statement := range []string{
+		// First: a report that is under way adds its mail before this goes on.
+		`UPDATE boxes SET settings = '{}', message = '', updated_at = now() WHERE customer_id = $1`,
+		`UPDATE box_steps SET error = NULL WHERE customer_id = $1`,
 		`DELETE FROM identities WHERE customer_id = $1`,
 		`DELETE FROM sessions WHERE customer_id = $1`,
 		`DELETE FROM mail_tokens WHERE customer_id = $1`,
@@ -84,7 +97,6 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 		`DELETE FROM idempotency_keys WHERE customer_id = $1`,
 		`DELETE FROM mails WHERE customer_id = $1 AND sent_at IS NULL`,
 		`UPDATE mails SET params = '{}', error = NULL WHERE customer_id = $1`,
-		`UPDATE boxes SET state = 'destroying', updated_at = now() WHERE customer_id = $1 AND state NOT IN ('destroying', 'destroyed')`,
 	} {
 		if _, err := t.tx.Exec(ctx, statement, id); err != nil {
 			return explain(op, err)

@@ -28,6 +28,9 @@ func populate(t *testing.T, st *store.Store, pg *testenv.PostgresServer) {
 			SELECT 's' || n, 'x' || n, 'active', 'pro', now(), now() + n * interval '1 minute', now() FROM generate_series(1, 5000) n`,
 		`INSERT INTO boxes (id, customer_id, namespace, created_at, subscription_id)
 			SELECT 'b' || n, 'x' || n, 'n' || n, now() - n * interval '1 minute', 's' || n FROM generate_series(1, 5000) n`,
+		`UPDATE boxes SET state = 'active' WHERE length(id) < 5`,
+		`UPDATE boxes SET telegram_token = 'sealed' WHERE length(id) = 5`,
+		`INSERT INTO box_steps SELECT id, customer_id, 1, 's' || n, now() FROM boxes, generate_series(1, 4) n`,
 		`INSERT INTO proxy_tokens (id, customer_id, box_id, digest, hint, created_at)
 			SELECT 't' || n, 'x' || n, 'b' || n, sha256(('t' || n)::bytea), 'abcd', now() - n * interval '1 minute' FROM generate_series(1, 5000) n`,
 		`INSERT INTO api_keys (id, customer_id, digest, hint, name, last_used_at)
@@ -100,8 +103,21 @@ func TestPlansOfPages(t *testing.T) {
 			_, err := st.SearchCustomers(ctx, "ada", control.CustomerActive, middle, 51)
 			return err
 		})},
-		{"boxes", "", all(func(st *store.Store) error { _, err := st.BoxesPage(ctx, "", middle, 51); return err })},
-		{"boxes of one", "", all(func(st *store.Store) error { _, err := st.BoxesPage(ctx, id, control.PageKey{}, 51); return err })},
+		{"boxes", "", all(func(st *store.Store) error { _, err := st.BoxesPage(ctx, "", "", middle, 51); return err })},
+		{"active boxes", "", all(func(st *store.Store) error {
+			_, err := st.BoxesPage(ctx, "", control.BoxActive, middle, 51)
+			return err
+		})},
+		{"failed boxes, of which there are none", "", all(func(st *store.Store) error {
+			_, err := st.BoxesPage(ctx, "", control.BoxFailed, control.PageKey{}, 51)
+			return err
+		})},
+		{"boxes of one with their steps", id, own(func(tx *store.Tx) error { _, err := tx.BoxDetails(ctx, id); return err })},
+		{"boxes that have secrets", "", all(func(st *store.Store) error { _, err := st.BoxesWithSecrets(ctx, "b2", 100); return err })},
+		{"boxes that a subscription pays for", id, own(func(tx *store.Tx) error { _, err := tx.BoxesOf(ctx, "s7"); return err })},
+		{"boxes that none pays for", id, own(func(tx *store.Tx) error { _, err := tx.UnpaidBoxes(ctx, id); return err })},
+		{"tokens of a box", id, own(func(tx *store.Tx) error { _, err := tx.TokensOfBox(ctx, id, "b7"); return err })},
+		{"boxes of one", "", all(func(st *store.Store) error { _, err := st.BoxesPage(ctx, id, "", control.PageKey{}, 51); return err })},
 		{"tokens", "", all(func(st *store.Store) error { _, err := st.TokensPage(ctx, "", middle, 51); return err })},
 		{"tokens of one", "", all(func(st *store.Store) error { _, err := st.TokensPage(ctx, id, control.PageKey{}, 51); return err })},
 		{"audit log", "", all(func(st *store.Store) error { _, err := st.AuditPage(ctx, "", 10_000, 51); return err })},

@@ -18,8 +18,9 @@ type querier interface {
 
 const (
 	selectCustomers = `SELECT id, name, coalesce(email, ''), tier, status, created_at FROM customers`
-	selectBoxes     = `SELECT id, customer_id, namespace, state, created_at FROM boxes`
-	tokenColumns    = `id, customer_id, box_id, digest, hint, version, status, created_at, revoked_at` // #nosec G101 -- names of columns
+	boxColumns      = `id, customer_id, namespace, state, wants, generation, observed_generation, message, created_at, changed_at`
+	selectBoxes     = `SELECT ` + boxColumns + ` FROM boxes`
+	tokenColumns    = `id, customer_id, box_id, digest, hint, version, status, created_at, revoked_at, ends_at` // #nosec G101 -- names of columns
 	selectTokens    = `SELECT ` + tokenColumns + ` FROM proxy_tokens`
 	periodColumns   = `customer_id, period_id, starts_at, ends_at, coalesce(limit_tokens, 0), limit_version,
 		requests, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, settled_tokens, unbilled_tokens`
@@ -33,15 +34,24 @@ func scanCustomer(row pgx.CollectableRow) (c control.Customer, err error) {
 }
 
 func scanBox(row pgx.CollectableRow) (b control.Box, err error) {
-	err = row.Scan(&b.ID, &b.CustomerID, &b.Namespace, &b.State, &b.CreatedAt)
-	b.CreatedAt = b.CreatedAt.UTC()
-	return b, err
+	err = row.Scan(boxFields(&b)...)
+	return inUTC(b), err
+}
+
+// boxFields are where the columns of a box go.
+func boxFields(b *control.Box) []any {
+	return []any{&b.ID, &b.CustomerID, &b.Namespace, &b.State, &b.Wants, &b.Generation, &b.Observed, &b.Message, &b.CreatedAt, &b.ChangedAt}
+}
+
+func inUTC(b control.Box) control.Box {
+	b.CreatedAt, b.ChangedAt = b.CreatedAt.UTC(), b.ChangedAt.UTC()
+	return b
 }
 
 func scanToken(row pgx.CollectableRow) (k control.ProxyToken, err error) {
 	var digest []byte
-	var revoked *time.Time
-	err = row.Scan(&k.ID, &k.CustomerID, &k.BoxID, &digest, &k.Hint, &k.Version, &k.Status, &k.CreatedAt, &revoked)
+	var revoked, ends *time.Time
+	err = row.Scan(&k.ID, &k.CustomerID, &k.BoxID, &digest, &k.Hint, &k.Version, &k.Status, &k.CreatedAt, &revoked, &ends)
 	if err != nil {
 		return k, err
 	}
@@ -49,7 +59,7 @@ func scanToken(row pgx.CollectableRow) (k control.ProxyToken, err error) {
 		return k, fmt.Errorf("token %s: digest of %d bytes", k.ID, len(digest))
 	}
 	k.Digest = contract.Digest(digest)
-	k.CreatedAt, k.RevokedAt = k.CreatedAt.UTC(), orZero(revoked)
+	k.CreatedAt, k.RevokedAt, k.EndsAt = k.CreatedAt.UTC(), orZero(revoked), orZero(ends)
 	return k, nil
 }
 

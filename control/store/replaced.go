@@ -39,7 +39,7 @@ func (t *Tx) MoveBoxes(ctx context.Context, actor, customer, from, to string) er
 	op := fmt.Sprintf("move boxes of subscription %s to %s", from, to)
 	rows, _ := t.tx.Query(ctx, `
 		UPDATE boxes SET subscription_id = $3, updated_at = now()
-		WHERE customer_id = $1 AND subscription_id = $2 AND state NOT IN ('destroying', 'destroyed') RETURNING id`, customer, from, to)
+		WHERE customer_id = $1 AND subscription_id = $2 AND wants <> 'destroy' RETURNING id`, customer, from, to)
 	boxes, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return explain(op, err)

@@ -45,6 +45,7 @@ func fill(t *testing.T, st *store.Store, pg *testenv.PostgresServer) control.Cus
 		`INSERT INTO subscriptions (id, customer_id, status, tier, period_start, period_end, read_at)
 			VALUES ('sub-%[1]s', '%[1]s', 'active', 'pro', now(), now() + '1 month', now())`,
 		`INSERT INTO proxy_tokens (id, customer_id, box_id, digest, hint) VALUES ('t-%[1]s', '%[1]s', '%[3]s', %[2]s, 'abcd')`,
+		`INSERT INTO box_steps (box_id, customer_id, generation, name, started_at) VALUES ('%[3]s', '%[1]s', 1, 'x', now())`,
 		`INSERT INTO config_changes (kind, customer_id, payload) VALUES ('limit', '%[1]s', '{}')`,
 		`INSERT INTO audit_log (actor, action, customer_id, target) VALUES ('x', 'x', '%[1]s', 'x')`,
 		`INSERT INTO mails (customer_id, kind, cause, language) VALUES ('%[1]s', 'welcome', 'x', 'en')`,
@@ -154,6 +155,7 @@ func TestCustomersQueriesReachLittle(t *testing.T) {
 	ctx := t.Context()
 	for _, statement := range []string{
 		`SELECT secret_hash FROM identities`, `SELECT * FROM operators`, `SELECT * FROM refresh_tokens`, `SELECT * FROM mail_tokens`, `SELECT * FROM stripe_events`,
+		`SELECT telegram_token FROM boxes`, `SELECT * FROM boxes`, `UPDATE boxes SET wants = 'run'`, `DELETE FROM box_steps`,
 		`SELECT * FROM dead_letters`, `UPDATE customers SET tier = 'team'`, `UPDATE customers SET status = 'active'`,
 		`UPDATE subscriptions SET status = 'active'`, `UPDATE usage_periods SET limit_tokens = 1`, `DELETE FROM audit_log`,
 		`INSERT INTO mails (customer_id, kind, cause, language) VALUES ('` + a.ID + `', 'a', 'a', 'en')`,

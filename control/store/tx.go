@@ -57,21 +57,6 @@ func (t *Tx) SetCustomerStatus(ctx context.Context, id string, status control.Cu
 	return t.LockCustomer(ctx, id)
 }
 
-// InsertBox adds a box.
-func (t *Tx) InsertBox(ctx context.Context, b control.Box) error {
-	_, err := t.tx.Exec(ctx, `
-		INSERT INTO boxes (id, customer_id, namespace, state, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $5)`,
-		b.ID, b.CustomerID, b.Namespace, b.State, b.CreatedAt)
-	return explain("insert box", err)
-}
-
-// Boxes lists the boxes of a customer, oldest first.
-func (t *Tx) Boxes(ctx context.Context, customer string) ([]control.Box, error) {
-	rows, _ := t.tx.Query(ctx, selectBoxes+` WHERE customer_id = $1 ORDER BY created_at, id`, customer)
-	boxes, err := pgx.CollectRows(rows, scanBox)
-	return boxes, explain("boxes of customer "+customer, err)
-}
-
 // InsertToken adds a proxy token.
 func (t *Tx) InsertToken(ctx context.Context, k control.ProxyToken) error {
 	_, err := t.tx.Exec(ctx, `

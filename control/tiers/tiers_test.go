@@ -21,13 +21,14 @@ func TestDefaultTable(t *testing.T) {
 		concurrent, users int
 		overage           int64
 		requestMilli      int64
+		requestMiB        int64
 		limitMiB          int64
 		prompt            bool
 		thinking          string
 	}{
-		{"starter", 1900, 1_000_000, 4, 1, 300, 100, 1024, false, "medium"},
-		{"pro", 4900, 5_000_000, 8, 1, 300, 200, 1536, true, "medium"},
-		{"team", 12900, 20_000_000, 32, 10, 200, 400, 2048, true, "high"},
+		{"starter", 1900, 1_000_000, 4, 1, 300, 50, 704, 1536, false, "medium"},
+		{"pro", 4900, 5_000_000, 8, 1, 300, 100, 896, 2048, true, "medium"},
+		{"team", 12900, 20_000_000, 32, 10, 200, 200, 1024, 3072, true, "high"},
 	} {
 		tier, err := table.Get(want.name)
 		if err != nil {
@@ -36,7 +37,7 @@ func TestDefaultTable(t *testing.T) {
 		}
 		if tier.PriceCents != want.cents || tier.MonthlyTokens != want.tokens || tier.Concurrent != want.concurrent ||
 			tier.TelegramUsers != want.users || tier.OverageCentsPerMillion != want.overage ||
-			tier.PodRequests.CPUMillis != want.requestMilli || tier.PodLimits.MemoryMiB != want.limitMiB ||
+			tier.PodRequests.CPUMillis != want.requestMilli || tier.PodRequests.MemoryMiB != want.requestMiB || tier.PodLimits.MemoryMiB != want.limitMiB ||
 			tier.CustomSystemPrompt != want.prompt || tier.Thinking != want.thinking {
 			t.Errorf("tier %s: %+v", want.name, tier)
 		}

@@ -22,20 +22,22 @@ func layers() []layer {
 		// What helps tests and development; nothing that is sold is built on it.
 		{"internal/archtest", nil, "it looks at files, not at code"},
 		{"internal/localserver", nil, "it knows nothing of this system"},
-		{"internal/testenv", []string{"internal/localserver"}, "every test imports it: anything else makes cycles"},
-		{"internal/devstack", []string{"internal/localserver"}, "it runs the programs as a user would, from outside"},
+		{"internal/kubebox", nil, "it knows nothing of this system"},
+		{"internal/testenv", []string{"internal/localserver", "internal/kubebox"}, "every test imports it: anything else makes cycles"},
+		{"internal/devstack", []string{"internal/localserver", "internal/kubebox"}, "it runs the programs as a user would, from outside"},
 		{"internal/kimi/kimisim", []string{"internal/kimi"}, "the simulator must not share the proxy's mistakes"},
 		{"internal/stripesim", nil, "the simulator must not share the mistakes of billing"},
+		{"internal/telegramsim", nil, "the simulator must not share the mistakes of what speaks to Telegram"},
 		{"quota/quotatest", []string{"quota", "internal/contract"}, "it stands in for the control plane"},
 		{"control/storetest", []string{"control/store", "control/jobs", "internal/testenv"}, "it does what control migrate does, and no more"},
 
 		{"internal", nil, "internal/* is the bottom layer"},
 		{"quota", []string{"internal/contract", "internal/faultpoint"}, "the limit is arithmetic and Redis, whoever asks"},
 		{"proxy", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient", "internal/secret"}, "the data plane must run without the control plane"},
-		{"control", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient"}, "the control plane meets the proxy in Redis only"},
+		{"control", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient", "internal/secret"}, "the control plane meets the proxy in Redis only"},
 		{"bench", []string{"internal", "internal/localserver", "internal/testenv", "internal/kimi/kimisim"}, "a benchmark sees the programs from outside"},
 		{"test", []string{"internal", "internal/testenv", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "tests of the whole stand on everything but the commands"},
-		{"cmd", []string{"internal", "internal/devstack", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "a command wires packages, and imports no other command"},
+		{"cmd", []string{"internal", "internal/devstack", "internal/kubebox", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "a command wires packages, and imports no other command"},
 	}
 }
 
@@ -61,7 +63,7 @@ func checkLayers(files []*goFile, table []layer) []string {
 			if !ours || inside || allowed(dir, row.may) {
 				continue
 			}
-			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim", "internal/stripesim", "quota/quotatest", "control/storetest") {
+			if f.test() && within(dir, "internal/testenv", "internal/kimi/kimisim", "internal/stripesim", "internal/telegramsim", "quota/quotatest", "control/storetest") {
 				continue
 			}
 			// The proxy's tests publish grants as the control plane does: a second
@@ -106,7 +108,7 @@ func allowed(dir string, may []string) bool {
 // helper reports whether a directory holds test help, which product code must
 // not import although the tree around it is allowed.
 func helper(dir string) bool {
-	return within(dir, "internal/archtest", "internal/localserver", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "internal/stripesim", "quota/quotatest", "control/storetest")
+	return within(dir, "internal/archtest", "internal/localserver", "internal/kubebox", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "internal/stripesim", "internal/telegramsim", "quota/quotatest", "control/storetest")
 }
 
 func TestImportsPointDown(t *testing.T) {
@@ -123,16 +125,17 @@ func TestLayersComplain(t *testing.T) {
 		"internal/contract/a.go", imports("contract", module+"/quota"),
 		"proxy/a.go", imports("proxy", module+"/control/store", module+"/internal/testenv"),
 		"proxy/b.go", imports("proxy", module+"/quota/quotatest"),
+		"control/operator/a.go", imports("operator", module+"/internal/kubebox"),
 		"cmd/x/a.go", imports("main", module+"/cmd/y"),
 		"internal/kimi/a.go", imports("kimi", module+"/internal/contract"),
 		"internal/kimi/b.go", imports("kimi", module+"/internal/kimi/kimisim"),
 		"extra/a.go", imports("extra", "fmt"),
-	), layers()), 10, "control/api/a.go", "quota/a.go", "internal/contract/a.go", "control/store", "internal/testenv", "quota/quotatest", "cmd/y", "internal/kimi/a.go", "internal/kimi/b.go", "extra/a.go")
+	), layers()), 11, "internal/kubebox", "control/api/a.go", "quota/a.go", "internal/contract/a.go", "control/store", "internal/testenv", "quota/quotatest", "cmd/y", "internal/kimi/a.go", "internal/kimi/b.go", "extra/a.go")
 	expect(t, checkLayers(source(t,
 		"proxy/a.go", imports("proxy", module+"/quota", module+"/internal/contract", module+"/proxy/relay", "net/http"),
 		"proxy/a_test.go", imports("proxy", module+"/internal/testenv", module+"/internal/kimi/kimisim", module+"/control/feed", module+"/quota/quotatest"),
 		"internal/kimi/kimisim/a.go", imports("kimisim", module+"/internal/kimi"),
-		"internal/testenv/a.go", imports("testenv", module+"/internal/localserver"),
+		"internal/testenv/a.go", imports("testenv", module+"/internal/localserver", module+"/internal/kubebox"),
 		"cmd/kimisim/a.go", imports("main", module+"/internal/kimi/kimisim"),
 		"cmd/control/a.go", imports("main", module+"/control/store", module+"/internal/contract"),
 	), layers()), 0)

@@ -65,7 +65,10 @@ func (s *stack) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.instructions(customer, email)
+	if err := s.instructions(customer, email); err != nil || s.cfg.Kubebox == "" {
+		return err
+	}
+	return s.upKubernetes(ctx, customer, email)
 }
 
 func (s *stack) migrate(ctx context.Context) error {
@@ -77,7 +80,7 @@ func (s *stack) migrate(ctx context.Context) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("control migrate: %w\n%s", err, out)
 	}
-	s.printf("  %-15s %-22s ready (%.1f s)\n", "schema", "", time.Since(began).Seconds())
+	s.printf("  %-24s %-22s ready (%.1f s)\n", "schema", "", time.Since(began).Seconds())
 	return nil
 }
 
@@ -163,7 +166,14 @@ func Status(ctx context.Context, cfg Config) error {
 	defer s.close()
 	s.loadPorts()
 	all := true
-	for _, svc := range s.services() {
+	services := s.services()
+	for _, svc := range append(s.kubernetes(), s.boxOperator()) {
+		// Their files go when they are stopped in order.
+		if _, err := os.Stat(s.pidFile(svc.name)); err == nil {
+			services = append(services, svc)
+		}
+	}
+	for _, svc := range services {
 		p, running, err := readPID(s.pidFile(svc.name))
 		if err != nil {
 			return err
@@ -176,7 +186,7 @@ func Status(ctx context.Context, cfg Config) error {
 			}
 		}
 		all = all && word == "ready"
-		s.printf("  %-15s %-22s pid %-8d %s\n", svc.name, address(svc.ports[0]), p.pid, word)
+		s.printf("  %-24s %-22s pid %-8d %s\n", svc.name, svc.address(), p.pid, word)
 	}
 	if !all {
 		return ErrDown

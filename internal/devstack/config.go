@@ -21,6 +21,10 @@ type Config struct {
 	RedisURL    string // an existing Redis to use; "" starts one
 	DatabaseURL string // an existing Postgres database to use; "" starts a server
 
+	// Kubebox is the path of the program that internal/kubebox builds: Up starts a Kubernetes control
+	// plane too. With "" it starts none; the others know one that was started before by its files.
+	Kubebox string
+
 	KimiAPIKey  string // a key of the real Kimi; "" uses the simulator
 	KimiBaseURL string // of the real Kimi; defaults to https://api.moonshot.ai/v1
 
@@ -39,11 +43,22 @@ type Ports struct {
 	Kimisim   int `env:"OPENCLAW_KIMISIM_PORT"`    // the Kimi simulator
 	Redis     int `env:"OPENCLAW_REDIS_PORT"`      // Redis
 	Postgres  int `env:"OPENCLAW_POSTGRES_PORT"`   // Postgres
+
+	// Those of a Kubernetes control plane, if there is one.
+	Kubernetes  int `env:"OPENCLAW_KUBERNETES_PORT"`  // the API server
+	Etcd        int `env:"OPENCLAW_ETCD_PORT"`        // etcd, for the API server
+	EtcdPeers   int `env:"OPENCLAW_ETCD_PEERS_PORT"`  // etcd, for peers, of which there are none
+	Controllers int `env:"OPENCLAW_CONTROLLERS_PORT"` // the controller manager, health and metrics
+	Scheduler   int `env:"OPENCLAW_SCHEDULER_PORT"`   // the scheduler, health and metrics
+	Boxes       int `env:"OPENCLAW_BOXES_PORT"`       // the operator of the boxes, health, metrics, logs and events
 }
 
 // DefaultPorts returns the ports that are used when nobody says otherwise.
 func DefaultPorts() Ports {
-	return Ports{Proxy: 8080, Admin: 9090, Billing: 8082, API: 8000, Operators: 8001, APIProbes: 8083, Kimisim: 9100, Redis: 16379, Postgres: 15432}
+	return Ports{
+		Proxy: 8080, Admin: 9090, Billing: 8082, API: 8000, Operators: 8001, APIProbes: 8083, Kimisim: 9100, Redis: 16379, Postgres: 15432,
+		Kubernetes: 16443, Etcd: 12379, EtcdPeers: 12380, Controllers: 20257, Scheduler: 20259, Boxes: 8084,
+	}
 }
 
 // Override replaces the ports whose environment variable lookup knows.

@@ -22,7 +22,7 @@ func TestPortsComeFromTheEnvironment(t *testing.T) {
 	if err := p.Override(lookup(map[string]string{"OPENCLAW_PROXY_PORT": "18080", "OPENCLAW_REDIS_PORT": ""})); err != nil {
 		t.Fatal(err)
 	}
-	if want := (Ports{18080, 9090, 8082, 8000, 8001, 8083, 9100, 16379, 15432}); p != want {
+	if want := (Ports{18080, 9090, 8082, 8000, 8001, 8083, 9100, 16379, 15432, 16443, 12379, 12380, 20257, 20259, 8084}); p != want {
 		t.Fatalf("%+v", p)
 	}
 	for _, bad := range []string{"0", "65536", "http", "-1"} {
@@ -125,7 +125,7 @@ func TestOneCommandAtATime(t *testing.T) {
 	if _, err := open(cfg, true); err == nil {
 		t.Fatal("two commands at once")
 	}
-	for _, name := range []string{"secrets.json", "token-pepper", "jwt-secret"} {
+	for _, name := range []string{"secrets.json", "token-pepper", "jwt-secret", "box-secrets-key", "operator-key"} {
 		info, err := os.Stat(cfg.path(name))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)

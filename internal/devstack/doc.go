@@ -1,6 +1,6 @@
 // Package devstack runs the whole system on one machine for development: Redis,
 // Postgres, the Kimi simulator, token-proxy and the control plane's roles, as
-// ordinary processes on loopback.
+// ordinary processes on loopback; and a Kubernetes control plane if it is asked to.
 //
 // Everything it makes is in one run directory: data, logs, configuration,
 // secrets (readable by the owner only) and, for each process, a file with its

@@ -15,7 +15,7 @@ import (
 // service is one background process of the stack.
 type service struct {
 	name  string
-	ports []int // that it listens on; free before it starts, and after it stopped
+	ports []int // that it listens on, if any; free before it starts, and after it stopped
 
 	// prepare makes what the process needs before its start; may be nil.
 	prepare func(ctx context.Context) error
@@ -29,6 +29,14 @@ type service struct {
 
 	stopWith  syscall.Signal // ends the process in order
 	stopLimit time.Duration  // how long that may take
+}
+
+// address is where the service is asked for, "" of one that listens nowhere.
+func (svc *service) address() string {
+	if len(svc.ports) == 0 {
+		return ""
+	}
+	return address(svc.ports[0])
 }
 
 const (
@@ -85,7 +93,7 @@ func (s *stack) start(ctx context.Context, svc service) error {
 			return err
 		}
 	}
-	s.printf("  %-15s %-22s %s (%.1f s)\n", svc.name, address(svc.ports[0]), word, time.Since(began).Seconds())
+	s.printf("  %-24s %-22s %s (%.1f s)\n", svc.name, svc.address(), word, time.Since(began).Seconds())
 	return nil
 }
 
@@ -141,7 +149,7 @@ func (s *stack) stop(svc service) error {
 		if err := waitClosed(svc.ports); err != nil {
 			return fmt.Errorf("%s: %w", svc.name, err)
 		}
-		s.printf("  %-15s %s\n", svc.name, word)
+		s.printf("  %-24s %s\n", svc.name, word)
 	}
 	return removeIfExists(s.pidFile(svc.name))
 }

@@ -31,7 +31,7 @@ func (s *stack) services() []service {
 // everyService returns all processes that any configuration may have started,
 // for stopping them without knowing it.
 func (s *stack) everyService() []service {
-	return []service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.api(), s.tokenProxy()}
+	return append(append([]service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.api(), s.tokenProxy()}, s.kubernetes()...), s.boxOperator())
 }
 
 func (s *stack) redis() service {
@@ -134,7 +134,7 @@ func (s *stack) postgres() service {
 			if err := os.RemoveAll(data); err != nil {
 				return fmt.Errorf("devstack: %w", err)
 			}
-			s.printf("  %-15s creating the database cluster\n", "postgres")
+			s.printf("  %-24s creating the database cluster\n", "postgres")
 			next := filepath.Join(dir, "new")
 			if err := os.RemoveAll(next); err != nil {
 				return fmt.Errorf("devstack: %w", err)
@@ -212,6 +212,9 @@ func (s *stack) api() service {
 				"api", "--listen", address(s.cfg.Ports.API), "--listen-operators", address(s.cfg.Ports.Operators),
 				"--listen-probes", address(s.cfg.Ports.APIProbes), "--public-url", customers,
 				"--operator-origins", "http://" + address(s.cfg.Ports.Operators), "--jwt-secret-file", s.cfg.path("jwt-secret"),
+				"--box-secrets-key-file", s.cfg.path("box-secrets-key"),
+				// It runs with a cluster only.
+				"--operator-url", "http://" + address(s.cfg.Ports.Boxes), "--operator-key-file", s.cfg.path("operator-key"),
 			}
 			if s.cfg.RedisURL != "" {
 				args = append(args, "--allow-unsafe-redis")

@@ -96,7 +96,7 @@ func open(cfg Config, create bool) (*stack, error) {
 func (s *stack) close() { s.lock.Close() }
 
 func (s *stack) loadSecrets(create bool) error {
-	if err := s.makeJWTSecret(create); err != nil {
+	if err := errors.Join(s.makeText("jwt-secret", create), s.makeText("operator-key", create), s.makeBoxSecretsKey(create)); err != nil {
 		return err
 	}
 	file := s.cfg.path("secrets.json")
@@ -123,14 +123,25 @@ func (s *stack) loadSecrets(create bool) error {
 	return writePrivate(file, string(b)+"\n")
 }
 
-// makeJWTSecret makes what the api signs with, also in a run directory that is older than
-// the api.
-func (s *stack) makeJWTSecret(create bool) error {
-	file := s.cfg.path("jwt-secret")
+// makeText makes a secret that is any text, such as what the api signs with, also in an older run
+// directory.
+func (s *stack) makeText(name string, create bool) error {
+	file := s.cfg.path(name)
 	if _, err := os.Stat(file); !create || !errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	return writePrivate(file, rand.Text()+rand.Text()+"\n")
+}
+
+// makeBoxSecretsKey makes what secrets of boxes are sealed with, also in an older run directory.
+func (s *stack) makeBoxSecretsKey(create bool) error {
+	file := s.cfg.path("box-secrets-key")
+	if _, err := os.Stat(file); !create || !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	return writePrivate(file, hex.EncodeToString(key)+"\n")
 }
 
 // redisURL and databaseURL name the servers in use, passwords included.

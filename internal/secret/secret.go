@@ -1,5 +1,5 @@
-// Package secret has the type of settings that must not be shown: keys, and URLs that
-// hold passwords.
+// Package secret has the type of what must not be shown: keys, and URLs that hold passwords. Keys
+// seals such texts where they have to be kept.
 package secret
 
 import (

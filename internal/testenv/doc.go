@@ -1,5 +1,5 @@
 // Package testenv gives tests real surroundings: private Redis and Postgres
-// servers on loopback, built binaries of this module, free ports, and a check
+// servers and a Kubernetes control plane on loopback, built binaries of this module, free ports, and a check
 // that nothing was left behind.
 //
 // Whatever it starts or writes ends with the test, and with the test process
@@ -8,13 +8,13 @@
 // directories. A missing program fails the test and says how to install it;
 // tests are never skipped for it.
 //
-// A package whose tests call Postgres should have
+// A package whose tests call Postgres or Kubernetes should have
 //
 //	func TestMain(m *testing.M) { testenv.Main(m) }
 //
-// so that the shared cluster is shut down in order.
+// so that the shared servers are shut down in order.
 //
 // All functions are safe for concurrent use by parallel tests, NoLeaks
 // excepted. The package imports nothing of this module but
-// internal/localserver.
+// internal/localserver and internal/kubebox.
 package testenv

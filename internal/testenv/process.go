@@ -134,9 +134,10 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// stopShared ends the shared cluster, if one runs, and removes all files.
+// stopShared ends the shared servers that run, and removes all files.
 func stopShared() {
 	sharedCluster.stop()
+	sharedPlane.stop()
 	if j, err := theJanitor(); err == nil {
 		j.close()
 	}

@@ -290,6 +290,7 @@ func TestNoLeaksSeesWhatStays(t *testing.T) {
 func TestNoLeaksAllowsServers(t *testing.T) {
 	testenv.NoLeaks(t)
 	testenv.Postgres(t)
+	testenv.Kubernetes(t).Namespace()
 	if err := testenv.Redis(t).Client().Ping(context.Background()).Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -26,8 +26,8 @@ const installLimit = 8 * time.Minute
 const unusedFor = 14 * 24 * time.Hour
 
 var (
-	nodeSDKs = sync.OnceValues(func() (string, error) { return install("node", "") })
-	openclaw = sync.OnceValues(func() (string, error) {
+	nodeSDKs    = sync.OnceValues(func() (string, error) { return install("node", "") })
+	openclawDir = sync.OnceValues(func() (string, error) {
 		// npm installs for the Node that runs it, and OpenClaw wants a new one.
 		sdks, err := nodeSDKs()
 		if err != nil {

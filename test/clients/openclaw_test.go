@@ -32,7 +32,7 @@ const anthropicUserAgent = "claude-code/0.1.0"
 // newPod writes openclaw.json for one of the APIs that OpenClaw speaks.
 func newPod(t *testing.T, s *system, api string, tok stack.Token) pod {
 	t.Helper()
-	dir, err := openclaw()
+	dir, err := openclawDir()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func greetings(r *kimisim.RequestInfo) *kimisim.Behavior {
 // The tests of the SDKs depend on time, so they do not run beside this one, which needs
 // all there is of the processor.
 func TestOpenClaw(t *testing.T) {
-	if _, err := openclaw(); err != nil {
+	if _, err := openclawDir(); err != nil {
 		t.Fatal(err)
 	}
 	s := newSystem(t)

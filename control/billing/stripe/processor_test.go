@@ -47,7 +47,7 @@ func TestWhoHasNotPaidIsNotServed(t *testing.T) {
 	}
 	e.deliver(t)
 	e.want(t, customer, "active pro active")
-	if got := e.query("SELECT state || ' ' || subscription_id FROM boxes WHERE customer_id = '%s'", customer); got != "pending "+sub {
+	if got := e.query("SELECT wants || ' ' || subscription_id FROM boxes WHERE customer_id = '%s'", customer); got != "run "+sub {
 		t.Errorf("box %s", got)
 	}
 	if got := e.mails(customer); got != "welcome" {
@@ -237,13 +237,13 @@ func TestUnpaidSuspends(t *testing.T) {
 	if g := e.grant(t, key); g.Status != contract.StatusSuspended {
 		t.Errorf("grant %+v", g)
 	}
-	if got := e.query("SELECT state FROM boxes WHERE customer_id = '%s'", customer); got != "suspended" {
+	if got := e.query("SELECT wants FROM boxes WHERE customer_id = '%s'", customer); got != "suspend" {
 		t.Errorf("box %s", got)
 	}
 	e.sim.SetStatus(sub, "active")
 	e.deliver(t)
 	e.want(t, customer, "active pro active")
-	if got := e.query("SELECT state FROM boxes WHERE customer_id = '%s'", customer); got != "provisioning" {
+	if got := e.query("SELECT wants FROM boxes WHERE customer_id = '%s'", customer); got != "run" {
 		t.Errorf("box %s", got)
 	}
 	if got := e.mails(customer); got != "welcome suspended back" {

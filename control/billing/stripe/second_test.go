@@ -91,13 +91,13 @@ func TestSecondSubscription(t *testing.T) {
 		got := fmt.Sprint(e.query(`
 			SELECT concat_ws(' ', status, tier, (SELECT string_agg(status, ',' ORDER BY id) FROM subscriptions WHERE customer_id = c.id))
 			FROM customers c WHERE id = '%s'`, customer), " ", e.mails(customer), " ", e.query(`
-			SELECT string_agg(state || ' ' || (subscription_id = '%[2]s'), ',') || ' ' ||
+			SELECT string_agg(wants || ' ' || (subscription_id = '%[2]s'), ',') || ' ' ||
 				(SELECT count(*) FROM audit_log WHERE customer_id = '%[1]s' AND action = 'subscription.replaced' AND target = '%[3]s')
 			FROM boxes WHERE customer_id = '%[1]s'`, customer, newer, older))
 		if want == "" {
 			want = got
 		}
-		if got != want || got != "active pro canceled,active welcome pending true 1" {
+		if got != want || got != "active pro canceled,active welcome run true 1" {
 			t.Errorf("order %d: %s", order, got)
 		}
 		// The end of the one that counts is the end.
@@ -250,7 +250,7 @@ func TestCheckoutAfterTheEnd(t *testing.T) {
 	if g := e.grant(t, fresh); g.Status != contract.StatusActive || g.MonthlyLimit != 1_000_000 || !g.Period.Start.Equal(start) || !g.Period.End.Equal(end) {
 		t.Errorf("the new token: %+v", g)
 	}
-	if got := e.query("SELECT string_agg(state || ' ' || (namespace = 'customer-' || customer_id), ',' ORDER BY created_at) FROM boxes WHERE customer_id = '%s'", customer); got != "destroying true,pending false" {
+	if got := e.query("SELECT string_agg(wants || ' ' || (namespace = 'customer-' || customer_id), ',' ORDER BY created_at) FROM boxes WHERE customer_id = '%s'", customer); got != "destroy true,run false" {
 		t.Errorf("boxes %s", got)
 	}
 	if got := e.mails(customer); got != "welcome cancelled welcome" {

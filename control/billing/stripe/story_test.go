@@ -236,7 +236,7 @@ func (s *story) everything() string {
 	const all = `
 		SELECT 'customer: ' || concat_ws(' ', status, tier, payment_hold, stripe_customer_id) FROM customers WHERE id = '%[1]s'
 		UNION ALL SELECT 'subscription: ' || concat_ws(' ', id, status, tier, period_start, period_end, cancel_at_period_end, failed_payments, coalesce(pending_tier, '-')) FROM subscriptions WHERE customer_id = '%[1]s'
-		UNION ALL SELECT 'box: ' || concat_ws(' ', state, subscription_id) FROM boxes WHERE customer_id = '%[1]s'
+		UNION ALL SELECT 'box: ' || concat_ws(' ', wants, generation, state, subscription_id) FROM boxes WHERE customer_id = '%[1]s'
 		UNION ALL SELECT 'token: ' || concat_ws(' ', status, version) FROM proxy_tokens WHERE customer_id = '%[1]s'
 		UNION ALL (SELECT 'period: ' || concat_ws(' ', period_id, starts_at, ends_at, limit_tokens, limit_version, overage_tokens, requests, settled_tokens) FROM usage_periods WHERE customer_id = '%[1]s' ORDER BY starts_at)
 		UNION ALL (SELECT 'mail: ' || concat_ws(' ', kind, cause, language) FROM mails WHERE customer_id = '%[1]s' ORDER BY kind, cause)

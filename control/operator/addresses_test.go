@@ -1,0 +1,68 @@
+package operator
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Nodes, their pods and the API server may have public addresses, which boxes must not reach.
+func TestClusterAddressesAreReadFromTheCluster(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t)
+	name := strings.TrimPrefix(boxSpace(), NamespaceStart)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDR: "2a01:4f8:2:3::/64", PodCIDRs: []string{"2a01:4f8:2:3::/64"}}}
+	admin := g.admin(t)
+	if _, err := admin.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Kubectl("delete", "node", name) })
+	status, err := json.Marshal(map[string]any{"status": map[string]any{"addresses": []corev1.NodeAddress{
+		{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: "10.0.0.7"},
+		{Type: corev1.NodeExternalIP, Address: "5.75.128.9"}, {Type: corev1.NodeExternalIP, Address: "2a01:4f8:1:2::1"},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.CoreV1().Nodes().Patch(t.Context(), name, types.MergePatchType, status, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	// Where the control plane runs on loopback, it does not make this one.
+	retryAny(t, func() error {
+		return g.KubernetesServer.Apply(`
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}
+addressType: IPv4
+endpoints: [{addresses: [5.76.1.1]}]
+ports: [{name: https, port: 443, protocol: TCP}]
+`, "--force-conflicts")
+	})
+	wanted := prefixes("5.75.128.9/32", "2a01:4f8:1:2::/64", "2a01:4f8:2:3::/64", "10.0.0.7/32", "5.76.1.1/32")
+	var got []netip.Prefix
+	retryUntil(t, func() bool {
+		if got, err = ClusterAddresses(t.Context(), g.Typed); err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(got, wanted[0]) // it may be answered from a cache
+	})
+	for _, p := range wanted {
+		if !slices.Contains(got, p) && !slices.ContainsFunc(got, func(o netip.Prefix) bool { return o.Overlaps(p) && o.Bits() <= p.Bits() }) {
+			t.Errorf("%s is not among %v", p, got)
+		}
+	}
+	for _, address := range []string{"5.75.128.9", "2a01:4f8:1:2:ffff::1", "2a01:4f8:2:3::9", "5.76.1.1"} {
+		a := netip.MustParseAddr(address)
+		for _, block := range publicRanges(got) {
+			if netip.MustParsePrefix(block.CIDR).Contains(a) && !slices.ContainsFunc(block.Except, func(s string) bool { return netip.MustParsePrefix(s).Contains(a) }) {
+				t.Errorf("boxes can reach %s", a)
+			}
+		}
+	}
+}

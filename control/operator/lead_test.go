@@ -1,0 +1,53 @@
+package operator_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control/operator"
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
+)
+
+// Whoever cannot renew the lease stops before another one may have it.
+func TestLeaderStopsBeforeItsLeaseEnds(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
+	opts := e.options()
+	opts.LeaseFor = 9 * time.Second
+	began, stopped := make(chan struct{}), make(chan time.Time, 1)
+	opts.WhileLeading = func(ctx context.Context) error {
+		close(began)
+		<-ctx.Done()
+		stopped <- time.Now()
+		return nil
+	}
+	op, err := operator.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- op.Run(t.Context()) }()
+	<-began
+	time.Sleep(3 * time.Second) // and renews
+	e.kube.PauseAPIServer()
+	defer e.kube.ResumeAPIServer()
+	paused := time.Now()
+	select {
+	case at := <-stopped:
+		if after := at.Sub(paused); after >= opts.LeaseFor {
+			t.Errorf("it worked on for %s after it could not renew a lease of %s", after, opts.LeaseFor)
+		}
+	case <-time.After(soon):
+		t.Fatal("it works on without its lease")
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, operator.ErrLost) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(soon):
+		t.Fatal("it goes on without its lease")
+	}
+}
