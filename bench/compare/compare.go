@@ -27,7 +27,7 @@ const (
 type Config struct {
 	Rounds        int           // of what is compared by its processor time
 	ShortRounds   int           // of gateways, whose distance few show, and of few streams
-	Passes        int           // over a block, there and back; half as many at half load
+	Passes        int           // over token-proxy's blocks, there and back; half as many over those of others, a quarter at half load and of few streams
 	Connections   int           // of whole answers
 	BodyBytes     int           // of a request
 	Warmup        time.Duration // of each phase
@@ -94,18 +94,19 @@ func Run(ctx context.Context, l *lab.Lab, c Config) ([]record.Sample, error) {
 }
 
 // blocks divides peers into those that are measured in turns, each group with the baseline that its
-// ratios are to, and those that are measured alone, once in a round: nothing in between, and
-// gateways, whose distance few measurements show. token-proxy has a block with its baseline alone: the
+// ratios are to, and what is measured alone, once in a round: nothing in between. token-proxy has a block with its baseline alone: the
 // fewer there are, the less changes between two of their turns, and it is never so long without
 // requests that idle customers' tokens go back.
 func blocks(all []*peers.Running) (groups [][]*peers.Running, alone []*peers.Running) {
 	for _, tls := range []bool{false, true} {
-		var base, ours, others []*peers.Running
+		var base, ours, others, gateways []*peers.Running
 		for _, r := range all {
 			switch {
 			case r.TLS != tls:
-			case r.Proc == nil || r.Gateway:
+			case r.Proc == nil:
 				alone = append(alone, r)
+			case r.Gateway:
+				gateways = append(gateways, r)
 			case r.Name == Baseline || r.Name == BaselineTLS:
 				base = append(base, r)
 			case r.Ours:
@@ -119,6 +120,9 @@ func blocks(all []*peers.Running) (groups [][]*peers.Running, alone []*peers.Run
 		}
 		if len(others) > 0 {
 			groups = append(groups, slices.Concat(base, others))
+		}
+		if len(gateways) > 0 {
+			groups = append(groups, slices.Concat(base, gateways))
 		}
 	}
 	return groups, alone
@@ -145,7 +149,7 @@ func (m *measurement) round(ctx context.Context, round int, phase string) error 
 	passes := m.c.Passes
 	switch phase {
 	case record.PhaseHalf:
-		passes = max(1, passes/2)
+		passes = max(1, passes/4)
 	case record.PhaseFew:
 		if round >= m.c.ShortRounds {
 			return nil
@@ -156,12 +160,19 @@ func (m *measurement) round(ctx context.Context, round int, phase string) error 
 				beside = append(beside, r)
 			}
 		}
-		groups, alone, passes = nil, beside, 0
+		groups, alone, passes = nil, turns(beside, max(1, passes/4), round), 0
 	}
 	for i := range groups {
 		n, times := (i+round)%len(groups), passes
-		if phase == record.PhaseHalf && !slices.ContainsFunc(groups[n], func(r *peers.Running) bool { return r.Ours }) {
-			times = 1 // it is there to be seen, and promises nothing
+		gateways := slices.ContainsFunc(groups[n], func(r *peers.Running) bool { return r.Gateway })
+		switch {
+		case gateways && round >= m.c.ShortRounds:
+			continue
+		case phase == record.PhaseHalf:
+		case gateways:
+			times = max(1, times/4)
+		case !slices.ContainsFunc(groups[n], func(r *peers.Running) bool { return r.Ours }):
+			times = max(1, times/2) // it is there to be seen, and promises nothing
 		}
 		for _, r := range turns(groups[n], times, round) {
 			if err := m.measure(ctx, r, phase, round, n+1); err != nil {

@@ -46,7 +46,7 @@ func TestBlocksAreMeasuredWithTheirBaseline(t *testing.T) {
 		want    []string
 		alone   string
 	}{
-		{every, []string{"nginx token-proxy", "nginx haproxy reverseproxy fasthttp", "nginx-tls token-proxy-tls"}, "direct portkey"},
+		{every, []string{"nginx token-proxy", "nginx haproxy reverseproxy fasthttp", "nginx portkey", "nginx-tls token-proxy-tls"}, "direct"},
 		{[]string{"direct", "token-proxy"}, []string{"token-proxy"}, "direct"},
 		{[]string{"nginx"}, []string{"nginx"}, ""},
 		{[]string{"nginx", "fasthttp"}, []string{"nginx fasthttp"}, ""},

@@ -7,12 +7,12 @@ import (
 // method says how it was measured, so that it can be doubted and repeated.
 const method = `## How it is measured
 
-    make bench         # the comparison, about 16 minutes
+    make bench         # the comparison, about 22 minutes
     make bench-scale   # streams, overload, grants, about 15 minutes
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
 - **All proxies run at the same time** and are measured phase by phase, in several rounds. What is compared takes turns in short
-  measurements, there and back (nginx, token-proxy, token-proxy, nginx, and again): token-proxy with nginx alone, the other proxies with nginx, those with a TLS
+  measurements, there and back (nginx, token-proxy, token-proxy, nginx, and again): token-proxy with nginx alone, the other proxies with nginx, gateways with nginx, those with a TLS
   upstream with nginx with one. What a proxy's measurements in such a block have as median is its value of the round, and a ratio is to nginx in the same block: what else
   the machine does, or how fast it is just then, hits both. The proxies
   have the last processor for themselves and all else shares the others (` + "`--apart`" + `; each table says whether its run did), so a proxy
