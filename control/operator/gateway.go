@@ -24,7 +24,7 @@ const (
 // what is in a Secret is no part of it; these are.
 const (
 	AnnotationConfigHash  = "openclaw.cloud/config-hash"
-	AnnotationSecretsHash = "openclaw.cloud/secrets-hash"
+	AnnotationSecretsHash = "openclaw.cloud/secrets-hash" // #nosec G101 -- a name
 	AnnotationRestart     = "openclaw.cloud/restart"
 )
 
@@ -124,7 +124,7 @@ func (b *builder) container() corev1.Container {
 	}
 }
 
-func seconds(d time.Duration) int32 { return int32(d / time.Second) }
+func seconds(d time.Duration) int32 { return int32(d / time.Second) } // #nosec G115 -- minutes
 
 // probe asks every period seconds, and gives up after so many failures in a row. A gateway
 // that works hard within its limit of CPU may take seconds to answer.

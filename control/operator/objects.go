@@ -57,7 +57,7 @@ const (
 	// AnnotationRotation and AnnotationToken stand at the Secret: which rotation its proxy
 	// token is of, and the token's ID once it is registered.
 	AnnotationRotation = "openclaw.cloud/rotation"
-	AnnotationToken    = "openclaw.cloud/token"
+	AnnotationToken    = "openclaw.cloud/token" // #nosec G101 -- a name
 )
 
 // podSecurityVersion is the version of the restricted profile that is enforced. It is named,

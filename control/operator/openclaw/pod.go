@@ -29,9 +29,9 @@ const (
 
 // Names of the environment variables that hold the box's secrets. The file refers to them.
 const (
-	EnvProxyToken    = "OPENCLAW_PROXY_TOKEN"   // for token-proxy, ocp_…
-	EnvGatewayToken  = "OPENCLAW_GATEWAY_TOKEN" // for whoever speaks to the gateway; random, and nobody needs it
-	EnvTelegramToken = "TELEGRAM_BOT_TOKEN"
+	EnvProxyToken    = "OPENCLAW_PROXY_TOKEN"   // #nosec G101 -- a name; for token-proxy, ocp_…
+	EnvGatewayToken  = "OPENCLAW_GATEWAY_TOKEN" // #nosec G101 -- a name; for whoever speaks to the gateway; random, and nobody needs it
+	EnvTelegramToken = "TELEGRAM_BOT_TOKEN"     // #nosec G101 -- a name
 )
 
 // Paths of the probes, on Port. They answer without a token, in JSON.
