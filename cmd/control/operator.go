@@ -69,7 +69,7 @@ Any number may run; one of them leads. Who cannot show in time that it still lea
 by "control operator access".`,
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw REDIS_URL=redis://127.0.0.1:6379/0 \
   OPENCLAW_TOKEN_PEPPER_FILE=token-pepper BOX_SECRETS_KEY_FILE=box-secrets-key \
-  GATEWAY_IMAGE=ghcr.io/andreabadesso/openclaw-cloud/openclaw-gateway@sha256:… control operator --kubeconfig ~/.kube/config`,
+  GATEWAY_IMAGE=ghcr.io/andreabadesso/openclaw-cloud/openclaw-gateway@sha256:… control operator --kubeconfig operator.kubeconfig`,
 	}
 	f := cmd.Flags()
 	s.database.flags(f, databaseFlag, databaseUsage)
@@ -93,7 +93,7 @@ by "control operator access".`,
 	f.IntVar(&s.model.Context, "model-context", 262_144, "tokens that prompt and answer of the model may have together")
 	f.IntVar(&s.model.MaxOutput, "model-max-output", 32_768, "tokens that an answer of the model may have")
 	f.IntVar(&s.model.Budget, "model-budget", 0, "tokens of conversation that an agent keeps, and sends each time; 0 is what the model can take")
-	f.StringVar(&s.reasoning, "model-reasoning", string(openclaw.ReasoningSwitch), "how the model is told how much to think: switch, effort, implicit, or nothing")
+	f.StringVar(&s.reasoning, "model-reasoning", string(openclaw.ReasoningSwitch), "how the model is told how much to think: switch, effort, always, or nothing")
 	f.StringVar(&s.work.Identity, "identity", "", "name of this process among the operators; the host's name and a random part by default")
 	f.DurationVar(&s.work.LeaseFor, "lease", 15*time.Second, "after how long a leader that says nothing is replaced")
 	f.IntVar(&s.work.Workers, "workers", 8, "boxes that are worked on at once")
@@ -123,6 +123,9 @@ repository only.`,
 		Example: "  control operator access --gateway-image ghcr.io/andreabadesso/openclaw-cloud/openclaw-gateway@sha256:… | kubectl apply --server-side -f -",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd.Flags(), getenv); err != nil {
+				return usageError{err}
+			}
 			text, err := operator.AccessFor(s.objects)
 			if err != nil {
 				return usageError{err}
@@ -132,6 +135,7 @@ repository only.`,
 		},
 	}
 	s.accessFlags(access.Flags())
+	describeEnvironment(access.Flags())
 	run.AddCommand(access)
 	return run
 }
@@ -207,10 +211,11 @@ func (s *operatorSettings) validate() error {
 
 // render writes the openclaw.json of a box.
 func (s *operatorSettings) render(o operator.ObjectOptions, d control.DesiredBox) ([]byte, error) {
-	if s.noBot && len(d.Settings.TelegramUsers) == 0 {
+	mute := s.noBot || d.Wants == control.BoxSuspend // no gateway reads it
+	if mute && len(d.Settings.TelegramUsers) == 0 {
 		d.Settings.TelegramUsers = []int64{1}
 	}
-	if d.TelegramToken == "" && !s.noBot || len(d.Settings.TelegramUsers) == 0 {
+	if d.TelegramToken == "" && !mute || len(d.Settings.TelegramUsers) == 0 {
 		return nil, fmt.Errorf("%w: nobody can write to it before it has a Telegram bot, and people who may", control.ErrInvalid)
 	}
 	c := openclaw.Config{

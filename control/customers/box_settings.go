@@ -119,7 +119,7 @@ func wrong(name string, s control.BoxSettings, tier control.Tier) string {
 		}
 		seen := make(map[int64]bool)
 		for _, id := range s.TelegramUsers {
-			if id <= 0 || id > 1<<52 || seen[id] { // Telegram's ids have 52 bits at most
+			if id <= 0 || id >= 1<<52 || seen[id] { // Telegram's ids have 52 bits at most
 				return "each must be the number of another Telegram user, as bots like @userinfobot show it"
 			}
 			seen[id] = true

@@ -185,6 +185,9 @@ func (e *env) run(opts operator.Options) *running {
 				return err
 			},
 		})
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

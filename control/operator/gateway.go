@@ -118,9 +118,9 @@ func (b *builder) container() corev1.Container {
 			{Name: "state", MountPath: openclaw.DataDir},
 			{Name: "tmp", MountPath: openclaw.TempDir},
 		},
-		StartupProbe:   probe(openclaw.ReadinessPath, 2, seconds(openclaw.StartupLimit)/2),
+		StartupProbe:   killing(probe(openclaw.ReadinessPath, 2, seconds(openclaw.StartupLimit)/2)),
 		ReadinessProbe: probe(openclaw.ReadinessPath, 5, 3),
-		LivenessProbe:  probe(openclaw.LivenessPath, 20, 6),
+		LivenessProbe:  killing(probe(openclaw.LivenessPath, 20, 6)),
 	}
 }
 
@@ -135,6 +135,12 @@ func probe(path string, period, failures int32) *corev1.Probe {
 		TimeoutSeconds:   5,
 		FailureThreshold: failures,
 	}
+}
+
+// killing gives a gateway little time to end that a probe finds to hang: it does not hear SIGTERM.
+func killing(p *corev1.Probe) *corev1.Probe {
+	p.TerminationGracePeriodSeconds = new(int64(openclaw.ShortGrace / time.Second))
+	return p
 }
 
 // environment is the gateway's. Secrets are in it by reference only.

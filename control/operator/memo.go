@@ -20,6 +20,8 @@ type memo struct {
 	revoked string
 	// refusedSince is when the cluster first refused what the rights of the box should allow.
 	refusedSince time.Time
+	// claim is what was told of a claim that cannot be what it shall be.
+	claim string
 	// failures counts failed provisions in a row.
 	failures int
 	// recounted is when the quota was last made anew.

@@ -86,7 +86,7 @@ func (m *metrics) boxes(list []control.Box) {
 	oldest := time.Duration(0)
 	for _, b := range list {
 		n[b.State]++
-		if !settled(b) && b.State != control.BoxFailed {
+		if !settled(b) && !waits(b) && b.State != control.BoxFailed {
 			oldest = max(oldest, time.Since(b.ChangedAt))
 		}
 	}

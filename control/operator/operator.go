@@ -235,6 +235,10 @@ func (o *Operator) work(ctx, leading context.Context) error {
 	passes, stop := context.WithCancel(leading)
 	defer stop()
 	defer context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), control.ErrFenced) {
+			stop()
+			return
+		}
 		select {
 		case <-passes.Done():
 		case <-time.After(finishWithin):
@@ -251,6 +255,9 @@ func (o *Operator) work(ctx, leading context.Context) error {
 	beside.Go(func() { o.sweep(ctx, queue, v) })
 	beside.Go(func() { o.checkHealth(ctx, v) })
 	beside.Wait()
+	// Before the contexts of the passes end.
+	queue.ShutDown()
+	workers.Wait()
 	if err := context.Cause(ctx); errors.Is(err, control.ErrFenced) {
 		return errors.Join(ErrLost, err)
 	}

@@ -27,6 +27,8 @@ type pass struct {
 	// waits says that the gateway is of an earlier version of this program or another image, and that
 	// others are replaced first.
 	waits bool
+	// note is what is to be said of a box that is as it shall be.
+	note string
 }
 
 // errWait says that something has to happen first, which will wake the box. Its text is for
@@ -51,10 +53,8 @@ func (p *pass) run(ctx context.Context) error {
 			return p.compensate(ctx)
 		}
 	}
-	if p.d.Wants == control.BoxRun {
-		if waits := p.lacks(); waits != "" {
-			return p.await(ctx, waits)
-		}
+	if waits := p.lacks(); waits != "" && p.d.Wants == control.BoxRun {
+		return p.await(ctx, waits)
 	}
 	return p.keep(ctx)
 }
@@ -68,7 +68,7 @@ func (p *pass) lacks() string {
 			p.lookAfter(p.o.opts.SweepEvery)
 			return "waiting until the token of its Telegram bot can be read"
 		}
-		p.o.log.Warn("the token of a box's Telegram bot cannot be read, and stays what it was", "box", p.d.ID, "error", p.d.TelegramTokenError)
+		p.note = "the token of its Telegram bot cannot be read; it stays what it was"
 	}
 	if p.o.opts.Mute {
 		return ""
@@ -79,7 +79,8 @@ func (p *pass) lacks() string {
 // await has no gateway run until what is missing was given, which wakes the box.
 func (p *pass) await(ctx context.Context, waits string) error {
 	p.m.op = activity{}
-	if err := p.halt(ctx); err != nil {
+	p.o.rolled(p.d.ID)
+	if err := errors.Join(p.end(ctx), p.forgetBot(ctx)); err != nil {
 		return err
 	}
 	if p.d.State == control.BoxPending && p.d.Observed == p.d.Generation && p.d.Message == waits {
@@ -88,10 +89,19 @@ func (p *pass) await(ctx context.Context, waits string) error {
 	return p.report(ctx, control.BoxPending, waits)
 }
 
+// end has no gateway run, and does not give it the time to finish that one has which is replaced.
+func (p *pass) end(ctx context.Context) error {
+	if err := p.halt(ctx); err != nil {
+		return err
+	}
+	pods := p.v.pods(p.d.Namespace)
+	return errors.Join(p.hurry(ctx, pods, false), p.forceLost(ctx, pods), p.clear(ctx, pods))
+}
+
 // keep makes a box that runs or is suspended what it shall be.
 func (p *pass) keep(ctx context.Context) error {
 	ns := p.v.get(kindNamespace, "", p.d.Namespace)
-	working := !settled(p.d.Box) || ns == nil || ns.GetDeletionTimestamp() != nil
+	working := !settled(p.d.Box) || p.d.Wants == control.BoxRun && (ns == nil || ns.GetDeletionTimestamp() != nil)
 	if working {
 		if err := p.begin(ctx, ns); err != nil {
 			return err
@@ -108,7 +118,11 @@ func (p *pass) keep(ctx context.Context) error {
 	err := p.apply(ctx, working)
 	var claim errClaim
 	if err == nil || errors.As(err, &claim) {
-		err = both(both(p.judge(ctx, working), lost), err)
+		err = both(p.judge(ctx, working), lost)
+		if claim.error != nil && away(claim) {
+			err = both(err, claim)
+		}
+		p.toldOfClaim(claim.error)
 		working = working && p.m.op.name != ""
 	} else if p.d.Wants == control.BoxSuspend {
 		err = both(err, both(halted, p.hurry(ctx, p.v.pods(p.d.Namespace), false)))
@@ -117,6 +131,20 @@ func (p *pass) keep(ctx context.Context) error {
 		return nil
 	}
 	return p.obstacle(ctx, working, err)
+}
+
+// toldOfClaim tells once of a claim that is not what it shall be: nothing is gained by trying
+// again soon what a storage class does not allow.
+func (p *pass) toldOfClaim(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+		p.lookAfter(p.o.opts.SweepAll)
+		if p.m.claim != text {
+			p.o.log.Error("the volume of a box cannot be what it shall be; it stays what it is", "box", p.d.ID, "error", err, "alert", true)
+		}
+	}
+	p.m.claim = text
 }
 
 // both joins two errors, either of which may be nil. What only waits does so alone: with an error
@@ -292,9 +320,9 @@ func (p *pass) arrived(ctx context.Context, state control.BoxState, step string,
 		}
 	}
 	if !working {
-		return p.progress(ctx, "") // steps of a repair
+		return p.progress(ctx, p.note) // steps of a repair
 	}
-	r := p.reportOf(state, "")
+	r := p.reportOf(state, p.note)
 	if p.m.op.name != "" {
 		r.Operation, r.Took = p.m.op.name, max(time.Since(p.m.op.started), time.Microsecond)
 	}
@@ -362,7 +390,7 @@ func (p *pass) untilRetry() time.Duration {
 
 // compensate takes down what is left of a provision that failed: no gateway, no good token.
 func (p *pass) compensate(ctx context.Context) error {
-	if err := p.halt(ctx); err != nil {
+	if err := p.end(ctx); err != nil {
 		return err
 	}
 	if len(p.d.Tokens) == 0 {

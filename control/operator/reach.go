@@ -107,6 +107,17 @@ func (p *pass) halt(ctx context.Context) error {
 	resource, _ := resourceOf(live.GroupVersionKind())
 	got, err := p.o.opts.Cluster.dynamic.Resource(resource).Namespace(p.d.Namespace).Patch(ctx, GatewayName, types.MergePatchType,
 		[]byte(`{"spec":{"replicas":0}}`), metav1.PatchOptions{FieldManager: FieldManager})
+	if apierrors.IsInvalid(err) {
+		// The admission policy lets it be written only as it would be made today, and this one is
+		// older, or was changed by somebody.
+		uid := live.GetUID()
+		if err = p.o.opts.Cluster.dynamic.Resource(resource).Namespace(p.d.Namespace).Delete(ctx, GatewayName, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: new(metav1.DeletePropagationBackground),
+		}); err == nil {
+			p.v.forget(kindDeployment, live)
+			return nil
+		}
+	}
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -148,7 +159,7 @@ func (p *pass) put(ctx context.Context, want Object, working bool) error {
 			return err
 		}
 	}
-	if p.refused(err) {
+	if want.GetKind() != kindClaim && p.refused(err) { // what a storage class refuses it refuses for good
 		p.lookAfter(refusedPause)
 		return errWait{"the cluster does not allow it yet: " + err.Error()}
 	}
@@ -249,7 +260,7 @@ func (p *pass) nudge(ctx context.Context, live *appsv1.Deployment, pods []*corev
 	text := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, AnnotationNudge, p.now.UTC().Format(time.RFC3339Nano))
 	got, err := p.o.opts.Cluster.dynamic.Resource(resource).Namespace(p.d.Namespace).Patch(ctx, GatewayName, types.MergePatchType,
 		[]byte(text), metav1.PatchOptions{FieldManager: FieldManager})
-	if apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) { // it is to be written whole, as it would be made today
 		return nil
 	}
 	if err != nil {
@@ -321,6 +332,27 @@ func (p *pass) inSecret() (Secrets, error) {
 		return Secrets{}, fmt.Errorf("%w: there is no Secret", control.ErrInvalid)
 	}
 	return ReadSecrets(live)
+}
+
+// forgetBot takes a bot's token out of the Secret that the customer has taken away, so that it is not
+// taken for the one that cannot be read later.
+func (p *pass) forgetBot(ctx context.Context) error {
+	if p.d.TelegramToken != "" || p.d.TelegramTokenError != nil || p.botInSecret() == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	resource, _ := resourceOf(corev1.SchemeGroupVersion.WithKind(kindSecret))
+	got, err := p.o.opts.Cluster.dynamic.Resource(resource).Namespace(p.d.Namespace).Patch(ctx, ConfigName, types.MergePatchType,
+		[]byte(`{"data":{"`+EnvTelegramToken+`":null}}`), metav1.PatchOptions{FieldManager: FieldManager})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("take the bot's token out of the Secret of box %s: %w", p.d.ID, err)
+	}
+	p.v.wrote(kindSecret, got)
+	return nil
 }
 
 // botInSecret is the token of the Telegram bot that the gateway has, "" for none.

@@ -30,7 +30,7 @@ func (o *Operator) sweep(ctx context.Context, queue workqueue.TypedRateLimitingI
 			}
 			o.metrics.boxes(boxes)
 			for _, b := range boxes {
-				if all || !settled(b) {
+				if all || !settled(b) && !waits(b) {
 					queue.Add(b.ID)
 				}
 			}
@@ -51,6 +51,11 @@ func (o *Operator) sweep(ctx context.Context, queue workqueue.TypedRateLimitingI
 		case <-pause:
 		}
 	}
+}
+
+// waits reports whether a box waits for something that its customer has to give, which wakes it.
+func waits(b control.Box) bool {
+	return b.State == control.BoxPending && b.Observed == b.Generation && b.Wants == control.BoxRun
 }
 
 // settled reports whether nothing is to be done about a box as far as the books know.

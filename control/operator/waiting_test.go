@@ -24,7 +24,7 @@ func TestWaitsForABot(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
 	opts := e.options()
-	opts.Mute = false
+	opts.Mute, opts.Objects.Render = false, demanding
 	b := e.customer("starter")
 	e.run(opts)
 	waits := func(text string) {
@@ -52,11 +52,45 @@ func TestWaitsForABot(t *testing.T) {
 	e.becomes(b.ID, control.BoxActive, soon)
 	users()
 	waits("Telegram users")
+	if bot := e.field(b.Namespace, "secret/"+operator.ConfigName, ".data."+operator.EnvTelegramToken); bot == "" {
+		t.Error("the bot is forgotten that was not taken away")
+	}
 	if replicas := e.field(b.Namespace, "deployment/"+operator.GatewayName, ".spec.replicas"); replicas != "0" {
 		t.Errorf("%s replicas run", replicas)
 	}
 	users(8)
 	e.becomes(b.ID, control.BoxActive, soon)
+}
+
+// demanding is render for gateways that run with a bot only, as that of the program.
+func demanding(o operator.ObjectOptions, d control.DesiredBox) ([]byte, error) {
+	if d.TelegramToken == "" && d.Wants != control.BoxSuspend {
+		return nil, fmt.Errorf("%w: no bot", control.ErrInvalid)
+	}
+	return render(o, d)
+}
+
+// A suspended box is at rest without a bot too, and when its bot's token cannot be read.
+func TestSuspendedWithoutABot(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
+	opts := e.options()
+	opts.Mute, opts.Objects.Render, opts.SweepEvery, opts.SweepAll = false, demanding, 500*time.Millisecond, time.Second
+	b := e.customer("starter")
+	if _, err := e.service.SuspendBox(t.Context(), "test", customers.BoxRef{ID: b.ID}, ""); err != nil {
+		t.Fatal(err)
+	}
+	e.run(opts)
+	e.becomes(b.ID, control.BoxSuspended, soon)
+	books := func() string {
+		return e.pg.Query("SELECT count(*), max(at) FROM audit_log") + e.pg.Query("SELECT max(updated_at), max(message) FROM boxes")
+	}
+	time.Sleep(2 * time.Second)
+	before := books()
+	time.Sleep(4 * time.Second)
+	if after := books(); after != before {
+		t.Errorf("the books went from %q to %q", before, after)
+	}
 }
 
 // giveBot sets the token of a box's Telegram bot.
@@ -73,7 +107,7 @@ func TestBotThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
 	opts := e.options()
-	opts.Mute = false
+	opts.Mute, opts.Objects.Render = false, demanding
 	ready := func() control.Box {
 		b := e.customer("starter")
 		e.giveBot(b.ID)
@@ -130,6 +164,15 @@ type oddBooks struct {
 	tokens map[string]bool // that were refused
 	refuse int             // so many tokens
 	fenced bool
+	slow   chan error // gets the error of the context in which a report was made that takes a second
+	asked  int        // calls of Desired
+}
+
+func (b *oddBooks) Desired(ctx context.Context, id string) (control.DesiredBox, error) {
+	b.mu.Lock()
+	b.asked++
+	b.mu.Unlock()
+	return b.Books.Desired(ctx, id)
 }
 
 func (b *oddBooks) RegisterToken(ctx context.Context, id string, token contract.Token) (control.ProxyToken, error) {
@@ -146,6 +189,15 @@ func (b *oddBooks) RegisterToken(ctx context.Context, id string, token contract.
 }
 
 func (b *oddBooks) Report(ctx context.Context, r control.BoxReport) error {
+	b.mu.Lock()
+	slow := b.slow
+	b.slow = nil
+	b.mu.Unlock()
+	if slow != nil {
+		slow <- nil
+		time.Sleep(time.Second)
+		slow <- ctx.Err()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.fenced {
@@ -177,4 +229,100 @@ func TestRefusedByTheBooks(t *testing.T) {
 	if err := op.wait(20 * time.Second); !errors.Is(err, operator.ErrLost) || !errors.Is(err, control.ErrFenced) {
 		t.Errorf("it ended with %v", err)
 	}
+}
+
+// Who is told to end finishes the passes in hand.
+func TestPassesAreFinished(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
+	opts := e.options()
+	slow := make(chan error, 2)
+	opts.Books = &oddBooks{Books: e.boxes, tokens: map[string]bool{}, slow: slow}
+	e.customer("starter")
+	op := e.run(opts)
+	<-slow // it reports
+	if err := op.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-slow; err != nil {
+		t.Errorf("a pass in hand was cut off: %v", err)
+	}
+}
+
+// A gateway that the admission policy would not allow today is stopped all the same.
+func TestDestroyWhatThePolicyRefuses(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
+	rights, err := operator.AccessFor(operator.ObjectOptions{Image: image})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.kube.Apply(rights); err != nil {
+		t.Fatal(err)
+	}
+	opts := e.options()
+	b := e.customer("starter")
+	first := e.run(opts)
+	e.becomes(b.ID, control.BoxActive, soon)
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	other := "other.test/openclaw-gateway@sha256:" + strings.Repeat("1f", 32)
+	if out, err := e.kube.TryKubectl("set", "image", "-n", b.Namespace, "deployment/"+operator.GatewayName, "*="+other); err != nil {
+		t.Fatal(out, err)
+	}
+	if _, err := e.service.DestroyBox(t.Context(), "test", customers.BoxRef{ID: b.ID}, ""); err != nil {
+		t.Fatal(err)
+	}
+	e.run(e.another(opts))
+	e.becomes(b.ID, control.BoxDestroyed, soon)
+}
+
+// A volume that its class does not let grow stays as it is, and holds up nothing: neither what
+// else is to be done about the box nor, by being tried again and again, other boxes.
+func TestVolumeThatCannotGrow(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
+	opts := e.options()
+	opts.Objects.StorageClass, opts.Objects.StateMiB = "fixed", 1024
+	b := e.customer("starter")
+	if err := e.kube.Apply(`apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: fixed}
+provisioner: kubernetes.io/no-provisioner
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: fixed}
+spec:
+  storageClassName: fixed
+  capacity: {storage: 4Gi}
+  accessModes: [ReadWriteOnce]
+  hostPath: {path: /fixed}
+`); err != nil {
+		t.Fatal(err)
+	}
+	first := e.run(opts)
+	e.becomes(b.ID, control.BoxActive, soon)
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	opts = e.another(opts)
+	opts.Objects.StateMiB = 2048
+	books := &oddBooks{Books: e.boxes, tokens: map[string]bool{}}
+	opts.Books = books
+	e.run(opts)
+	time.Sleep(5 * time.Second)
+	books.mu.Lock()
+	if books.asked == 0 || books.asked > 10 {
+		t.Errorf("it was looked at %d times in 5 s", books.asked)
+	}
+	books.mu.Unlock()
+	if d := e.box(b.ID); d.State != control.BoxActive {
+		t.Errorf("it is %s: %s", d.State, d.Message)
+	}
+	if _, err := e.service.SuspendBox(t.Context(), "test", customers.BoxRef{ID: b.ID}, ""); err != nil {
+		t.Fatal(err)
+	}
+	e.becomes(b.ID, control.BoxSuspended, soon)
 }
