@@ -352,7 +352,7 @@ func TestDecisions(t *testing.T) {
 	if d, err = e.ResizeBox(ctx, "test", ref, "team", "needs it"); err != nil || d.Size != "team" || d.Generation != 6 {
 		t.Errorf("resize: %+v, %v", d, err)
 	}
-	if got := e.desired(c.Box.ID); got.Tier.Name != "pro" || got.Tier.PodLimits.MemoryMiB != 2048 || got.Restart != 1 || got.Rotation != 1 || len(got.Tokens) != 1 || got.Tokens[0].ID != token.ID {
+	if got := e.desired(c.Box.ID); got.Tier.Name != "pro" || got.Tier.PodLimits.MemoryMiB != 3072 || got.Restart != 1 || got.Rotation != 1 || len(got.Tokens) != 1 || got.Tokens[0].ID != token.ID {
 		t.Errorf("desired %+v", got)
 	}
 	if _, err := e.ResizeBox(ctx, "test", ref, "huge", "x"); !errors.Is(err, control.ErrInvalid) {

@@ -84,7 +84,7 @@ func TestRollOutOfBoxes(t *testing.T) {
 	for i, step := range []struct {
 		pairs []string
 		want  string
-	}{{[]string{"concurrent: 8", "concurrent: 9"}, "1"}, {[]string{"concurrent: 8", "concurrent: 9", "memory_mib: 1536", "memory_mib: 1600"}, "2"}} {
+	}{{[]string{"concurrent: 8", "concurrent: 9"}, "1"}, {[]string{"concurrent: 8", "concurrent: 9", "memory_mib: 2048", "memory_mib: 2100"}, "2"}} {
 		if err := e.sell(step.pairs...); err != nil {
 			t.Fatal(err)
 		}
