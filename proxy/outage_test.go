@@ -53,7 +53,7 @@ func (r *replica) pace(workers int, every time.Duration, f face, token, body str
 // short timeout, and would hang for the whole pause with a long one.
 func TestPausedRedisHurtsNoWarmCustomer(t *testing.T) {
 	t.Parallel()
-	for name, timeout := range map[string]time.Duration{"short timeout": 250 * time.Millisecond, "long timeout": 20 * time.Second} {
+	for name, timeout := range map[string]time.Duration{"short timeout": quota.DefaultTimeout, "long timeout": 20 * time.Second} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
