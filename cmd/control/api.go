@@ -25,10 +25,8 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/control/limits"
-	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
-	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
@@ -208,14 +206,10 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 	client := target.Open(sendOnce)
 	defer client.Close()
 	// Most of the api does without Redis, so it is not waited for.
-	if err := durableredis.Check(ctx, client); err != nil {
-		if errors.Is(err, durableredis.ErrUnsafe) && !s.unsafeRedis {
-			return atStart(ctx, err)
-		}
-		log.Warn("Redis is away, or unsafe", "error", err)
+	if err := checkRedis(ctx, client, s.unsafeRedis, log); err != nil {
+		return atStart(ctx, err)
 	}
-	var st *store.Store
-	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, s.database.Reveal()); return err })
+	st, err := reachStore(ctx, s.database.Reveal(), log)
 	if err != nil {
 		return atStart(ctx, err)
 	}

@@ -155,8 +155,7 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 		}
 		log.Warn("running with an unsafe Redis", "error", err)
 	}
-	var st *store.Store
-	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, s.database.Reveal()); return err })
+	st, err := reachStore(ctx, s.database.Reveal(), log)
 	if err != nil {
 		return atStart(ctx, err)
 	}
@@ -255,6 +254,26 @@ func openStore(ctx context.Context, url string) (*store.Store, error) {
 		return nil, err
 	}
 	return st, nil
+}
+
+// reachStore opens the store as soon as Postgres answers.
+func reachStore(ctx context.Context, url string, log *slog.Logger) (st *store.Store, err error) {
+	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, url); return err })
+	return st, err
+}
+
+// checkRedis looks once whether Redis keeps what it is given. One that is away is told of and no error,
+// for a process that does most things without it; one that may lose data is an error unless that is
+// allowed.
+func checkRedis(ctx context.Context, client redis.UniversalClient, allowUnsafe bool, log *slog.Logger) error {
+	err := durableredis.Check(ctx, client)
+	if errors.Is(err, durableredis.ErrUnsafe) && !allowUnsafe {
+		return err
+	}
+	if err != nil {
+		log.Warn("Redis is away, or unsafe", "error", err)
+	}
+	return nil
 }
 
 // untilReached repeats try until what it needs answers. A wrong set-up is no outage:

@@ -28,7 +28,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
-	"github.com/andreabadesso/openclaw-cloud/internal/durableredis"
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
@@ -271,14 +270,10 @@ func runOperator(ctx context.Context, s operatorSettings, log *slog.Logger) erro
 	}
 	defer admin.Close()
 	// What does not need Redis goes on without it, so it is not waited for.
-	if err := durableredis.Check(ctx, client); err != nil {
-		if errors.Is(err, durableredis.ErrUnsafe) && !s.unsafeRedis {
-			return atStart(ctx, err)
-		}
-		log.Warn("Redis is away, or unsafe", "error", err)
+	if err := checkRedis(ctx, client, s.unsafeRedis, log); err != nil {
+		return atStart(ctx, err)
 	}
-	var st *store.Store
-	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, s.database.Reveal()); return err })
+	st, err := reachStore(ctx, s.database.Reveal(), log)
 	if err != nil {
 		return atStart(ctx, err)
 	}

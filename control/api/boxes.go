@@ -223,14 +223,11 @@ func (a *API) serveNewBox(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var in Reason
-	if err := c.decode(&in); err != nil {
+	reason, err := c.reason()
+	if err != nil {
 		return nil, err
 	}
-	if err := in.check(); err != nil {
-		return nil, err
-	}
-	d, err := c.noting(bare).AddBox(c.ctx(), c.actor(), id, in.Reason)
+	d, err := c.noting(bare).AddBox(c.ctx(), c.actor(), id, reason)
 	return d.Box, err
 }
 
@@ -243,14 +240,11 @@ func (a *API) serveBoxChange(change boxChange) func(*call) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		var in Reason
-		if err := c.decode(&in); err != nil {
+		reason, err := c.reason()
+		if err != nil {
 			return nil, err
 		}
-		if err := in.check(); err != nil {
-			return nil, err
-		}
-		d, err := change(c.noting(bare), c.ctx(), c.actor(), customers.BoxRef{ID: id}, in.Reason)
+		d, err := change(c.noting(bare), c.ctx(), c.actor(), customers.BoxRef{ID: id}, reason)
 		return d.Box, c.saved(err)
 	}
 }

@@ -36,6 +36,16 @@ func (r *Reason) check() (err error) {
 	return err
 }
 
+// reason reads a body that is a Reason and nothing else.
+func (c *call) reason() (string, error) {
+	var in Reason
+	if err := c.decode(&in); err != nil {
+		return "", err
+	}
+	err := in.check()
+	return in.Reason, err
+}
+
 // noting returns the service for one call: it notes the answer, made of what the method
 // returns, in the transaction of the change.
 func (c *call) noting(answer func(result any) any) *customers.Service {
@@ -159,14 +169,11 @@ func (a *API) serveStatus(change func(*customers.Service, context.Context, strin
 		if err != nil {
 			return nil, err
 		}
-		var in Reason
-		if err := c.decode(&in); err != nil {
+		reason, err := c.reason()
+		if err != nil {
 			return nil, err
 		}
-		if err := in.check(); err != nil {
-			return nil, err
-		}
-		customer, err := change(c.noting(same), c.ctx(), c.actor(), id, in.Reason)
+		customer, err := change(c.noting(same), c.ctx(), c.actor(), id, reason)
 		return customer, c.saved(err)
 	}
 }

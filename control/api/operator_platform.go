@@ -55,17 +55,14 @@ func (a *API) serveDrop(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var in Reason
-	if err := c.decode(&in); err != nil {
-		return nil, err
-	}
-	if err := in.check(); err != nil {
+	reason, err := c.reason()
+	if err != nil {
 		return nil, err
 	}
 	if a.o.Books == nil {
 		return nil, notHere("The ledger")
 	}
-	return nil, a.o.Books.Drop(c.ctx(), c.actor(), id, in.Reason)
+	return nil, a.o.Books.Drop(c.ctx(), c.actor(), id, reason)
 }
 
 func (a *API) serveAudit(c *call) (any, error) {
