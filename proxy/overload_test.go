@@ -190,7 +190,7 @@ func TestOverloadAllowsWhatTheLimitDoes(t *testing.T) {
 // everybody, however long what is let in waits.
 func TestOverloadPace(t *testing.T) {
 	t.Parallel()
-	o := &overload{limit: 20 * time.Millisecond, began: time.Now()}
+	o := &overload{limit: 20 * time.Millisecond, began: time.Now().Add(-time.Hour)}
 	steps := func(n int, wait time.Duration) float64 {
 		for range n {
 			o.step(wait, overloadLook, 100, 100)
