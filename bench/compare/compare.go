@@ -1,6 +1,7 @@
-// Package compare measures proxies side by side: all run at the same time, and short measurements
-// of a proxy and of what it is compared with alternate, so that whatever else the machine does hits
-// both of them. What counts are ratios within such a block.
+// Package compare measures proxies side by side: all run at the same time. Each is under load alone, in
+// turn, for what it takes and how late it answers; and together with what it is compared with, each under half
+// of that load, for its processor time: a machine that others use too can be twice as fast in one half second as
+// in the next, which hits both of them alike then. What counts are ratios of what was measured together.
 package compare
 
 import (
@@ -27,7 +28,9 @@ const (
 type Config struct {
 	Rounds        int           // of what is compared by its processor time
 	ShortRounds   int           // of gateways, whose distance few show, and of few streams
-	Passes        int           // over token-proxy's blocks, there and back; half as many over those of others, a quarter at half load and of few streams
+	Passes        int           // in a round over all peers alone, there and back
+	Together      int           // measurements of token-proxy with its baseline together, in a round; half as many of others
+	TogetherTime  time.Duration // of each of them
 	Connections   int           // of whole answers
 	BodyBytes     int           // of a request
 	Warmup        time.Duration // of each phase
@@ -146,49 +149,55 @@ func turns(block []*peers.Running, passes, round int) []*peers.Running {
 // round measures one phase of all peers.
 func (m *measurement) round(ctx context.Context, round int, phase string) error {
 	groups, alone := blocks(m.l.Running)
-	passes := m.c.Passes
-	switch phase {
-	case record.PhaseHalf:
-		passes = max(1, passes/4)
-	case record.PhaseFew:
-		if round >= m.c.ShortRounds {
-			return nil
-		}
+	if phase == record.PhaseFew {
 		var beside []*peers.Running
 		for _, r := range m.l.Running {
 			if besideGateways(r) {
 				beside = append(beside, r)
 			}
 		}
-		groups, alone, passes = nil, turns(beside, max(1, passes/4), round), 0
+		groups, alone = [][]*peers.Running{beside}, nil
+	}
+	if gateways := func(r *peers.Running) bool { return r.Gateway }; round >= m.c.ShortRounds {
+		if phase == record.PhaseFew {
+			return nil
+		}
+		groups = slices.DeleteFunc(groups, func(g []*peers.Running) bool { return slices.ContainsFunc(g, gateways) })
+		alone = slices.DeleteFunc(alone, gateways)
 	}
 	for i := range groups {
-		n, times := (i+round)%len(groups), passes
-		gateways := slices.ContainsFunc(groups[n], func(r *peers.Running) bool { return r.Gateway })
-		switch {
-		case gateways && round >= m.c.ShortRounds:
-			continue
-		case phase == record.PhaseHalf:
-		case gateways:
-			times = max(1, times/4)
-		case !slices.ContainsFunc(groups[n], func(r *peers.Running) bool { return r.Ours }):
-			times = max(1, times/2) // it is there to be seen, and promises nothing
-		}
-		for _, r := range turns(groups[n], times, round) {
+		n := (i + round) % len(groups)
+		for _, r := range turns(groups[n], m.c.Passes, round) {
 			if err := m.measure(ctx, r, phase, round, n+1); err != nil {
 				return err
 			}
 		}
 	}
 	for _, r := range alone {
-		if r.Gateway && round >= m.c.ShortRounds {
-			continue
-		}
 		if err := m.measure(ctx, r, phase, round, 0); err != nil {
 			return err
 		}
 	}
+	for i, p := range pairs(groups) {
+		if err := m.together(ctx, p[0], p[1], phase, round, i+1); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// pairs are each peer of the groups with the baseline of its group, if that has one.
+func pairs(groups [][]*peers.Running) [][2]*peers.Running {
+	var all [][2]*peers.Running
+	for _, group := range groups {
+		base := slices.IndexFunc(group, func(r *peers.Running) bool { return r.Name == Baseline || r.Name == BaselineTLS })
+		for i, r := range group {
+			if base >= 0 && i != base && r.Proc != nil {
+				all = append(all, [2]*peers.Running{group[base], r})
+			}
+		}
+	}
+	return all
 }
 
 // besideGateways says whether a peer takes part where gateways are the subject; nothing in
@@ -223,34 +232,100 @@ func (m *measurement) uncounted(ctx context.Context, r *peers.Running) error {
 	return err
 }
 
-func (m *measurement) measure(ctx context.Context, r *peers.Running, phase string, round, block int) error {
+// load is that of a phase: a part of it, as large as share says.
+func (m *measurement) load(r *peers.Running, phase string, round int, share float64) load.Config {
+	some := func(n int) int { return max(1, int(float64(n)*share)) }
 	cfg := m.whole(r)
+	cfg.Connections = some(m.c.Connections)
 	switch phase {
 	case record.PhaseHalf:
 		cfg.Closed, cfg.Warmup, cfg.Duration = false, 2*m.c.Warmup, m.c.Half
-		cfg.Rate, cfg.Poisson, cfg.Seed = m.half[r.Name], true, uint64(round+1)
+		cfg.Connections = m.c.Connections
+		cfg.Rate, cfg.Poisson, cfg.Seed = m.half[r.Name]*share, true, uint64(round+1)
 	case record.PhaseEvents:
-		cfg = m.streams(r, m.c.Streams)
+		cfg = m.streams(r, some(m.c.Streams))
 	case record.PhaseFew:
-		cfg = m.streams(r, max(1, m.c.Streams/10))
+		cfg = m.streams(r, some(m.c.Streams/10))
 	}
+	return cfg
+}
+
+// heard has a peer hear of its customers before a phase of whole answers, and returns what is to be done after it.
+func (m *measurement) heard(ctx context.Context, phase string, rs ...*peers.Running) (func(), error) {
+	if phase != record.PhaseRequests && phase != record.PhaseHalf {
+		return func() {}, nil
+	}
+	for _, r := range rs {
+		if r.Tokens == nil {
+			continue
+		}
+		if err := m.uncounted(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	return func() {
+		for _, r := range rs {
+			m.last[r.Name] = time.Now()
+		}
+	}, nil
+}
+
+func (m *measurement) measure(ctx context.Context, r *peers.Running, phase string, round, block int) error {
+	cfg := m.load(r, phase, round, 1)
 	if r.Gateway && phase != record.PhaseHalf {
 		cfg.Duration *= gatewayTimes
 	}
-	if whole := phase == record.PhaseRequests || phase == record.PhaseHalf; whole && r.Tokens != nil {
-		if err := m.uncounted(ctx, r); err != nil {
-			return err
-		}
-		defer func() { m.last[r.Name] = time.Now() }()
+	done, err := m.heard(ctx, phase, r)
+	if err != nil {
+		return err
 	}
+	defer done()
 	s, err := m.l.Measure(ctx, r, phase, cfg)
 	if err != nil {
 		return err
 	}
+	m.add(s, round, block)
+	return nil
+}
+
+// together measures a peer and its baseline at the same time.
+func (m *measurement) together(ctx context.Context, base, r *peers.Running, phase string, round, block int) error {
+	if phase == record.PhaseHalf && m.half[r.Name] != m.half[base.Name] {
+		return nil // it cannot take that rate, and at another one there is no ratio
+	}
+	times := m.c.Together
+	if !r.Ours {
+		times = max(1, times/2) // it is there to be seen, and promises nothing
+	}
+	pair := []*peers.Running{base, r}
+	for range times {
+		cfgs := []load.Config{m.load(base, phase, round, 0.5), m.load(r, phase, round, 0.5)}
+		for i := range cfgs {
+			if cfgs[i].Duration = m.c.TogetherTime; r.Gateway {
+				cfgs[i].Duration *= gatewayTimes / 2
+			}
+			cfgs[i].Seed += uint64(i) << 32
+		}
+		done, err := m.heard(ctx, phase, pair...)
+		if err != nil {
+			return err
+		}
+		samples, err := m.l.Together(ctx, pair, record.Together(phase), cfgs)
+		done()
+		if err != nil {
+			return err
+		}
+		for _, s := range samples {
+			m.add(s, round, block)
+		}
+	}
+	return nil
+}
+
+func (m *measurement) add(s record.Sample, round, block int) {
 	s.Round, s.Block = round, block
 	m.samples = append(m.samples, s)
-	m.c.Say("round %d  %-9s %-16s %s", round+1, phase, r.Name, line(&s))
-	return nil
+	m.c.Say("round %d  %-18s %-16s %s", round+1, s.Phase, s.Peer, line(&s))
 }
 
 // whole is a closed load of whole answers.

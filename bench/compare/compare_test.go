@@ -62,6 +62,32 @@ func TestBlocksAreMeasuredWithTheirBaseline(t *testing.T) {
 	}
 }
 
+func TestPairsAreEachPeerWithItsBaseline(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ groups, want [][]string }{
+		{[][]string{{"direct", "nginx", "token-proxy", "portkey"}}, [][]string{{"nginx", "token-proxy"}, {"nginx", "portkey"}}},
+		{[][]string{{"nginx", "haproxy", "fasthttp"}, {"nginx-tls", "token-proxy-tls"}}, [][]string{{"nginx", "haproxy"}, {"nginx", "fasthttp"}, {"nginx-tls", "token-proxy-tls"}}},
+		{[][]string{{"haproxy", "fasthttp"}, {"nginx"}}, nil},
+	} {
+		var groups [][]*peers.Running
+		for _, g := range c.groups {
+			groups = append(groups, running(g...))
+		}
+		var got [][]string
+		for _, p := range pairs(groups) {
+			got = append(got, []string{p[0].Name, p[1].Name})
+		}
+		for _, p := range c.want {
+			if !slices.ContainsFunc(got, func(g []string) bool { return slices.Equal(g, p) }) || len(got) != len(c.want) {
+				t.Errorf("%v: %v, want %v", c.groups, got, c.want)
+			}
+		}
+		if len(c.want) == 0 && len(got) > 0 {
+			t.Errorf("%v: %v", c.groups, got)
+		}
+	}
+}
+
 func TestTurnsGoThereAndBack(t *testing.T) {
 	t.Parallel()
 	block := running("nginx", "haproxy")

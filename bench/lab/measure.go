@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"sync"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/load"
@@ -68,6 +70,37 @@ func (l *Lab) Measure(ctx context.Context, r *peers.Running, phase string, cfg l
 		}
 		return l.measure(ctx, r, phase, cfg)
 	})
+}
+
+// Together runs a load against each of some peers at the same time, as Measure does against one. What
+// something else does to the machine meanwhile, it does to all of them alike.
+func (l *Lab) Together(ctx context.Context, rs []*peers.Running, phase string, cfgs []load.Config) ([]record.Sample, error) {
+	// What one of them has left shall not be the others'.
+	if err := l.Settle(ctx); err != nil {
+		return nil, err
+	}
+	var best []record.Sample
+	disturbed := math.Inf(1)
+	for try := 0; try <= l.o.Retries && disturbed > l.o.Quiet; try++ {
+		samples, errs := make([]record.Sample, len(rs)), make([]error, len(rs))
+		var all sync.WaitGroup
+		for i, r := range rs {
+			all.Go(func() { samples[i], errs[i] = l.measure(ctx, r, phase, cfgs[i]) })
+		}
+		all.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return nil, err
+		}
+		foreign := 0.0
+		for i := range samples {
+			samples[i].Tries = try + 1
+			foreign = max(foreign, samples[i].Foreign)
+		}
+		if foreign < disturbed {
+			best, disturbed = samples, foreign
+		}
+	}
+	return best, nil
 }
 
 // leastDisturbed measures until nothing else uses more than quiet processors, but not more often

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/load"
@@ -82,6 +83,10 @@ const (
 	PhaseReplay   = "replay"   // a trace
 )
 
+// Together is the name of a phase in which a peer and what it is compared with were under that load at the
+// same time, each under half of it.
+func Together(phase string) string { return phase + " together" }
+
 // Sample is what one peer did in one phase of one round.
 type Sample struct {
 	Round int     `json:"round"` // from 0
@@ -128,7 +133,7 @@ type Sample struct {
 
 // Ops is what CPUMicros is divided by.
 func (s *Sample) Ops() int64 {
-	switch s.Phase {
+	switch strings.TrimSuffix(s.Phase, Together("")) {
 	case PhaseEvents, PhaseFew, PhaseMemory, PhaseReplay:
 		return s.Load.Events
 	}

@@ -42,9 +42,28 @@ func nothing(p record.Peer) string {
 // rateTolerance is by which part two rates may differ and still be one.
 const rateTolerance = 0.05
 
+// busy is the phase that tells of processor time in one: that in which peers were measured together, if there is any.
+func busy(r *record.Run, peer, phase string) string {
+	if together := record.Together(phase); r.Has(peer, together) {
+		return together
+	}
+	return phase
+}
+
+// cpu is what an operation takes of a processor.
+func cpu(r *record.Run, peer, phase string) record.Spread {
+	return r.Of(peer, busy(r, peer, phase), record.CPU)
+}
+
+// cpuRatio is that in relation to another peer's.
+func cpuRatio(r *record.Run, peer, base, phase string) record.Spread {
+	return r.Ratio(peer, base, busy(r, peer, phase), record.CPU)
+}
+
 // atOneRate is the ratio of processor time to base, without a round where they did not do equally
 // many per second.
 func atOneRate(r *record.Run, peer, base, phase string) record.Spread {
+	phase = busy(r, peer, phase)
 	rate := r.Ratio(peer, base, phase, record.Throughput)
 	if rate.N == 0 || math.Abs(rate.Median-1) > rateTolerance {
 		return record.Spread{}
@@ -90,22 +109,22 @@ func ratio(s record.Spread) string {
 func compared(p *page, r *record.Run) {
 	p.printf("## Side by side\n\n")
 	about(p, r)
-	p.printf("Medians over rounds. In a round each proxy takes turns with nginx (with a TLS upstream, with nginx with one) for several short measurements; their median is its value. A ratio is to nginx in the same turns, with its quartiles over the rounds and their distance in percent of the median. CPU is the processor time of the proxy's own processes, kernel included. Added is the difference to nothing in between in the same round; with a TLS upstream there is no such thing.\n\n")
+	p.printf("Medians over rounds. CPU, the processor time of the proxy's own processes, kernel included, context switches and ratios are of measurements in which a proxy and nginx (with a TLS upstream, nginx with one) were under load at the same time, on the same processor, each under half of it: whatever else the machine does, it does to both. A ratio has its quartiles over the rounds and their distance in percent of the median. All else is of each proxy alone, in turn. Added is the difference to nothing in between in the same round; with a TLS upstream there is no such thing.\n\n")
 
 	p.printf("### Whole answers, %s connections always busy\n\nEach at the rate that it takes. A proxy that is always busy hardly ever wakes a sleeping process, nor is woken, and both cost more than the work itself: at less than full load a request is dearer, as the next table shows.\n\n", setting(r, "connections"))
 	rows := [][]string{{"", "CPU per request, µs", "ratio to nginx", "context switches each", "requests/s", "p50 µs", "p99 µs"}}
 	var chart []bar
 	for _, peer := range r.Peers {
-		cpu := r.Of(peer.Name, record.PhaseRequests, record.CPU)
+		each := cpu(r, peer.Name, record.PhaseRequests)
 		rows = append(rows, []string{
-			peer.Title, cell(cpu), ratio(r.Ratio(peer.Name, base(peer), record.PhaseRequests, record.CPU)),
-			cell(r.Of(peer.Name, record.PhaseRequests, record.Switches)), cell(r.Of(peer.Name, record.PhaseRequests, record.Throughput)),
+			peer.Title, cell(each), ratio(cpuRatio(r, peer.Name, base(peer), record.PhaseRequests)),
+			cell(r.Of(peer.Name, busy(r, peer.Name, record.PhaseRequests), record.Switches)), cell(r.Of(peer.Name, record.PhaseRequests, record.Throughput)),
 			cell(r.Of(peer.Name, record.PhaseRequests, latP50)), cell(r.Of(peer.Name, record.PhaseRequests, latP99)),
 		})
-		chart = appendBar(chart, peer, cpu)
+		chart = appendBar(chart, peer, each)
 	}
 	p.table(rows)
-	p.plot("cpu-request.svg", "CPU per request of each proxy", bars("CPU per request (µs, less is better)", perMicro, chart, r.Of(compare.Baseline, record.PhaseRequests, record.CPU).Median))
+	p.plot("cpu-request.svg", "CPU per request of each proxy", bars("CPU per request (µs, less is better)", perMicro, chart, cpu(r, compare.Baseline, record.PhaseRequests).Median))
 
 	p.printf("### Whole answers at half load\n\nThe same rate for all that can take it, with Poisson arrivals: half of what the slower of nginx and token-proxy took, so it is less than half of what the others take. One that cannot take it has half of what it takes, and no ratio: CPU per request can be compared at one rate only.\n\n")
 	rows = [][]string{{"", "CPU per request, µs", "ratio to nginx", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "added p50 µs", "added p99 µs"}}
@@ -114,13 +133,13 @@ func compared(p *page, r *record.Run) {
 		added := func(v record.Value) string {
 			return cell(r.Against(peer.Name, nothing(peer), record.PhaseHalf, v, difference))
 		}
-		rows = append(rows, []string{peer.Title, of(record.CPU), ratio(atOneRate(r, peer.Name, base(peer), record.PhaseHalf)), of(record.Throughput), of(latP50), of(latP99), of(latP999), added(latP50), added(latP99)})
+		rows = append(rows, []string{peer.Title, cell(cpu(r, peer.Name, record.PhaseHalf)), ratio(atOneRate(r, peer.Name, base(peer), record.PhaseHalf)), of(record.Throughput), of(latP50), of(latP99), of(latP999), added(latP50), added(latP99)})
 	}
 	p.table(rows)
 
 	p.printf("### Streams: %s at a time, an event each %s\n\nStreams last longer than they are measured: no more than a few begin or end meanwhile, so what that costs is not in it.\n\n", setting(r, "streams"), setting(r, "interval"))
 	chart = streamTable(p, r, record.PhaseEvents)
-	p.plot("cpu-event.svg", "CPU per event of each proxy", bars("CPU per relayed event (µs, less is better)", perMicro, chart, r.Of(compare.Baseline, record.PhaseEvents, record.CPU).Median))
+	p.plot("cpu-event.svg", "CPU per event of each proxy", bars("CPU per relayed event (µs, less is better)", perMicro, chart, cpu(r, compare.Baseline, record.PhaseEvents).Median))
 
 	if len(r.Steps(record.PhaseFew)) > 0 {
 		p.printf("### A tenth of those streams\n\nLess to do at a time costs more per event. Gateways beside what they are compared with: one that cannot follow above sends several events at once there, which makes each look cheap, and late; here it can.\n\n")
@@ -140,15 +159,15 @@ func streamTable(p *page, r *record.Run, phase string) []bar {
 	for _, peer := range r.Peers {
 		of := func(v record.Value) string { return cell(r.Of(peer.Name, phase, v)) }
 		added := func(v record.Value) string { return cell(r.Against(peer.Name, nothing(peer), phase, v, difference)) }
-		cpu := r.Of(peer.Name, phase, record.CPU)
+		each := cpu(r, peer.Name, phase)
 		if r.Of(peer.Name, phase, record.Throughput).N == 0 {
 			continue // it takes no part in this phase
 		}
 		rows = append(rows, []string{
-			peer.Title, cell(cpu), ratio(r.Ratio(peer.Name, base(peer), phase, record.CPU)), of(record.Switches), of(record.Throughput),
+			peer.Title, cell(each), ratio(cpuRatio(r, peer.Name, base(peer), phase)), cell(r.Of(peer.Name, busy(r, peer.Name, phase), record.Switches)), of(record.Throughput),
 			of(lagP50), of(lagP99), of(lagP999), added(lagP50), added(lagP99),
 		})
-		chart = appendBar(chart, peer, cpu)
+		chart = appendBar(chart, peer, each)
 	}
 	p.table(rows)
 	return chart
@@ -222,7 +241,8 @@ func disturbed(p *page, r *record.Run) {
 // phases are the names of phases for readers.
 var phases = map[string]string{
 	record.PhaseRequests: "always busy", record.PhaseHalf: "half load", record.PhaseEvents: "streams", record.PhaseFew: "a tenth of the streams",
-	record.PhaseMemory: "memory of open streams",
+	record.PhaseMemory: "memory of open streams", record.Together(record.PhaseRequests): "always busy, together", record.Together(record.PhaseHalf): "half load, together",
+	record.Together(record.PhaseEvents): "streams, together", record.Together(record.PhaseFew): "a tenth of the streams, together",
 }
 
 // failures lists what went wrong, and where.

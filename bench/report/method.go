@@ -11,10 +11,11 @@ const method = `## How it is measured
     make bench-scale   # streams, overload, grants, about 15 minutes
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
-- **All proxies run at the same time** and are measured phase by phase, in several rounds. What is compared takes turns in short
-  measurements, there and back (nginx, token-proxy, token-proxy, nginx, and again): token-proxy with nginx alone, the other proxies with nginx, gateways with nginx, those with a TLS
-  upstream with nginx with one. What a proxy's measurements in such a block have as median is its value of the round, and a ratio is to nginx in the same block: what else
-  the machine does, or how fast it is just then, hits both. The proxies
+- **All proxies run at the same time** and are measured phase by phase, in several rounds: each alone, there and back, for what it
+  takes and how late it answers; and each together with nginx (one with a TLS upstream with nginx with one), under half of the load each, for
+  processor time. A processor that others use too, behind one's back, may be twice as fast in one half second as in the next: in turns that
+  makes two proxies differ that do not, while at the same time it does the same to both. They do share the processor's caches then.
+  What a proxy's measurements of a round have as median is its value of it. The proxies
   have the last processor for themselves and all else shares the others (` + "`--apart`" + `; each table says whether its run did), so a proxy
   does not wait while something else runs. Generator, upstream, Redis, Postgres and the billing-worker do wait for each other, on
   what is left: where that is one processor, what they use beside token-proxy delays the generator too, and is in its latency and lag.

@@ -120,6 +120,32 @@ func TestGoalsAreJudged(t *testing.T) {
 	}
 }
 
+// Processor time is of what was measured together, if anything was; the rest is of each alone.
+func TestProcessorTimeIsOfWhatRanTogether(t *testing.T) {
+	t.Parallel()
+	r := run(1)
+	for round := range 3 {
+		for _, phase := range []string{record.PhaseRequests, record.PhaseHalf, record.PhaseEvents} {
+			for peer, us := range map[string]float64{"nginx": 10, "token-proxy": 14} {
+				r.Samples = append(r.Samples, record.Sample{Round: round, Peer: peer, Phase: record.Together(phase), Block: 1, CPUMicros: us,
+					Load: load.Result{Seconds: 1, Answers: 50, Events: 70, Latency: load.Quantiles{Count: 9, P50: 9e6}, Lag: load.Quantiles{Count: 9, P50: 9e6}}})
+			}
+		}
+	}
+	text, _ := write(t, r)
+	for _, goal := range []string{"CPU per request, connections always busy", "CPU per request at half load, both at one rate", "CPU per event of a stream"} {
+		if line := row(t, text, goal); !strings.Contains(line, "| **1.40 ×**") {
+			t.Error(line)
+		}
+	}
+	if line := row(t, text, "ours & all"); !strings.HasPrefix(line, "| ours & all | 14.0 | **1.40 ×** (1.40-1.40, IQR 0.0 %) |") || !strings.Contains(line, "| 5,000 | 60.0 |") {
+		t.Error(line)
+	}
+	if strings.Contains(text, "9,000,000") {
+		t.Error("it tells how late answers were while two proxies were under load")
+	}
+}
+
 func TestEveryKindOfRunIsShown(t *testing.T) {
 	t.Parallel()
 	streams := &record.Run{Kind: record.KindStreams, Peers: []record.Peer{{Name: "direct", Title: "nothing"}, {Name: "token-proxy", Title: "ours"}}}

@@ -74,7 +74,7 @@ func (b *book) measured() (r rates, from string, ok bool) {
 	}
 	take := func(run *record.Run, phase string) {
 		served := run.Of(ours, phase, admitted).Median
-		r.perRequest, r.around = orNaN(run.Of(ours, phase, record.CPU)), orNaN(run.Of(ours, phase, around))
+		r.perRequest, r.around = orNaN(cpu(run, ours, phase)), orNaN(run.Of(ours, phase, around))
 		r.redis = orNaN(run.Of(ours, phase, commands)) / served
 		from = fmt.Sprintf("%s requests per second", figure(served))
 	}
@@ -103,8 +103,8 @@ func (b *book) measured() (r rates, from string, ok bool) {
 		}
 	}
 	if c := b.compare; c != nil {
-		if cpu := c.Of(ours, record.PhaseEvents, record.CPU); len(r.events) == 0 && cpu.N > 0 {
-			r.events = append(r.events, perEvent{c.Of(ours, record.PhaseEvents, record.Throughput).Median, cpu.Median})
+		if each := cpu(c, ours, record.PhaseEvents); len(r.events) == 0 && each.N > 0 {
+			r.events = append(r.events, perEvent{c.Of(ours, record.PhaseEvents, record.Throughput).Median, each.Median})
 		}
 		if m := c.Of(ours, record.PhaseMemory, record.Memory); m.N > 0 {
 			r.perStream = most(r.perStream, m.Median)

@@ -43,10 +43,10 @@ func (b *book) summary(p *page) {
 }
 
 func compareGoals(r *record.Run) []goal {
-	request := r.Ratio(ours, compare.Baseline, record.PhaseRequests, record.CPU)
+	request := cpuRatio(r, ours, compare.Baseline, record.PhaseRequests)
 	half := atOneRate(r, ours, compare.Baseline, record.PhaseHalf)
-	event := r.Ratio(ours, compare.Baseline, record.PhaseEvents, record.CPU)
-	eventTLS := r.Ratio(oursTLS, compare.BaselineTLS, record.PhaseEvents, record.CPU)
+	event := cpuRatio(r, ours, compare.Baseline, record.PhaseEvents)
+	eventTLS := cpuRatio(r, oursTLS, compare.BaselineTLS, record.PhaseEvents)
 	goals := []goal{
 		{"CPU per request, connections always busy", "1.0 × nginx, at worst 1.15", ratio(request), judge(request, 1, 1.15)},
 		{"CPU per request at half load, both at one rate", "1.0 × nginx, at worst 1.15", ratio(half), judge(half, 1, 1.15)},
@@ -57,8 +57,8 @@ func compareGoals(r *record.Run) []goal {
 		if !peer.Gateway {
 			continue
 		}
-		a := r.Ratio(peer.Name, ours, record.PhaseRequests, record.CPU)
-		e := r.Ratio(peer.Name, ours, record.PhaseFew, record.CPU)
+		a := cpuRatio(r, peer.Name, ours, record.PhaseRequests)
+		e := cpuRatio(r, peer.Name, ours, record.PhaseFew)
 		met := "no"
 		if a.N+e.N == 0 {
 			met = "not measured"
