@@ -76,6 +76,9 @@ func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, 
 			return err
 		}
 		out = control.DesiredBox{Box: d.Box, Rotation: d.Rotation, Restart: d.Restart}
+		if out.Detail, err = tx.BoxText(ctx, boxID); err != nil {
+			return err
+		}
 		account, err := tx.Account(ctx, d.CustomerID)
 		if err != nil {
 			return err

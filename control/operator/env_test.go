@@ -241,6 +241,16 @@ func (e *env) box(id string) control.Box {
 	return b
 }
 
+// detail is what operators read of a box.
+func (e *env) detail(id string) (text string) {
+	e.t.Helper()
+	err := e.st.InTx(e.t.Context(), func(tx *store.Tx) (err error) { text, err = tx.BoxText(e.t.Context(), id); return err })
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return text
+}
+
 // steps are what was done to a box last.
 func (e *env) steps(id string) []control.BoxStep {
 	e.t.Helper()

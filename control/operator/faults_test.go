@@ -29,8 +29,8 @@ func TestFaults(t *testing.T) {
 	}
 	b := e.customer("starter")
 	failed := e.becomes(b.ID, control.BoxFailed, soon)
-	if !strings.Contains(failed.Message, "no node takes its pod: ") {
-		t.Errorf("it failed with %q", failed.Message)
+	if detail := e.detail(b.ID); !strings.Contains(detail, "no node takes its pod: ") || !strings.Contains(failed.Message, "no room") {
+		t.Errorf("it failed with %q, to operators %q", failed.Message, detail)
 	}
 	token := e.token(b.Namespace)
 	e.until(soon, func() string {

@@ -103,6 +103,39 @@ func (t *Tx) BoxDetail(ctx context.Context, id string) (control.BoxDetail, error
 	return d, explain("steps of box "+id, err)
 }
 
+// BoxDetailForOperators reads one box with its steps, theirs with the texts for operators, and what
+// operators read instead of its message; "" if there is no more to say. It is not for
+// Store.ForCustomer, which may not.
+func (t *Tx) BoxDetailForOperators(ctx context.Context, id string) (d control.BoxDetail, text string, err error) {
+	if d, err = t.BoxDetail(ctx, id); err != nil {
+		return d, "", err
+	}
+	if text, err = t.BoxText(ctx, id); err != nil {
+		return d, "", err
+	}
+	type step struct {
+		generation int64
+		name       string
+	}
+	details := make(map[step]string)
+	var of step
+	var detail string
+	rows, _ := t.tx.Query(ctx, `SELECT generation, name, detail FROM box_steps WHERE box_id = $1 AND detail IS NOT NULL`, id)
+	if _, err := pgx.ForEachRow(rows, []any{&of.generation, &of.name, &detail}, func() error { details[of] = detail; return nil }); err != nil {
+		return d, "", explain("details of steps of box "+id, err)
+	}
+	for i, s := range d.Steps {
+		d.Steps[i].Detail = details[step{s.Generation, s.Name}]
+	}
+	return d, text, nil
+}
+
+// BoxText returns what operators read of a box instead of its message; "" if there is no more to say.
+func (t *Tx) BoxText(ctx context.Context, id string) (text string, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT detail FROM boxes WHERE id = $1`, id).Scan(&text)
+	return text, explain("detail of box "+id, err)
+}
+
 const selectBoxSteps = `SELECT box_id, name, generation, started_at, finished_at, coalesce(error, '') FROM box_steps`
 
 func eachStep(rows pgx.Rows, do func(box string, s control.BoxStep)) error {
