@@ -99,7 +99,7 @@ by "control operator access".`,
 	f.DurationVar(&s.work.SweepEvery, "sweep-every", time.Minute, "how often to look for boxes that nobody told of")
 	f.DurationVar(&s.work.SweepAll, "sweep-all-every", 10*time.Minute, "how often to look at every box")
 	f.DurationVar(&s.work.PlacedWithin, "placed-within", 5*time.Minute, "how long a box may take until its pod has a node and its image, and runs")
-	f.DurationVar(&s.work.ReadyWithin, "ready-within", 4*time.Minute, "how long a gateway that runs may take until it is ready; it was seen to take two and a half minutes where many start")
+	f.DurationVar(&s.work.ReadyWithin, "ready-within", openclaw.GivenUpAfter, "how long a gateway that runs may take until it is ready; not less than its probes give it, for until then it may still come up")
 	f.DurationVar(&s.work.EndWithin, "end-within", 30*time.Second, "how long a gateway gets to end that is suspended, destroyed or does not answer; one that is replaced gets its whole time")
 	f.DurationVar(&s.work.HealthEvery, "health-every", 5*time.Minute, "how often to check that gateways are ready; the third time in a row that one is not, it is unhealthy and its pod restarted")
 	f.DurationVar(&s.work.Overlap, "token-overlap", time.Minute, "how long an old proxy token is good once the gateway runs with the new one")
@@ -163,10 +163,13 @@ func (s *operatorSettings) validate() error {
 		value time.Duration
 	}{
 		{"drain-within", s.drainWithin}, {"sweep-every", s.work.SweepEvery}, {"sweep-all-every", s.work.SweepAll},
-		{"placed-within", s.work.PlacedWithin}, {"ready-within", s.work.ReadyWithin}, {"end-within", s.work.EndWithin}, {"lost-after", s.work.LostAfter}, {"health-every", s.work.HealthEvery}, {"token-overlap", s.work.Overlap}, {"retry-min", s.work.RetryMin},
+		{"placed-within", s.work.PlacedWithin}, {"end-within", s.work.EndWithin}, {"lost-after", s.work.LostAfter}, {"health-every", s.work.HealthEvery}, {"token-overlap", s.work.Overlap}, {"retry-min", s.work.RetryMin},
 		{"retry-max", s.work.RetryMax}, {"backoff-max", s.work.BackoffMax}, {"force-after", s.work.ForceAfter},
 	} {
 		errs = append(errs, positive(d.name, d.value))
+	}
+	if err := operator.CheckReadyWithin(s.work.ReadyWithin); err != nil {
+		errs = append(errs, fmt.Errorf("--ready-within: %w", err))
 	}
 	if s.work.EndWithin < time.Second {
 		errs = append(errs, errors.New("--end-within must be at least 1s"))

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
@@ -54,8 +55,9 @@ type Options struct {
 	// and then until its pod runs: it needs a node and the image, but not the time that the pod before
 	// it takes to end; 5 m by default.
 	PlacedWithin time.Duration
-	// ReadyWithin is how long a gateway that runs may take until it is ready; 4 m by default. One that
-	// starts beside many others was seen to take two and a half.
+	// ReadyWithin is how long a gateway that runs may take until it is ready; by default
+	// openclaw.GivenUpAfter, which is when the kubelet has given it up. A shorter time is for tests, in
+	// which nothing really starts: see CheckReadyWithin.
 	ReadyWithin time.Duration
 	// EndWithin is how long a gateway gets to end that is not replaced: of a box that is suspended or
 	// destroyed, or that does not answer; 30 s by default. It has whole seconds.
@@ -81,6 +83,16 @@ type Options struct {
 	// their boxes: another image, or another version of this program. One that does not become
 	// ready keeps its place, so a bad image stops after so many boxes. 10 by default.
 	Rolling int
+}
+
+// CheckReadyWithin says what is wrong with an Options.ReadyWithin for gateways that really start: the
+// kubelet must have given one up before the operator does.
+func CheckReadyWithin(d time.Duration) error {
+	if d < openclaw.GivenUpAfter {
+		return fmt.Errorf("%s is too short: a gateway that starts has %s until its probes give it up, and must not be failed while it may still come up; use %s or more",
+			d, openclaw.StartupLimit, openclaw.GivenUpAfter)
+	}
+	return nil
 }
 
 // strikesOut is how many health checks in a row have to find a gateway down.
@@ -109,7 +121,7 @@ func (o *Options) complete() error {
 		standard time.Duration
 	}{
 		{&o.LeaseFor, 15 * time.Second}, {&o.SweepEvery, time.Minute}, {&o.SweepAll, 10 * time.Minute},
-		{&o.PlacedWithin, 5 * time.Minute}, {&o.ReadyWithin, 4 * time.Minute}, {&o.EndWithin, 30 * time.Second}, {&o.LostAfter, 5 * time.Minute}, {&o.HealthEvery, 5 * time.Minute}, {&o.Overlap, time.Minute},
+		{&o.PlacedWithin, 5 * time.Minute}, {&o.ReadyWithin, openclaw.GivenUpAfter}, {&o.EndWithin, 30 * time.Second}, {&o.LostAfter, 5 * time.Minute}, {&o.HealthEvery, 5 * time.Minute}, {&o.Overlap, time.Minute},
 		{&o.RetryMin, 5 * time.Minute}, {&o.RetryMax, time.Hour}, {&o.BackoffMax, 30 * time.Second},
 		{&o.ForceAfter, time.Minute},
 	} {
