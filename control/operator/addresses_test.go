@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -64,5 +66,57 @@ ports: [{name: https, port: 443, protocol: TCP}]
 				t.Errorf("boxes can reach %s", a)
 			}
 		}
+	}
+}
+
+// An address of the cluster is closed for an hour after it was seen last, so that a node that comes and
+// goes changes nothing.
+func TestAddressesOutliveTheirNodes(t *testing.T) {
+	t.Parallel()
+	node, other := prefixes("5.75.128.9/32")[0], prefixes("5.76.1.1/32")[0]
+	both := []netip.Prefix{node, other}
+	begin := time.Now()
+	s := make(lastSeen)
+	for _, c := range []struct {
+		after time.Duration
+		told  []netip.Prefix
+		want  []netip.Prefix
+	}{
+		{0, both, both},
+		{time.Minute, []netip.Prefix{other}, both}, // the node goes
+		{50 * time.Minute, []netip.Prefix{other, node}, both},
+		{51 * time.Minute, []netip.Prefix{other}, both},
+		{50*time.Minute + addressKept, []netip.Prefix{other}, both},
+		{51*time.Minute + addressKept, []netip.Prefix{other}, []netip.Prefix{other}}, // it does not come back
+		{52*time.Minute + addressKept, nil, []netip.Prefix{other}},
+		{53*time.Minute + 2*addressKept, nil, nil},
+	} {
+		if got := s.see(begin.Add(c.after), c.told); !slices.Equal(got, c.want) {
+			t.Errorf("after %s %v are closed, want %v", c.after, got, c.want)
+		}
+	}
+}
+
+// What the policies in force close counts as seen, so that another operator does not open it at once.
+// What one of them says alone does not, nor what is closed anyway.
+func TestClosedByPoliciesInForce(t *testing.T) {
+	t.Parallel()
+	of := func(exclude ...string) *networkingv1.NetworkPolicy {
+		p := &networkingv1.NetworkPolicy{}
+		for _, block := range publicRanges(prefixes(exclude...)) {
+			p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &block}}})
+		}
+		return p
+	}
+	policies := []*networkingv1.NetworkPolicy{
+		of("5.75.128.9/32", "2a01:4f8:1:2::/64", "203.1.0.0/24", "10.0.0.7/32"), of("5.75.128.9/32", "2a01:4f8:1:2::/64", "203.1.0.0/24"),
+		of("5.75.128.9/32", "1.0.0.0/8", "203.1.0.0/24"),
+	}
+	got := outermost(closedBy(policies, prefixes("203.1.0.0/24")))
+	if want := prefixes("5.75.128.9/32", "2a01:4f8:1:2::/64"); !slices.Equal(got, want) {
+		t.Errorf("%v are closed, want %v", got, want)
+	}
+	if got := closedBy(nil, nil); len(got) != 0 {
+		t.Errorf("no policy closes %v", got)
 	}
 }

@@ -152,8 +152,10 @@ type Operator struct {
 	read  bool                                         // it leads, and has read what there is in the cluster
 	// policy is why the policy is not taken to be in force; nil if it is.
 	policy error
-	// addresses are the cluster's own, which gateways must not reach; see ClusterAddresses.
+	// addresses are the cluster's own, which gateways must not reach, and seen what they are made of;
+	// see ClusterAddresses.
 	addresses []netip.Prefix
+	seen      lastSeen
 	places    places
 	// orphans are the namespaces that were told of.
 	orphans map[string]bool
@@ -232,7 +234,7 @@ func (o *Operator) work(ctx, leading context.Context) error {
 		queue.ShutDown()
 		workers.Wait()
 	}()
-	if o.limited(ctx) != nil || v.run(ctx) != nil || o.surroundings(ctx) != nil {
+	if o.limited(ctx) != nil || v.run(ctx) != nil || o.surroundings(ctx, v) != nil {
 		return nil // told to stop
 	}
 	o.takePlaces(v)
