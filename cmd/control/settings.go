@@ -25,7 +25,8 @@ func fromEnvironment(flags *pflag.FlagSet, getenv func(string) string) error {
 		if value := getenv(name); name != "" && !f.Changed && value != "" {
 			if err := flags.Set(f.Name, value); err != nil {
 				errs = append(errs, fmt.Errorf("%s is %q: want %s", name, value, wanted(f)))
-				_ = flags.Set(f.Name, f.DefValue) // so that it is complained about once
+				// So that it is complained about once. How pflag shows a map is not how it reads one.
+				_ = flags.Set(f.Name, strings.Trim(f.DefValue, "[]"))
 			}
 		}
 	})
@@ -37,12 +38,16 @@ func wanted(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "duration":
 		return "a duration such as 10s"
-	case "int":
+	case "int", "int32", "int64":
 		return "a whole number"
+	case "float64":
+		return "a number"
 	case "bool":
 		return "true or false"
 	case "stringSlice":
 		return "texts separated by commas"
+	case "stringToString":
+		return "name=value, or several of them separated by commas, such as " + strings.Trim(f.DefValue, "[]")
 	}
 	return "a " + f.Value.Type()
 }

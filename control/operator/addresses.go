@@ -94,7 +94,7 @@ func (o *Operator) surroundings(ctx context.Context, v *view) error {
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		o.log.Warn("cannot read the cluster's own addresses, which gateways must not reach", "error", err)
+		o.log.Warn("cannot read the cluster's own addresses, and begins with no box before it has", "error", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -107,11 +107,13 @@ func (o *Operator) readAddresses(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	list, err := ClusterAddresses(ctx, o.client)
-	if err != nil {
-		return err
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.unseen = err
+	if err != nil {
+		o.unseen = fmt.Errorf("what gateways must not reach: %w", err)
+		return o.unseen
+	}
 	list = o.seen.see(time.Now(), list)
 	if o.addresses != nil && !slices.Equal(o.addresses, list) {
 		o.log.Info("the cluster's own addresses are others; boxes learn of it when each is looked at", "addresses", len(list))

@@ -2,9 +2,14 @@ package operator
 
 import (
 	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +17,9 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
 )
 
 // Nodes, their pods and the API server may have public addresses, which boxes must not reach.
@@ -119,4 +127,59 @@ func TestClosedByPoliciesInForce(t *testing.T) {
 	if got := closedBy(nil, nil); len(got) != 0 {
 		t.Errorf("no policy closes %v", got)
 	}
+}
+
+// Who leads is not ready while it cannot tell what gateways must not reach, and says so.
+func TestReadySaysThatAddressesAreNotKnown(t *testing.T) {
+	t.Parallel()
+	var broken atomic.Bool
+	broken.Store(true)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case broken.Load():
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","message":"no nodes for you","code":403}`)
+		case strings.HasSuffix(r.URL.Path, "/nodes"):
+			_, _ = io.WriteString(w, `{"kind":"NodeList","apiVersion":"v1","items":[{"metadata":{"name":"a"},"status":{"addresses":[{"type":"InternalIP","address":"5.75.128.9"}]}}]}`)
+		default:
+			_, _ = io.WriteString(w, `{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","addressType":"IPv4","endpoints":[]}`)
+		}
+	}))
+	defer server.Close()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]())
+	defer queue.ShutDown()
+	o := &Operator{client: client, log: slog.New(slog.DiscardHandler), seen: make(lastSeen), queue: queue, read: true}
+	ready := func(want string) {
+		t.Helper()
+		text := ""
+		if err := o.Ready(); err != nil {
+			text = err.Error()
+		}
+		if (want == "") != (text == "") || !strings.Contains(text, want) {
+			t.Errorf("it says %q, and not %q", text, want)
+		}
+	}
+	ready("")
+	if o.readAddresses(t.Context()) == nil {
+		t.Error("addresses that are refused are read")
+	}
+	ready("no nodes for you")
+	broken.Store(false)
+	if err := o.readAddresses(t.Context()); err != nil || !slices.Equal(o.addresses, prefixes("5.75.128.9/32")) {
+		t.Errorf("%v, %v", o.addresses, err)
+	}
+	ready("")
+	broken.Store(true)
+	_ = o.readAddresses(t.Context()) // seen by ready
+	ready("what gateways must not reach")
+	if !slices.Equal(o.addresses, prefixes("5.75.128.9/32")) {
+		t.Errorf("what was read is forgotten: %v", o.addresses)
+	}
+	o.queue = nil
+	ready("") // another one leads, and looks around
 }

@@ -156,7 +156,9 @@ type Operator struct {
 	// see ClusterAddresses.
 	addresses []netip.Prefix
 	seen      lastSeen
-	places    places
+	// unseen is why addresses could not be read when that was tried last; nil if they could.
+	unseen error
+	places places
 	// orphans are the namespaces that were told of.
 	orphans map[string]bool
 }
@@ -223,7 +225,7 @@ func (o *Operator) work(ctx, leading context.Context) error {
 		return err
 	}
 	o.mu.Lock()
-	o.queue = queue
+	o.queue, o.unseen = queue, nil
 	o.mu.Unlock()
 	// Before the queue ends, so that nobody waits for it in vain.
 	var workers sync.WaitGroup
