@@ -130,7 +130,7 @@ func (e *env) options() operator.Options {
 			Image: image, ProxyURL: "http://token-proxy.platform.svc.cluster.local:8080/v1", Model: "k2p5", Render: render,
 		},
 		Logger: slog.New(slog.NewTextHandler(out, nil)), Registerer: prometheus.NewRegistry(),
-		Identity: rand.Text(), SweepEvery: 2 * time.Second, LeaseFor: 5 * time.Second,
+		Identity: rand.Text(), SweepEvery: 2 * time.Second, LeaseFor: 15 * time.Second,
 		Mute: true, // boxes of tests have no bots
 	}
 }

@@ -29,9 +29,11 @@ type Options struct {
 	// Registerer gets the metrics, if it is not nil.
 	Registerer prometheus.Registerer
 
-	// Identity names this process among those that want to lead; no two may have the same.
+	// Identity names this process among those that want to lead; no two that live may have the same. Who
+	// comes after one that was killed, and has its name, need not wait until its Lease is over.
 	Identity string
-	// LeaseFor is how long a leader that says nothing is believed to live; 15 s by default.
+	// LeaseFor is how long a leader that says nothing is believed to live; 5 m by default. It is renewed
+	// three times in that, which is all that is written while nothing changes.
 	LeaseFor time.Duration
 	// WhileLeading runs beside the operator while it leads, until its ctx ends; it may be nil.
 	// If it returns an error, so does Run.
@@ -120,7 +122,7 @@ func (o *Options) complete() error {
 		value    *time.Duration
 		standard time.Duration
 	}{
-		{&o.LeaseFor, 15 * time.Second}, {&o.SweepEvery, time.Minute}, {&o.SweepAll, 10 * time.Minute},
+		{&o.LeaseFor, 5 * time.Minute}, {&o.SweepEvery, time.Minute}, {&o.SweepAll, 10 * time.Minute},
 		{&o.PlacedWithin, 5 * time.Minute}, {&o.ReadyWithin, openclaw.GivenUpAfter}, {&o.EndWithin, 30 * time.Second}, {&o.LostAfter, 5 * time.Minute}, {&o.HealthEvery, 5 * time.Minute}, {&o.Overlap, time.Minute},
 		{&o.RetryMin, 5 * time.Minute}, {&o.RetryMax, time.Hour}, {&o.BackoffMax, 30 * time.Second},
 		{&o.ForceAfter, time.Minute},
