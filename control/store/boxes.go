@@ -157,6 +157,22 @@ func (t *Tx) SealedTelegramToken(ctx context.Context, box string) (sealed []byte
 	return sealed, explain("token of box "+box, err)
 }
 
+// BoxOfBot returns the box that has the Telegram bot of a digest; control.ErrNotFound if none has.
+func (t *Tx) BoxOfBot(ctx context.Context, digest []byte) (control.Box, error) {
+	rows, _ := t.tx.Query(ctx, selectBoxes+` WHERE telegram_digest = $1 AND telegram_token IS NOT NULL`, digest)
+	b, err := pgx.CollectExactlyOneRow(rows, scanBox)
+	return b, explain("box of a bot", err)
+}
+
+// NoteBot notes by which digest the bot of a box's sealed token is recognised, if that is not known and
+// no other box has the bot. Nothing of the box changes.
+func (t *Tx) NoteBot(ctx context.Context, box string, sealed, digest []byte) error {
+	_, err := t.tx.Exec(ctx, `
+		UPDATE boxes SET telegram_digest = $3 WHERE id = $1 AND telegram_token = $2 AND telegram_digest IS NULL
+			AND NOT EXISTS (SELECT FROM boxes WHERE telegram_digest = $3 AND telegram_token IS NOT NULL)`, box, sealed, digest)
+	return explain("note the bot of box "+box, err)
+}
+
 // ResealTelegramToken replaces a box's bot token by itself, sealed with another key, unless it
 // is another one by now, and reports whether it was not. Nothing of the box changes.
 func (t *Tx) ResealTelegramToken(ctx context.Context, actor string, b control.Box, before, after []byte) (bool, error) {
@@ -181,8 +197,10 @@ type BoxDecision struct {
 	Hold     *bool // see control.BoxDetail
 	Settings *control.BoxSettings
 	Size     *string // see control.BoxDetail
-	// TelegramToken is a sealed one; empty and not nil removes it.
+	// TelegramToken is a sealed one, of the bot that TelegramBot is the digest of; empty and not nil
+	// removes both. If another box has that bot, DecideBox is control.ErrExists.
 	TelegramToken []byte
+	TelegramBot   []byte
 	Rotate        bool
 	Restart       bool
 	Detail        map[string]any // for the audit log; no secrets
@@ -206,9 +224,10 @@ func (t *Tx) DecideBox(ctx context.Context, actor string, b control.Box, d BoxDe
 			wants = coalesce(nullif($2, ''), wants), held = coalesce($3, held),
 			settings = coalesce($4::jsonb, settings), size = CASE WHEN $5::text IS NULL THEN size ELSE nullif($5, '') END,
 			telegram_token = CASE WHEN $2 = 'destroy' THEN NULL WHEN $6::bytea IS NULL THEN telegram_token ELSE nullif($6::bytea, ''::bytea) END,
+			telegram_digest = CASE WHEN $2 = 'destroy' THEN NULL WHEN $6::bytea IS NULL THEN telegram_digest ELSE $9::bytea END,
 			rotation = rotation + $7, restart = restart + $8
 		WHERE id = $1 AND wants <> 'destroy' RETURNING `+boxColumns,
-		b.ID, string(d.Wants), d.Hold, settings, d.Size, d.TelegramToken, one(d.Rotate), one(d.Restart))
+		b.ID, string(d.Wants), d.Hold, settings, d.Size, d.TelegramToken, one(d.Rotate), one(d.Restart), d.TelegramBot)
 	after, err := pgx.CollectExactlyOneRow(rows, scanBox)
 	if errors.Is(err, pgx.ErrNoRows) {
 		rows, _ = t.tx.Query(ctx, selectBoxes+` WHERE id = $1`, b.ID)
