@@ -24,7 +24,7 @@ func fromEnvironment(flags *pflag.FlagSet, getenv func(string) string) error {
 		name := envName(f)
 		if value := getenv(name); name != "" && !f.Changed && value != "" {
 			if err := flags.Set(f.Name, value); err != nil {
-				errs = append(errs, fmt.Errorf("%s is %q: want %s", name, value, wanted(f)))
+				errs = append(errs, fmt.Errorf("%s is %q%s: want %s", name, value, wrongPart(f, value), wanted(f)))
 				// So that it is complained about once. How pflag shows a map is not how it reads one.
 				_ = flags.Set(f.Name, strings.Trim(f.DefValue, "[]"))
 			}
@@ -50,6 +50,19 @@ func wanted(f *pflag.Flag) string {
 		return "name=value, or several of them separated by commas, such as " + strings.Trim(f.DefValue, "[]")
 	}
 	return "a " + f.Value.Type()
+}
+
+// wrongPart says which part of a value of several is wrong, where that can be told.
+func wrongPart(f *pflag.Flag, value string) string {
+	if f.Value.Type() != "stringToString" || !strings.Contains(value, ",") {
+		return ""
+	}
+	for part := range strings.SplitSeq(value, ",") {
+		if !strings.Contains(part, "=") {
+			return fmt.Sprintf(", of which %q has no =", part)
+		}
+	}
+	return ""
 }
 
 func envName(f *pflag.Flag) string {
