@@ -119,6 +119,12 @@ func (t *Tx) putBoxSteps(ctx context.Context, b control.Box, r control.BoxReport
 	return nil
 }
 
+// What of an entry about a box may name parts of the cluster: operators read it, and nobody else.
+const (
+	auditedMessage = "message"
+	auditedFailure = "failure"
+)
+
 // auditReport writes an entry for an operation that has ended, or else for another state.
 func (t *Tx) auditReport(ctx context.Context, actor string, r control.BoxReport, before, after control.Box) error {
 	a := control.Audit{
@@ -128,9 +134,8 @@ func (t *Tx) auditReport(ctx context.Context, actor string, r control.BoxReport,
 	if before.State != after.State {
 		a.Detail["before"] = before.State
 	}
-	// Operators read it, and nobody else.
 	if text := shortened(cmp.Or(r.Detail, r.Message)); text != "" {
-		a.Detail["message"] = text
+		a.Detail[auditedMessage] = text
 	}
 	if r.Operation == "" {
 		if before.State == after.State {
@@ -142,7 +147,7 @@ func (t *Tx) auditReport(ctx context.Context, actor string, r control.BoxReport,
 	// By this and the generation it is recognised when it is reported again.
 	a.Detail["took_us"] = r.Took.Microseconds()
 	if r.Failure != "" {
-		a.Detail["failure"] = shortened(r.Failure)
+		a.Detail[auditedFailure] = shortened(r.Failure)
 	}
 	same, err := json.Marshal(map[string]any{"generation": r.Generation, "took_us": r.Took.Microseconds()})
 	if err != nil {
