@@ -46,7 +46,8 @@ type Box struct {
 	// State is of.
 	Generation int64 `json:"generation"`
 	Observed   int64 `json:"observed_generation"`
-	// Message says for people what is wrong, or what is waited for; "" if nothing is.
+	// Message says for people what is wrong, or what is waited for; "" if nothing is. Customers read
+	// it: it names nothing of the cluster.
 	Message   string    `json:"message,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 	// ChangedAt is when State was last another one.
@@ -82,6 +83,7 @@ type BoxDetail struct {
 // DesiredBox is all that the operator needs to know to make a box what it shall be.
 type DesiredBox struct {
 	Box
+	Detail   string // what operators read instead of Message; "" if there is no more to say
 	Tier     Tier
 	Settings BoxSettings // complete: what was "" is filled in
 	// TelegramToken is the customer's bot's; "" if it has given none, or with TelegramTokenError.
@@ -122,12 +124,16 @@ type BoxStep struct {
 	Generation int64     `json:"generation"`
 	StartedAt  time.Time `json:"started_at"`
 	FinishedAt time.Time `json:"finished_at,omitzero"` // zero while it goes on
-	Error      string    `json:"error,omitempty"`      // why it is tried again
+	Error      string    `json:"error,omitempty"`      // why it is tried again, for customers too
+	// Detail is Error for operators; "" if there is no more to say. It is not read with the box's
+	// other steps: see store.BoxDetailForOperators.
+	Detail string `json:"-"`
 }
 
 // BoxReport is what the operator has found or done. It changes nothing if it is about a
-// generation before the one that was reported last. Message, errors of steps and Failure are shown
-// to customers: no addresses, nodes or images of the cluster belong into them.
+// generation before the one that was reported last. Message and errors of steps are shown to
+// customers: no addresses, nodes or images of the cluster belong into them. Detail, those of steps, and
+// Failure, which is for the audit log, are for operators.
 type BoxReport struct {
 	// Term says which operator reports, of those that have led: the later the greater. One of a term
 	// before the last is refused. 0 is not checked.
@@ -136,6 +142,7 @@ type BoxReport struct {
 	Generation int64 // that it acted upon
 	State      BoxState
 	Message    string
+	Detail     string    // Message for operators; "" if there is no more to say
 	Steps      []BoxStep // those that are new or have changed
 	// Operation and Took are not "" and 0 once an operation (provision, update, suspend, resume,
 	// destroy, restart, rotate) has ended, well or with Failure: it gets a row in the audit log.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -93,13 +94,13 @@ by "control operator access".`,
 	f.IntVar(&s.model.MaxOutput, "model-max-output", 32_768, "tokens that an answer of the model may have")
 	f.IntVar(&s.model.Budget, "model-budget", 0, "tokens of conversation that an agent keeps, and sends each time; 0 is what the model can take")
 	f.StringVar(&s.reasoning, "model-reasoning", string(openclaw.ReasoningSwitch), "how the model is told how much to think: switch, effort, always, or nothing")
-	f.StringVar(&s.work.Identity, "identity", "", "name of this process among the operators; the host's name and a random part by default")
-	f.DurationVar(&s.work.LeaseFor, "lease", 15*time.Second, "after how long a leader that says nothing is replaced")
+	f.StringVar(&s.work.Identity, "identity", "", "name of this process among the operators, no two of which may have the same; who has the name of one that was killed leads at once. By default the host's name, which in a cluster is the pod's, and outside of one, where others may run on the host, a random part")
+	f.DurationVar(&s.work.LeaseFor, "lease", 5*time.Minute, "after how long a leader that says nothing is replaced by one of another name; it is renewed three times in that")
 	f.IntVar(&s.work.Workers, "workers", 8, "boxes that are worked on at once")
 	f.DurationVar(&s.work.SweepEvery, "sweep-every", time.Minute, "how often to look for boxes that nobody told of")
 	f.DurationVar(&s.work.SweepAll, "sweep-all-every", 10*time.Minute, "how often to look at every box")
 	f.DurationVar(&s.work.PlacedWithin, "placed-within", 5*time.Minute, "how long a box may take until its pod has a node and its image, and runs")
-	f.DurationVar(&s.work.ReadyWithin, "ready-within", 4*time.Minute, "how long a gateway that runs may take until it is ready; it was seen to take two and a half minutes where many start")
+	f.DurationVar(&s.work.ReadyWithin, "ready-within", openclaw.GivenUpAfter, "how long a gateway that runs may take until it is ready; not less than its probes give it, for until then it may still come up")
 	f.DurationVar(&s.work.EndWithin, "end-within", 30*time.Second, "how long a gateway gets to end that is suspended, destroyed or does not answer; one that is replaced gets its whole time")
 	f.DurationVar(&s.work.HealthEvery, "health-every", 5*time.Minute, "how often to check that gateways are ready; the third time in a row that one is not, it is unhealthy and its pod restarted")
 	f.DurationVar(&s.work.Overlap, "token-overlap", time.Minute, "how long an old proxy token is good once the gateway runs with the new one")
@@ -163,16 +164,19 @@ func (s *operatorSettings) validate() error {
 		value time.Duration
 	}{
 		{"drain-within", s.drainWithin}, {"sweep-every", s.work.SweepEvery}, {"sweep-all-every", s.work.SweepAll},
-		{"placed-within", s.work.PlacedWithin}, {"ready-within", s.work.ReadyWithin}, {"end-within", s.work.EndWithin}, {"lost-after", s.work.LostAfter}, {"health-every", s.work.HealthEvery}, {"token-overlap", s.work.Overlap}, {"retry-min", s.work.RetryMin},
+		{"placed-within", s.work.PlacedWithin}, {"end-within", s.work.EndWithin}, {"lost-after", s.work.LostAfter}, {"health-every", s.work.HealthEvery}, {"token-overlap", s.work.Overlap}, {"retry-min", s.work.RetryMin},
 		{"retry-max", s.work.RetryMax}, {"backoff-max", s.work.BackoffMax}, {"force-after", s.work.ForceAfter},
 	} {
 		errs = append(errs, positive(d.name, d.value))
 	}
+	if err := operator.CheckReadyWithin(s.work.ReadyWithin); err != nil {
+		errs = append(errs, fmt.Errorf("--ready-within: %w", err))
+	}
 	if s.work.EndWithin < time.Second {
 		errs = append(errs, errors.New("--end-within must be at least 1s"))
 	}
-	if s.work.LeaseFor < 2*time.Second {
-		errs = append(errs, errors.New("--lease must be at least 2s, or every short silence of the cluster ends the operator"))
+	if s.work.LeaseFor < 10*time.Second {
+		errs = append(errs, errors.New("--lease must be at least 10s, or every short silence of the cluster ends the operator"))
 	}
 	if s.work.RetryMax < s.work.RetryMin {
 		errs = append(errs, errors.New("--retry-max must not be shorter than --retry-min"))
@@ -228,13 +232,15 @@ func (s *operatorSettings) render(o operator.ObjectOptions, d control.DesiredBox
 	return text, nil
 }
 
-// identity names this process.
-func identity() string {
+// identity names this process. In a pod the host has the pod's name, which no other one has, and which
+// stays when its container is killed and starts anew: so it takes its own Lease back at once. Elsewhere
+// there may be several on a host.
+func identity(inPod bool) string {
 	host, err := os.Hostname()
-	if err != nil {
-		host = "operator"
+	if err == nil && host != "" && inPod {
+		return host
 	}
-	return host + "-" + rand.Text()[:8]
+	return cmp.Or(host, "operator") + "-" + rand.Text()[:8]
 }
 
 func runOperator(ctx context.Context, s operatorSettings, log *slog.Logger) error {
@@ -295,7 +301,7 @@ func runOperator(ctx context.Context, s operatorSettings, log *slog.Logger) erro
 	opts.Logger, opts.Registerer = log, registry
 	opts.PolicyInForce, opts.Mute = operator.PolicyInForce, s.noBot
 	if opts.Identity == "" {
-		opts.Identity = identity()
+		opts.Identity = identity(s.cluster.Kubeconfig == "")
 	}
 	var o *operator.Operator
 	opts.WhileLeading = func(ctx context.Context) error { return workBoxes(ctx, s.drainWithin, st, o, log) }

@@ -7,6 +7,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/operator"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
@@ -27,7 +28,11 @@ func TestReseal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := &customers.Service{Store: w.store, Tiers: table, Seals: keys}
+	hasher, err := contract.NewHasher([]byte("a pepper that is fake"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := &customers.Service{Store: w.store, Tiers: table, Hasher: hasher, Seals: keys}
 	made, err := service.CreateCustomer(t.Context(), "test", customers.NewCustomer{Name: "x", Tier: "pro"})
 	if err != nil {
 		t.Fatal(err)

@@ -24,8 +24,9 @@ func fromEnvironment(flags *pflag.FlagSet, getenv func(string) string) error {
 		name := envName(f)
 		if value := getenv(name); name != "" && !f.Changed && value != "" {
 			if err := flags.Set(f.Name, value); err != nil {
-				errs = append(errs, fmt.Errorf("%s is %q: want %s", name, value, wanted(f)))
-				_ = flags.Set(f.Name, f.DefValue) // so that it is complained about once
+				errs = append(errs, fmt.Errorf("%s is %q%s: want %s", name, value, wrongPart(f, value), wanted(f)))
+				// So that it is complained about once. How pflag shows a map is not how it reads one.
+				_ = flags.Set(f.Name, strings.Trim(f.DefValue, "[]"))
 			}
 		}
 	})
@@ -37,14 +38,31 @@ func wanted(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "duration":
 		return "a duration such as 10s"
-	case "int":
+	case "int", "int32", "int64":
 		return "a whole number"
+	case "float64":
+		return "a number"
 	case "bool":
 		return "true or false"
 	case "stringSlice":
 		return "texts separated by commas"
+	case "stringToString":
+		return "name=value, or several of them separated by commas, such as " + strings.Trim(f.DefValue, "[]")
 	}
 	return "a " + f.Value.Type()
+}
+
+// wrongPart says which part of a value of several is wrong, where that can be told.
+func wrongPart(f *pflag.Flag, value string) string {
+	if f.Value.Type() != "stringToString" || !strings.Contains(value, ",") {
+		return ""
+	}
+	for part := range strings.SplitSeq(value, ",") {
+		if !strings.Contains(part, "=") {
+			return fmt.Sprintf(", of which %q has no =", part)
+		}
+	}
+	return ""
 }
 
 func envName(f *pflag.Flag) string {

@@ -97,7 +97,8 @@ func (a *app) boxShowCommand() *cobra.Command {
 		Use:   "show BOX_ID",
 		Short: "Show a box with its settings and what is done to it",
 		Long: `show prints what a box shall be and what it is, its settings without secrets, and the steps of what
-was done to it last, with their times.`,
+was done to it last, with their times. The message is what its customer reads; the detail, and the errors
+of steps, may name what of the cluster is behind it, and are for operators.`,
 		Example:           `  openclawctl box show b7k2mhc5wq3xj6n4z`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.oneBoxID,
@@ -128,7 +129,7 @@ func (a *app) showBox(cmd *cobra.Command, d api.OperatorsBox) error {
 	}
 	fields := table{head: []string{"FIELD", "VALUE"}, rows: [][]string{
 		{"box", d.ID}, {"customer", d.CustomerID}, {"namespace", d.Namespace}, {"state", string(d.State) + ", since " + when(d.ChangedAt)},
-		{"wants", wants}, {"generation", generations(d.Box)}, {"message", or(d.Message, "-")}, {"waits for", or(d.WaitsFor, "-")}, {"created", when(d.CreatedAt)},
+		{"wants", wants}, {"generation", generations(d.Box)}, {"message", or(d.Message, "-")}, {"detail", or(d.Detail, "-")}, {"waits for", or(d.WaitsFor, "-")}, {"created", when(d.CreatedAt)},
 		{"size", or(d.Size, "of the customer's tier")}, {"language", or(string(d.Settings.Language), "the customer's")},
 		{"time zone", or(d.Settings.TimeZone, "UTC")}, {"thinking", or(d.Settings.Thinking, "the tier's")},
 		{"system prompt", fmt.Sprintf("%d characters", d.SystemPromptLength)},
@@ -137,7 +138,7 @@ func (a *app) showBox(cmd *cobra.Command, d api.OperatorsBox) error {
 	}}
 	steps := table{head: []string{"STEP", "GENERATION", "STARTED", "TOOK", "ERROR"}}
 	for _, s := range d.Steps {
-		steps.rows = append(steps.rows, []string{s.Name, number(s.Generation), when(s.StartedAt), took(s), or(s.Error, "-")})
+		steps.rows = append(steps.rows, []string{s.Name, number(s.Generation), when(s.StartedAt), took(s.BoxStep), or(s.Detail, or(s.Error, "-"))})
 	}
 	return a.show(cmd, d, appendTable([]table{fields}, steps)...)
 }
@@ -288,7 +289,7 @@ func (w *waiting) await(ctx context.Context, c *client.Client, d control.Box) (c
 	for {
 		if done, well := settled(d, d.Generation); done {
 			if !well {
-				return d, fmt.Errorf("box %s is %s: %s", d.ID, d.State, or(d.Message, "nobody said why"))
+				return d, fmt.Errorf("box %s is %s: %s; \"openclawctl box show %s\" tells more", d.ID, d.State, or(d.Message, "nobody said why"), d.ID)
 			}
 			return d, nil
 		}

@@ -20,10 +20,11 @@ func TestBoxes(t *testing.T) {
 	var c created
 	e.ok(&c, "customer", "create", "--name", "Ada")
 	id := c.Box.ID
-	e.pg.Query(`INSERT INTO box_steps (box_id, customer_id, generation, name, started_at, finished_at, error)
-		SELECT id, customer_id, 1, 'gateway', '2026-01-02T03:04:05Z', '2026-01-02T03:04:06.25Z', 'it waits' FROM boxes`)
+	e.pg.Query(`INSERT INTO box_steps (box_id, customer_id, generation, name, started_at, finished_at, error, detail)
+		SELECT id, customer_id, 1, 'gateway', '2026-01-02T03:04:05Z', '2026-01-02T03:04:06.25Z', 'it waits', 'for node-7' FROM boxes`)
+	e.pg.Query(`UPDATE boxes SET message = 'no room', detail = 'node-7 has a taint'`)
 	r := e.run("box", "show", id)
-	for _, want := range []string{"pending, since", "0 of 1", "gateway", "2026-01-02T03:04:05Z", "1.25s", "it waits", "of the customer's tier", "waiting for a Telegram bot token: set it with PUT"} {
+	for _, want := range []string{"pending, since", "0 of 1", "gateway", "2026-01-02T03:04:05Z", "1.25s", "for node-7", "no room", "node-7 has a taint", "of the customer's tier", "waiting for a Telegram bot token: set it with PUT"} {
 		if r.code != 0 || !strings.Contains(r.stdout, want) {
 			t.Errorf("show: exit code %d, no %q in\n%s%s", r.code, want, r.stdout, r.stderr)
 		}

@@ -37,11 +37,26 @@ type OperatorsBox struct {
 	control.BoxDetail      // without the system prompt, and for support without the Telegram users
 	SystemPromptLength int `json:"system_prompt_length" doc:"Characters of the system prompt, which nobody but the customer sees."`
 	TelegramUserCount  int `json:"telegram_user_count" doc:"How many may write to the agent; support does not see who."`
+
+	Detail string          `json:"detail,omitempty" doc:"What of the cluster is behind message; customers do not see it."`
+	Steps  []OperatorsStep `json:"steps"` // in place of those without details
+}
+
+// OperatorsStep is a step as operators see it.
+type OperatorsStep struct {
+	control.BoxStep
+	Detail string `json:"detail,omitempty" doc:"What of the cluster is behind error; customers do not see it."`
 }
 
 // operatorsBox leaves out of a box what an operator is not to see.
-func operatorsBox(d control.BoxDetail, role control.Role) OperatorsBox {
-	out := OperatorsBox{BoxDetail: d, SystemPromptLength: utf8.RuneCountInString(d.Settings.SystemPrompt), TelegramUserCount: len(d.Settings.TelegramUsers)}
+func operatorsBox(d control.BoxDetail, detail string, role control.Role) OperatorsBox {
+	out := OperatorsBox{
+		BoxDetail: d, SystemPromptLength: utf8.RuneCountInString(d.Settings.SystemPrompt), TelegramUserCount: len(d.Settings.TelegramUsers),
+		Detail: detail, Steps: []OperatorsStep{},
+	}
+	for _, s := range d.Steps {
+		out.Steps = append(out.Steps, OperatorsStep{s, s.Detail})
+	}
 	out.Settings.SystemPrompt = ""
 	if role != control.RoleOperator && role != control.RoleAdmin {
 		out.Settings.TelegramUsers = nil
@@ -214,8 +229,9 @@ func (a *API) serveBox(c *call) (any, error) {
 		return nil, err
 	}
 	var d control.BoxDetail
-	err = a.o.Store.InTx(c.ctx(), func(tx *store.Tx) (err error) { d, err = tx.BoxDetail(c.ctx(), id); return err })
-	return operatorsBox(d, c.who.role), err
+	var detail string
+	err = a.o.Store.InTx(c.ctx(), func(tx *store.Tx) (err error) { d, detail, err = tx.BoxDetailForOperators(c.ctx(), id); return err })
+	return operatorsBox(d, detail, c.who.role), err
 }
 
 func (a *API) serveNewBox(c *call) (any, error) {

@@ -62,6 +62,10 @@ func TestCustomersChangeTheirBox(t *testing.T) {
 	if a := c.do("PUT", path+"/telegram-token", api.TelegramToken{Token: fakeBot[:20]}); a.problem() != "invalid" || strings.Contains(string(a.body), fakeBot[:20]) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	_, third := e.customer()
+	if a := third.do("PUT", "/v1/me/boxes/"+third.box().ID+"/telegram-token", api.TelegramToken{Token: fakeBot}); a.problem() != "invalid" || !strings.Contains(string(a.body), "another box has this bot") {
+		t.Errorf("another's bot: %d %s", a.status, a.body)
+	}
 	_, admin := e.operator(control.RoleAdmin)
 	for _, a := range []answer{
 		c.want(http.StatusOK, "GET", path, nil), c.want(http.StatusOK, "GET", "/v1/me/export", nil), admin.want(http.StatusOK, "GET", "/v1/boxes/"+box.ID, nil),
@@ -211,5 +215,34 @@ func TestOperatorsDoNotReadPrompts(t *testing.T) {
 	admin.want(http.StatusCreated, "POST", "/v1/customers/"+id+"/boxes", api.Reason{Reason: "x"}, api.KeyHeader, "box")
 	if n, all := e.count(`idempotency_keys WHERE convert_from(body, 'UTF8') ~ 'secret|4711'`), e.count(`idempotency_keys WHERE convert_from(body, 'UTF8') ~ 'generation'`); n != "0" || all != "3" {
 		t.Errorf("%s of %s answers that are kept have settings", n, all)
+	}
+}
+
+// Customers read of a box what concerns them; what of the cluster is behind it operators see.
+func TestCustomersDoNotSeeTheCluster(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, nil)
+	_, c := e.customer()
+	_, support := e.operator(control.RoleSupport)
+	e.pg.Query(`UPDATE boxes SET message = 'no room', detail = 'node-7 has a taint'`)
+	e.pg.Query(`INSERT INTO box_steps (box_id, customer_id, generation, name, started_at, error, detail)
+		SELECT id, customer_id, 1, 'ready', now(), 'no room', 'it was for node-7' FROM boxes`)
+	box := c.box()
+	if box.Message != "no room" || len(box.Steps) != 1 || box.Steps[0].Error != "no room" {
+		t.Errorf("%+v", box)
+	}
+	path := "/v1/me/boxes/" + box.ID
+	for _, a := range []answer{
+		c.want(http.StatusOK, "GET", path, nil), c.want(http.StatusOK, "GET", "/v1/me/boxes", nil), c.want(http.StatusOK, "GET", "/v1/me/export", nil),
+		c.want(http.StatusOK, "PATCH", path+"/settings", `{"thinking":"low"}`), c.want(http.StatusOK, "POST", path+"/restart", nil),
+	} {
+		if strings.Contains(string(a.body), "node-7") {
+			t.Errorf("a customer reads %s", a.body)
+		}
+	}
+	var d api.OperatorsBox
+	support.want(http.StatusOK, "GET", "/v1/boxes/"+box.ID, nil).into(t, &d)
+	if d.Message != "no room" || d.Detail != "node-7 has a taint" || len(d.Steps) != 1 || d.Steps[0].Detail != "it was for node-7" || d.Steps[0].Error != "no room" {
+		t.Errorf("%+v", d)
 	}
 }

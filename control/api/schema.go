@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -139,7 +140,8 @@ func (s *schemas) component(t reflect.Type) (object, error) {
 	return ref, nil
 }
 
-// fields adds the fields of a struct, those of embedded structs among them.
+// fields adds the fields of a struct, those of embedded structs among them, which come first: one of the
+// struct's own takes the place of an embedded one's with the same name.
 func (s *schemas) fields(t reflect.Type, properties object, required *[]string) error {
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -169,7 +171,7 @@ func (s *schemas) fields(t reflect.Type, properties object, required *[]string) 
 			o["description"] = about
 		}
 		properties[name] = o
-		if !strings.Contains(options, "omit") && f.Type.Kind() != reflect.Pointer {
+		if !strings.Contains(options, "omit") && f.Type.Kind() != reflect.Pointer && !slices.Contains(*required, name) {
 			*required = append(*required, name)
 		}
 	}

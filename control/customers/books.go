@@ -10,6 +10,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
 
 // boxOperator is who the audit log names for what the operator of the boxes did.
@@ -76,6 +77,9 @@ func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, 
 			return err
 		}
 		out = control.DesiredBox{Box: d.Box, Rotation: d.Rotation, Restart: d.Restart}
+		if out.Detail, err = tx.BoxText(ctx, boxID); err != nil {
+			return err
+		}
 		account, err := tx.Account(ctx, d.CustomerID)
 		if err != nil {
 			return err
@@ -107,6 +111,8 @@ func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, 
 		if sealed != nil {
 			if out.TelegramToken, err = b.Service.Seals.Open(sealed, placeOfTelegramToken(boxID)...); err != nil {
 				out.TelegramToken, out.TelegramTokenError = "", fmt.Errorf("Telegram token: %w", err)
+			} else if err := b.noteBot(ctx, tx, boxID, sealed, out.TelegramToken); err != nil {
+				return err
 			}
 		}
 		if d.Wants == control.BoxRun {
@@ -118,6 +124,14 @@ func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, 
 		return control.DesiredBox{}, fmt.Errorf("desired state of box %s: %w", boxID, err)
 	}
 	return out, nil
+}
+
+// noteBot has the bot of a box recognised that was given to it by a release that knew no digest.
+func (b *Boxes) noteBot(ctx context.Context, tx *store.Tx, boxID string, sealed []byte, token secret.Text) error {
+	if b.Service.Hasher == nil {
+		return nil
+	}
+	return tx.NoteBot(ctx, boxID, sealed, b.Service.botDigest(token))
 }
 
 // placeOfTelegramToken is what a sealed token is bound to.

@@ -155,8 +155,26 @@ func (s *Service) FollowLanguage(ctx context.Context, actor, customerID string) 
 // telegramToken is what a bot's token looks like.
 var telegramToken = regexp.MustCompile(`^[0-9]{6,20}:[A-Za-z0-9_-]{30,100}$`)
 
+// botDigest is by what a bot is recognised that has this token. It is of the whole token: with the bot's
+// number alone, which everybody may see, anybody could keep a bot from its owner.
+func (s *Service) botDigest(token secret.Text) []byte {
+	d := s.Hasher.Digest([]byte("telegram bot\x00" + token.Reveal()))
+	return d[:]
+}
+
+// botTaken says of a bot that another box has it, and what to do. Another customer's box is not named.
+func botTaken(ownBoxID string) error {
+	reason := "another box has this bot, and two would take each other's messages: make another bot with Telegram's @BotFather; or, if it is yours, " +
+		"have @BotFather revoke its token, which takes it away from there, and give this box the new one"
+	if ownBoxID != "" {
+		reason = fmt.Sprintf("your box %s has this bot, and two would take each other's messages: take it away from there first, by setting its token to an empty one, "+
+			"or make another bot with Telegram's @BotFather", ownBoxID)
+	}
+	return &SettingsError{Field: "token", Reason: reason}
+}
+
 // SetTelegramToken gives a box the token of the customer's Telegram bot; "" takes it away. It is
-// kept sealed, and shown to nobody. One that cannot be is a SettingsError.
+// kept sealed, and shown to nobody. One that cannot be, or that another box has, is a SettingsError.
 func (s *Service) SetTelegramToken(ctx context.Context, actor string, ref BoxRef, token secret.Text) (control.BoxDetail, error) {
 	if token != "" && !telegramToken.MatchString(token.Reveal()) {
 		return control.BoxDetail{}, fmt.Errorf("Telegram token of box: %w", &SettingsError{
@@ -166,10 +184,24 @@ func (s *Service) SetTelegramToken(ctx context.Context, actor string, ref BoxRef
 	if s.Seals == nil {
 		return control.BoxDetail{}, fmt.Errorf("Telegram token of box: %w", errNoSeals)
 	}
+	if s.Hasher == nil {
+		return control.BoxDetail{}, errors.New("Telegram token of box: no token pepper is configured")
+	}
 	d, err := s.decideBox(ctx, actor, ref, "", func(c *change, d control.BoxDetail) (store.BoxDecision, bool, error) {
 		sealed := []byte{}
+		var bot []byte
 		if token != "" {
-			var err error
+			bot = s.botDigest(token)
+			other, err := c.tx.BoxOfBot(ctx, bot)
+			switch {
+			case errors.Is(err, control.ErrNotFound) || err == nil && other.ID == d.ID:
+			case err != nil:
+				return store.BoxDecision{}, false, err
+			case other.CustomerID == d.CustomerID:
+				return store.BoxDecision{}, false, botTaken(other.ID)
+			default:
+				return store.BoxDecision{}, false, botTaken("")
+			}
 			if sealed, err = s.Seals.Seal(token, placeOfTelegramToken(d.ID)...); err != nil {
 				return store.BoxDecision{}, false, err
 			}
@@ -186,8 +218,11 @@ func (s *Service) SetTelegramToken(ctx context.Context, actor string, ref BoxRef
 			}
 		}
 		needed := d.Wants == control.BoxDestroy || known != token || token == "" && before != nil
-		return store.BoxDecision{Action: "box.telegram_token", TelegramToken: sealed, Detail: map[string]any{"has_token": token != ""}}, needed, nil
+		return store.BoxDecision{Action: "box.telegram_token", TelegramToken: sealed, TelegramBot: bot, Detail: map[string]any{"has_token": token != ""}}, needed, nil
 	})
+	if errors.Is(err, control.ErrExists) {
+		err = botTaken("") // whoever saved it at the same time was first
+	}
 	if err != nil {
 		return d, fmt.Errorf("Telegram token of box: %w", err)
 	}

@@ -41,7 +41,7 @@ type Service struct {
 	Tiers  control.Tiers
 	Grants GrantPublisher
 	Limits LimitSetter
-	// Hasher is needed by CreateToken only.
+	// Hasher is needed by what makes tokens, and by SetTelegramToken.
 	Hasher *contract.Hasher
 	// Later is needed by RotateToken with an overlap only.
 	Later LaterRevoker

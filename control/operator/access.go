@@ -55,12 +55,8 @@ func AccessFor(o ObjectOptions) (string, error) {
 			return "", fmt.Errorf("%w options: namespace or account %q: %s", control.ErrInvalid, name, problems[0])
 		}
 	}
-	for _, labels := range []map[string]string{o.ProxyLabels, o.DNSLabels} {
-		for key, value := range labels {
-			if problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(problems) > 0 {
-				return "", fmt.Errorf("%w options: label %s=%s: %s", control.ErrInvalid, key, value, problems[0])
-			}
-		}
+	if err := o.checkLabels(); err != nil {
+		return "", err
 	}
 	if o.Image != "" {
 		if !digestPattern.MatchString(o.Image) {

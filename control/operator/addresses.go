@@ -3,24 +3,98 @@ package operator
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 )
 
+// addressKept is how long an address stays closed after the cluster told of it last. A node that comes
+// and goes must not open what it had to everybody, nor have each box's policy written twice.
+const addressKept = time.Hour
+
+// lastSeen is when the cluster told of each of its own addresses last.
+type lastSeen map[netip.Prefix]time.Time
+
+// see notes what the cluster tells of at a time, and returns what is to be closed: that, and what was
+// seen within addressKept. It is sorted; the rest is forgotten.
+func (s lastSeen) see(now time.Time, told []netip.Prefix) []netip.Prefix {
+	for _, p := range told {
+		s[p] = now
+	}
+	maps.DeleteFunc(s, func(_ netip.Prefix, at time.Time) bool { return now.Sub(at) > addressKept })
+	return outermost(slices.Collect(maps.Keys(s)))
+}
+
+// closedBy returns what most of some policies close beside what all have to, and known. So what an
+// earlier operator has seen of the cluster outlives it. One policy that somebody edited has no say.
+func closedBy(policies []*networkingv1.NetworkPolicy, known []netip.Prefix) []netip.Prefix {
+	count := make(map[netip.Prefix]int)
+	for _, policy := range policies {
+		of := make(map[netip.Prefix]bool)
+		for _, rule := range policy.Spec.Egress {
+			for _, peer := range rule.To {
+				if peer.IPBlock == nil {
+					continue
+				}
+				for _, text := range peer.IPBlock.Except {
+					if p, err := netip.ParsePrefix(text); err == nil {
+						of[p.Masked()] = true
+					}
+				}
+			}
+		}
+		for p := range of {
+			count[p]++
+		}
+	}
+	for _, text := range slices.Concat(special4(), special6()) {
+		delete(count, netip.MustParsePrefix(text))
+	}
+	for _, p := range known {
+		delete(count, p.Masked())
+	}
+	maps.DeleteFunc(count, func(_ netip.Prefix, n int) bool { return 2*n <= len(policies) })
+	return slices.Collect(maps.Keys(count))
+}
+
+// policies returns the network policies of boxes.
+func (v *view) policies() []*networkingv1.NetworkPolicy {
+	var out []*networkingv1.NetworkPolicy
+	for _, ns := range v.namespaces() {
+		live := v.get(kindPolicy, ns.GetName(), IsolationName)
+		if live == nil {
+			continue
+		}
+		policy := &networkingv1.NetworkPolicy{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(live.Object, policy); err != nil {
+			v.log.Warn("a network policy cannot be read", "namespace", ns.GetName(), "error", err)
+			continue
+		}
+		out = append(out, policy)
+	}
+	return out
+}
+
 // surroundings reads the cluster's own addresses, or tries again until ctx ends: without them gateways
 // might reach the nodes and the API server.
-func (o *Operator) surroundings(ctx context.Context) error {
+func (o *Operator) surroundings(ctx context.Context, v *view) error {
+	o.mu.Lock()
+	o.seen = make(lastSeen)
+	o.seen.see(time.Now(), closedBy(v.policies(), o.opts.Objects.Exclude))
+	o.mu.Unlock()
 	for {
 		err := o.readAddresses(ctx)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		o.log.Warn("cannot read the cluster's own addresses, which gateways must not reach", "error", err)
+		o.log.Warn("cannot read the cluster's own addresses, and begins with no box before it has", "error", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -33,11 +107,14 @@ func (o *Operator) readAddresses(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	list, err := ClusterAddresses(ctx, o.client)
-	if err != nil {
-		return err
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.unseen = err
+	if err != nil {
+		o.unseen = fmt.Errorf("what gateways must not reach: %w", err)
+		return o.unseen
+	}
+	list = o.seen.see(time.Now(), list)
 	if o.addresses != nil && !slices.Equal(o.addresses, list) {
 		o.log.Info("the cluster's own addresses are others; boxes learn of it when each is looked at", "addresses", len(list))
 	}

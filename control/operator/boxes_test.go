@@ -59,8 +59,8 @@ func unusable(t *testing.T, e *env, opts operator.Options) {
 		}
 	}
 	say(unwritable)
-	if now := e.becomes(b.ID, control.BoxUnhealthy, 20*time.Second); !strings.Contains(now.Message, unwritable) {
-		t.Errorf("it says %q", now.Message)
+	if now := e.becomes(b.ID, control.BoxUnhealthy, 20*time.Second); !strings.Contains(e.detail(b.ID), unwritable) || !strings.Contains(now.Message, "its settings") {
+		t.Errorf("it says %q, to operators %q", now.Message, e.detail(b.ID))
 	}
 	if _, err := e.service.SuspendBox(t.Context(), "test", ref, ""); err != nil {
 		t.Fatal(err)

@@ -26,13 +26,13 @@ func (p *pass) destroy(ctx context.Context) error {
 	}
 	over := p.d.State == control.BoxDestroyed // and its namespace has come back
 	if !over && (p.d.State != control.BoxDestroying || p.d.Observed != p.d.Generation) {
-		if err := p.report(ctx, control.BoxDestroying, ""); err != nil {
+		if err := p.report(ctx, control.BoxDestroying, said{}); err != nil {
 			return err
 		}
 	}
 	if len(p.d.Tokens) > 0 {
 		if err := p.do(StepRevoke, func() error { return p.o.opts.Books.RevokeTokens(ctx, p.d.ID, "", 0) }); err != nil {
-			return errors.Join(fmt.Errorf("revoke the tokens of box %s: %w", p.d.ID, err), p.progress(ctx, ""))
+			return errors.Join(fmt.Errorf("revoke the tokens of box %s: %w", p.d.ID, err), p.progress(ctx, said{}))
 		}
 	}
 	if !over {
@@ -56,21 +56,21 @@ func (p *pass) destroy(ctx context.Context) error {
 		} else if p.overdue() {
 			p.late(err.Error())
 		}
-		return errors.Join(err, p.progress(ctx, ""))
+		return errors.Join(err, p.progress(ctx, said{}))
 	}
 	if !gone {
 		p.lookAfter(goneEvery)
 		if !p.overdue() {
-			return p.progress(ctx, "")
+			return p.progress(ctx, said{})
 		}
 		if waits == "" {
 			waits = p.remains()
 		}
 		p.late(waits)
-		return p.progress(ctx, waits)
+		return p.progress(ctx, said{forCustomers(troubleStuck), waits})
 	}
 	p.finish(StepDelete, nil)
-	r := p.reportOf(control.BoxDestroyed, "")
+	r := p.reportOf(control.BoxDestroyed, said{})
 	r.Operation, r.Took = opDestroy, max(time.Since(p.m.op.started), time.Microsecond)
 	if err := p.send(ctx, r); err != nil {
 		return err

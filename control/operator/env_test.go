@@ -130,7 +130,7 @@ func (e *env) options() operator.Options {
 			Image: image, ProxyURL: "http://token-proxy.platform.svc.cluster.local:8080/v1", Model: "k2p5", Render: render,
 		},
 		Logger: slog.New(slog.NewTextHandler(out, nil)), Registerer: prometheus.NewRegistry(),
-		Identity: rand.Text(), SweepEvery: 2 * time.Second, LeaseFor: 5 * time.Second,
+		Identity: rand.Text(), SweepEvery: 2 * time.Second, LeaseFor: 15 * time.Second,
 		Mute: true, // boxes of tests have no bots
 	}
 }
@@ -239,6 +239,16 @@ func (e *env) box(id string) control.Box {
 		e.t.Fatal(err)
 	}
 	return b
+}
+
+// detail is what operators read of a box.
+func (e *env) detail(id string) (text string) {
+	e.t.Helper()
+	err := e.st.InTx(e.t.Context(), func(tx *store.Tx) (err error) { text, err = tx.BoxText(e.t.Context(), id); return err })
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return text
 }
 
 // steps are what was done to a box last.

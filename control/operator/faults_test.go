@@ -20,7 +20,7 @@ func TestFaults(t *testing.T) {
 	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.DedicatedPostgres(t))
 	opts := e.options()
 	opts.PlacedWithin, opts.RetryMin, opts.Overlap = 3*time.Second, time.Hour, time.Second
-	opts.LeaseFor = 30 * time.Second // for the API server takes seconds to start
+	opts.LeaseFor = time.Minute // for the API server takes seconds to start
 	first := e.run(opts)
 
 	// No node takes the pod: it fails in time, says why, and nothing of it is left running.
@@ -29,8 +29,8 @@ func TestFaults(t *testing.T) {
 	}
 	b := e.customer("starter")
 	failed := e.becomes(b.ID, control.BoxFailed, soon)
-	if !strings.Contains(failed.Message, "no node takes its pod: ") {
-		t.Errorf("it failed with %q", failed.Message)
+	if detail := e.detail(b.ID); !strings.Contains(detail, "no node takes its pod: ") || !strings.Contains(failed.Message, "no room") {
+		t.Errorf("it failed with %q, to operators %q", failed.Message, detail)
 	}
 	token := e.token(b.Namespace)
 	e.until(soon, func() string {
@@ -83,7 +83,7 @@ func TestFaults(t *testing.T) {
 	e.asDesired(opts, b.ID)
 
 	// The next operator goes on once the first one has ended.
-	opts.LeaseFor = 5 * time.Second
+	opts.LeaseFor = 10 * time.Second
 	next := e.run(e.another(opts))
 	if err := first.stop(); err != nil {
 		t.Errorf("the first operator ended with %v", err)

@@ -51,7 +51,7 @@ func (b *builder) deployment() *appsv1.Deployment {
 			Selector:                &metav1.LabelSelector{MatchLabels: selector},
 			Strategy:                appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType},
 			RevisionHistoryLimit:    new(int32(1)),
-			ProgressDeadlineSeconds: new(seconds(openclaw.StartupLimit + time.Minute)),
+			ProgressDeadlineSeconds: new(seconds(openclaw.GivenUpAfter)),
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{
 					Labels: maps.Clone(meta.Labels),
@@ -118,7 +118,7 @@ func (b *builder) container() corev1.Container {
 			{Name: "state", MountPath: openclaw.DataDir},
 			{Name: "tmp", MountPath: openclaw.TempDir},
 		},
-		StartupProbe:   killing(probe(openclaw.ReadinessPath, 2, seconds(openclaw.StartupLimit)/2)),
+		StartupProbe:   startupProbe(),
 		ReadinessProbe: probe(openclaw.ReadinessPath, 5, 3),
 		LivenessProbe:  killing(probe(openclaw.LivenessPath, 20, 6)),
 	}
@@ -135,6 +135,15 @@ func probe(path string, period, failures int32) *corev1.Probe {
 		TimeoutSeconds:   5,
 		FailureThreshold: failures,
 	}
+}
+
+// startupProbe gives a start up after StartupLimit. One that hangs must not count for more than its
+// period, or the kubelet would wait for several times the limit.
+func startupProbe() *corev1.Probe {
+	const period = 3
+	p := killing(probe(openclaw.ReadinessPath, period, seconds(openclaw.StartupLimit)/period))
+	p.TimeoutSeconds = period
+	return p
 }
 
 // killing gives a gateway little time to end that a probe finds to hang: it does not hear SIGTERM.

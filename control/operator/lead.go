@@ -19,23 +19,43 @@ const LeaseName = "openclaw-operator"
 // lead by now, so it has to end.
 var ErrLost = errors.New("the lease of the operator is lost")
 
-// lease is the Lease, and what this process knows of it. The election alone would end the work only
-// after it has tried to renew the Lease, and then to give it away, for longer than it is good.
+// lookEvery is how often who does not lead reads the Lease, and who leads asks whether it is to be
+// renewed, or tries again to.
+const lookEvery = 5 * time.Second
+
+// renewEvery is how long a Lease is good until it is renewed. By default that is less than one write to
+// the cluster in a minute, which is all that is written while nothing changes.
+func renewEvery(leaseFor time.Duration) time.Duration { return leaseFor / 3 }
+
+// lease is the Lease, and what this process knows of it. The election alone would renew it as often as
+// another one looks whether it is free, and would end the work only after it has tried to renew the Lease,
+// and then to give it away, for longer than it is good.
 type lease struct {
 	resourcelock.Interface
+	whole time.Duration
 	ended <-chan struct{} // closed once nothing works any more
 
 	mu      sync.Mutex
 	renewed time.Time // when the last request was sent by which this process holds it
 }
 
-// Create makes the Lease.
-func (l *lease) Create(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
-	return l.write(r, func() error { return l.Interface.Create(ctx, r) })
+// Get reads the Lease. A connection that hangs must not take the time of all attempts.
+func (l *lease) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.attempt())
+	defer cancel()
+	return l.Interface.Get(ctx)
 }
 
-// Update renews the Lease, or gives it away; not before the work has ended, for the next one
-// would begin beside it.
+// attempt is how long one request may take.
+func (l *lease) attempt() time.Duration { return min(requestTimeout, l.whole/6) }
+
+// Create makes the Lease.
+func (l *lease) Create(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	return l.write(ctx, r, l.Interface.Create)
+}
+
+// Update renews the Lease if it is time to, or gives it away; not before the work has ended, for the
+// next one would begin beside it.
 func (l *lease) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
 	if r.HolderIdentity == "" {
 		select {
@@ -44,12 +64,24 @@ func (l *lease) Update(ctx context.Context, r resourcelock.LeaderElectionRecord)
 			return errors.New("the lease is not given away before the work has ended")
 		}
 	}
-	return l.write(r, func() error { return l.Interface.Update(ctx, r) })
+	if r.HolderIdentity == l.Identity() && l.fresh() {
+		return nil
+	}
+	return l.write(ctx, r, l.Interface.Update)
 }
 
-func (l *lease) write(r resourcelock.LeaderElectionRecord, do func() error) error {
+// fresh reports whether this process has renewed the Lease lately.
+func (l *lease) fresh() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.renewed.IsZero() && time.Since(l.renewed) < renewEvery(l.whole)
+}
+
+func (l *lease) write(ctx context.Context, r resourcelock.LeaderElectionRecord, do func(context.Context, resourcelock.LeaderElectionRecord) error) error {
+	ctx, cancel := context.WithTimeout(ctx, l.attempt())
+	defer cancel()
 	sent := time.Now()
-	err := do()
+	err := do(ctx, r)
 	if err == nil && r.HolderIdentity == l.Identity() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -59,15 +91,16 @@ func (l *lease) write(r resourcelock.LeaderElectionRecord, do func() error) erro
 }
 
 // goodFor is how long the process may go on without renewing it.
-func (l *lease) goodFor(whole time.Duration) time.Duration {
+func (l *lease) goodFor() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Until(l.renewed.Add(whole * 2 / 3))
+	return time.Until(l.renewed.Add(l.whole * 2 / 3))
 }
 
 // Run waits until no other process leads, and then makes boxes what they shall be, until ctx
 // ends. It returns ErrLost if it may not lead any more: the caller must then end the process.
-// It is called once.
+// Who has the identity of the one that led last, which was killed and did not give the Lease away, leads
+// at once. It is called once.
 func (o *Operator) Run(ctx context.Context) error {
 	// The lease is given up once the work has ended, and not when it is told to.
 	election, giveUp := context.WithCancel(context.WithoutCancel(ctx))
@@ -76,14 +109,14 @@ func (o *Operator) Run(ctx context.Context) error {
 	defer lose()
 	var worked error
 	began, ended := make(chan struct{}), make(chan struct{})
-	lock := &lease{ended: ended, Interface: &resourcelock.LeaseLock{
+	lock := &lease{whole: o.opts.LeaseFor, ended: ended, Interface: &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: OperatorSpace, Name: LeaseName},
 		Client:     o.client.CoordinationV1(),
 		LockConfig: resourcelock.ResourceLockConfig{Identity: o.opts.Identity},
 	}}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Name: LeaseName, Lock: lock,
-		LeaseDuration: o.opts.LeaseFor, RenewDeadline: o.opts.LeaseFor * 2 / 3, RetryPeriod: o.opts.LeaseFor * 2 / 15,
+		LeaseDuration: o.opts.LeaseFor, RenewDeadline: o.opts.LeaseFor * 2 / 3, RetryPeriod: min(lookEvery, o.opts.LeaseFor*2/15),
 		ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(leading context.Context) {
@@ -144,7 +177,7 @@ func (o *Operator) Run(ctx context.Context) error {
 // held waits until the work has ended, or the lease must be taken for lost.
 func (o *Operator) held(l *lease, elected, ended <-chan struct{}) (lost bool) {
 	for {
-		wait := l.goodFor(o.opts.LeaseFor)
+		wait := l.goodFor()
 		select {
 		case <-ended:
 			return false
@@ -156,7 +189,7 @@ func (o *Operator) held(l *lease, elected, ended <-chan struct{}) (lost bool) {
 				return true
 			}
 		case <-time.After(max(wait, 0)):
-			if l.goodFor(o.opts.LeaseFor) <= 0 {
+			if l.goodFor() <= 0 {
 				return true
 			}
 		}

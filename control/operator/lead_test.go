@@ -51,3 +51,49 @@ func TestLeaderStopsBeforeItsLeaseEnds(t *testing.T) {
 		t.Fatal("it goes on without its lease")
 	}
 }
+
+// While nothing changes the Lease is all that is written, and is written seldom.
+func TestLeaseIsSeldomRenewed(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
+	opts := e.options()
+	opts.LeaseFor = 9 * time.Second // so it is renewed every 3
+	op := e.run(opts)
+	leads(e, op)
+	versions := make(map[string]bool)
+	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(200 * time.Millisecond) {
+		versions[e.field(operator.OperatorSpace, "lease/"+operator.LeaseName, ".metadata.resourceVersion")] = true
+	}
+	if n := len(versions); n < 3 || n > 5 {
+		t.Errorf("in 10 s a lease of 9 s had %d versions", n)
+	}
+	if note := op.Note(); note != "this process leads" {
+		t.Error(note)
+	}
+}
+
+// However long a Lease is: who is told to end gives it away, and the next one leads within seconds.
+func TestALongLeaseIsGivenAway(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
+	opts := e.options()
+	opts.LeaseFor = 0 // the default
+	first := e.run(opts)
+	leads(e, first)
+	next := e.run(e.another(opts))
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	leads(e, next)
+}
+
+// leads waits until an operator leads.
+func leads(e *env, op *running) {
+	e.t.Helper()
+	e.until(soon, func() string {
+		if note := op.Note(); note != "this process leads" {
+			return note
+		}
+		return ""
+	})
+}

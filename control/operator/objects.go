@@ -202,9 +202,24 @@ func (o ObjectOptions) check() error {
 	case o.StateMiB < 0 || o.ProxyPort < 0:
 		return fmt.Errorf("%w options: the size of the state and token-proxy's port must be positive", control.ErrInvalid)
 	}
+	if err := o.checkLabels(); err != nil {
+		return err
+	}
 	for _, p := range o.Exclude {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			return fmt.Errorf("%w excluded range %s: write it as IPv4 or IPv6, such as 203.0.113.0/24", control.ErrInvalid, p)
+		}
+	}
+	return nil
+}
+
+// checkLabels says which label of other pods is none: no pod could bear it.
+func (o ObjectOptions) checkLabels() error {
+	for _, labels := range []map[string]string{o.ProxyLabels, o.DNSLabels} {
+		for key, value := range labels {
+			if problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(problems) > 0 {
+				return fmt.Errorf("%w options: label %s=%s: %s", control.ErrInvalid, key, value, problems[0])
+			}
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 )
 
@@ -28,9 +29,11 @@ type Options struct {
 	// Registerer gets the metrics, if it is not nil.
 	Registerer prometheus.Registerer
 
-	// Identity names this process among those that want to lead; no two may have the same.
+	// Identity names this process among those that want to lead; no two that live may have the same. Who
+	// comes after one that was killed, and has its name, need not wait until its Lease is over.
 	Identity string
-	// LeaseFor is how long a leader that says nothing is believed to live; 15 s by default.
+	// LeaseFor is how long a leader that says nothing is believed to live; 5 m by default. It is renewed
+	// three times in that, which is all that is written while nothing changes.
 	LeaseFor time.Duration
 	// WhileLeading runs beside the operator while it leads, until its ctx ends; it may be nil.
 	// If it returns an error, so does Run.
@@ -54,8 +57,9 @@ type Options struct {
 	// and then until its pod runs: it needs a node and the image, but not the time that the pod before
 	// it takes to end; 5 m by default.
 	PlacedWithin time.Duration
-	// ReadyWithin is how long a gateway that runs may take until it is ready; 4 m by default. One that
-	// starts beside many others was seen to take two and a half.
+	// ReadyWithin is how long a gateway that runs may take until it is ready; by default
+	// openclaw.GivenUpAfter, which is when the kubelet has given it up. A shorter time is for tests, in
+	// which nothing really starts: see CheckReadyWithin.
 	ReadyWithin time.Duration
 	// EndWithin is how long a gateway gets to end that is not replaced: of a box that is suspended or
 	// destroyed, or that does not answer; 30 s by default. It has whole seconds.
@@ -83,6 +87,16 @@ type Options struct {
 	Rolling int
 }
 
+// CheckReadyWithin says what is wrong with an Options.ReadyWithin for gateways that really start: the
+// kubelet must have given one up before the operator does.
+func CheckReadyWithin(d time.Duration) error {
+	if d < openclaw.GivenUpAfter {
+		return fmt.Errorf("%s is too short: a gateway that starts has %s until its probes give it up, and must not be failed while it may still come up; use %s or more",
+			d, openclaw.StartupLimit, openclaw.GivenUpAfter)
+	}
+	return nil
+}
+
 // strikesOut is how many health checks in a row have to find a gateway down.
 const strikesOut = 3
 
@@ -108,8 +122,8 @@ func (o *Options) complete() error {
 		value    *time.Duration
 		standard time.Duration
 	}{
-		{&o.LeaseFor, 15 * time.Second}, {&o.SweepEvery, time.Minute}, {&o.SweepAll, 10 * time.Minute},
-		{&o.PlacedWithin, 5 * time.Minute}, {&o.ReadyWithin, 4 * time.Minute}, {&o.EndWithin, 30 * time.Second}, {&o.LostAfter, 5 * time.Minute}, {&o.HealthEvery, 5 * time.Minute}, {&o.Overlap, time.Minute},
+		{&o.LeaseFor, 5 * time.Minute}, {&o.SweepEvery, time.Minute}, {&o.SweepAll, 10 * time.Minute},
+		{&o.PlacedWithin, 5 * time.Minute}, {&o.ReadyWithin, openclaw.GivenUpAfter}, {&o.EndWithin, 30 * time.Second}, {&o.LostAfter, 5 * time.Minute}, {&o.HealthEvery, 5 * time.Minute}, {&o.Overlap, time.Minute},
 		{&o.RetryMin, 5 * time.Minute}, {&o.RetryMax, time.Hour}, {&o.BackoffMax, 30 * time.Second},
 		{&o.ForceAfter, time.Minute},
 	} {
@@ -140,9 +154,13 @@ type Operator struct {
 	read  bool                                         // it leads, and has read what there is in the cluster
 	// policy is why the policy is not taken to be in force; nil if it is.
 	policy error
-	// addresses are the cluster's own, which gateways must not reach; see ClusterAddresses.
+	// addresses are the cluster's own, which gateways must not reach, and seen what they are made of;
+	// see ClusterAddresses.
 	addresses []netip.Prefix
-	places    places
+	seen      lastSeen
+	// unseen is why addresses could not be read when that was tried last; nil if they could.
+	unseen error
+	places places
 	// orphans are the namespaces that were told of.
 	orphans map[string]bool
 }
@@ -209,7 +227,7 @@ func (o *Operator) work(ctx, leading context.Context) error {
 		return err
 	}
 	o.mu.Lock()
-	o.queue = queue
+	o.queue, o.unseen = queue, nil
 	o.mu.Unlock()
 	// Before the queue ends, so that nobody waits for it in vain.
 	var workers sync.WaitGroup
@@ -220,7 +238,7 @@ func (o *Operator) work(ctx, leading context.Context) error {
 		queue.ShutDown()
 		workers.Wait()
 	}()
-	if o.limited(ctx) != nil || v.run(ctx) != nil || o.surroundings(ctx) != nil {
+	if o.limited(ctx) != nil || v.run(ctx) != nil || o.surroundings(ctx, v) != nil {
 		return nil // told to stop
 	}
 	o.takePlaces(v)

@@ -27,15 +27,20 @@ type pass struct {
 	// waits says that the gateway is of an earlier version of this program or another image, and that
 	// others are replaced first.
 	waits bool
-	// note is what is to be said of a box that is as it shall be.
+	// note is what is to be said of a box that is as it shall be, to its customer too.
 	note string
 }
 
-// errWait says that something has to happen first, which will wake the box. Its text is for
-// people.
-type errWait struct{ what string }
+// errWait says that something has to happen first, which will wake the box. what is for customers too,
+// and detail for operators; see said.
+type errWait struct{ what, detail string }
 
-func (e errWait) Error() string { return e.what }
+func (e errWait) Error() string {
+	if e.detail == "" {
+		return e.what
+	}
+	return e.what + ": " + e.detail
+}
 
 // errUnusable says that nothing can be made of what a box shall be. It stays so until that is
 // changed.
@@ -86,7 +91,7 @@ func (p *pass) await(ctx context.Context, waits string) error {
 	if p.d.State == control.BoxPending && p.d.Observed == p.d.Generation && p.d.Message == waits {
 		return nil
 	}
-	return p.report(ctx, control.BoxPending, waits)
+	return p.report(ctx, control.BoxPending, said{text: waits})
 }
 
 // end has no gateway run, and does not give it the time to finish that one has which is replaced.
@@ -182,14 +187,14 @@ func (p *pass) obstacle(ctx context.Context, working bool, err error) error {
 	} else if provisions && p.overdue() {
 		return p.fail(ctx, trouble{troubleCluster, err.Error()})
 	}
-	message := p.d.Message
+	message := said{p.d.Message, p.d.Detail}
 	if working {
-		message = ""
+		message = said{}
 	}
 	if working && p.overdue() {
 		// It is tried on: what is refused today may be allowed tomorrow.
-		message = err.Error()
-		p.late(message)
+		message = said{forCustomers(troubleStuck), err.Error()}
+		p.late(message.detail)
 	}
 	wait, waits := err.(errWait) // and nothing beside it
 	if !waits {
@@ -199,7 +204,7 @@ func (p *pass) obstacle(ctx context.Context, working bool, err error) error {
 		p.lookAfter(p.untilOverdue())
 	}
 	if working {
-		message = wait.what
+		message = say(wait)
 	}
 	return p.progress(ctx, message)
 }
@@ -229,7 +234,7 @@ func (p *pass) begin(ctx context.Context, ns *unstructured.Unstructured) error {
 	if p.d.State == p.m.op.state && p.d.Observed == p.d.Generation {
 		return nil
 	}
-	return p.report(ctx, p.m.op.state, "")
+	return p.report(ctx, p.m.op.state, said{})
 }
 
 // kindOfUpdate tells what a change of a running box is, by what there is.
@@ -286,7 +291,7 @@ func (p *pass) judge(ctx context.Context, working bool) error {
 		return p.fail(ctx, t)
 	}
 	p.lookAfter(p.untilOverdue())
-	return p.progress(ctx, t.text)
+	return p.progress(ctx, t.said())
 }
 
 // stopping waits for the pods of a gateway that shall not run.
@@ -299,14 +304,14 @@ func (p *pass) stopping(ctx context.Context, live *appsv1.Deployment, pods []*co
 	}
 	if !p.overdue() {
 		p.lookAfter(p.untilOverdue())
-		return p.progress(ctx, "")
+		return p.progress(ctx, said{})
 	}
 	t := diagnose(live, pods)
 	if t.text == "" {
 		t.text = "the gateway has not ended yet"
 	}
 	p.late(t.text)
-	return p.progress(ctx, t.text)
+	return p.progress(ctx, t.said())
 }
 
 // arrived notes that a box is what it shall be.
@@ -320,9 +325,9 @@ func (p *pass) arrived(ctx context.Context, state control.BoxState, step string,
 		}
 	}
 	if !working {
-		return p.progress(ctx, p.note) // steps of a repair
+		return p.progress(ctx, said{text: p.note}) // steps of a repair
 	}
-	r := p.reportOf(state, p.note)
+	r := p.reportOf(state, said{text: p.note})
 	if p.m.op.name != "" {
 		r.Operation, r.Took = p.m.op.name, max(time.Since(p.m.op.started), time.Microsecond)
 	}
@@ -354,8 +359,8 @@ func (p *pass) fail(ctx context.Context, t trouble) error {
 			p.o.log.Warn("what is left of a failed box could not be taken down yet", "box", p.d.ID, "error", err)
 		}
 	}
-	p.finish(StepReady, errors.New(t.text))
-	r := p.reportOf(state, t.text)
+	p.finish(StepReady, t)
+	r := p.reportOf(state, t.said())
 	r.Operation, r.Took, r.Failure = p.m.op.name, max(time.Since(p.m.op.started), time.Microsecond), t.text
 	if err := p.send(ctx, r); err != nil {
 		return err
@@ -406,14 +411,14 @@ func (p *pass) compensate(ctx context.Context) error {
 func (p *pass) down(ctx context.Context, live *appsv1.Deployment, pods []*corev1.Pod) error {
 	strikes := p.m.struck()
 	if !p.m.due(strikes) {
-		return p.progress(ctx, p.d.Message)
+		return p.progress(ctx, said{p.d.Message, p.d.Detail})
 	}
 	t := diagnose(live, pods)
 	if t.text == "" {
-		t.text = "the gateway is not ready"
+		t = trouble{troubleProbe, "the gateway is not ready"}
 	}
 	if p.d.State != control.BoxUnhealthy {
-		if err := p.report(ctx, control.BoxUnhealthy, t.text); err != nil {
+		if err := p.report(ctx, control.BoxUnhealthy, t.said()); err != nil {
 			return err
 		}
 		p.o.metrics.unhealthy.Inc()

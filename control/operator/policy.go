@@ -15,10 +15,14 @@ var errUnread = errors.New("what there is in the cluster is not read yet")
 func (o *Operator) Ready() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.queue != nil && !o.read {
-		return errors.Join(errUnread, o.policy)
+	if o.queue == nil {
+		return o.policy // only who leads looks around
 	}
-	return o.policy
+	err := errors.Join(o.unseen, o.policy)
+	if !o.read {
+		err = errors.Join(errUnread, err)
+	}
+	return err
 }
 
 // watchPolicy looks whether the operator's rights are limited as they should be, until ctx ends.

@@ -20,6 +20,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/jobs"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
+	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
@@ -120,7 +121,7 @@ func (e *env) complete(n int) control.Box {
 	if _, err := e.service.UpdateBoxSettings(e.t.Context(), "test", ref, customers.BoxSettingsChange{TelegramUsers: &users}); err != nil {
 		e.t.Fatal(err)
 	}
-	if _, err := e.service.SetTelegramToken(e.t.Context(), "test", ref, "123456:telegram_token_of_a_test_that_is_fake"); err != nil {
+	if _, err := e.service.SetTelegramToken(e.t.Context(), "test", ref, secret.Text(fmt.Sprintf("%d:telegram_token_of_a_test_that_is_fake", 100_000+n))); err != nil {
 		e.t.Fatal(err)
 	}
 	return b
@@ -129,7 +130,7 @@ func (e *env) complete(n int) control.Box {
 // Many boxes that wait for the operator's start are all provisioned at once; then nothing is written.
 func TestManyBoxes(t *testing.T) {
 	t.Parallel()
-	n, quiet := full(20, 500), full(5*time.Second, time.Minute)
+	n, quiet := full(20, 500), full(5*time.Second, 3*time.Minute)
 	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.Postgres(t))
 	var boxes []control.Box
 	for i := range n {
@@ -170,7 +171,7 @@ func TestManyBoxes(t *testing.T) {
 
 	written := func() float64 {
 		sum := 0.0
-		for _, verb := range []string{"patch", "create", "delete"} { // update is the Lease's
+		for _, verb := range []string{"patch", "create", "delete", "update"} { // the last is the Lease's
 			sum += p.metric("operator_api_requests_total", `verb="`+verb+`"`)
 		}
 		return sum
@@ -181,8 +182,12 @@ func TestManyBoxes(t *testing.T) {
 	}
 	before, books := written(), reports()
 	time.Sleep(quiet)
-	if after := written(); after != before || after <= 0 {
-		t.Errorf("in %s without any change %v requests wrote to the cluster", quiet, after-before)
+	// The Lease is renewed every 100 s, and nothing else is written: at full length twice in three
+	// minutes, and in a short time once at most.
+	after := written()
+	t.Logf("%d boxes: %.0f writes to the cluster in %s without any change", n, after-before, quiet)
+	if writes := after - before; after <= 0 || writes > 1 && writes >= quiet.Minutes() {
+		t.Errorf("in %s without any change %v requests wrote to the cluster", quiet, writes)
 	}
 	if now := reports(); now != books {
 		t.Errorf("without any change the books went from %q to %q", books, now)

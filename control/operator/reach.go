@@ -54,11 +54,11 @@ func (p *pass) apply(ctx context.Context, working bool) error {
 		err := p.put(ctx, object, working)
 		if wait := (errEnds{}); errors.As(err, &wait) && object.GetKind() == kindClaim {
 			// It goes only with the pod that has it, which goes by the Deployment.
-			ending = errWait(wait)
+			ending = wait.wait()
 			continue
 		}
 		if wait := (errEnds{}); errors.As(err, &wait) {
-			return errWait(wait)
+			return wait.wait()
 		}
 		if _, waits := err.(errWait); err != nil && !waits && object.GetKind() == kindClaim { //nolint:errorlint // as put returns it
 			return errClaim{err} // it is the last one
@@ -91,6 +91,10 @@ func (e errClaim) Unwrap() error { return e.error }
 type errEnds struct{ what string }
 
 func (e errEnds) Error() string { return e.what }
+
+func (e errEnds) wait() errWait {
+	return errWait{"a part of it is being deleted, and comes back after that", e.what}
+}
 
 // halt has the gateway run no more. It needs nothing of what the box shall be, so nothing that
 // is wrong with that stands in its way.
@@ -161,7 +165,7 @@ func (p *pass) put(ctx context.Context, want Object, working bool) error {
 	}
 	if want.GetKind() != kindClaim && p.refused(err) { // what a storage class refuses it refuses for good
 		p.lookAfter(refusedPause)
-		return errWait{"the cluster does not allow it yet: " + err.Error()}
+		return errWait{"the cluster does not allow it yet", err.Error()}
 	}
 	p.finish(step, err)
 	if err == nil && !working {
@@ -177,7 +181,7 @@ func (p *pass) write(ctx context.Context, want Object, live *unstructured.Unstru
 	defer cancel()
 	got, err := Apply(ctx, p.o.opts.Cluster.dynamic, want, live)
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return errWait{"its namespace is being deleted, and comes back after that"}
+		return errWait{what: "its namespace is being deleted, and comes back after that"}
 	}
 	if err != nil {
 		return err
@@ -410,7 +414,7 @@ func (p *pass) revokeOthers(ctx context.Context) error {
 	}
 	current, ok := p.registered(live.ProxyToken)
 	if !ok {
-		return errWait{"its token was changed meanwhile"} // which has woken the box
+		return errWait{what: "its token was changed meanwhile"} // which has woken the box
 	}
 	others := ""
 	for _, t := range p.d.Tokens {

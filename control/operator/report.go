@@ -27,22 +27,22 @@ func (p *pass) do(name string, work func() error) error {
 	return err
 }
 
-func (p *pass) reportOf(state control.BoxState, message string) control.BoxReport {
-	return control.BoxReport{BoxID: p.d.ID, Generation: p.d.Generation, State: state, Message: message, Steps: p.m.steps.unreported()}
+func (p *pass) reportOf(state control.BoxState, about said) control.BoxReport {
+	return control.BoxReport{BoxID: p.d.ID, Generation: p.d.Generation, State: state, Message: about.text, Detail: about.detail, Steps: p.m.steps.unreported()}
 }
 
 // report says what state a box is in.
-func (p *pass) report(ctx context.Context, state control.BoxState, message string) error {
-	return p.send(ctx, p.reportOf(state, message))
+func (p *pass) report(ctx context.Context, state control.BoxState, about said) error {
+	return p.send(ctx, p.reportOf(state, about))
 }
 
-// progress reports steps and a message that were not reported, without another state. A
-// steady state has neither.
-func (p *pass) progress(ctx context.Context, message string) error {
-	if len(p.m.steps.dirty) == 0 && (message == p.d.Message || p.d.Generation != p.d.Observed) {
+// progress reports steps and what is told of the box, if they were not reported, without another
+// state. A steady state has neither.
+func (p *pass) progress(ctx context.Context, about said) error {
+	if len(p.m.steps.dirty) == 0 && (about == said{p.d.Message, p.d.Detail} || p.d.Generation != p.d.Observed) {
 		return nil
 	}
-	return p.report(ctx, p.d.State, message)
+	return p.report(ctx, p.d.State, about)
 }
 
 func (p *pass) send(ctx context.Context, r control.BoxReport) error {
@@ -50,7 +50,7 @@ func (p *pass) send(ctx context.Context, r control.BoxReport) error {
 		return fmt.Errorf("report on box %s: %w", p.d.ID, err)
 	}
 	p.m.steps.reported()
-	p.d.State, p.d.Message, p.d.Observed = r.State, r.Message, r.Generation
+	p.d.State, p.d.Message, p.d.Detail, p.d.Observed = r.State, r.Message, r.Detail, r.Generation
 	p.m.known(p.d.State, p.d.Namespace)
 	return nil
 }

@@ -31,10 +31,10 @@ func stopped(d *appsv1.Deployment, pods []*corev1.Pod) bool {
 	return len(alive(pods)) == 0
 }
 
-// trouble is why a gateway is not ready.
+// trouble is why a gateway is not ready. It is an error where one is needed.
 type trouble struct {
-	kind string // a word for metrics
-	text string // for people; "" while nothing is wrong
+	kind string // a word for metrics, which decides what customers read
+	text string // for operators; "" while nothing is wrong
 }
 
 // The kinds of trouble.

@@ -70,15 +70,13 @@ func (s *steps) end(name string, now time.Time, err error) (took time.Duration, 
 		if step.Name != name || !step.FinishedAt.IsZero() {
 			continue
 		}
-		text := ""
-		if err != nil {
-			text = err.Error()
-		} else {
+		about := say(err)
+		if err == nil {
 			step.FinishedAt = now
 			ended = true
 		}
-		if text != step.Error || ended {
-			step.Error = text
+		if about != (said{step.Error, step.Detail}) || ended {
+			step.Error, step.Detail = about.text, about.detail
 			s.dirty[name] = true
 		}
 		return now.Sub(step.StartedAt), ended

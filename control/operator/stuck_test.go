@@ -214,8 +214,8 @@ func refused(t *testing.T, e *env) {
 		t.Fatal(err)
 	}
 	e.until(2*soon, func() string {
-		if now := e.box(b.ID); now.State != control.BoxUpdating || !strings.Contains(now.Message, "not today") {
-			return fmt.Sprintf("the box is %s, and says %q", now.State, now.Message)
+		if now, detail := e.box(b.ID), e.detail(b.ID); now.State != control.BoxUpdating || !strings.Contains(detail, "not today") || strings.Contains(now.Message, "not today") {
+			return fmt.Sprintf("the box is %s, and says %q, to operators %q", now.State, now.Message, detail)
 		}
 		return ""
 	})

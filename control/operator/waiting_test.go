@@ -96,7 +96,7 @@ func TestSuspendedWithoutABot(t *testing.T) {
 // giveBot sets the token of a box's Telegram bot.
 func (e *env) giveBot(id string) {
 	e.t.Helper()
-	if _, err := e.service.SetTelegramToken(e.t.Context(), "test", customers.BoxRef{ID: id}, "123456:fake-token-of-a-test-bot-0123456789"); err != nil {
+	if _, err := e.service.SetTelegramToken(e.t.Context(), "test", customers.BoxRef{ID: id}, secret.Text("123456:fake-token-of-a-test-bot-0123456789-"+id)); err != nil {
 		e.t.Fatal(err)
 	}
 }

@@ -39,7 +39,8 @@ func newVictim(t *testing.T, st *store.Store, pg *testenv.PostgresServer) victim
 		`INSERT INTO subscriptions (id, customer_id, status, tier, period_start, period_end, read_at)
 			VALUES ('sub0-%[1]s', '%[1]s', 'canceled', 'pro', now(), now() + '1 month', now())`,
 		`INSERT INTO boxes (id, customer_id, namespace, subscription_id) VALUES ('b2-%[1]s', '%[1]s', 'b2-%[1]s', 'sub-%[1]s')`,
-		`UPDATE boxes SET telegram_token = 'sealed' WHERE customer_id = '%[1]s'`,
+		`UPDATE boxes SET telegram_token = 'sealed', detail = 'of node-7' WHERE customer_id = '%[1]s'`,
+		`UPDATE boxes SET telegram_digest = sha256('%[1]s') WHERE id = 'b2-%[1]s'`,
 		`INSERT INTO operators (id, email, role, password_hash) VALUES ('op-%[1]s', '%[1]s', 'admin', 'x')`,
 		`INSERT INTO stripe_events (id, type, api_version, created_at, payload) VALUES ('evt-%[1]s', 'x', 'x', now(), '{}')`,
 		`UPDATE customers SET status = 'suspended', payment_hold = true, email = '%[1]s@example.com' WHERE id = '%[1]s'`,
@@ -186,7 +187,19 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		"PutReplaced": func(tx *store.Tx) (any, error) {
 			return tx.PutReplaced(ctx, "x", sub.StripeSubscription, now.Add(time.Hour), v.ended)
 		},
-		"BoxDetail":           func(tx *store.Tx) (any, error) { return tx.BoxDetail(ctx, v.box) },
+		"BoxDetail": func(tx *store.Tx) (any, error) { return tx.BoxDetail(ctx, v.box) },
+		"BoxDetailForOperators": func(tx *store.Tx) (any, error) {
+			_, text, err := tx.BoxDetailForOperators(ctx, v.box)
+			return text, err
+		},
+		"BoxText": func(tx *store.Tx) (any, error) { return tx.BoxText(ctx, v.box) },
+		"BoxOfBot": func(tx *store.Tx) (any, error) {
+			bot := sha256.Sum256([]byte(v.id))
+			return tx.BoxOfBot(ctx, bot[:])
+		},
+		"NoteBot": func(tx *store.Tx) (any, error) {
+			return none(tx.NoteBot(ctx, v.box, []byte("sealed"), digest[:]))
+		},
 		"BoxDetails":          func(tx *store.Tx) (any, error) { return tx.BoxDetails(ctx, v.id) },
 		"SealedTelegramToken": func(tx *store.Tx) (any, error) { return tx.SealedTelegramToken(ctx, v.box) },
 		"ResealTelegramToken": func(tx *store.Tx) (any, error) {

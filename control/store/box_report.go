@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -53,15 +55,15 @@ func (t *Tx) ReportBox(ctx context.Context, actor string, r control.BoxReport) (
 	case r.State == "":
 		return before, before, fmt.Errorf("%s: %w: it has no state", op, control.ErrInvalid)
 	}
-	message := shortened(r.Message)
-	if before.State != r.State || before.Observed != r.Generation || before.Message != message {
-		rows, _ := t.tx.Query(ctx, `
-			UPDATE boxes SET state = $2, observed_generation = $3, message = $4, updated_at = now(),
-				changed_at = CASE WHEN state <> $2 THEN now() ELSE changed_at END
-			WHERE id = $1 RETURNING `+boxColumns, r.BoxID, string(r.State), r.Generation, message)
-		if after, err = pgx.CollectExactlyOneRow(rows, scanBox); err != nil {
-			return before, before, explain(op, err)
-		}
+	rows, _ = t.tx.Query(ctx, `
+		UPDATE boxes SET state = $2, observed_generation = $3, message = $4, detail = $5, updated_at = now(),
+			changed_at = CASE WHEN state <> $2 THEN now() ELSE changed_at END
+		WHERE id = $1 AND (state, observed_generation, message, detail) IS DISTINCT FROM ($2, $3, $4, $5) RETURNING `+boxColumns,
+		r.BoxID, string(r.State), r.Generation, shortened(r.Message), shortened(r.Detail))
+	if after, err = pgx.CollectExactlyOneRow(rows, scanBox); errors.Is(err, pgx.ErrNoRows) {
+		after = before
+	} else if err != nil {
+		return before, before, explain(op, err)
 	}
 	if err := t.putBoxSteps(ctx, before, r); err != nil {
 		return before, before, explain(op, err)
@@ -107,15 +109,21 @@ func (t *Tx) putBoxSteps(ctx context.Context, b control.Box, r control.BoxReport
 			continue // of a generation that is over
 		}
 		if _, err := t.tx.Exec(ctx, `
-			INSERT INTO box_steps (box_id, customer_id, generation, name, started_at, finished_at, error) VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''))
+			INSERT INTO box_steps (box_id, customer_id, generation, name, started_at, finished_at, error, detail) VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), nullif($8, ''))
 			ON CONFLICT (box_id, generation, name) DO UPDATE SET
-				started_at = excluded.started_at, finished_at = excluded.finished_at, error = excluded.error`,
-			b.ID, b.CustomerID, r.Generation, s.Name, s.StartedAt, orNull(s.FinishedAt), shortened(s.Error)); err != nil {
+				started_at = excluded.started_at, finished_at = excluded.finished_at, error = excluded.error, detail = excluded.detail`,
+			b.ID, b.CustomerID, r.Generation, s.Name, s.StartedAt, orNull(s.FinishedAt), shortened(s.Error), shortened(s.Detail)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// What of an entry about a box may name parts of the cluster: operators read it, and nobody else.
+const (
+	auditedMessage = "message"
+	auditedFailure = "failure"
+)
 
 // auditReport writes an entry for an operation that has ended, or else for another state.
 func (t *Tx) auditReport(ctx context.Context, actor string, r control.BoxReport, before, after control.Box) error {
@@ -126,8 +134,8 @@ func (t *Tx) auditReport(ctx context.Context, actor string, r control.BoxReport,
 	if before.State != after.State {
 		a.Detail["before"] = before.State
 	}
-	if after.Message != "" {
-		a.Detail["message"] = after.Message
+	if text := shortened(cmp.Or(r.Detail, r.Message)); text != "" {
+		a.Detail[auditedMessage] = text
 	}
 	if r.Operation == "" {
 		if before.State == after.State {
@@ -139,7 +147,7 @@ func (t *Tx) auditReport(ctx context.Context, actor string, r control.BoxReport,
 	// By this and the generation it is recognised when it is reported again.
 	a.Detail["took_us"] = r.Took.Microseconds()
 	if r.Failure != "" {
-		a.Detail["failure"] = shortened(r.Failure)
+		a.Detail[auditedFailure] = shortened(r.Failure)
 	}
 	same, err := json.Marshal(map[string]any{"generation": r.Generation, "took_us": r.Took.Microseconds()})
 	if err != nil {

@@ -103,6 +103,39 @@ func (t *Tx) BoxDetail(ctx context.Context, id string) (control.BoxDetail, error
 	return d, explain("steps of box "+id, err)
 }
 
+// BoxDetailForOperators reads one box with its steps, theirs with the texts for operators, and what
+// operators read instead of its message; "" if there is no more to say. It is not for
+// Store.ForCustomer, which may not.
+func (t *Tx) BoxDetailForOperators(ctx context.Context, id string) (d control.BoxDetail, text string, err error) {
+	if d, err = t.BoxDetail(ctx, id); err != nil {
+		return d, "", err
+	}
+	if text, err = t.BoxText(ctx, id); err != nil {
+		return d, "", err
+	}
+	type step struct {
+		generation int64
+		name       string
+	}
+	details := make(map[step]string)
+	var of step
+	var detail string
+	rows, _ := t.tx.Query(ctx, `SELECT generation, name, detail FROM box_steps WHERE box_id = $1 AND detail IS NOT NULL`, id)
+	if _, err := pgx.ForEachRow(rows, []any{&of.generation, &of.name, &detail}, func() error { details[of] = detail; return nil }); err != nil {
+		return d, "", explain("details of steps of box "+id, err)
+	}
+	for i, s := range d.Steps {
+		d.Steps[i].Detail = details[step{s.Generation, s.Name}]
+	}
+	return d, text, nil
+}
+
+// BoxText returns what operators read of a box instead of its message; "" if there is no more to say.
+func (t *Tx) BoxText(ctx context.Context, id string) (text string, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT detail FROM boxes WHERE id = $1`, id).Scan(&text)
+	return text, explain("detail of box "+id, err)
+}
+
 const selectBoxSteps = `SELECT box_id, name, generation, started_at, finished_at, coalesce(error, '') FROM box_steps`
 
 func eachStep(rows pgx.Rows, do func(box string, s control.BoxStep)) error {
@@ -122,6 +155,22 @@ func eachStep(rows pgx.Rows, do func(box string, s control.BoxStep)) error {
 func (t *Tx) SealedTelegramToken(ctx context.Context, box string) (sealed []byte, err error) {
 	err = t.tx.QueryRow(ctx, `SELECT telegram_token FROM boxes WHERE id = $1`, box).Scan(&sealed)
 	return sealed, explain("token of box "+box, err)
+}
+
+// BoxOfBot returns the box that has the Telegram bot of a digest; control.ErrNotFound if none has.
+func (t *Tx) BoxOfBot(ctx context.Context, digest []byte) (control.Box, error) {
+	rows, _ := t.tx.Query(ctx, selectBoxes+` WHERE telegram_digest = $1 AND telegram_token IS NOT NULL`, digest)
+	b, err := pgx.CollectExactlyOneRow(rows, scanBox)
+	return b, explain("box of a bot", err)
+}
+
+// NoteBot notes by which digest the bot of a box's sealed token is recognised, if that is not known and
+// no other box has the bot. Nothing of the box changes.
+func (t *Tx) NoteBot(ctx context.Context, box string, sealed, digest []byte) error {
+	_, err := t.tx.Exec(ctx, `
+		UPDATE boxes SET telegram_digest = $3 WHERE id = $1 AND telegram_token = $2 AND telegram_digest IS NULL
+			AND NOT EXISTS (SELECT FROM boxes WHERE telegram_digest = $3 AND telegram_token IS NOT NULL)`, box, sealed, digest)
+	return explain("note the bot of box "+box, err)
 }
 
 // ResealTelegramToken replaces a box's bot token by itself, sealed with another key, unless it
@@ -148,8 +197,10 @@ type BoxDecision struct {
 	Hold     *bool // see control.BoxDetail
 	Settings *control.BoxSettings
 	Size     *string // see control.BoxDetail
-	// TelegramToken is a sealed one; empty and not nil removes it.
+	// TelegramToken is a sealed one, of the bot that TelegramBot is the digest of; empty and not nil
+	// removes both. If another box has that bot, DecideBox is control.ErrExists.
 	TelegramToken []byte
+	TelegramBot   []byte
 	Rotate        bool
 	Restart       bool
 	Detail        map[string]any // for the audit log; no secrets
@@ -173,9 +224,10 @@ func (t *Tx) DecideBox(ctx context.Context, actor string, b control.Box, d BoxDe
 			wants = coalesce(nullif($2, ''), wants), held = coalesce($3, held),
 			settings = coalesce($4::jsonb, settings), size = CASE WHEN $5::text IS NULL THEN size ELSE nullif($5, '') END,
 			telegram_token = CASE WHEN $2 = 'destroy' THEN NULL WHEN $6::bytea IS NULL THEN telegram_token ELSE nullif($6::bytea, ''::bytea) END,
+			telegram_digest = CASE WHEN $2 = 'destroy' THEN NULL WHEN $6::bytea IS NULL THEN telegram_digest ELSE $9::bytea END,
 			rotation = rotation + $7, restart = restart + $8
 		WHERE id = $1 AND wants <> 'destroy' RETURNING `+boxColumns,
-		b.ID, string(d.Wants), d.Hold, settings, d.Size, d.TelegramToken, one(d.Rotate), one(d.Restart))
+		b.ID, string(d.Wants), d.Hold, settings, d.Size, d.TelegramToken, one(d.Rotate), one(d.Restart), d.TelegramBot)
 	after, err := pgx.CollectExactlyOneRow(rows, scanBox)
 	if errors.Is(err, pgx.ErrNoRows) {
 		rows, _ = t.tx.Query(ctx, selectBoxes+` WHERE id = $1`, b.ID)

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -38,6 +39,14 @@ func TestReportBox(t *testing.T) {
 		}
 		return box
 	}
+	audited := func(list []control.AuditEntry, err error) string {
+		t.Helper()
+		kept, jerr := json.Marshal(list)
+		if err != nil || jerr != nil || !strings.Contains(string(kept), `"took_us":3000000`) {
+			t.Errorf("%s, %v, %v", kept, err, jerr)
+		}
+		return string(kept)
+	}
 	began := time.Now().UTC().Truncate(time.Microsecond)
 	steps := func(names ...string) (out []control.BoxStep) {
 		for i, name := range names {
@@ -58,20 +67,45 @@ func TestReportBox(t *testing.T) {
 		t.Fatalf("%+v, %+v, %v", before, after, err)
 	}
 	again := steps("secret")[0]
-	again.Error, again.FinishedAt = "quota", time.Time{}
-	if _, _, err := report(control.BoxReport{Generation: 1, State: control.BoxActive, Steps: []control.BoxStep{again}, Operation: "provision", Took: 3 * time.Second}); err != nil {
+	again.Error, again.Detail, again.FinishedAt = "quota", "of node-7", time.Time{}
+	if _, _, err := report(control.BoxReport{Generation: 1, State: control.BoxActive, Detail: "on node-7", Steps: []control.BoxStep{again}, Operation: "provision", Took: 3 * time.Second, Failure: "of node-8"}); err != nil {
 		t.Fatal(err)
 	}
 	d := detail()
 	if d.State != control.BoxActive || d.Message != "" || len(d.Steps) != 2 || d.Steps[1].Name != "secret" || d.Steps[1].Error != "quota" || !d.Steps[1].FinishedAt.IsZero() || !d.Steps[0].StartedAt.Equal(began) {
 		t.Errorf("%+v", d)
 	}
+	// Operators see more, and customers cannot.
+	if err := st.InTx(ctx, func(tx *store.Tx) error {
+		d, text, err := tx.BoxDetailForOperators(ctx, box.ID)
+		if err != nil || text != "on node-7" || len(d.Steps) != 2 || d.Steps[0].Detail != "" || d.Steps[1].Detail != "of node-7" {
+			t.Errorf("%+v, %q, %v", d, text, err)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	if kept, err := json.Marshal(detail()); err != nil || strings.Contains(string(kept), "node-7") {
+		t.Errorf("%s, %v", kept, err)
+	}
+	if err := st.ForCustomer(ctx, box.CustomerID, func(tx *store.Tx) error {
+		d, err := tx.Export(ctx, box.CustomerID)
+		if text := audited(d.Audit, err); strings.Contains(text, "node-7") || strings.Contains(text, "node-8") {
+			t.Errorf("a customer exports %s", text)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	if text := audited(st.AuditPage(ctx, box.CustomerID, 0, 10)); !strings.Contains(text, "on node-7") || !strings.Contains(text, "of node-8") {
+		t.Errorf("operators read %s", text)
+	}
 	// The same once more leaves no second entry, and a look that finds nothing new writes nothing.
-	if _, _, err := report(control.BoxReport{Generation: 1, State: control.BoxActive, Operation: "provision", Took: 3 * time.Second}); err != nil {
+	if _, _, err := report(control.BoxReport{Generation: 1, State: control.BoxActive, Detail: "on node-7", Operation: "provision", Took: 3 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	row := pg.Query("SELECT xmin, ctid FROM boxes")
-	if _, _, err := report(control.BoxReport{Generation: 1, State: control.BoxActive}); err != nil {
+	if _, _, err := report(control.BoxReport{Generation: 1, State: control.BoxActive, Detail: "on node-7"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := pg.Query("SELECT xmin, ctid FROM boxes"); got != row {

@@ -198,8 +198,8 @@ func TestExportAndErase(t *testing.T) {
 		t.Errorf("with a box that shall run: %v", err)
 	}
 	pg.Query(`UPDATE boxes SET wants = 'destroy', settings = '{"system_prompt": "private"}', message = 'private'`)
-	pg.Query(`INSERT INTO box_steps (box_id, customer_id, generation, name, started_at, error) SELECT id, customer_id, 1, 'x', now(), 'private' FROM boxes ON CONFLICT DO NOTHING`)
-	pg.Query(`UPDATE box_steps SET error = 'private'`)
+	pg.Query(`INSERT INTO box_steps (box_id, customer_id, generation, name, started_at, error, detail) SELECT id, customer_id, 1, 'x', now(), 'private', 'private' FROM boxes ON CONFLICT DO NOTHING`)
+	pg.Query(`UPDATE box_steps SET error = 'private', detail = 'private'`)
 	// A report of what was under way is not done yet, and has told of it.
 	reported, done := make(chan error, 1), make(chan error, 1)
 	go func() {
@@ -224,7 +224,7 @@ func TestExportAndErase(t *testing.T) {
 	if got := strings.TrimSpace(pg.Query(`SELECT count(*) FROM mails WHERE params::text LIKE '%Ada%' AND customer_id = '` + a.ID + `'`)); got != "0" {
 		t.Errorf("%s mails have the name", got)
 	}
-	if got := strings.TrimSpace(pg.Query(`SELECT count(*), (SELECT count(*) FROM box_steps WHERE error IS NULL) FROM boxes WHERE settings = '{}' AND message = ''`)); got != "1|1" {
+	if got := strings.TrimSpace(pg.Query(`SELECT count(*), (SELECT count(*) FROM box_steps WHERE error IS NULL AND detail IS NULL) FROM boxes WHERE settings = '{}' AND message = '' AND detail = ''`)); got != "1|1" {
 		t.Errorf("%s boxes and steps without settings and texts, want those of who is erased", got)
 	}
 	const left = `SELECT (SELECT count(*) FROM identities WHERE customer_id = '%[1]s') + (SELECT count(*) FROM sessions WHERE customer_id = '%[1]s')

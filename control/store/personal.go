@@ -88,8 +88,8 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 	}
 	for _, statement := range []string{
 		// First: a report that is under way adds its mail before this goes on.
-		`UPDATE boxes SET settings = '{}', message = '', updated_at = now() WHERE customer_id = $1`,
-		`UPDATE box_steps SET error = NULL WHERE customer_id = $1`,
+		`UPDATE boxes SET settings = '{}', message = '', detail = '', updated_at = now() WHERE customer_id = $1`,
+		`UPDATE box_steps SET error = NULL, detail = NULL WHERE customer_id = $1`,
 		`DELETE FROM identities WHERE customer_id = $1`,
 		`DELETE FROM sessions WHERE customer_id = $1`,
 		`DELETE FROM mail_tokens WHERE customer_id = $1`,

@@ -155,7 +155,7 @@ func TestCustomersQueriesReachLittle(t *testing.T) {
 	ctx := t.Context()
 	for _, statement := range []string{
 		`SELECT secret_hash FROM identities`, `SELECT * FROM operators`, `SELECT * FROM refresh_tokens`, `SELECT * FROM mail_tokens`, `SELECT * FROM stripe_events`,
-		`SELECT telegram_token FROM boxes`, `SELECT * FROM boxes`, `UPDATE boxes SET wants = 'run'`, `DELETE FROM box_steps`,
+		`SELECT telegram_token FROM boxes`, `SELECT detail FROM boxes`, `SELECT detail FROM box_steps`, `SELECT * FROM boxes`, `UPDATE boxes SET wants = 'run'`, `DELETE FROM box_steps`,
 		`SELECT * FROM dead_letters`, `UPDATE customers SET tier = 'team'`, `UPDATE customers SET status = 'active'`,
 		`UPDATE subscriptions SET status = 'active'`, `UPDATE usage_periods SET limit_tokens = 1`, `DELETE FROM audit_log`,
 		`INSERT INTO mails (customer_id, kind, cause, language) VALUES ('` + a.ID + `', 'a', 'a', 'en')`,

@@ -86,7 +86,7 @@ func (s *stack) boxOperator() service {
 		},
 		command: func() (command, error) {
 			args := []string{
-				"operator", "--listen", address(s.cfg.Ports.Boxes), "--kubeconfig", s.operatorKubeconfig(), "--gateway-image", gatewayImage,
+				"operator", "--identity", "the only one", "--listen", address(s.cfg.Ports.Boxes), "--kubeconfig", s.operatorKubeconfig(), "--gateway-image", gatewayImage,
 				"--box-secrets-key-file", s.cfg.path("box-secrets-key"), "--operator-key-file", s.cfg.path("operator-key"),
 				// The customer that is made first has none.
 				"--allow-no-bot",

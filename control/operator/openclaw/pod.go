@@ -49,6 +49,11 @@ const (
 // early starts again, and makes it worse for all.
 const StartupLimit = 10 * time.Minute
 
+// GivenUpAfter is when the kubelet has given up a start for certain: its last probe may take a while,
+// and so does the news of it. Who tells of a gateway that does not become ready tells it then and not
+// before: until then it may still come up, and taking it away would only begin its start anew.
+const GivenUpAfter = StartupLimit + time.Minute
+
 // GracePeriod is how long the gateway may take to end after SIGTERM, when it is replaced: it
 // finishes what its agent is doing, whose tokens are paid, and tells people who write meanwhile.
 // Without work it ends in 1 to 3 seconds; of itself it waits for 315, and 10 more to close.
