@@ -37,7 +37,11 @@ let
   };
 in
 {
-  openclaw.texts = lib.mkIf cfg.enable { "prometheus.yml" = conf; "rules.yaml" = rules; };
+  openclaw.texts = lib.mkIf cfg.enable {
+    "prometheus.yml" = conf;
+    "rules.yaml" = rules;
+    "rules_test.yaml" = yaml.document (import ./rules_test.nix { inherit lib; inherit (config) openclaw; });
+  };
 
   kubernetes.resources = lib.mkIf cfg.enable {
     serviceAccounts.prometheus.metadata = { namespace = "monitoring"; labels = labels "prometheus"; };
