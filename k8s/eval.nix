@@ -29,7 +29,22 @@ let
       kubenix = { lib = import "${kubenixSource}/lib" { inherit pkgs lib; }; inherit modules; evalModules = null; };
     };
   };
+
+  render = more: import ./render.nix {
+    kubenix.evalModules.${system} = evalModules;
+    inherit pkgs lib system tag;
+    settings = lib.recursiveUpdate more settings;
+  };
+  usual = render { };
+  everything = render (import ./everything.nix);
 in
 {
-  inherit (import ./render.nix { kubenix.evalModules.${system} = evalModules; inherit pkgs lib system tag settings; }) items files texts;
+  inherit (usual) items files texts;
+
+  # What golden/ holds: the files; what rules are played with; and of the rendering with all that is off by
+  # default what is other than in that.
+  golden = usual.files // {
+    promtool = { inherit (usual.texts) "rules_test.yaml"; };
+    everything = lib.filterAttrs (name: text: text != usual.files.${name} or null) everything.files;
+  };
 }

@@ -138,6 +138,7 @@ in
       mount = text "kubernetes" "Where in Vault the cluster's accounts sign in.";
       role = text "openclaw-platform" "Role in Vault that may read the secrets, and nothing else.";
       path = text "openclaw" "Where in the secret engine (version 2, mounted at kv) the secrets are: PATH/platform-secrets.";
+      later = option (types.listOf types.str) [ ] "Keys that an installation can begin without (\"later\" in nix/platform-secrets.json) and that are in Vault by now.";
       refresh = text "5m" "How often to look for changes.";
     };
 

@@ -41,15 +41,14 @@ let
     in
     if object.kind == "Namespace" then "00-namespaces.yaml"
     else if object.kind == "NetworkPolicy" then "10-network-policies.yaml"
-    else if labels."app.kubernetes.io/component" or "" == "access" || !(object.metadata ? namespace) || lib.hasPrefix "openclaw-operator" object.metadata.name && object.kind != "Deployment" || object.kind == "ServiceAccount" && name == "operator"
-    then "20-access.yaml"
+    else if lib.elem object.kind access then "20-access.yaml"
     else "30-${object.metadata.namespace}-${name}.yaml";
 
-  rank = object: lib.lists.findFirstIndex (k: k == object.kind) 50 [
-    "Namespace" "ValidatingAdmissionPolicy" "ValidatingAdmissionPolicyBinding" "ServiceAccount"
-    "ClusterRole" "Role" "ClusterRoleBinding" "RoleBinding" "NetworkPolicy" "SecretStore" "ExternalSecret"
-    "ConfigMap" "Service" "PodDisruptionBudget" "StatefulSet" "Deployment" "HorizontalPodAutoscaler" "Ingress"
-  ];
+  access = [ "ValidatingAdmissionPolicy" "ValidatingAdmissionPolicyBinding" "ServiceAccount" "ClusterRole" "Role" "ClusterRoleBinding" "RoleBinding" ];
+
+  rank = object: lib.lists.findFirstIndex (k: k == object.kind) 50 (access ++ [
+    "SecretStore" "ExternalSecret" "ConfigMap" "Service" "PodDisruptionBudget" "StatefulSet" "Deployment" "HorizontalPodAutoscaler" "Ingress"
+  ]);
   key = object: [ (fileOf object) (rank object) (object.metadata.namespace or "") object.metadata.name ];
   items = lib.sort (a: b: lib.compareLists lib.compare (key a) (key b) < 0)
     (map clean checked.config.kubernetes.generated.items);

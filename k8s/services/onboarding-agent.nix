@@ -27,9 +27,9 @@ in
                 PUBLIC_URL = "https://${cfg.hosts.app}";
               }
               (control.databases // {
-                BOX_SECRETS_KEY = "box_secrets_key";
+                JWT_SECRET = "jwt_secret";
                 ONBOARDING_PROXY_TOKEN = "onboarding_proxy_token";
-                ONBOARDING_TELEGRAM_TOKEN = "onboarding_telegram_token?";
+                TELEGRAM_BOT_TOKEN = "telegram_bot_token?";
               });
             more = workload.probes "http";
           };
