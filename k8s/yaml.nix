@@ -70,4 +70,17 @@ in
     if isAttrs v && v != { } then mapping "" v
     else if isList v && v != [ ] then sequence "" v
     else scalar v + "\n";
+
+  # The same value as JSON, one field on a line, for programs that read no YAML.
+  json = v:
+    let
+      between = indent: open: close: parts:
+        if parts == [ ] then open + close
+        else "${open}\n" + lib.concatStringsSep ",\n" (map (p: "${indent}  ${p}") parts) + "\n${indent}${close}";
+      write = indent: v:
+        if isAttrs v then between indent "{" "}" (map (k: "${toJSON k}: ${write "${indent}  " v.${k}}") (keysOf v))
+        else if isList v then between indent "[" "]" (map (write "${indent}  ") v)
+        else toJSON v;
+    in
+    write "" v + "\n";
 }

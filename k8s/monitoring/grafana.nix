@@ -9,7 +9,7 @@ let
 
   dashboards = lib.mapAttrs' (name: _: lib.nameValuePair
     "${lib.removeSuffix ".nix" name}.json"
-    (builtins.toJSON (panels.dashboard (lib.removeSuffix ".nix" name) (import (./dashboards + "/${name}") panels))))
+    (yaml.json (panels.dashboard (lib.removeSuffix ".nix" name) (import (./dashboards + "/${name}") panels))))
     (builtins.readDir ./dashboards);
 
   sources = yaml.document {

@@ -89,6 +89,9 @@ in
         (critical "RedisMayLose" "max(control_redis_unsafe or token_proxy_redis_unsafe) > 0 or max(control_redis_evicted_keys) > 0" "0m"
           "Redis evicts keys, has no append-only file, or has evicted some: limits and usage can be lost."
           "Compare its settings with k8s/infrastructure/redis.nix: somebody has changed it while it runs.")
+        (critical "RedisDown" "min(redis_up) == 0" "1m"
+          "Redis does not answer. After ${toString openclaw.tokenProxy.graceSeconds} s token-proxy answers 503."
+          "kubectl -n platform describe pod redis-0, and its log. It comes back with what its file has.")
         (warning "RedisFilling" "max(redis_memory_used_bytes / redis_memory_max_bytes) > 0.8" "10m"
           "Redis' memory is 80 % full. When it is full, writing fails and nothing is served after the grace."
           "redis.memoryMiB; and why billing_ledger_stream_entries grows, if it does.")

@@ -93,6 +93,7 @@ in
       (gauge "RedisMayLose" "1m" "control_redis_unsafe" 1 0)
       (gauge "RedisMayLose" "1m" "token_proxy_redis_unsafe" 1 0)
       (gauge "RedisMayLose" "1m" "control_redis_evicted_keys" 12 0)
+      (gauge "RedisDown" "5m" "redis_up" 0 1)
       (both "RedisFilling" "15m" { }
         [ (series "redis_memory_used_bytes" (steady 900)) (series "redis_memory_max_bytes" (steady 1000)) ]
         [ (series "redis_memory_used_bytes" (steady 500)) (series "redis_memory_max_bytes" (steady 1000)) ])

@@ -35,7 +35,7 @@ let
       flush = seconds p.flushSeconds;
     };
   } // lib.optionalAttrs cfg.ingress.publicProxy { trusted_proxies = cfg.network.pods; };
-  file = builtins.toJSON conf;
+  file = (import ../yaml.nix { inherit lib; }).json conf;
 in
 {
   kubernetes.resources = {

@@ -32,7 +32,7 @@ func TestOperatorAccessIsCurrent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(root(t), path), append(content, '\n'), 0o644); err != nil { //nolint:gosec // as all sources
+		if err := os.WriteFile(filepath.Join(root(t), path), append(content, '\n'), 0o644); err != nil { // #nosec G306 -- as all sources have it
 			t.Fatal(err)
 		}
 	}

@@ -9,35 +9,33 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
-// externalSecrets defines the two kinds of External Secrets Operator: without what is in them, for
-// that is the operator's to say.
-const externalSecrets = `
+// foreignKinds are kinds that others define: without what is in them, for that is theirs to say.
+func foreignKinds() string {
+	const crd = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: secretstores.external-secrets.io}
+metadata: {name: PLURAL.GROUP}
 spec:
-  group: external-secrets.io
-  scope: Namespaced
-  names: {kind: SecretStore, plural: secretstores, singular: secretstore}
+  group: GROUP
+  scope: SCOPE
+  names: {kind: KIND, plural: PLURAL, singular: SINGULAR}
   versions:
     - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
 ---
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: externalsecrets.external-secrets.io}
-spec:
-  group: external-secrets.io
-  scope: Namespaced
-  names: {kind: ExternalSecret, plural: externalsecrets, singular: externalsecret}
-  versions:
-    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
 `
+	var all strings.Builder
+	for _, k := range [][]string{{"SecretStore", "external-secrets.io", "Namespaced"}, {"ExternalSecret", "external-secrets.io", "Namespaced"}, {"ClusterIssuer", "cert-manager.io", "Cluster"}} {
+		singular := strings.ToLower(k[0])
+		all.WriteString(strings.NewReplacer("KIND", k[0], "PLURAL", singular+"s", "SINGULAR", singular, "GROUP", k[1], "SCOPE", k[2]).Replace(crd))
+	}
+	return all.String()
+}
 
 // A real API server takes what is rendered, without a warning and without a field that it does not
 // know; all pods are made, so Pod Security lets them; and applying the same again changes nothing.
 func TestGoldenIsApplied(t *testing.T) {
 	k := testenv.Kubernetes(t)
-	if err := k.Apply(externalSecrets); err != nil {
+	if err := k.Apply(foreignKinds()); err != nil {
 		t.Fatal(err)
 	}
 	k.Kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")

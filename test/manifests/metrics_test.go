@@ -22,7 +22,7 @@ import (
 // redis_exporter.
 var foreign = []string{
 	"up", "process_cpu_seconds_total", "process_resident_memory_bytes", "go_goroutines",
-	"redis_memory_used_bytes", "redis_memory_max_bytes", "redis_aof_last_write_status", "redis_commands_processed_total",
+	"redis_up", "redis_memory_used_bytes", "redis_memory_max_bytes", "redis_aof_last_write_status", "redis_commands_processed_total",
 }
 
 // literals are all texts in the sources of our programs.
