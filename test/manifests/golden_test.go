@@ -2,9 +2,12 @@ package manifests
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -166,6 +169,42 @@ func (r rendering) dir(t *testing.T) string {
 		}
 	}
 	return dir
+}
+
+// Nix alone can say what k8s/ evaluates to. That it was asked since k8s/ was changed is seen without.
+func TestGoldenIsOfTheseSources(t *testing.T) {
+	written := make(map[string]string) // sum by path
+	for line := range strings.Lines(string(read(t, "k8s/golden/SOURCES"))) {
+		if sum, path, ok := strings.Cut(strings.TrimSpace(line), "  "); ok {
+			written[path] = sum
+		}
+	}
+	now := make(map[string]string)
+	err := filepath.WalkDir(filepath.Join(root(t), "k8s"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".nix" && d.Name() != "operator-access.json" {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root(t), path)
+		now[filepath.ToSlash(name)] = fmt.Sprintf("%x", sha256.Sum256(content))
+		return err
+	})
+	if err != nil || len(now) < 20 {
+		t.Fatalf("%d sources: %v", len(now), err)
+	}
+	for path := range now {
+		if written[path] != now[path] {
+			t.Errorf("%s has changed since k8s/golden was written: run scripts/manifests write, which needs Nix, and look at what it changes", path)
+		}
+	}
+	for path := range written {
+		if now[path] == "" {
+			t.Errorf("k8s/golden was made of %s, which is gone: run scripts/manifests write", path)
+		}
+	}
 }
 
 // canonical is a value as JSON, by which two can be compared.
