@@ -38,9 +38,8 @@ in
               } // lib.optionalAttrs (cfg.mail.host != "") {
                 SMTP_HOST = cfg.mail.host;
                 SMTP_PORT = toString cfg.network.smtpPort;
-                SMTP_USERNAME = cfg.mail.username;
                 MAIL_FROM = cfg.mail.from;
-              })
+              } // lib.optionalAttrs (cfg.mail.username != "") { SMTP_USERNAME = cfg.mail.username; })
               (control.databases // { STRIPE_SECRET_KEY = "stripe_secret_key"; }
                 // lib.optionalAttrs (cfg.mail.host != "") { SMTP_PASSWORD = "smtp_password?"; });
             more = workload.probes "probes";
