@@ -2,7 +2,7 @@
 {
   onboardingAgent.enable = true;
   web.enable = true;
-  ingress = { publicProxy = true; acmeEmail = "ops@openclaw.example"; };
+  ingress.publicProxy = true;
   vault = { enable = true; later = [ "onboarding_proxy_token" "telegram_bot_token" ]; };
   mail.host = "smtp.openclaw.example";
   network.loadBalancers = [ "203.0.113.7/32" ];

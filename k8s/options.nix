@@ -48,10 +48,6 @@ in
     ingress = {
       class = text "nginx" "Class of the ingress controller; the annotations are those of ingress-nginx.";
       issuer = text "letsencrypt" "ClusterIssuer of cert-manager that certificates come from.";
-      acmeEmail = text "" ''
-        Whom Let's Encrypt writes to. With it the ClusterIssuer is made here too, for which cert-manager must be
-        installed; without it the issuer must be there already.
-      '';
       namespace = text "ingress-nginx" "Namespace of the ingress controller's pods.";
       requestsPerSecond = number 20 "Requests per second and client address; five times as many in a burst.";
       connections = number 40 "Connections per client address: each open event stream is one.";

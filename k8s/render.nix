@@ -42,12 +42,12 @@ let
     if object.kind == "Namespace" then "00-namespaces.yaml"
     else if object.kind == "NetworkPolicy" then "10-network-policies.yaml"
     else if lib.elem object.kind access then "20-access.yaml"
-    else "30-${object.metadata.namespace or "cluster"}-${name}.yaml";
+    else "30-${object.metadata.namespace}-${name}.yaml";
 
   access = [ "ValidatingAdmissionPolicy" "ValidatingAdmissionPolicyBinding" "ServiceAccount" "ClusterRole" "Role" "ClusterRoleBinding" "RoleBinding" ];
 
   rank = object: lib.lists.findFirstIndex (k: k == object.kind) 50 (access ++ [
-    "ClusterIssuer" "SecretStore" "ExternalSecret" "ConfigMap" "Service" "PodDisruptionBudget" "StatefulSet" "Deployment" "HorizontalPodAutoscaler" "Ingress"
+    "SecretStore" "ExternalSecret" "ConfigMap" "Service" "PodDisruptionBudget" "StatefulSet" "Deployment" "HorizontalPodAutoscaler" "Ingress"
   ]);
   key = object: [ (fileOf object) (rank object) (object.metadata.namespace or "") object.metadata.name ];
   items = lib.sort (a: b: lib.compareLists lib.compare (key a) (key b) < 0)

@@ -54,19 +54,6 @@ let
   v1 = { path = "/v1"; to = "api"; };
 in
 {
-  kubernetes.customTypes = [{ attrName = "clusterIssuers"; kind = "ClusterIssuer"; group = "cert-manager.io"; version = "v1"; }];
-  kubernetes.resources.clusterIssuers = lib.mkIf (cfg.ingress.acmeEmail != "") {
-    ${cfg.ingress.issuer} = {
-      metadata.labels = workload.labels "ingress";
-      spec.acme = {
-        server = "https://acme-v02.api.letsencrypt.org/directory";
-        email = cfg.ingress.acmeEmail;
-        privateKeySecretRef.name = "${cfg.ingress.issuer}-account";
-        solvers = [{ http01.ingress.ingressClassName = cfg.ingress.class; }];
-      };
-    };
-  };
-
   kubernetes.resources.ingresses = {
     # Pages and the api under one name, for the cookies of a session are of that name only.
     app = ingress {

@@ -9,24 +9,24 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
-// foreignKinds are kinds that others define: without what is in them, for that is theirs to say.
+// foreignKinds are those of External Secrets Operator: without what is in them, for that is its to say.
 func foreignKinds() string {
 	const crd = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: PLURAL.GROUP}
+metadata: {name: PLURAL.external-secrets.io}
 spec:
-  group: GROUP
-  scope: SCOPE
+  group: external-secrets.io
+  scope: Namespaced
   names: {kind: KIND, plural: PLURAL, singular: SINGULAR}
   versions:
     - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
 ---
 `
 	var all strings.Builder
-	for _, k := range [][]string{{"SecretStore", "external-secrets.io", "Namespaced"}, {"ExternalSecret", "external-secrets.io", "Namespaced"}, {"ClusterIssuer", "cert-manager.io", "Cluster"}} {
-		singular := strings.ToLower(k[0])
-		all.WriteString(strings.NewReplacer("KIND", k[0], "PLURAL", singular+"s", "SINGULAR", singular, "GROUP", k[1], "SCOPE", k[2]).Replace(crd))
+	for _, kind := range []string{"SecretStore", "ExternalSecret"} {
+		singular := strings.ToLower(kind)
+		all.WriteString(strings.NewReplacer("KIND", kind, "PLURAL", singular+"s", "SINGULAR", singular).Replace(crd))
 	}
 	return all.String()
 }

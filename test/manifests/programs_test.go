@@ -26,7 +26,7 @@ var fakes = map[string]string{
 	"kimi_api_key": "sk-fake", "stripe_secret_key": "sk_test_fake", "stripe_webhook_secret": "whsec_fake",
 	"jwt_secret":      strings.Repeat("0f", 32),
 	"token_pepper":    strings.Repeat("1e", 32),
-	"box_secrets_key": strings.Repeat("2d", 32),
+	"box_secrets_key": strings.Repeat("0123456789abcdef", 4),
 	"operator_key":    strings.Repeat("3c", 32),
 	"smtp_password":   "fake",
 }

@@ -70,6 +70,9 @@ func TestSecretsAreThoseOfTheSchema(t *testing.T) {
 		}
 	}
 	for name, secret := range s {
+		if secret.Namespace != "platform" && secret.Namespace != "monitoring" {
+			continue // of the nodes
+		}
 		for key, row := range secret.Keys {
 			if len(row.Readers) == 0 {
 				t.Errorf("%s of %s is read by nobody", key, name)
