@@ -217,16 +217,46 @@ func TestAlertRules(t *testing.T) {
 	for name, content := range map[string]string{
 		"rules.yaml": text, "rules_test.yaml": played,
 		"alertmanager.yml": r.one(t, "ConfigMap", "monitoring", "alertmanager").Data["alertmanager.yml"],
+		"prometheus.yml":   withoutCluster(t, r.one(t, "ConfigMap", "monitoring", "prometheus").Data["prometheus.yml"]),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, args := range [][]string{{"promtool", "check", "rules", "rules.yaml"}, {"promtool", "test", "rules", "rules_test.yaml"}, {"amtool", "check-config", "alertmanager.yml"}} {
+	for _, args := range [][]string{{"promtool", "check", "config", "prometheus.yml"}, {"promtool", "test", "rules", "rules_test.yaml"}, {"amtool", "check-config", "alertmanager.yml"}} {
 		cmd := exec.Command(args[0], args[1:]...) // #nosec G204 -- of this table
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v: %v\n%s", args, err, out)
 		}
 	}
+}
+
+// withoutCluster is Prometheus' configuration with the rules beside it, and fixed targets instead of the
+// cluster's: promtool as Debian builds it knows no Kubernetes.
+func withoutCluster(t *testing.T, text string) string {
+	t.Helper()
+	var conf map[string]any
+	if err := yaml.Unmarshal([]byte(text), &conf); err != nil {
+		t.Fatal(err)
+	}
+	if canonical(t, conf["rule_files"]) != `["/etc/prometheus/rules.yaml"]` {
+		t.Errorf("Prometheus reads the rules in %v", conf["rule_files"])
+	}
+	conf["rule_files"] = []string{"rules.yaml"}
+	jobs, _ := conf["scrape_configs"].([]any)
+	if len(jobs) != 1 {
+		t.Fatalf("Prometheus has %d jobs: want one for all pods", len(jobs))
+	}
+	job, _ := jobs[0].(map[string]any)
+	if got := canonical(t, job["kubernetes_sd_configs"]); got != `[{"namespaces":{"names":["platform","monitoring"]},"role":"pod"}]` {
+		t.Errorf("Prometheus looks for pods by %s", got)
+	}
+	delete(job, "kubernetes_sd_configs")
+	job["static_configs"] = []any{map[string]any{"targets": []string{"127.0.0.1:1"}}}
+	out, err := yaml.Marshal(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }
