@@ -20,14 +20,14 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-cluster deps-bench build up up-cluster down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises
+.PHONY: help deps deps-run deps-cluster deps-bench build up up-cluster down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises manifests
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
 		while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
 
-deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl; deps-cluster
-	@scripts/install-deps redis postgres node cc curl
+deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl, promtool, amtool; deps-cluster
+	@scripts/install-deps redis postgres node cc curl promtool amtool
 	@$(MAKE) --no-print-directory deps-cluster
 
 deps-run:
@@ -71,6 +71,9 @@ test: deps ## run all tests
 
 orders: ## play the life of a customer who pays in ORDERS (200) random orders of Stripe's events
 	go test -count=1 -run '^TestStory$$' -timeout 9m ./control/billing/stripe -orders $(ORDERS)
+
+manifests: ## say whether k8s/golden is what k8s/ evaluates to, and play the alert rules (needs Nix)
+	@scripts/manifests
 
 lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
 	@scripts/lint
