@@ -23,7 +23,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill node promises
+.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine promises
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -116,7 +116,12 @@ drill: deps-run ## hurt the whole system under load for DRILL_SECONDS (1800) and
 deps-node: deps-run deps-cluster
 	@scripts/install-deps containerd cni netfilter
 
-node: deps-node ## run boxes on a real node and try what their network policy lets through; root, KUBE_ROUTER=PROGRAM (5 minutes)
+node-engine: # first, since the rest takes minutes
+	@[ -x '$(KUBE_ROUTER)' ] || { printf '%s\n' 'make node needs a program that enforces network policies: kube-router, of which 2.9 was tried.' \
+		'Take one from https://github.com/cloudnativelabs/kube-router/releases, then: make node KUBE_ROUTER=/path/to/kube-router' >&2; exit 1; }
+	@[ "$$(id -u)" -eq 0 ] || { echo 'make node needs root, for namespaces, mounts and a firewall of its own.' >&2; exit 1; }
+
+node: node-engine deps-node ## run boxes on a real node and try what their network policy lets through; root, KUBE_ROUTER=PROGRAM (5 minutes)
 	go test -count=1 -v -timeout 15m ./test/node -node -kube-router '$(abspath $(KUBE_ROUTER))'
 
 promises: deps ## run at full length what `make test` runs shortly, and print the figures: limits, revocations, a failing Redis (20 minutes)
