@@ -87,7 +87,7 @@ func answerTCP(address string) error {
 				return
 			}
 			if said, err := answer(question); err == nil {
-				binary.BigEndian.PutUint16(length[:], uint16(len(said))) // #nosec G115 -- a few dozen bytes
+				binary.BigEndian.PutUint16(length[:], uint16(len(said)))
 				_, _ = c.Write(append(length[:], said...))
 			}
 		}()
