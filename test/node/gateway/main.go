@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -29,7 +30,10 @@ const canary = "postgres.platform.svc.cluster.local:5432"
 func main() {
 	switch {
 	case filepath.Base(os.Args[0]) == "pause":
-		select {}
+		// Not select{}: without any other goroutine that is a deadlock.
+		end := make(chan os.Signal, 1)
+		signal.Notify(end, syscall.SIGTERM)
+		<-end
 	case filepath.Base(os.Args[0]) == "node":
 		fmt.Println("gateway: started")
 		go lookForPolicy()
