@@ -64,7 +64,7 @@ type Limits struct {
 	AuthFailures     int   `json:"auth_failures"`      // failed authentications per address and minute (60)
 	CachedTokens     int64 `json:"cached_tokens"`      // grants kept in memory (100,000)
 	// SchedulingDelay is how long what has arrived may wait for a processor, for some 300 ms on
-	// end, before a share of the requests is refused, at least 10ms; negative: for ever (50ms).
+	// end, before some requests are refused, at least 10ms; negative: for ever (50ms).
 	SchedulingDelay Duration `json:"scheduling_delay"`
 	JournalSlots    int      `json:"journal_slots"` // forwarded requests in flight (16,384)
 	JournalBytes    int64    `json:"journal_bytes"` // room for usage that Postgres does not have yet; then new work is refused (64 MiB)

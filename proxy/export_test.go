@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -80,5 +81,15 @@ func (s *Server) Sent(face kimi.Face, body []byte) ([][]byte, error) {
 	return s.upstreamRequest(c, t, &in).Body, nil
 }
 
-// RefuseShare has the server refuse that part of all requests, as if it had too much to do.
-func (s *Server) RefuseShare(part float64) { s.overload.share.Store(uint32(part * overloadUnit)) }
+// RefuseAll has the server refuse all requests, or none, as if it had too much to do, and hold who was
+// refused for that part of the time it was told.
+func (s *Server) RefuseAll(refuse bool, held float64) {
+	o := &s.overload
+	o.share.Store(uint32(held * overloadUnit))
+	o.next.Store(0)
+	o.pace.Store(0)
+	if refuse {
+		o.next.Store(math.MaxInt64)
+		o.pace.Store(1)
+	}
+}

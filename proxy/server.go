@@ -149,7 +149,7 @@ func New(cfg Config, d Deps) (*Server, error) {
 	s.customers.init()
 	s.failures.init(cfg.Limits.AuthFailures)
 	s.uploads.init(cfg.Limits.InFlightBytes, int64(cfg.Limits.HeaderBytes))
-	s.overload.limit = time.Duration(cfg.Limits.SchedulingDelay)
+	s.overload.limit, s.overload.began = time.Duration(cfg.Limits.SchedulingDelay), time.Now()
 	s.calls.init()
 	s.life, s.end = context.WithCancel(context.Background())
 	s.http = &fasthttp.Server{
@@ -266,8 +266,8 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		ctx.SetConnectionClose()
 	}
 	if r == refuseNone && !spared(c.conn) && s.overload.refuses() {
-		r = refuseOverloaded
-		s.hold(c.conn)
+		r, d.retryAfter = refuseOverloaded, s.overload.told()
+		s.hold(c.conn, d.retryAfter)
 	}
 	if r == refuseNone {
 		r, d = s.authenticate(c, h.credential)

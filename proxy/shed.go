@@ -31,7 +31,7 @@ func (s *Server) shed(c *clientConn, b []byte) (refused bool, err error) {
 			refused, err = true, errors.New("refusing a request panicked")
 		}
 	}()
-	if s.overload.share.Load() == 0 || s.state.Load() != stateServing || !c.overflowUntil.IsZero() || s.trusted(c.addr) {
+	if !s.overload.limiting() || s.state.Load() != stateServing || !c.overflowUntil.IsZero() || s.trusted(c.addr) {
 		return false, nil
 	}
 	r, ok := s.wholeRequest(b)
@@ -48,7 +48,8 @@ func (s *Server) shed(c *clientConn, b []byte) (refused bool, err error) {
 	call := &call{s: s, start: now, requestID: newRequestID(), conn: c, bodyLen: r.bodyLen, face: r.face, route: r.route, remote: c.addr}
 	resp := fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseResponse(resp)
-	call.refuse(resp, refuseOverloaded, detail{})
+	told := s.overload.told()
+	call.refuse(resp, refuseOverloaded, detail{retryAfter: told})
 	s.metrics.unparsed.Inc()
 	buf := shedPool.Get().(*[]byte)
 	defer shedPool.Put(buf)
@@ -60,7 +61,7 @@ func (s *Server) shed(c *clientConn, b []byte) (refused bool, err error) {
 	if err == nil {
 		err = c.SetReadDeadline(now.Add(time.Duration(s.cfg.Timeouts.Idle)))
 	}
-	s.hold(c)
+	s.hold(c, told)
 	return true, err
 }
 
@@ -68,9 +69,8 @@ func (s *Server) shed(c *clientConn, b []byte) (refused bool, err error) {
 // it was told to wait: the same part as that of the requests that are refused. Who does wait sees
 // nothing of it. Those who ask again at once would make refusing a load of its own: a few thousand
 // of them could keep all processors busy, and everything else waiting.
-func (s *Server) hold(nc net.Conn) {
+func (s *Server) hold(nc net.Conn, told time.Duration) {
 	if c, ok := nc.(*clientConn); ok && !s.trusted(c.addr) {
-		told := time.Duration(refusals[refuseOverloaded].retry) * time.Second
 		c.heldUntil = time.Now().Add(time.Duration(s.overload.refused() * float64(told)))
 	}
 }

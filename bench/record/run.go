@@ -69,6 +69,7 @@ type Peer struct {
 // Phases of a comparison, and what they are named in samples of other runs.
 const (
 	PhaseRequests = "requests" // closed load of whole answers
+	PhaseOne      = "one"      // closed load of whole answers, all of one customer
 	PhaseHalf     = "half"     // open load at half of what the slower of two takes
 	PhaseEvents   = "events"   // paced streams
 	PhaseFew      = "few"      // a tenth of them, which slow gateways can follow

@@ -132,7 +132,7 @@ func TestOtherRevisionsAreMarked(t *testing.T) {
 	compared, grants := run(1), &record.Run{Kind: record.KindGrants, Peers: run(1).Peers}
 	for _, peer := range []string{"nginx", "token-proxy"} {
 		for _, step := range []float64{1, 10} {
-			grants.Samples = append(grants.Samples, record.Sample{Peer: peer, Phase: record.PhaseRequests, Step: step, CPUMicros: 5, Load: load.Result{Seconds: 1, Answers: 9}})
+			grants.Samples = append(grants.Samples, record.Sample{Peer: peer, Phase: record.PhaseOne, Step: step, CPUMicros: 5, Load: load.Result{Seconds: 1, Answers: 9}})
 		}
 	}
 	for _, c := range []struct {
@@ -141,7 +141,7 @@ func TestOtherRevisionsAreMarked(t *testing.T) {
 	}{{"aaa", "aaa", false}, {"aaa", "bbb", true}, {"", "bbb", false}, {"aaa", "", false}} {
 		compared.Revision, grants.Revision = c.compared, c.grants
 		text, _ := write(t, compared, grants)
-		if strings.Contains(text, "CPU per request from 1 to 10 grants (of revision bbb)") != c.marked ||
+		if strings.Contains(text, "CPU per request of one customer from 1 to 10 grants (of revision bbb)") != c.marked ||
 			strings.Contains(text, "of revision bbb, **not that of the comparison**") != c.marked {
 			t.Errorf("%+v: %s", c, row(t, text, "CPU per request, connections always busy"))
 		}

@@ -131,7 +131,13 @@ func TestEveryKindOfRunIsShown(t *testing.T) {
 			record.Sample{Peer: "direct", Phase: record.PhaseMemory, Step: step, Load: load.Result{Seconds: 1, Events: 50, Lag: load.Quantiles{Count: 9, P99: 15}}},
 			record.Sample{Peer: "token-proxy", Phase: record.PhaseMemory, Step: step, StreamBytes: 5 << 10, Load: load.Result{Seconds: 1, Events: 50, Lag: q}})
 		for _, peer := range grants.Peers {
-			grants.Samples = append(grants.Samples, record.Sample{Peer: peer.Name, Phase: record.PhaseRequests, Step: step, CPUMicros: 12, RedisBytes: 3 << 20, Load: load.Result{Seconds: 1, Answers: 9}})
+			some := 12.
+			if peer.Name == "token-proxy" && step > 100 {
+				some = 15
+			}
+			answers := load.Result{Seconds: 1, Answers: 9}
+			grants.Samples = append(grants.Samples, record.Sample{Peer: peer.Name, Phase: record.PhaseOne, Step: step, CPUMicros: 12, Load: answers},
+				record.Sample{Peer: peer.Name, Phase: record.PhaseRequests, Step: step, CPUMicros: some, RedisBytes: 3 << 20, Load: answers})
 		}
 	}
 	for _, step := range []float64{0.1, 1, 2} {
@@ -154,9 +160,10 @@ func TestEveryKindOfRunIsShown(t *testing.T) {
 		t.Error(got)
 	}
 	for name, want := range map[string]string{
-		"memory per stream with 10,000 open":        "5.00 KiB (each further one 5.00) | yes",
-		"Redis commands per second":                 "70.0 at 100 requests/s, 70.0 at 1,000 | yes",
-		"CPU per request from 100 to 10,000 grants": "1.00 ×",
+		"memory per stream with 10,000 open":                             "5.00 KiB (each further one 5.00) | yes",
+		"Redis commands per second":                                      "70.0 at 100 requests/s, 70.0 at 1,000 | yes",
+		"CPU per request of one customer from 100 to 10,000 grants":      "1.00 × (ratios to nginx from 1.00 to 1.00) | yes",
+		"CPU per request of up to ? customers from 100 to 10,000 grants": "1.25 × (ratios to nginx from 1.00 to 1.25) | no",
 		"10,000": "| 5.00 | 5.00 | - |", // memory per stream and per further stream; the most was not seen
 	} {
 		line := row(t, text, name)

@@ -13,8 +13,9 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/bench/record"
 )
 
-// Grants measures the cost of a request with Steps grants in Redis, of which at most Active
-// send requests, beside nginx.
+// Grants measures the cost of a request with Steps grants in Redis, beside nginx: when one customer sends
+// all requests, so that nothing but the number of grants is different from one step to the next, and when
+// up to Active do. With more of them there is more to settle, once a second for each.
 type Grants struct {
 	Steps    []int // ascending
 	Active   int
@@ -52,8 +53,7 @@ func (c Grants) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
 		if err != nil {
 			return nil, err
 		}
-		fresh.Tokens = fresh.Tokens[:min(n, c.Active, len(fresh.Tokens))]
-		samples, err := c.rounds(ctx, l, nginx, fresh, n)
+		samples, err := c.step(ctx, l, nginx, fresh, n)
 		fresh.Close()
 		if err != nil {
 			return nil, err
@@ -61,6 +61,19 @@ func (c Grants) Run(ctx context.Context, l *lab.Lab) ([]record.Sample, error) {
 		all = append(all, samples...)
 	}
 	return all, nil
+}
+
+// step measures with n grants.
+func (c Grants) step(ctx context.Context, l *lab.Lab, nginx, fresh *peers.Running, n int) ([]record.Sample, error) {
+	one, some := *fresh, *fresh
+	one.Tokens = fresh.Tokens[:1]
+	some.Tokens = fresh.Tokens[:min(n, c.Active, len(fresh.Tokens))]
+	all, err := c.rounds(ctx, l, record.PhaseOne, nginx, &one, n)
+	if err != nil {
+		return nil, err
+	}
+	samples, err := c.rounds(ctx, l, record.PhaseRequests, nginx, &some, n)
+	return append(all, samples...), err
 }
 
 // redis counts Redis' commands at different rates of the same customers.
@@ -96,7 +109,7 @@ func turns(round int, a, b *peers.Running) []*peers.Running {
 	return []*peers.Running{a, b, b, a}
 }
 
-func (c Grants) rounds(ctx context.Context, l *lab.Lab, nginx, fresh *peers.Running, n int) ([]record.Sample, error) {
+func (c Grants) rounds(ctx context.Context, l *lab.Lab, phase string, nginx, fresh *peers.Running, n int) ([]record.Sample, error) {
 	if err := l.Warm(ctx, fresh); err != nil {
 		return nil, err
 	}
@@ -107,7 +120,7 @@ func (c Grants) rounds(ctx context.Context, l *lab.Lab, nginx, fresh *peers.Runn
 	var all []record.Sample
 	for round := range c.Rounds {
 		for _, r := range turns(round, nginx, fresh) {
-			s, err := l.Measure(ctx, r, record.PhaseRequests, load.Config{
+			s, err := l.Measure(ctx, r, phase, load.Config{
 				Closed: true, Connections: 64, Warmup: 500 * time.Millisecond, Duration: c.Duration,
 				Jobs: lab.Whole(r, c.Body),
 			})
@@ -124,7 +137,7 @@ func (c Grants) rounds(ctx context.Context, l *lab.Lab, nginx, fresh *peers.Runn
 			}
 			s.Round, s.Step = round, float64(n)
 			all = append(all, s)
-			c.Say("%8d grants  %-12s %7.0f/s  %6.2f µs CPU each  p99 %.0f µs  failures %v", n, s.Peer, float64(s.Load.Answers)/s.Load.Seconds, s.CPUMicros, s.Load.Latency.P99, s.Load.Failures)
+			c.Say("%8d grants  %4d customers  %-12s %7.0f/s  %6.2f µs CPU each  p99 %.0f µs  failures %v", n, len(r.Tokens), s.Peer, float64(s.Load.Answers)/s.Load.Seconds, s.CPUMicros, s.Load.Latency.P99, s.Load.Failures)
 		}
 	}
 	return all, nil
