@@ -399,14 +399,14 @@ func (x *boxes) logs(t *testing.T) {
 
 // stops suspends a box, whose pod goes, has it run again, and destroys the other one.
 func (x *boxes) stops(t *testing.T) {
-	x.ctl(t, nil, "box", "suspend", x.a.ID)
+	x.ctl(t, nil, "box", "suspend", x.a.ID, "--reason", "test")
 	x.becomes(t, x.a, control.BoxSuspended)
 	if pods := x.Kubectl("get", "pods", "-n", x.a.Namespace, "-o", "name"); pods != "" {
 		t.Errorf("a suspended box has %s", pods)
 	}
-	x.ctl(t, nil, "box", "resume", x.a.ID)
+	x.ctl(t, nil, "box", "resume", x.a.ID, "--reason", "test")
 	x.running(t, x.a)
-	x.ctl(t, nil, "box", "destroy", x.b.ID, "--yes")
+	x.ctl(t, nil, "box", "destroy", x.b.ID, "--yes", "--reason", "test")
 	x.becomes(t, x.b, control.BoxDestroyed)
 	if left := x.Kubectl("get", "namespace", x.b.Namespace, "--ignore-not-found", "-o", "name"); left != "" {
 		t.Errorf("a destroyed box has %s", left)

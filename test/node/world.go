@@ -34,7 +34,9 @@ func (n *Node) world(gateway string) {
 		}
 		listeners = append(listeners, "dns:"+address+":53")
 	}
-	p := n.start("outside", "unshare", append([]string{"--net", gateway}, listeners...)...)
+	// With lo up, the kernel has a table of addresses. Before, it takes every address for one of broadcast when
+	// a socket is bound, and answers to UDP would come from another one.
+	p := n.start("outside", "unshare", append([]string{"--net", "sh", "-c", `ip link set lo up && exec "$@"`, "sh", gateway}, listeners...)...)
 	log := filepath.Join(n.dir, "outside.log")
 	n.until(10*time.Second, func() string {
 		text, err := os.ReadFile(log)
@@ -51,7 +53,6 @@ func (n *Node) world(gateway string) {
 		n.t.Helper()
 		n.run("nsenter", append([]string{"--target", pid, "--net", "ip"}, args...)...)
 	}
-	inside("link", "set", "lo", "up")
 	inside("address", "add", worldEnd+"/30", "dev", "cluster")
 	inside("link", "set", "cluster", "up")
 	inside("route", "add", "default", "via", nodeEnd)
