@@ -401,9 +401,10 @@ func (x *boxes) logs(t *testing.T) {
 func (x *boxes) stops(t *testing.T) {
 	x.ctl(t, nil, "box", "suspend", x.a.ID, "--reason", "test")
 	x.becomes(t, x.a, control.BoxSuspended)
-	if pods := x.Kubectl("get", "pods", "-n", x.a.Namespace, "-o", "name"); pods != "" {
-		t.Errorf("a suspended box has %s", pods)
-	}
+	// The pod has a while to end.
+	x.Eventually("the pod of a suspended box is gone", time.Minute, func() bool {
+		return x.Kubectl("get", "pods", "-n", x.a.Namespace, "-o", "name") == ""
+	})
 	x.ctl(t, nil, "box", "resume", x.a.ID, "--reason", "test")
 	x.running(t, x.a)
 	x.ctl(t, nil, "box", "destroy", x.b.ID, "--yes", "--reason", "test")
