@@ -1,6 +1,6 @@
 // Package node runs boxes on a real node: the control plane of testenv, a real kubelet with
 // containerd and runc, kube-proxy, and an engine that enforces network policies. There it is seen by
-// real connections what the NetworkPolicy of a box lets through.
+// real connections, over IPv4 and on one node, what the NetworkPolicy of a box lets through.
 //
 // It needs Linux, root, Debian's packages of `make deps-node`, and a kube-router program, and is no part of
 // `make test`: `make node KUBE_ROUTER=/path/to/kube-router` runs it.
