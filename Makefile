@@ -13,6 +13,9 @@ ORDERS ?= 200
 DRILL_SECONDS ?= 1800
 export DRILL_SECONDS
 
+# A program kube-router for `make node`.
+KUBE_ROUTER ?=
+
 # The revision that `make microbench` compares the working tree with, which packages and benchmarks
 # it runs, and how often.
 BASE ?= HEAD
@@ -20,7 +23,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-cluster deps-bench build up up-cluster down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises manifests
+.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine promises manifests
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -65,7 +68,7 @@ test: deps ## run all tests
 	go test $(TESTFLAGS) -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./... | grep -v -e /test/ -e /internal/archtest$$)
 	go test ./internal/archtest # one goroutine over all files: the race detector would see nothing, and cost minutes
 	go test -run '^TestModel$$' -timeout 20m ./quota # all states of the model, of which the race detector lets few be seen
-	go test -count=1 $(TESTFLAGS) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) ./test/... # they run built programs, which go test knows nothing of
+	go test -count=1 $(TESTFLAGS) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./test/... | grep -v /test/node) # they run built programs, which go test knows nothing of
 	cd test/drill && go test -count=1 -timeout 5m
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by
 
@@ -112,6 +115,17 @@ smoke: build ## start, use and stop the whole stack on free ports, in a director
 
 drill: deps-run ## hurt the whole system under load for DRILL_SECONDS (1800) and compare all books
 	@cd test/drill && go build -buildvcs=false -o ../../bin/drill . && exec ../../bin/drill
+
+deps-node: deps-run deps-cluster
+	@scripts/install-deps containerd cni netfilter
+
+node-engine: # first, since the rest takes minutes
+	@[ -x '$(KUBE_ROUTER)' ] || { printf '%s\n' 'make node needs a program that enforces network policies: kube-router, of which 2.9 was tried.' \
+		'Take one from https://github.com/cloudnativelabs/kube-router/releases, then: make node KUBE_ROUTER=/path/to/kube-router' >&2; exit 1; }
+	@[ "$$(id -u)" -eq 0 ] || { echo 'make node needs root, for namespaces, mounts and a firewall of its own.' >&2; exit 1; }
+
+node: node-engine deps-node ## run boxes on a real node and try what their network policy lets through; root, KUBE_ROUTER=PROGRAM (5 minutes)
+	go test -count=1 -v -timeout 15m ./test/node -node -kube-router '$(abspath $(KUBE_ROUTER))'
 
 promises: deps ## run at full length what `make test` runs shortly, and print the figures: limits, revocations, a failing Redis (20 minutes)
 	go test -count=1 -timeout 40m -v ./test/e2e -long

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -76,6 +77,19 @@ func newAuthority(dir, file, name string) (*authority, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// loadAuthority reads an authority that newAuthority wrote.
+func loadAuthority(dir, file string) (*authority, error) {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, file+".crt"), filepath.Join(dir, file+".key"))
+	if err != nil {
+		return nil, fmt.Errorf("kubebox: the authority %s: %w", file, err)
+	}
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("kubebox: the key of the authority %s cannot sign", file)
+	}
+	return &authority{certificate: pair.Leaf, key: key}, nil
 }
 
 // issue writes a client's certificate for the user name in group, or that of a server on loopback, to

@@ -37,10 +37,15 @@ type Component struct {
 	After func(ctx context.Context) error
 }
 
-// Components returns the processes in the order in which they have to start. Each may be started once
+// Components returns the processes in the order in which they have to start; kwok is one of them if it
+// has nodes to play. Each may be started once
 // the one before is ready; the API server waits for etcd by itself. All end by SIGTERM and lose nothing by SIGKILL.
 func (c *ControlPlane) Components() []Component {
-	return []Component{c.etcd(), c.apiServer(), c.controllerManager(), c.scheduler(), c.kwok()}
+	list := []Component{c.etcd(), c.apiServer(), c.controllerManager(), c.scheduler()}
+	if c.cfg.Nodes > 0 {
+		list = append(list, c.kwok())
+	}
+	return list
 }
 
 func (c *ControlPlane) etcd() Component {
@@ -68,8 +73,8 @@ func (c *ControlPlane) apiServer() Component {
 	return Component{
 		Name:  APIServer,
 		Ports: []int{c.cfg.Ports.APIServer},
-		Args: []string{
-			APIServer, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.cfg.Ports.APIServer),
+		Args: append([]string{
+			APIServer, fmt.Sprintf("--secure-port=%d", c.cfg.Ports.APIServer),
 			"--etcd-servers=https://" + address(c.cfg.Ports.Etcd),
 			"--etcd-cafile=" + c.pki("etcd-ca.crt"), "--etcd-certfile=" + c.pki("etcd.crt"), "--etcd-keyfile=" + c.pki("etcd.key"),
 			"--tls-cert-file=" + c.pki("server.crt"), "--tls-private-key-file=" + c.pki("server.key"), "--client-ca-file=" + c.pki("ca.crt"),
@@ -82,13 +87,27 @@ func (c *ControlPlane) apiServer() Component {
 			// As clusters are set up that people pay for. Pod Security, ResourceQuota and
 			// ValidatingAdmissionPolicy are on by default.
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
-			// A loopback address may be no endpoint of the Service kubernetes.
-			"--endpoint-reconciler-type=none",
 			"--profiling=false",
-		},
+		}, c.reach()...),
 		Ready: func(ctx context.Context) error { return c.do(ctx, http.MethodGet, "/readyz", nil, nil) },
 		// Before kwok starts, whose readiness is that of its nodes.
 		After: func(ctx context.Context) error { return c.EnsureNodes(ctx, c.cfg.Nodes) },
+	}
+}
+
+// reach are the API server's arguments by which pods and real nodes find it, and it them.
+func (c *ControlPlane) reach() []string {
+	if c.cfg.Address == "" {
+		return []string{
+			"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
+			// A loopback address may be no endpoint of the Service kubernetes.
+			"--endpoint-reconciler-type=none",
+		}
+	}
+	return []string{
+		"--bind-address=0.0.0.0", "--advertise-address=" + c.cfg.Address, "--endpoint-reconciler-type=lease",
+		"--kubelet-preferred-address-types=InternalIP",
+		"--kubelet-client-certificate=" + c.pki("admin.crt"), "--kubelet-client-key=" + c.pki("admin.key"),
 	}
 }
 

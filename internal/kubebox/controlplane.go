@@ -19,15 +19,19 @@ import (
 	"time"
 )
 
-// Config says where a control plane lives. All fields are required.
+// Config says where a control plane lives. All fields but Address are required.
 type Config struct {
 	Program string // path of the program, from Build
 	Dir     string // absolute path of the directory for certificates, kubeconfigs and data; created when missing
 	Ports   Ports
-	Nodes   int // how many nodes kwok plays; more can be added
+	Nodes   int // how many nodes kwok plays; more can be added. With 0 there is no kwok, and nodes have to be real
+	// Address is one of this machine's at which pods of a real node find the API server; it is
+	// the endpoint of the Service kubernetes. Without it the API server is on loopback only.
+	Address string
 }
 
-// Ports are the TCP ports of the components, all on 127.0.0.1. All ask for certificates or rights:
+// Ports are the TCP ports of the components, all on 127.0.0.1, and that of the API server on all
+// addresses if Config.Address is given. All ask for certificates or rights:
 // any account of the machine can reach them.
 type Ports struct {
 	APIServer, Etcd, EtcdPeers, ControllerManager, Scheduler int
@@ -166,6 +170,29 @@ func (c *ControlPlane) ServiceAccountKubeconfig(ctx context.Context, namespace, 
 		return fmt.Errorf("kubebox: a token of ServiceAccount %s/%s: %w", namespace, name, err)
 	}
 	return c.writeKubeconfig(file, namespace, map[string]any{"token": made.Status.Token})
+}
+
+// UserKubeconfig writes to file a kubeconfig of a user in a group, such as a kubelet's, by a certificate
+// of the cluster's authority.
+func (c *ControlPlane) UserKubeconfig(file, user, group string) error {
+	cluster, err := loadAuthority(c.path("pki"), "ca")
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(c.Dir, "user-")
+	if err != nil {
+		return fmt.Errorf("kubebox: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	if err := cluster.issue(dir, "user", user, group, false); err != nil {
+		return err
+	}
+	certificate, errCertificate := os.ReadFile(filepath.Join(dir, "user.crt"))
+	key, errKey := os.ReadFile(filepath.Join(dir, "user.key"))
+	if err := errors.Join(errCertificate, errKey); err != nil {
+		return fmt.Errorf("kubebox: %w", err)
+	}
+	return c.writeKubeconfig(file, "", map[string]any{"client-certificate-data": certificate, "client-key-data": key})
 }
 
 // Kubectl runs kubectl with the rights of Kubeconfig, or those of another one that --kubeconfig names,

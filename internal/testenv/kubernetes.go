@@ -25,6 +25,7 @@ type KubernetesServer struct {
 	URL        string // https://127.0.0.1:PORT, of the API server
 	CA         string // path of the certificate by which it is known, in PEM
 	Kubeconfig string // path of a kubeconfig that may do everything
+	Program    string // path of the program that is kubelet and kube-proxy as well, by its first argument
 
 	t     testing.TB
 	plane *plane
@@ -54,6 +55,15 @@ func DedicatedKubernetes(t testing.TB) *KubernetesServer {
 	return newKubernetes(t, p, true)
 }
 
+// NodelessKubernetes returns a control plane of its own in which kwok plays no nodes: the test brings a
+// real one. The API server has an address of this machine at which pods find it, and a port.
+func NodelessKubernetes(t testing.TB, address string, port int) *KubernetesServer {
+	t.Helper()
+	p := &plane{nodeless: true, address: address, port: port}
+	t.Cleanup(p.stop)
+	return newKubernetes(t, p, true)
+}
+
 func newKubernetes(t testing.TB, p *plane, own bool) *KubernetesServer {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -69,7 +79,7 @@ func newKubernetes(t testing.TB, p *plane, own bool) *KubernetesServer {
 	if err := p.start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	s := &KubernetesServer{URL: p.control.URL, CA: p.control.CA, Kubeconfig: p.control.Kubeconfig, t: t, plane: p, own: own}
+	s := &KubernetesServer{URL: p.control.URL, CA: p.control.CA, Kubeconfig: p.control.Kubeconfig, Program: p.control.Program, t: t, plane: p, own: own}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(p.tails())
@@ -134,6 +144,21 @@ func (s *KubernetesServer) ServiceAccountKubeconfig(namespace, name string) stri
 	}
 	file.Close()
 	if err := s.plane.control.ServiceAccountKubeconfig(ctx, namespace, name, file.Name(), 24*time.Hour); err != nil {
+		s.t.Fatal(err)
+	}
+	return file.Name()
+}
+
+// UserKubeconfig returns the path of a kubeconfig of a user in a group, such as system:node:NAME in
+// system:nodes.
+func (s *KubernetesServer) UserKubeconfig(user, group string) string {
+	s.t.Helper()
+	file, err := os.CreateTemp(s.plane.dir, "user-*.kubeconfig")
+	if err != nil {
+		s.t.Fatalf("testenv: %v", err)
+	}
+	file.Close()
+	if err := s.plane.control.UserKubeconfig(file.Name(), user, group); err != nil {
 		s.t.Fatal(err)
 	}
 	return file.Name()
@@ -223,6 +248,11 @@ type plane struct {
 	dir     string // "" before the first start; never changes while a test uses it
 	control *kubebox.ControlPlane
 	running map[string]*process
+
+	// Of NodelessKubernetes.
+	nodeless bool
+	address  string
+	port     int
 }
 
 // start creates the control plane if need be, and waits until pods can be made.
@@ -259,11 +289,17 @@ func (p *plane) create(ctx context.Context, program string) error {
 		return err
 	}
 	p.dir, p.running = dir, make(map[string]*process)
-	cfg := kubebox.Config{Program: program, Dir: dir, Nodes: kubernetesNodes}
+	cfg := kubebox.Config{Program: program, Dir: dir, Nodes: kubernetesNodes, Address: p.address}
+	if p.nodeless {
+		cfg.Nodes = 0
+	}
 	for _, port := range []*int{&cfg.Ports.APIServer, &cfg.Ports.Etcd, &cfg.Ports.EtcdPeers, &cfg.Ports.ControllerManager, &cfg.Ports.Scheduler} {
 		if *port, err = localserver.FreePort(); err != nil {
 			return err
 		}
+	}
+	if p.port != 0 {
+		cfg.Ports.APIServer = p.port
 	}
 	control := kubebox.New(cfg)
 	if err := control.Prepare(ctx); err != nil {

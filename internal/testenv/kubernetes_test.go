@@ -115,6 +115,17 @@ func TestKubernetesEnforcesRBAC(t *testing.T) {
 	}
 }
 
+func TestKubernetesKnowsUsersByCertificates(t *testing.T) {
+	t.Parallel()
+	k := testenv.Kubernetes(t)
+	as := "--kubeconfig=" + k.UserKubeconfig("system:node:far-away", "system:nodes")
+	if out := k.Kubectl("auth", "whoami", as, "-o", "jsonpath={.status.userInfo.username} {.status.userInfo.groups}"); !strings.Contains(out, `system:node:far-away ["system:nodes"`) {
+		t.Errorf("it is %s", out)
+	}
+	_, err := k.TryKubectl("delete", "node", "node-0", as)
+	refused(t, err, `is forbidden`)
+}
+
 func TestKubernetesEnforcesQuotas(t *testing.T) {
 	t.Parallel()
 	k := testenv.Kubernetes(t)

@@ -45,3 +45,6 @@ func (p *Program) Signal(sig os.Signal) error { return p.p.cmd.Process.Signal(si
 
 // Ended reports whether the program has ended.
 func (p *Program) Ended() bool { return p.p.exited() }
+
+// Pid is the process's.
+func (p *Program) Pid() int { return p.p.cmd.Process.Pid }

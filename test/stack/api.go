@@ -23,8 +23,9 @@ type API struct {
 	env       []string
 }
 
-// StartAPI starts an api beside the other processes, and makes an admin for Ctl.
-func (s *Stack) StartAPI() *API {
+// StartAPI starts an api beside the other processes, with more arguments if need be, and makes an
+// admin for Ctl.
+func (s *Stack) StartAPI(args ...string) *API {
 	s.t.Helper()
 	const email, password = "ops@example.com", "correct horse battery staple"
 	file := filepath.Join(s.dir, "operator-password")
@@ -43,8 +44,8 @@ func (s *Stack) StartAPI() *API {
 	address := func() string { return fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(s.t)) }
 	customers, operators, probes := address(), address(), address()
 	a := &API{s: s, Customers: "http://" + customers, Operators: "http://" + operators}
-	a.Process = s.Start("api", control, "api", "--listen", customers, "--listen-operators", operators, "--listen-probes", probes,
-		"--public-url", a.Customers, "--jwt-secret-file", secret)
+	a.Process = s.Start("api", control, append([]string{"api", "--listen", customers, "--listen-operators", operators, "--listen-probes", probes,
+		"--public-url", a.Customers, "--jwt-secret-file", secret}, args...)...)
 	s.awaitReady("http://"+probes+"/readyz", a.Process)
 	a.env = []string{
 		"OPENCLAW_API_URL=" + a.Operators, "OPENCLAW_API_EMAIL=" + email, "OPENCLAW_API_PASSWORD_FILE=" + file,
