@@ -50,11 +50,4 @@ lib.mapAttrs' (
   );
 
   shell = evaluates "shell" self.devShells.${pkgs.stdenv.hostPlatform.system}.default.drvPath;
-
-  # These two are small enough to be built by every run.
-  formatted = pkgs.runCommand "formatted" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
-    find ${lib.fileset.toSource { root = ../.; fileset = lib.fileset.fileFilter (f: f.hasExt "nix") ../.; }} -name '*.nix' -print0 |
-      xargs -0 nixfmt --check
-    touch $out
-  '';
 }
