@@ -20,7 +20,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-cluster deps-bench build up up-cluster down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises
+.PHONY: help deps deps-run deps-cluster deps-bench build up up-cluster down status clean test orders lint nix gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill promises
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -72,8 +72,12 @@ test: deps ## run all tests
 orders: ## play the life of a customer who pays in ORDERS (200) random orders of Stripe's events
 	go test -count=1 -run '^TestStory$$' -timeout 9m ./control/billing/stripe -orders $(ORDERS)
 
-lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
+lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities, make nix where Nix is
 	@scripts/lint
+
+nix: ## check the Nix files, flake.lock and secrets, with any Nix and no network but Go's (half a minute)
+	@scripts/install-deps nix jq
+	@scripts/nix-check
 
 gosec: ## look for common mistakes of security (a minute; the reasons for what is left out are in scripts/gosec)
 	@scripts/gosec

@@ -4,7 +4,6 @@
   cluster,
   config,
   host,
-  lib,
   ...
 }:
 let
@@ -51,6 +50,7 @@ in
       evictionHard = {
         "memory.available" = "256Mi";
         "nodefs.available" = "8%";
+        "nodefs.inodesFree" = "5%";
         "imagefs.available" = "8%";
       };
     };
@@ -70,15 +70,15 @@ in
 
   boot.kernel.sysctl = {
     # What --protect-kernel-defaults looks for.
-    "vm.overcommit_memory" = lib.mkForce 1;
+    "vm.overcommit_memory" = 1;
     "vm.panic_on_oom" = 0;
     "kernel.panic" = 10;
     "kernel.panic_on_oops" = 1;
     "kernel.keys.root_maxbytes" = 25000000;
     "kernel.keys.root_maxkeys" = 1000000;
     # Each gateway watches files; the defaults end at a few dozen of them.
-    "fs.inotify.max_user_instances" = lib.mkForce 8192;
-    "fs.inotify.max_user_watches" = lib.mkForce 524288;
+    "fs.inotify.max_user_instances" = 8192;
+    "fs.inotify.max_user_watches" = 524288;
   };
 
   # Nodes run what was built elsewhere: colmena copies it to them.
