@@ -1,11 +1,11 @@
 # The compiler that go.mod asks for. nixpkgs' own is used where it is new enough; while it is not, its
-# recipe builds the release below. The hash is that of the file go.dev serves.
+# recipe builds the release below. The hash is that of go.dev's file; who changes the version finds it there.
 { lib, pkgs }:
 let
   wanted = lib.head (builtins.match ".*\ngo ([0-9.]+)\n.*" (builtins.readFile ../go.mod));
   release = {
     version = "1.26.8";
-    hash = "sha256-rGwSUHXoFkWgY0kU4h4Es5CE7YUBuLEyg0uaTbLRefA=";
+    hash = "sha256-Tjm5jkL5RvoFrIvFtxh335fb23y7Gnd7VBZnrXEX/S4=";
   };
 in
 if lib.versionAtLeast pkgs.go_1_26.version wanted then
