@@ -23,7 +23,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine promises manifests
+.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint nix gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine promises manifests
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -78,8 +78,12 @@ orders: ## play the life of a customer who pays in ORDERS (200) random orders of
 manifests: ## say whether k8s/golden is what k8s/ evaluates to, and play the alert rules (needs Nix)
 	@scripts/manifests
 
-lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities
+lint: ## gofmt, vet, staticcheck, the layout's rules, known vulnerabilities, make nix where Nix is
 	@scripts/lint
+
+nix: ## check the Nix files, flake.lock and secrets, with any Nix and no network but Go's (half a minute)
+	@scripts/install-deps nix jq
+	@scripts/nix-check
 
 gosec: ## look for common mistakes of security (a minute; the reasons for what is left out are in scripts/gosec)
 	@scripts/gosec
