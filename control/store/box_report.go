@@ -41,7 +41,7 @@ func (t *Tx) ReportBox(ctx context.Context, actor string, r control.BoxReport) (
 			return before, before, explain(op, err)
 		}
 	}
-	switch after = before; {
+	switch {
 	case r.Generation > before.Generation:
 		return before, before, fmt.Errorf("%s: %w: there is no generation %d yet", op, control.ErrInvalid, r.Generation)
 	case before.State == control.BoxDestroyed || r.Generation < before.Observed:
