@@ -21,9 +21,11 @@ const (
 	// no load at all, but a stall.
 	overloadFirst     = 0.8
 	overloadFirstMost = 0.6
-	// overloadLeast requests per second are always let in: they cost some percent of a processor at
-	// most, so it is not them for which all wait.
-	overloadLeast = 200.
+	// overloadLeast requests per second are always let in, or overloadLeastPart of what was let in when
+	// it began, if that is less: so that it is seen when the load is gone.
+	overloadLeast     = 200.
+	overloadLeastPart = 1. / 16
+	overloadFewest    = 10. // requests per second, whatever was let in
 	// overloadStep bounds what one look changes, as a part of the pace. After overloadCalm looks in
 	// a row that found little to wait for, while some are refused, the pace grows by overloadRise with
 	// each at least.
@@ -45,9 +47,15 @@ const (
 	// was right; if not, something else has the processors, and refusing is no help.
 	overloadPatience = 150
 	overloadEase     = 0.006
-	// overloadOver is how many looks in a row must find nothing refused, and no wait beyond the limit,
-	// before all is as it was. Who is told to wait, and does, is back before that.
+	// overloadOver is how many looks in a row must find nobody refused, or little to wait for, whoever is
+	// refused, before all is as it was. Who is told to wait, and does, is back before that; and what comes in
+	// bursts is refused by any pace.
 	overloadOver = int(5 * time.Second / overloadLook)
+	// overloadRoom is how far above what is let in the pace stays while nobody is refused and less than
+	// overloadShort looks in a row found too long a wait: stalls that come again and again are no load, and
+	// would bring it down to where somebody is.
+	overloadRoom  = 1.25
+	overloadShort = 4
 	// overloadSlack is what may be let in at once after a moment in which nothing came.
 	overloadSlack = 10 * time.Millisecond
 	// overloadMemory is how many looks the part that is refused is smoothed over.
@@ -80,12 +88,14 @@ type overload struct {
 	share  atomic.Uint32 // of requests that were refused of late, in overloadUnit
 
 	rate  float64       // requests per second to let in, as pace has it; 0: all
-	usual float64       // requests per second that were let in of late, while nothing is refused
+	first float64       // requests per second that were let in before that began
+	usual float64       // requests per second that were let in of late
 	last  time.Duration // the wait, of the last looks
 	long  int           // looks in a row that found more than limit, while nothing is refused
 	grow  int           // looks in a row that found more than next to nothing, while nothing is refused
 	calm  int           // looks in a row that found next to nothing, while something is
 	fine  int           // looks in a row that found what the limit allows, while something is
+	over  int           // looks in a row that found more than limit, while something is refused
 	spare int           // looks in a row that found nobody refused
 }
 
@@ -159,8 +169,9 @@ func (o *overload) run(ctx context.Context, log *slog.Logger) {
 // step takes in for how long a socket has waited, and how many requests were let in and refused within
 // the time since the last look.
 func (o *overload) step(wait, since time.Duration, passed, turned float64) {
+	o.usual += (passed/since.Seconds() - o.usual) / overloadLooks
 	if o.rate == 0 {
-		o.first(wait, passed/since.Seconds())
+		o.begin(wait)
 		return
 	}
 	if all := passed + turned; all > 0 {
@@ -186,23 +197,29 @@ func (o *overload) step(wait, since time.Duration, passed, turned float64) {
 		// The load is gone, or something else had the processors and far too much is refused.
 		change = max(change, overloadRise)
 	}
-	if o.spare++; turned > 0 || wait > o.limit {
+	if o.over++; wait <= o.limit {
+		o.over = 0
+	}
+	if o.spare++; turned > 0 {
 		o.spare = 0
 	}
-	if turned == 0 {
-		change = min(change, 0) // whether more could be let in is not known
-	}
-	if o.spare > overloadOver {
+	if o.spare > overloadOver || o.calm > overloadOver {
 		o.let(0)
 		return
 	}
-	o.let(max(o.rate*(1+max(min(change, overloadStep), -overloadStep)), overloadLeast))
+	least := min(overloadLeast, max(overloadFewest, o.first*overloadLeastPart))
+	if turned == 0 {
+		change = min(change, 0) // whether more could be let in is not known
+		if o.over < overloadShort {
+			least = max(least, min(o.rate, overloadRoom*o.usual))
+		}
+	}
+	o.let(max(o.rate*(1+max(min(change, overloadStep), -overloadStep)), least))
 }
 
-// first takes in the same when nothing is refused yet, and how many requests per second were let in.
-func (o *overload) first(wait time.Duration, rate float64) {
-	o.last, o.calm, o.fine, o.spare = wait, 0, 0, 0
-	o.usual += (rate - o.usual) / overloadLooks
+// begin takes in the wait when nothing is refused yet.
+func (o *overload) begin(wait time.Duration) {
+	o.last, o.calm, o.fine, o.over, o.spare = wait, 0, 0, 0, 0
 	if o.grow++; wait < o.limit/4 {
 		o.grow = 0
 	}
@@ -215,7 +232,8 @@ func (o *overload) first(wait time.Duration, rate float64) {
 	}
 	growth := wait.Seconds() / (float64(o.grow) * overloadLook.Seconds())
 	o.long, o.grow = 0, 0
-	o.let(max(o.usual*(1-min(overloadFirst*growth, overloadFirstMost)), overloadLeast))
+	o.first = o.usual
+	o.let(max(o.usual*(1-min(overloadFirst*growth, overloadFirstMost)), min(overloadLeast, max(overloadFewest, o.first*overloadLeastPart))))
 }
 
 // let has so many requests per second be let in; 0: all.
@@ -226,7 +244,7 @@ func (o *overload) let(rate float64) {
 		o.pace.Store(0)
 		return
 	}
-	o.pace.Store(int64(float64(time.Second) / rate))
+	o.pace.Store(max(1, int64(float64(time.Second)/rate)))
 }
 
 // queue tells how long it takes from when there is something to read from a file until its

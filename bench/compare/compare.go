@@ -250,10 +250,11 @@ func (m *measurement) load(r *peers.Running, phase string, round int, share floa
 	return cfg
 }
 
-// heard has a peer hear of its customers before a phase of whole answers, and returns what is to be done after it.
-func (m *measurement) heard(ctx context.Context, phase string, rs ...*peers.Running) (func(), error) {
+// heard has peers hear of their customers before a phase of whole answers, and returns what is to be told what
+// they did in it.
+func (m *measurement) heard(ctx context.Context, phase string, rs ...*peers.Running) (func(...record.Sample), error) {
 	if phase != record.PhaseRequests && phase != record.PhaseHalf {
-		return func() {}, nil
+		return func(...record.Sample) {}, nil
 	}
 	for _, r := range rs {
 		if r.Tokens == nil {
@@ -263,9 +264,11 @@ func (m *measurement) heard(ctx context.Context, phase string, rs ...*peers.Runn
 			return nil, err
 		}
 	}
-	return func() {
-		for _, r := range rs {
-			m.last[r.Name] = time.Now()
+	return func(samples ...record.Sample) {
+		for i, s := range samples {
+			if s.Load.Answers >= int64(len(rs[i].Tokens)) { // they come in turn
+				m.last[rs[i].Name] = time.Now()
+			}
 		}
 	}, nil
 }
@@ -279,11 +282,11 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 	if err != nil {
 		return err
 	}
-	defer done()
 	s, err := m.l.Measure(ctx, r, phase, cfg)
 	if err != nil {
 		return err
 	}
+	done(s)
 	m.add(s, round, block)
 	return nil
 }
@@ -298,20 +301,20 @@ func (m *measurement) together(ctx context.Context, base, r *peers.Running, phas
 		times = max(1, times/2) // it is there to be seen, and promises nothing
 	}
 	pair := []*peers.Running{base, r}
-	for range times {
+	for n := range times {
 		cfgs := []load.Config{m.load(base, phase, round, 0.5), m.load(r, phase, round, 0.5)}
 		for i := range cfgs {
 			if cfgs[i].Duration = m.c.TogetherTime; r.Gateway {
-				cfgs[i].Duration *= gatewayTimes / 2
+				cfgs[i].Duration = cfgs[i].Duration * gatewayTimes / 2
 			}
-			cfgs[i].Seed += uint64(i) << 32
+			cfgs[i].Seed += uint64(2*n+i) << 32 // #nosec G115 -- both are small
 		}
 		done, err := m.heard(ctx, phase, pair...)
 		if err != nil {
 			return err
 		}
 		samples, err := m.l.Together(ctx, pair, record.Together(phase), cfgs)
-		done()
+		done(samples...)
 		if err != nil {
 			return err
 		}
@@ -428,7 +431,7 @@ func line(s *record.Sample) string {
 	switch {
 	case s.StreamBytes > 0:
 		text += fmt.Sprintf("  %.1f KiB per stream", s.StreamBytes/1024)
-	case s.Phase == record.PhaseEvents, s.Phase == record.PhaseFew:
+	case slices.Contains([]string{record.PhaseEvents, record.PhaseFew, record.Together(record.PhaseEvents), record.Together(record.PhaseFew)}, s.Phase):
 		text += fmt.Sprintf("  lag p50 %.0f p99 %.0f µs", s.Load.Lag.P50, s.Load.Lag.P99)
 	default:
 		text += fmt.Sprintf("  p50 %.0f p99 %.0f µs", s.Load.Latency.P50, s.Load.Latency.P99)

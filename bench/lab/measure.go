@@ -68,38 +68,51 @@ func (l *Lab) Measure(ctx context.Context, r *peers.Running, phase string, cfg l
 		if try > 0 {
 			l.o.Say("%s, %s: something else uses %.1f processors; once more", r.Name, phase, foreign)
 		}
-		return l.measure(ctx, r, phase, cfg)
+		return l.measure(ctx, r, phase, cfg, func() {})
 	})
 }
 
 // Together runs a load against each of some peers at the same time, as Measure does against one. What
 // something else does to the machine meanwhile, it does to all of them alike.
 func (l *Lab) Together(ctx context.Context, rs []*peers.Running, phase string, cfgs []load.Config) ([]record.Sample, error) {
+	began := time.Now()
 	// What one of them has left shall not be the others'.
 	if err := l.Settle(ctx); err != nil {
 		return nil, err
 	}
+	waited := time.Since(began).Seconds()
 	var best []record.Sample
-	disturbed := math.Inf(1)
-	for try := 0; try <= l.o.Retries && disturbed > l.o.Quiet; try++ {
+	disturbed, tries := math.Inf(1), 0
+	for ; best == nil || tries <= l.o.Retries && disturbed > l.o.Quiet; tries++ {
 		samples, errs := make([]record.Sample, len(rs)), make([]error, len(rs))
-		var all sync.WaitGroup
+		// Nobody begins before all can.
+		var all, ready sync.WaitGroup
+		ready.Add(len(rs))
 		for i, r := range rs {
-			all.Go(func() { samples[i], errs[i] = l.measure(ctx, r, phase, cfgs[i]) })
+			all.Go(func() {
+				var once sync.Once
+				arrive := func() { once.Do(ready.Done) }
+				defer arrive()
+				samples[i], errs[i] = l.measure(ctx, r, phase, cfgs[i], func() {
+					arrive()
+					ready.Wait()
+				})
+			})
 		}
 		all.Wait()
 		if err := errors.Join(errs...); err != nil {
 			return nil, err
 		}
-		foreign := 0.0
+		foreign, settled := 0.0, 0.0
 		for i := range samples {
-			samples[i].Tries = try + 1
-			foreign = max(foreign, samples[i].Foreign)
+			foreign, settled = max(foreign, samples[i].Foreign), max(settled, samples[i].SettleSeconds)
+			samples[i].SettleSeconds, samples[i].Tries = 0, 1 // the first one tells of all
 		}
-		if foreign < disturbed {
+		if waited += settled; best == nil || foreign < disturbed {
 			best, disturbed = samples, foreign
 		}
 	}
+	best[0].SettleSeconds, best[0].Tries = waited, tries
 	return best, nil
 }
 
@@ -125,7 +138,8 @@ func leastDisturbed(retries int, quiet float64, measure func(try int, foreign fl
 	return best, err
 }
 
-func (l *Lab) measure(ctx context.Context, r *peers.Running, phase string, cfg load.Config) (record.Sample, error) {
+// measure does so once. It calls ready when all is prepared, just before the load.
+func (l *Lab) measure(ctx context.Context, r *peers.Running, phase string, cfg load.Config, ready func()) (record.Sample, error) {
 	s := record.Sample{Peer: r.Name, Phase: phase}
 	if err := l.settle(ctx, r, &s); err != nil {
 		return s, err
@@ -157,6 +171,7 @@ func (l *Lab) measure(ctx context.Context, r *peers.Running, phase string, cfg l
 		busy, stolen, self = machine(&errs)
 		switches, commands = switched(r, &errs), l.commands(ctx, r, &errs)
 	}
+	ready()
 	whole.Begin()
 	var err error
 	if s.Load, err = load.Run(ctx, cfg); err != nil {
@@ -277,7 +292,7 @@ func (l *Lab) Memory(ctx context.Context, r *peers.Running, cfg load.Config) (re
 		}
 	}
 	// Once only: what another try found would be what the first has left.
-	s, err := l.measure(ctx, r, record.PhaseMemory, cfg)
+	s, err := l.measure(ctx, r, record.PhaseMemory, cfg, func() {})
 	if err := errors.Join(err, failed); err != nil {
 		return s, err
 	}

@@ -93,7 +93,7 @@ type Sample struct {
 	Peer  string  `json:"peer"`
 	Phase string  `json:"phase"`
 	Step  float64 `json:"step,omitempty"` // what a run varies: grants, streams, times the load
-	// Block tells which measurements of a round were made in turns; 0 is none.
+	// Block tells which measurements of a round were made in turns, or at the same time; 0 is none.
 	Block int `json:"block,omitempty"`
 	// Offered is how many requests per second were to arrive, in an open load.
 	Offered float64 `json:"offered,omitempty"`

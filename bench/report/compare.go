@@ -109,7 +109,7 @@ func ratio(s record.Spread) string {
 func compared(p *page, r *record.Run) {
 	p.printf("## Side by side\n\n")
 	about(p, r)
-	p.printf("Medians over rounds. CPU, the processor time of the proxy's own processes, kernel included, context switches and ratios are of measurements in which a proxy and nginx (with a TLS upstream, nginx with one) were under load at the same time, on the same processor, each under half of it: whatever else the machine does, it does to both. A ratio has its quartiles over the rounds and their distance in percent of the median. All else is of each proxy alone, in turn. Added is the difference to nothing in between in the same round; with a TLS upstream there is no such thing.\n\n")
+	p.printf("Medians over rounds. CPU, the processor time of the proxy's own processes, kernel included, context switches and ratios are of measurements in which a proxy and nginx (with a TLS upstream, nginx with one) were under load at the same time, on the same processor, each under half of it: whatever else the machine does, it does to both. What nginx takes is the median beside all of them; gateways and token-proxy are compared by what each takes beside nginx. A ratio has its quartiles over the rounds and their distance in percent of the median. All else is of each proxy alone, in turn. Added is the difference to nothing in between in the same round; with a TLS upstream there is no such thing.\n\n")
 
 	p.printf("### Whole answers, %s connections always busy\n\nEach at the rate that it takes. A proxy that is always busy hardly ever wakes a sleeping process, nor is woken, and both cost more than the work itself: at less than full load a request is dearer, as the next table shows.\n\n", setting(r, "connections"))
 	rows := [][]string{{"", "CPU per request, µs", "ratio to nginx", "context switches each", "requests/s", "p50 µs", "p99 µs"}}
@@ -126,7 +126,7 @@ func compared(p *page, r *record.Run) {
 	p.table(rows)
 	p.plot("cpu-request.svg", "CPU per request of each proxy", bars("CPU per request (µs, less is better)", perMicro, chart, cpu(r, compare.Baseline, record.PhaseRequests).Median))
 
-	p.printf("### Whole answers at half load\n\nThe same rate for all that can take it, with Poisson arrivals: half of what the slower of nginx and token-proxy took, so it is less than half of what the others take. One that cannot take it has half of what it takes, and no ratio: CPU per request can be compared at one rate only.\n\n")
+	p.printf("### Whole answers at half load\n\nThe same rate for all that can take it, with Poisson arrivals: half of what the slower of nginx and token-proxy took, so it is less than half of what the others take. One that cannot take it has half of what it takes, and no ratio: CPU per request can be compared at one rate only. CPU and ratio are of a proxy and nginx at the same time, each at half of that rate (without a ratio, of each alone).\n\n")
 	rows = [][]string{{"", "CPU per request, µs", "ratio to nginx", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "added p50 µs", "added p99 µs"}}
 	for _, peer := range r.Peers {
 		of := func(v record.Value) string { return cell(r.Of(peer.Name, record.PhaseHalf, v)) }

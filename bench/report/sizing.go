@@ -74,7 +74,7 @@ func (b *book) measured() (r rates, from string, ok bool) {
 	}
 	take := func(run *record.Run, phase string) {
 		served := run.Of(ours, phase, admitted).Median
-		r.perRequest, r.around = orNaN(cpu(run, ours, phase)), orNaN(run.Of(ours, phase, around))
+		r.perRequest, r.around = orNaN(run.Of(ours, phase, record.CPU)), orNaN(run.Of(ours, phase, around))
 		r.redis = orNaN(run.Of(ours, phase, commands)) / served
 		from = fmt.Sprintf("%s requests per second", figure(served))
 	}
@@ -83,7 +83,7 @@ func (b *book) measured() (r rates, from string, ok bool) {
 		take(o.Only(o.Steps(record.PhaseOverload)[0]), record.PhaseOverload)
 		from = "`overload` at " + from + " of " + setting(o, "customers") + " customers"
 	} else if b.compare != nil {
-		take(b.compare, record.PhaseHalf)
+		take(b.compare, busy(b.compare, ours, record.PhaseHalf))
 		from = "`compare` at " + from
 	}
 	r.perStream = math.NaN()
@@ -103,8 +103,9 @@ func (b *book) measured() (r rates, from string, ok bool) {
 		}
 	}
 	if c := b.compare; c != nil {
-		if each := cpu(c, ours, record.PhaseEvents); len(r.events) == 0 && each.N > 0 {
-			r.events = append(r.events, perEvent{c.Of(ours, record.PhaseEvents, record.Throughput).Median, each.Median})
+		phase := busy(c, ours, record.PhaseEvents)
+		if cpu := c.Of(ours, phase, record.CPU); len(r.events) == 0 && cpu.N > 0 {
+			r.events = append(r.events, perEvent{c.Of(ours, phase, record.Throughput).Median, cpu.Median})
 		}
 		if m := c.Of(ours, record.PhaseMemory, record.Memory); m.N > 0 {
 			r.perStream = most(r.perStream, m.Median)

@@ -68,6 +68,10 @@ func (b *Boxes) Unfinished(ctx context.Context) ([]control.Box, error) {
 func (b *Boxes) Desired(ctx context.Context, boxID string) (control.DesiredBox, error) {
 	var out control.DesiredBox
 	err := b.Service.Store.InTx(ctx, func(tx *store.Tx) error {
+		// Who leads no more begins no pass: what it would write to the cluster nobody else refuses.
+		if err := tx.BoxOperatorLeads(ctx, b.term); err != nil {
+			return err
+		}
 		if err := b.Service.followTiers(ctx, tx); err != nil {
 			return err
 		}

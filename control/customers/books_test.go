@@ -338,8 +338,9 @@ func TestOneOperatorWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, registered := first.RegisterToken(ctx, c.Box.ID, raw())
+	_, desired := first.Desired(ctx, c.Box.ID)
 	for what, err := range map[string]error{
-		"a report": report(first, control.BoxUnhealthy), "a token": registered,
+		"a report": report(first, control.BoxUnhealthy), "a token": registered, "what it shall be": desired,
 		"tokens that end":     first.RevokeTokens(ctx, c.Box.ID, one.ID, time.Minute),
 		"tokens that are out": first.RevokeTokens(ctx, c.Box.ID, one.ID, 0),
 	} {

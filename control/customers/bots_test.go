@@ -58,6 +58,10 @@ func TestOneBoxHasABot(t *testing.T) {
 	give(first.Box.ID, "", "")
 	e.desired(second.Box.ID)
 	give(first.Box.ID, fakeBot, "another box has this bot")
+	// So is one whose digest is another token's, as an earlier release leaves it that replaces a token.
+	e.pg.Query(`UPDATE boxes SET telegram_digest = decode(repeat('00', 32), 'hex') WHERE telegram_digest IS NOT NULL`)
+	e.desired(second.Box.ID)
+	give(first.Box.ID, fakeBot, "another box has this bot")
 	// Nor does looking fail where two have one already.
 	e.pg.Query(`UPDATE boxes SET telegram_digest = NULL`)
 	give(first.Box.ID, fakeBot, "")

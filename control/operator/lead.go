@@ -37,13 +37,27 @@ type lease struct {
 
 	mu      sync.Mutex
 	renewed time.Time // when the last request was sent by which this process holds it
+	holder  string    // whose it was when it was read last
 }
 
 // Get reads the Lease. A connection that hangs must not take the time of all attempts.
 func (l *lease) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.attempt())
 	defer cancel()
-	return l.Interface.Get(ctx)
+	r, text, err := l.Interface.Get(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.holder = ""; err == nil {
+		l.holder = r.HolderIdentity
+	}
+	return r, text, err
+}
+
+// mine reports whether the Lease was this process's when it was read last.
+func (l *lease) mine() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.holder == l.Identity()
 }
 
 // attempt is how long one request may take.
@@ -55,13 +69,17 @@ func (l *lease) Create(ctx context.Context, r resourcelock.LeaderElectionRecord)
 }
 
 // Update renews the Lease if it is time to, or gives it away; not before the work has ended, for the
-// next one would begin beside it.
+// next one would begin beside it, and not what is another's by now: the election asks what it knows, which
+// may be as old as the last renewal, but reads the Lease just before.
 func (l *lease) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
 	if r.HolderIdentity == "" {
 		select {
 		case <-l.ended:
 		default:
 			return errors.New("the lease is not given away before the work has ended")
+		}
+		if !l.mine() {
+			return errors.New("the lease is another process's, and not given away")
 		}
 	}
 	if r.HolderIdentity == l.Identity() && l.fresh() {

@@ -417,10 +417,13 @@ func (p *pass) down(ctx context.Context, live *appsv1.Deployment, pods []*corev1
 	if t.text == "" {
 		t = trouble{troubleProbe, "the gateway is not ready"}
 	}
-	if p.d.State != control.BoxUnhealthy {
-		if err := p.report(ctx, control.BoxUnhealthy, t.said()); err != nil {
+	begins := p.d.State != control.BoxUnhealthy
+	if about := t.said(); begins || about != (said{p.d.Message, p.d.Detail}) {
+		if err := p.report(ctx, control.BoxUnhealthy, about); err != nil {
 			return err
 		}
+	}
+	if begins {
 		p.o.metrics.unhealthy.Inc()
 		p.o.log.Error("a gateway is unhealthy, and its pod is restarted", "box", p.d.ID, "cause", t.kind, "message", t.text, "alert", true)
 	}

@@ -164,12 +164,13 @@ func (t *Tx) BoxOfBot(ctx context.Context, digest []byte) (control.Box, error) {
 	return b, explain("box of a bot", err)
 }
 
-// NoteBot notes by which digest the bot of a box's sealed token is recognised, if that is not known and
-// no other box has the bot. Nothing of the box changes.
+// NoteBot notes by which digest the bot of a box's sealed token is recognised, if what is noted is none or
+// another one (a release that knew no digests has changed the token, or the pepper was changed) and no other box
+// has the bot. Nothing of the box changes.
 func (t *Tx) NoteBot(ctx context.Context, box string, sealed, digest []byte) error {
 	_, err := t.tx.Exec(ctx, `
-		UPDATE boxes SET telegram_digest = $3 WHERE id = $1 AND telegram_token = $2 AND telegram_digest IS NULL
-			AND NOT EXISTS (SELECT FROM boxes WHERE telegram_digest = $3 AND telegram_token IS NOT NULL)`, box, sealed, digest)
+		UPDATE boxes SET telegram_digest = $3 WHERE id = $1 AND telegram_token = $2 AND telegram_digest IS DISTINCT FROM $3
+			AND NOT EXISTS (SELECT FROM boxes WHERE telegram_digest = $3 AND telegram_token IS NOT NULL AND id <> $1)`, box, sealed, digest)
 	return explain("note the bot of box "+box, err)
 }
 

@@ -168,7 +168,7 @@ func start(t *testing.T, programs Programs) *boxes {
 	address := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
 	x.operator = func() *stack.Process {
 		return x.Stack.Start("operator", program, "operator", "--kubeconfig", config, "--gateway-image", x.Image, "--listen", address,
-			"--operator-key-file", key, "--allow-unsafe-redis", "--allow-no-bot", "--sweep-every", "2s", "--lease", "3s")
+			"--operator-key-file", key, "--allow-unsafe-redis", "--allow-no-bot", "--sweep-every", "2s", "--lease", "10s")
 	}
 	x.api = x.StartAPI("--operator-url", "http://"+address, "--operator-key-file", key)
 	return x

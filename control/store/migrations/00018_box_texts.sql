@@ -8,7 +8,8 @@ ALTER TABLE box_steps ADD COLUMN detail text CHECK (detail <> '' AND char_length
 REVOKE SELECT ON box_steps FROM openclaw_customer;
 GRANT SELECT (box_id, customer_id, generation, name, started_at, finished_at, error) ON box_steps TO openclaw_customer;
 -- Until now one text was for both. What a box waits for is its customer's business.
-UPDATE boxes SET detail = message, message = '' WHERE state <> 'pending';
+UPDATE boxes SET detail = message, message = CASE WHEN message = '' THEN '' ELSE 'something of it could not be done yet, and is tried again' END
+	WHERE state <> 'pending';
 UPDATE box_steps SET detail = error, error = 'it is tried again' WHERE error IS NOT NULL;
 
 -- +goose Down
