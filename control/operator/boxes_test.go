@@ -241,12 +241,11 @@ func notOurs(t *testing.T, e *env, _ operator.Options) {
 		t.Fatal(err)
 	}
 	e.until(soon, func() string {
-		for _, s := range e.steps(b.ID) {
-			if s.Name == operator.StepDelete && strings.Contains(s.Error, "is of box another") {
-				return ""
-			}
+		why := e.pg.Query("SELECT detail FROM box_steps WHERE box_id = '" + b.ID + "' AND name = '" + operator.StepDelete + "'")
+		if strings.Contains(why, "is of box another") {
+			return ""
 		}
-		return fmt.Sprintf("no step says why it is not destroyed: %+v", e.steps(b.ID))
+		return fmt.Sprintf("no step says why it is not destroyed: %q, %+v", why, e.steps(b.ID))
 	})
 	if e.field("", "namespace/"+b.Namespace, ".metadata.deletionTimestamp") != "" {
 		t.Error("a namespace with another box's label was deleted")
