@@ -1,9 +1,13 @@
 # Everything that differs from one installation to another. The defaults are those of the cluster in
-# nix/nodes; what an installation must set itself is marked "set this".
+# nix/, its addresses those of nix/cluster.nix; what an installation must set itself is marked "set this".
 { lib, config, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.openclaw;
+
+  cluster = import ../nix/cluster.nix;
+  # Addresses of the hosts of a role, as networks; address is public or private.
+  addresses = role: address: map (h: "${h.${address}}/32") (lib.filter (h: h.role == role) (lib.attrValues cluster.hosts));
 
   option = type: default: description: mkOption { inherit type default description; };
   text = option types.str;
@@ -53,17 +57,19 @@ in
       connections = number 40 "Connections per client address: each open event stream is one.";
       publicProxy = yes false ''
         Also publish token-proxy's /v1, at hosts.proxy, for agents that run elsewhere. Boxes need it not: they
-        reach token-proxy within the cluster.
+        reach token-proxy within the cluster. token-proxy then takes the caller's address from the
+        X-Forwarded-For of all pods (network.pods), for which of them is the controller does not show in an
+        address. So boxes too can write there what they like; hence it is off.
       '';
     };
 
     network = {
-      pods = networks [ "10.42.0.0/16" ] "Networks of pods: the X-Forwarded-For of the ingress controller is believed.";
-      apiServer = networks [ "10.0.0.10/32" ] "Addresses of the API server, as pods come to it after address translation.";
+      pods = networks [ cluster.network.pods ] "Networks of pods: the X-Forwarded-For of the ingress controller is believed.";
+      apiServer = networks (addresses "control-plane" "private") "Addresses of the API server, as pods come to it after address translation.";
       apiServerPort = number 6443 "Its port.";
-      postgres = networks [ "10.0.0.0/24" ] "Networks in which Postgres is, which is not part of the cluster.";
+      postgres = networks [ cluster.network.private ] "Networks in which Postgres is, which is not part of the cluster.";
       postgresPort = number 5432 "Its port.";
-      loadBalancers = networks [ ] "Public addresses in front of the cluster, which customers' pods must not reach.";
+      loadBalancers = networks (addresses "worker" "public") "Public addresses in front of the cluster, which customers' pods must not reach: here those of the workers, where the ingress controller is.";
       smtpPort = number 587 "Port of the SMTP server, which is at a public address.";
     };
 

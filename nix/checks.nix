@@ -6,6 +6,8 @@
   pkgs,
   hosts,
   manifests,
+  usual,
+  everything,
 }:
 let
   # A derivation that exists only if value evaluates to the end, and that builds none of it.
@@ -25,6 +27,18 @@ let
       throw "secrets/${name} is empty"
     else
       "${name}: ${toString file.names}";
+
+  # What is built is what was reviewed. Of everything only what differs from the usual is kept.
+  golden =
+    dir:
+    lib.mapAttrs (name: _: builtins.readFile (dir + "/${name}")) (
+      lib.filterAttrs (name: _: lib.hasSuffix ".yaml" name) (builtins.readDir dir)
+    );
+  differs =
+    kept: files: lib.filter (name: kept.${name} or null != files.${name} or null) (lib.attrNames (kept // files));
+  old =
+    differs (golden ../k8s/golden) usual.files
+    ++ differs (golden ../k8s/golden // golden ../k8s/golden/everything) everything.files;
 in
 lib.mapAttrs' (
   name: host: lib.nameValuePair "node-${name}" (evaluates name host.config.system.build.toplevel.drvPath)
@@ -37,7 +51,12 @@ lib.mapAttrs' (
     }
   );
 
-  manifests = evaluates "manifests" (builtins.toJSON manifests.items);
+  manifests = evaluates "manifests" (
+    if old != [ ] then
+      throw "k8s/golden is not what k8s/ evaluates to, in ${toString old}: scripts/manifests write"
+    else
+      builtins.toJSON manifests.items
+  );
 
   images = evaluates "images" (
     builtins.toJSON (

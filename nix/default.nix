@@ -93,5 +93,11 @@ in
     inherit self lib hosts;
     pkgs = pkgsFor cloud;
     manifests = manifestsFor { };
+    # As they are in k8s/golden.
+    usual = manifestsFor { tag = "latest"; };
+    everything = manifestsFor {
+      tag = "latest";
+      settings = import ../k8s/everything.nix;
+    };
   };
 }

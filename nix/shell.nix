@@ -13,7 +13,7 @@ pkgs.mkShell {
     pkgs.kubectl
     pkgs.kubernetes-helm
     pkgs.kubeconform
-    pkgs.prometheus # promtool
+    pkgs.prometheus.cli # promtool
     pkgs.prometheus-alertmanager
     pkgs.actionlint
     pkgs.shellcheck

@@ -91,7 +91,7 @@ in
           "Compare its settings with k8s/infrastructure/redis.nix: somebody has changed it while it runs.")
         (critical "RedisDown" "min(redis_up) == 0" "1m"
           "Redis does not answer. After ${toString openclaw.tokenProxy.graceSeconds} s token-proxy answers 503."
-          "kubectl -n platform describe pod redis-0, and its log. It comes back with what its file has.")
+          "kubectl -n platform describe pod redis-0, and its log. It comes back with what its file has. If its node is gone, and its volume with it: kubectl -n platform delete pvc data-redis-0 --wait=false, then kubectl -n platform delete pod redis-0 --force. It begins empty elsewhere, and is filled from Postgres.")
         (warning "RedisFilling" "max(redis_memory_used_bytes / redis_memory_max_bytes) > 0.8" "10m"
           "Redis' memory is 80 % full. When it is full, writing fails and nothing is served after the grace."
           "redis.memoryMiB; and why billing_ledger_stream_entries grows, if it does.")
@@ -153,14 +153,14 @@ in
         (critical "OperatorPolicyMissing" "max(operator_policy_in_force) < 1" "2m"
           "The admission policy that limits the operator's rights is not in force; it makes no boxes."
           "kubectl apply -f result/20-access.yaml, by an administrator.")
-        (critical "BoxesKeptByNobody" "max(operator_leader) < 1" "2m"
+        (critical "BoxesKeptByNobody" "max(operator_leader) < 1" "6m" # the Lease of one whose node is lost lasts 5 minutes
           "No operator leads: nobody who pays gets a box."
           "Logs of the operator: the API server, Postgres.")
         (critical "SweepOld" "time() - max(operator_last_sweep_timestamp_seconds) > 600" "1m"
           "The operator has not looked at all boxes for ten minutes."
           "Its log; operator_reconcile_errors_total.")
-        (critical "BoxesUnsettled" "max(operator_oldest_unsettled_seconds) > 900" "1m"
-          "A box has been on its way for more than a quarter of an hour."
+        (critical "BoxesUnsettled" "max(operator_oldest_unsettled_seconds) > 1500" "1m"
+          "A box has been on its way for more than 25 minutes, longer than all that it is given."
           "openclawctl box list, and box events of that one.")
         (warning "BoxesFailed" "max(operator_boxes{state=\"failed\"}) > 0" "5m"
           "Boxes could not be provisioned."

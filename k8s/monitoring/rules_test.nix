@@ -126,12 +126,12 @@ in
         [ (series "billing_mails_total{result=\"sent\"}" (growing 5)) (series "billing_mails_total{result=\"retried\"}" (growing 1)) ])
 
       (gauge "OperatorPolicyMissing" "5m" "operator_policy_in_force" 0 1)
-      (both "BoxesKeptByNobody" "5m" { }
+      (both "BoxesKeptByNobody" "10m" { }
         [ (series "operator_leader{pod=\"a\"}" (steady 0)) (series "operator_leader{pod=\"b\"}" (steady 0)) ]
         [ (series "operator_leader{pod=\"a\"}" (steady 0)) (series "operator_leader{pod=\"b\"}" (steady 1)) ])
       # The time of these tests begins at 0.
       (both "SweepOld" "20m" { } [ (series "operator_last_sweep_timestamp_seconds" (steady 60)) ] [ (series "operator_last_sweep_timestamp_seconds" (growing 60)) ])
-      (gauge "BoxesUnsettled" "5m" "operator_oldest_unsettled_seconds" 1000 20)
+      (gauge "BoxesUnsettled" "5m" "operator_oldest_unsettled_seconds" 1600 20)
       (both "BoxesFailed" "10m" { }
         [ (series "operator_boxes{state=\"failed\"}" (steady 1)) ]
         [ (series "operator_boxes{state=\"failed\"}" (steady 0)) (series "operator_boxes{state=\"active\"}" (steady 40)) ])

@@ -21,7 +21,7 @@ in
     deployments.operator = workload.deployment {
       name = "operator";
       replicas = o.replicas; # one of them leads
-      strategy = workload.rolling;
+      strategy.type = "Recreate"; # one of an older release must not report behind a migration
       pod = {
         annotations = workload.scrape 8081;
         spec = workload.spread "operator" // {

@@ -84,11 +84,6 @@ in
             type = "RollingUpdate";
             rollingUpdate.maxUnavailable = 1;
           };
-          metrics.enabled = true;
-          podAnnotations = {
-            "prometheus.io/scrape" = "true";
-            "prometheus.io/port" = "10254";
-          };
           config = {
             worker-shutdown-timeout = "300s";
             server-tokens = "false";

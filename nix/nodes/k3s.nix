@@ -27,6 +27,9 @@ in
     nodeIP = host.private;
     extraFlags = [
       "--flannel-iface=${network.privateInterface}"
+      # Only told, not used: nodes speak with each other by nodeIP. The operator closes to boxes the
+      # addresses that nodes have; without this one they would reach the ingress of the host by it.
+      "--node-external-ip=${host.public}"
       # The kubelet refuses to start where the kernel is set otherwise than it expects (below).
       "--protect-kernel-defaults"
       "--kube-proxy-arg=nodeport-addresses=${network.private}"
