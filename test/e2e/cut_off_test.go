@@ -129,10 +129,10 @@ func TestStoppedReplicaRefusesAtFirst(t *testing.T) {
 			revoked = c.p.token(revoked.Customer)
 		}
 		c.warm(tok, revoked)
+		good, bad := c.queue(tok), c.queue(revoked) // before the grace begins
 		if cut {
 			c.link.sever()
 		}
-		good, bad := c.queue(tok), c.queue(revoked)
 		if err := c.s.Proxies[0].Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
