@@ -129,7 +129,7 @@ func (s *schemas) component(t reflect.Type) (object, error) {
 	}
 	s.types[name] = t
 	properties, required := object{}, []string{}
-	if err := s.fields(t, properties, &required); err != nil {
+	if err := s.fields(t, properties, &required, nil); err != nil {
 		return nil, err
 	}
 	o := object{"type": "object", "properties": properties}
@@ -140,17 +140,23 @@ func (s *schemas) component(t reflect.Type) (object, error) {
 	return ref, nil
 }
 
-// fields adds the fields of a struct, those of embedded structs among them, which come first: one of the
-// struct's own takes the place of an embedded one's with the same name.
-func (s *schemas) fields(t reflect.Type, properties object, required *[]string) error {
+// fields adds the fields of a struct, those of embedded structs among them but for such as are hidden:
+// one of the struct's own takes the place of an embedded one's with the same name.
+func (s *schemas) fields(t reflect.Type, properties object, required *[]string, hidden []string) error {
+	own := hidden
+	for i := range t.NumField() {
+		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); name != "" {
+			own = append(own[:len(own):len(own)], name)
+		}
+	}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
-		case name == "-":
+		case name == "-", slices.Contains(hidden, name):
 			continue
 		case f.Anonymous && name == "":
-			if err := s.fields(f.Type, properties, required); err != nil {
+			if err := s.fields(f.Type, properties, required, own); err != nil {
 				return err
 			}
 			continue
@@ -171,7 +177,7 @@ func (s *schemas) fields(t reflect.Type, properties object, required *[]string) 
 			o["description"] = about
 		}
 		properties[name] = o
-		if !strings.Contains(options, "omit") && f.Type.Kind() != reflect.Pointer && !slices.Contains(*required, name) {
+		if !strings.Contains(options, "omit") && f.Type.Kind() != reflect.Pointer {
 			*required = append(*required, name)
 		}
 	}
