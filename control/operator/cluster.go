@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -91,6 +92,9 @@ func verb(r *http.Request) string {
 		if query.Get("watch") != "" {
 			return "watch"
 		}
+		if collection(r.URL.Path) {
+			return "list"
+		}
 		return "get"
 	case http.MethodPost:
 		return "create"
@@ -102,6 +106,20 @@ func verb(r *http.Request) string {
 		return "delete"
 	}
 	return "other"
+}
+
+// collection reports whether a path of the API names all objects of a kind, and not one of them.
+// Paths are /api/v1/… or /apis/GROUP/VERSION/…, and then RESOURCE[/NAME] or
+// namespaces/NAMESPACE/RESOURCE[/NAME].
+func collection(path string) bool {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	switch parts[0] {
+	case "api":
+		return len(parts) > 2 && len(parts)%2 == 1
+	case "apis":
+		return len(parts) > 3 && len(parts)%2 == 0
+	}
+	return false
 }
 
 // LogTo sends what the client of Kubernetes has to say to log. It holds for the whole process,
