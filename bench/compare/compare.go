@@ -28,8 +28,8 @@ const (
 type Config struct {
 	Rounds        int           // of what is compared by its processor time
 	ShortRounds   int           // of gateways, whose distance few show, and of few streams
-	Passes        int           // in a round over all peers alone, there and back
-	Together      int           // measurements of token-proxy with its baseline together, in a round; half as many of others
+	Passes        int           // in a round over all peers alone; with an even number there and back
+	Together      int           // measurements of token-proxy with its baseline together, in a round; one of others
 	TogetherTime  time.Duration // of each of them
 	Connections   int           // of whole answers
 	BodyBytes     int           // of a request
@@ -296,16 +296,19 @@ func (m *measurement) together(ctx context.Context, base, r *peers.Running, phas
 	if phase == record.PhaseHalf && m.half[r.Name] != m.half[base.Name] {
 		return nil // it cannot take that rate, and at another one there is no ratio
 	}
+	if phase == record.PhaseEvents && r.Gateway {
+		return nil // the same: it is for what gateways cannot take that there are few streams too
+	}
 	times := m.c.Together
 	if !r.Ours {
-		times = max(1, times/2) // it is there to be seen, and promises nothing
+		times = 1 // it is there to be seen, and promises nothing
 	}
 	pair := []*peers.Running{base, r}
 	for n := range times {
 		cfgs := []load.Config{m.load(base, phase, round, 0.5), m.load(r, phase, round, 0.5)}
 		for i := range cfgs {
 			if cfgs[i].Duration = m.c.TogetherTime; r.Gateway {
-				cfgs[i].Duration = cfgs[i].Duration * gatewayTimes / 2
+				cfgs[i].Duration *= gatewayTimes
 			}
 			cfgs[i].Seed += uint64(2*n+i) << 32 // #nosec G115 -- both are small
 		}

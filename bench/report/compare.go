@@ -60,6 +60,14 @@ func cpuRatio(r *record.Run, peer, base, phase string) record.Spread {
 	return r.Ratio(peer, base, busy(r, peer, phase), record.CPU)
 }
 
+// quotient is a ratio of two, with the distance that their quartiles leave.
+func quotient(a, b record.Spread) record.Spread {
+	if a.N == 0 || b.N == 0 || b.Low <= 0 {
+		return record.Spread{}
+	}
+	return record.Spread{N: min(a.N, b.N), Low: a.Low / b.Top, Median: a.Median / b.Median, Top: a.Top / b.Low}
+}
+
 // atOneRate is the ratio of processor time to base, without a round where they did not do equally
 // many per second.
 func atOneRate(r *record.Run, peer, base, phase string) record.Spread {
@@ -137,7 +145,7 @@ func compared(p *page, r *record.Run) {
 	}
 	p.table(rows)
 
-	p.printf("### Streams: %s at a time, an event each %s\n\nStreams last longer than they are measured: no more than a few begin or end meanwhile, so what that costs is not in it.\n\n", setting(r, "streams"), setting(r, "interval"))
+	p.printf("### Streams: %s at a time, an event each %s\n\nStreams last longer than they are measured: no more than a few begin or end meanwhile, so what that costs is not in it. One that does not keep up has no ratio.\n\n", setting(r, "streams"), setting(r, "interval"))
 	chart = streamTable(p, r, record.PhaseEvents)
 	p.plot("cpu-event.svg", "CPU per event of each proxy", bars("CPU per relayed event (µs, less is better)", perMicro, chart, cpu(r, compare.Baseline, record.PhaseEvents).Median))
 
@@ -164,7 +172,7 @@ func streamTable(p *page, r *record.Run, phase string) []bar {
 			continue // it takes no part in this phase
 		}
 		rows = append(rows, []string{
-			peer.Title, cell(each), ratio(cpuRatio(r, peer.Name, base(peer), phase)), cell(r.Of(peer.Name, busy(r, peer.Name, phase), record.Switches)), of(record.Throughput),
+			peer.Title, cell(each), ratio(atOneRate(r, peer.Name, base(peer), phase)), cell(r.Of(peer.Name, busy(r, peer.Name, phase), record.Switches)), of(record.Throughput),
 			of(lagP50), of(lagP99), of(lagP999), added(lagP50), added(lagP99),
 		})
 		chart = appendBar(chart, peer, each)

@@ -11,7 +11,7 @@ const method = `## How it is measured
     make bench-scale   # streams, overload, grants, about 15 minutes
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
-- **All proxies run at the same time** and are measured phase by phase, in several rounds: each alone, there and back, for what it
+- **All proxies run at the same time** and are measured phase by phase, in several rounds, every other one in the opposite order: each alone, for what it
   takes and how late it answers; and each together with nginx (one with a TLS upstream with nginx with one), under half of the load each, for
   processor time. A processor that others use too, behind one's back, may be twice as fast in one half second as in the next: in turns that
   makes two proxies differ that do not, while at the same time it does the same to both. They do share the processor's caches then.

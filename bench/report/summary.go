@@ -57,8 +57,9 @@ func compareGoals(r *record.Run) []goal {
 		if !peer.Gateway {
 			continue
 		}
-		a := cpuRatio(r, peer.Name, ours, record.PhaseRequests)
-		e := cpuRatio(r, peer.Name, ours, record.PhaseFew)
+		// Each was measured together with nginx, and not with the other.
+		a := quotient(cpuRatio(r, peer.Name, compare.Baseline, record.PhaseRequests), request)
+		e := quotient(cpuRatio(r, peer.Name, compare.Baseline, record.PhaseFew), cpuRatio(r, ours, compare.Baseline, record.PhaseFew))
 		met := "no"
 		if a.N+e.N == 0 {
 			met = "not measured"

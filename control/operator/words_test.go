@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
 )
 
 // Customers read what kind of trouble their box has, and nothing of the cluster; operators read all.
@@ -65,5 +68,35 @@ func TestCustomersReadNothingOfTheCluster(t *testing.T) {
 	}
 	if got := (trouble{kind: troubleSlow}).said(); got != (said{}) {
 		t.Errorf("of nothing wrong it is said: %+v", got)
+	}
+}
+
+// reports are books that keep what is reported to them.
+type reports struct {
+	Books
+	all []control.BoxReport
+}
+
+func (r *reports) Report(_ context.Context, report control.BoxReport) error {
+	r.all = append(r.all, report)
+	return nil
+}
+
+// Of a box that has been unhealthy for long, what is told is of the words of this release and of the
+// trouble of now, and is told once.
+func TestUnhealthyIsToldAnew(t *testing.T) {
+	t.Parallel()
+	books := &reports{}
+	p := &pass{o: &Operator{opts: Options{Books: books}}, m: &memo{strikes: strikesOut}}
+	p.d.State, p.d.Message, p.d.Detail = control.BoxUnhealthy, "the words of another release", "the gateway is not ready"
+	for range 2 {
+		if err := p.down(t.Context(), &appsv1.Deployment{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		p.m.strikes += strikesOut
+	}
+	want := said{forCustomers(troubleProbe), "the gateway is not ready"}
+	if len(books.all) != 1 || books.all[0].State != control.BoxUnhealthy || (said{books.all[0].Message, books.all[0].Detail}) != want {
+		t.Errorf("it is told %+v, want once %+v", books.all, want)
 	}
 }
