@@ -53,6 +53,9 @@ type Config struct {
 // as short a look as at the others sees a few answers, and their processor time comes in bursts.
 const gatewayTimes = 5
 
+// gatewayWarmup is for how much longer they are warmed: after a pause Node compiles again what it had.
+const gatewayWarmup = 2 * time.Second
+
 // streamTime is how long one stream takes.
 const streamTime = 10 * time.Second
 
@@ -309,6 +312,7 @@ func (m *measurement) together(ctx context.Context, base, r *peers.Running, phas
 		for i := range cfgs {
 			if cfgs[i].Duration = m.c.TogetherTime; r.Gateway {
 				cfgs[i].Duration *= gatewayTimes
+				cfgs[i].Warmup += gatewayWarmup
 			}
 			cfgs[i].Seed += uint64(2*n+i) << 32 // #nosec G115 -- both are small
 		}
