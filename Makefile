@@ -91,7 +91,7 @@ gosec: ## look for common mistakes of security (a minute; the reasons for what i
 deps-bench:
 	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
 
-bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (22 minutes)
+bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (25 minutes)
 	bin/openclaw-bench compare
 	bin/openclaw-bench report
 

@@ -29,7 +29,7 @@ type Config struct {
 	Rounds        int           // of what is compared by its processor time
 	ShortRounds   int           // of gateways, whose distance few show, and of few streams
 	Passes        int           // in a round over all peers alone; with an even number there and back
-	Together      int           // measurements of token-proxy with its baseline together, in a round; one of others
+	Together      int           // measurements of token-proxy with its baseline together, in a round, under the load that swings most; fewer under others and of others
 	TogetherTime  time.Duration // of each of them
 	Connections   int           // of whole answers
 	BodyBytes     int           // of a request
@@ -51,7 +51,7 @@ type Config struct {
 
 // gatewayTimes is how many times as long gateways are measured: they answer a hundredth of the requests, so
 // as short a look as at the others sees a few answers, and their processor time comes in bursts.
-const gatewayTimes = 5
+const gatewayTimes = 6
 
 // gatewayWarmup is for how much longer they are warmed: after a pause Node compiles again what it had.
 const gatewayWarmup = 2 * time.Second
@@ -294,6 +294,21 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 	return nil
 }
 
+// times is how often a peer is measured together with its baseline in a round. What is steady or promises nothing
+// is looked at less often, and what swings more often.
+func (c *Config) times(r *peers.Running, phase string) int {
+	switch half := (c.Together + 1) / 2; {
+	case r.Gateway:
+		return half + 1
+	case !r.Ours:
+		return 1
+	case phase == record.PhaseRequests && !r.TLS:
+		return c.Together
+	default:
+		return half
+	}
+}
+
 // together measures a peer and its baseline at the same time.
 func (m *measurement) together(ctx context.Context, base, r *peers.Running, phase string, round, block int) error {
 	if phase == record.PhaseHalf && m.half[r.Name] != m.half[base.Name] {
@@ -302,16 +317,12 @@ func (m *measurement) together(ctx context.Context, base, r *peers.Running, phas
 	if phase == record.PhaseEvents && r.Gateway {
 		return nil // the same: it is for what gateways cannot take that there are few streams too
 	}
-	times := m.c.Together
-	if !r.Ours {
-		times = 1 // it is there to be seen, and promises nothing
-	}
 	pair := []*peers.Running{base, r}
-	for n := range times {
+	for n := range m.c.times(r, phase) {
 		cfgs := []load.Config{m.load(base, phase, round, 0.5), m.load(r, phase, round, 0.5)}
 		for i := range cfgs {
 			if cfgs[i].Duration = m.c.TogetherTime; r.Gateway {
-				cfgs[i].Duration *= gatewayTimes
+				cfgs[i].Duration *= gatewayTimes / 2
 				cfgs[i].Warmup += gatewayWarmup
 			}
 			cfgs[i].Seed += uint64(2*n+i) << 32 // #nosec G115 -- both are small

@@ -9,6 +9,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/bench/peers"
 	"github.com/andreabadesso/openclaw-cloud/bench/proc"
+	"github.com/andreabadesso/openclaw-cloud/bench/record"
 )
 
 // running makes peers of these names as if they ran.
@@ -153,5 +154,22 @@ func TestFewStreamsAreForGatewaysAndWhatTheyAreComparedWith(t *testing.T) {
 	}
 	if s := strings.Join(got, " "); s != "direct nginx token-proxy portkey" {
 		t.Errorf("measured with few streams: %s", s)
+	}
+}
+
+// What is promised is looked at most often, and what swings.
+func TestTimesTogether(t *testing.T) {
+	t.Parallel()
+	c := Config{Together: 4}
+	for _, want := range []struct {
+		peer, phase string
+		times       int
+	}{
+		{"token-proxy", record.PhaseRequests, 4}, {"token-proxy", record.PhaseHalf, 2}, {"token-proxy", record.PhaseEvents, 2},
+		{"token-proxy-tls", record.PhaseRequests, 2}, {"haproxy", record.PhaseRequests, 1}, {"portkey", record.PhaseRequests, 3}, {"portkey", record.PhaseFew, 3},
+	} {
+		if got := c.times(running(want.peer)[0], want.phase); got != want.times {
+			t.Errorf("%s, %s: %d times, want %d", want.peer, want.phase, got, want.times)
+		}
 	}
 }

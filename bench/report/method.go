@@ -7,7 +7,7 @@ import (
 // method says how it was measured, so that it can be doubted and repeated.
 const method = `## How it is measured
 
-    make bench         # the comparison, about 22 minutes
+    make bench         # the comparison, about 25 minutes
     make bench-scale   # streams, overload, grants, about 15 minutes
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
