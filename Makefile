@@ -29,8 +29,8 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
 		while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
 
-deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl, promtool, amtool; deps-cluster
-	@scripts/install-deps redis postgres node cc curl promtool amtool
+deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl, promtool, amtool, age; deps-cluster
+	@scripts/install-deps redis postgres node cc curl promtool amtool age
 	@$(MAKE) --no-print-directory deps-cluster
 
 deps-run:
