@@ -149,7 +149,11 @@ func lacks(have, want []string) string {
 // told wants an alert to have been told to Slack with what to do, and to PagerDuty if it is critical, and its end too.
 func (w *world) told(alert string) {
 	w.t.Helper()
-	name, _, _ := strings.Cut(alert, " ")
+	name, job, of := strings.Cut(alert, " ")
+	about := ""
+	if of {
+		about = "No pod of " + job + " answers"
+	}
 	var rules struct {
 		Data struct {
 			Groups []struct {
@@ -173,13 +177,13 @@ func (w *world) told(alert string) {
 	}
 	w.eventually(alert+" is told", 20*time.Second, func() string {
 		switch {
-		case !w.slack.has("FIRING: " + name + " (" + severity + ")"):
+		case !w.slack.has("FIRING: "+name+" ("+severity+")", about):
 			return "Slack does not know that it fires"
-		case !w.slack.has("RESOLVED: " + name + " (" + severity + ")"):
+		case !w.slack.has("RESOLVED: "+name+" ("+severity+")", about):
 			return "Slack does not know that it is over"
-		case severity == "critical" && !w.pagerduty.has(`"trigger"`, name+": "):
+		case severity == "critical" && !w.pagerduty.has(`"trigger"`, name+": ", about):
 			return "PagerDuty does not know that it fires"
-		case severity == "critical" && !w.pagerduty.has(`"resolve"`, name+": "):
+		case severity == "critical" && !w.pagerduty.has(`"resolve"`, name+": ", about):
 			return "PagerDuty does not know that it is over"
 		case severity != "critical" && w.pagerduty.has(name+": "):
 			return "PagerDuty is told, though it can wait until the morning"
@@ -191,7 +195,7 @@ func (w *world) told(alert string) {
 // callAPI has an operator look at its customers, now and then, until ctx ends.
 func (w *world) callAPI(ctx context.Context) {
 	for ctx.Err() == nil {
-		_, _ = w.tryRun(filepath.Join(w.run, "openclawctl"), "customer", "list") // while the api hangs it fails
+		_, _ = w.tryRun(ctx, filepath.Join(w.run, "openclawctl"), "customer", "list") // while the api hangs it fails
 		select {
 		case <-ctx.Done():
 		case <-time.After(2 * time.Second):

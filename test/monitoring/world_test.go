@@ -69,11 +69,11 @@ func newWorld(t *testing.T) *world {
 		w.env = append(w.env, fmt.Sprintf("OPENCLAW_%s_PORT=%d", name, w.ports[name]))
 	}
 	t.Cleanup(func() {
-		if out, err := w.tryRun(*devstack, "clean"); err != nil {
+		if out, err := w.tryRun(context.Background(), *devstack, "clean"); err != nil {
 			t.Errorf("devstack clean: %v\n%s", err, out)
 		}
 	})
-	if out, err := w.tryRun(*devstack, "up-cluster"); err != nil {
+	if out, err := w.tryRun(t.Context(), *devstack, "up-cluster"); err != nil {
 		t.Fatalf("devstack up-cluster: %v\n%s", err, out)
 	}
 	w.token = w.read("token")
@@ -81,8 +81,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) tryRun(program string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+func (w *world) tryRun(ctx context.Context, program string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	root, err := testenv.ModuleRoot()
 	if err != nil {
@@ -97,7 +97,7 @@ func (w *world) tryRun(program string, args ...string) (string, error) {
 // ctl runs openclawctl, or kubectl, as devstack has written them for this stack.
 func (w *world) ctl(program string, args ...string) string {
 	w.t.Helper()
-	out, err := w.tryRun(filepath.Join(w.run, program), args...)
+	out, err := w.tryRun(w.t.Context(), filepath.Join(w.run, program), args...)
 	if err != nil {
 		w.t.Fatalf("%s %v: %v\n%s", program, args, err, out)
 	}
