@@ -13,44 +13,18 @@ let
   critical = rule "critical";
   warning = rule "warning";
 
-  redisGone = "It comes back with what its file has. If its node is gone, and its volume with it: kubectl -n platform delete pvc data-redis-0 --wait=false, then kubectl -n platform delete pod redis-0 --force. It begins empty elsewhere, and is filled from Postgres.";
-
-  # What it means that no pod of a service answers, and what to do but to look at its pods.
-  services = {
-    token-proxy = {
-      means = "No agent gets an answer, unless only Prometheus is kept from it.";
-      also = "If pods run and are not ready, /readyz of one says why; Redis comes first.";
-    };
-    api = {
-      means = "Customers, openclawctl and Stripe's webhooks are without an answer; agents are served.";
-      also = "Stripe sends again for three days. openclawctl works on the databases with --direct.";
-    };
-    operator = {
-      means = "Boxes run on, but none is made, suspended or put right.";
-      also = "What was decided meanwhile is done when one leads again.";
-    };
-    billing-worker = {
-      means = "Usage waits in Redis, and nobody keeps the limits: what is leased runs out.";
-      also = "Its init container migrates Postgres, and fails while Postgres is away.";
-    };
-    redis = {
-      means = "Neither Redis' exporter nor, probably, Redis answers. After ${toString openclaw.tokenProxy.graceSeconds} s token-proxy answers 503.";
-      also = redisGone;
-    };
-  } // lib.optionalAttrs openclaw.onboardingAgent.enable {
-    onboarding-agent = { means = "Nobody can become a customer."; also = "Its model is asked through token-proxy."; };
-  } // lib.optionalAttrs openclaw.web.enable {
-    web = { means = "Customers see no pages; agents are served."; also = "What pages show comes from the api."; };
-  };
+  services = [ "token-proxy" "api" "operator" "billing-worker" "redis" ]
+    ++ lib.optional openclaw.onboardingAgent.enable "onboarding-agent"
+    ++ lib.optional openclaw.web.enable "web";
 in
 {
   groups = [
     {
       name = "services";
-      rules = lib.mapAttrsToList
-        (job: text: critical "ServiceDown" "absent(up{job=\"${job}\"} == 1)" "2m"
-          "No pod of ${job} answers Prometheus. ${text.means}"
-          "kubectl -n platform get pods -l app.kubernetes.io/name=${job}; then their events and logs. ${text.also}"
+      rules = map
+        (job: critical "ServiceDown" "absent(up{job=\"${job}\"} == 1)" "2m"
+          "No pod of ${job} answers Prometheus."
+          "kubectl -n platform get pods -l app.kubernetes.io/name=${job}; then their events and logs."
           // { labels = { severity = "critical"; inherit job; }; })
         services
       ++ [
@@ -117,7 +91,7 @@ in
           "Compare its settings with k8s/infrastructure/redis.nix: somebody has changed it while it runs.")
         (critical "RedisDown" "min(redis_up) == 0" "1m"
           "Redis does not answer. After ${toString openclaw.tokenProxy.graceSeconds} s token-proxy answers 503."
-          "kubectl -n platform describe pod redis-0, and its log. ${redisGone}")
+          "kubectl -n platform describe pod redis-0, and its log. It comes back with what its file has. If its node is gone, and its volume with it: kubectl -n platform delete pvc data-redis-0 --wait=false, then kubectl -n platform delete pod redis-0 --force. It begins empty elsewhere, and is filled from Postgres.")
         (warning "RedisFilling" "max(redis_memory_used_bytes / redis_memory_max_bytes) > 0.8" "10m"
           "Redis' memory is 80 % full. When it is full, writing fails and nothing is served after the grace."
           "redis.memoryMiB; and why billing_ledger_stream_entries grows, if it does.")
