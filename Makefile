@@ -23,14 +23,14 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint nix gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine promises manifests
+.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint nix gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine monitoring promises manifests
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
 		while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
 
-deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl, promtool, amtool; deps-cluster
-	@scripts/install-deps redis postgres node cc curl promtool amtool
+deps: ## install what running and testing need and is missing: Redis, Postgres, Node, a C compiler, curl, promtool, amtool, age; deps-cluster
+	@scripts/install-deps redis postgres node cc curl promtool amtool age
 	@$(MAKE) --no-print-directory deps-cluster
 
 deps-run:
@@ -68,7 +68,7 @@ test: deps ## run all tests
 	go test $(TESTFLAGS) -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./... | grep -v -e /test/ -e /internal/archtest$$)
 	go test ./internal/archtest # one goroutine over all files: the race detector would see nothing, and cost minutes
 	go test -run '^TestModel$$' -timeout 20m ./quota # all states of the model, of which the race detector lets few be seen
-	go test -count=1 $(TESTFLAGS) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./test/... | grep -v /test/node) # they run built programs, which go test knows nothing of
+	go test -count=1 $(TESTFLAGS) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./test/... | grep -v -e /test/node -e /test/monitoring) # they run built programs, which go test knows nothing of
 	cd test/drill && go test -count=1 -timeout 5m
 	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by
 
@@ -130,6 +130,10 @@ node-engine: # first, since the rest takes minutes
 
 node: node-engine deps-node ## run boxes on a real node and try what their network policy lets through; root, KUBE_ROUTER=PROGRAM (5 minutes)
 	go test -count=1 -v -timeout 15m ./test/node -node -kube-router '$(abspath $(KUBE_ROUTER))'
+
+monitoring: deps-run deps-cluster build ## have Prometheus and Alertmanager watch make up-cluster, and stage faults (5 minutes)
+	@scripts/install-deps promtool amtool redis-exporter
+	go test -count=1 -v -timeout 12m ./test/monitoring -devstack '$(abspath bin/devstack)'
 
 promises: deps ## run at full length what `make test` runs shortly, and print the figures: limits, revocations, a failing Redis (20 minutes)
 	go test -count=1 -timeout 40m -v ./test/e2e -long

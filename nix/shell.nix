@@ -14,7 +14,9 @@ pkgs.mkShell {
     pkgs.kubernetes-helm
     pkgs.kubeconform
     pkgs.prometheus.cli # promtool
+    pkgs.prometheus # make monitoring runs it, and the two below
     pkgs.prometheus-alertmanager
+    pkgs.prometheus-redis-exporter
     pkgs.actionlint
     pkgs.shellcheck
     pkgs.jq

@@ -21,6 +21,7 @@ type PostgresServer struct {
 	URL string // postgres://…/NAME?sslmode=disable
 
 	t       testing.TB
+	admin   string   // URL of a database beside it
 	cluster *cluster // nil when the server is an existing one
 	own     bool     // the cluster is this test's own
 }
@@ -135,6 +136,40 @@ func (s *PostgresServer) Query(statement string) string {
 	return out
 }
 
+// Lose drops the database with all that is in it, connections or not.
+func (s *PostgresServer) Lose() {
+	s.t.Helper()
+	s.administer("DROP DATABASE %s WITH (FORCE)")
+}
+
+// Empty makes it again after Lose, with nothing in it.
+func (s *PostgresServer) Empty() {
+	s.t.Helper()
+	s.administer("CREATE DATABASE %s")
+}
+
+func (s *PostgresServer) administer(format string) {
+	s.t.Helper()
+	u, err := url.Parse(s.URL)
+	if err == nil {
+		_, err = psql(s.admin, fmt.Sprintf(format, strings.TrimPrefix(u.Path, "/")))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// PostgresBin returns the directory of the programs of the Postgres that tests use, such as pg_dump,
+// which need not be on the PATH.
+func PostgresBin(t testing.TB) string {
+	t.Helper()
+	programs, err := localserver.FindPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(programs.Postgres)
+}
+
 func (s *PostgresServer) dedicated(method string) {
 	s.t.Helper()
 	if !s.own {
@@ -155,7 +190,7 @@ func (s *PostgresServer) create(admin, options string) {
 		s.t.Fatal(err)
 	}
 	u.Path = "/" + name
-	s.URL = u.String()
+	s.URL, s.admin = u.String(), admin
 	if s.own {
 		return // goes with its cluster
 	}

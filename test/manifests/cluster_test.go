@@ -48,14 +48,13 @@ func TestGoldenIsApplied(t *testing.T) {
 		for _, w := range r.workloads(t) {
 			if w.Kind == "Deployment" {
 				k.Kubectl("-n", w.Metadata.Namespace, "rollout", "status", "deployment/"+w.Metadata.Name, "--timeout=90s")
+				k.Kubectl("-n", w.Metadata.Namespace, "wait", "--for=condition=Available", "deployment/"+w.Metadata.Name, "--timeout=60s")
 				continue
 			}
 			// Nothing here makes its volume, so its pod waits for a node, but it is there.
 			k.Kubectl("-n", w.Metadata.Namespace, "wait", "--for=create", "pod/"+w.Metadata.Name+"-0", "--timeout=60s")
 		}
-		for _, h := range r.of("HorizontalPodAutoscaler") {
-			k.Kubectl("-n", "platform", "wait", "--for=jsonpath={.spec.replicas}=2", "deployment/"+h.Metadata.Name, "--timeout=90s")
-		}
+		available(t, k, r)
 		// kubectl itself cannot tell: it says "configured" where the API server has filled something in.
 		generations := func() string {
 			return k.Kubectl("get", "deployments,statefulsets,poddisruptionbudgets,networkpolicies,ingresses,validatingadmissionpolicies", "-A",
@@ -65,6 +64,25 @@ func TestGoldenIsApplied(t *testing.T) {
 		k.Kubectl("apply", "-f", dir)
 		if after := generations(); after != before || !strings.Contains(before, "Deployment platform/token-proxy ") {
 			t.Errorf("%s: applied again, something changes:\n%s\n%s", r.name, before, after)
+		}
+	}
+}
+
+// available waits until autoscalers scale what they name, and budgets count its pods.
+func available(t *testing.T, k *testenv.KubernetesServer, r rendering) {
+	t.Helper()
+	scalers, budgets := r.of("HorizontalPodAutoscaler"), r.of("PodDisruptionBudget")
+	if len(scalers) < 2 || len(budgets) < 4 {
+		t.Errorf("%s has %d autoscalers and %d budgets", r.name, len(scalers), len(budgets))
+	}
+	for _, h := range scalers {
+		k.Kubectl("-n", h.Metadata.Namespace, "wait", "--for=condition=AbleToScale", "horizontalpodautoscaler/"+h.Metadata.Name, "--timeout=90s")
+		k.Kubectl("-n", h.Metadata.Namespace, "wait", "--for=jsonpath={.spec.replicas}=2", "deployment/"+h.Metadata.Name, "--timeout=90s")
+	}
+	for _, b := range budgets {
+		// Of two pods one may be taken at a time.
+		for field, want := range map[string]string{"expectedPods": "2", "disruptionsAllowed": "1"} {
+			k.Kubectl("-n", b.Metadata.Namespace, "wait", "--for=jsonpath={.status."+field+"}="+want, "poddisruptionbudget/"+b.Metadata.Name, "--timeout=90s")
 		}
 	}
 }
