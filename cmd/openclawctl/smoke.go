@@ -52,7 +52,7 @@ everything passed once, 1 if not.`,
 				return err
 			}
 			cfg.Plain = a.plain
-			cfg.Failed = waiting(cmd.ErrOrStderr())
+			cfg.Failed = notYet(cmd.ErrOrStderr())
 			ctx, cancel := context.WithTimeout(cmd.Context(), within)
 			defer cancel()
 			began := time.Now()
@@ -97,8 +97,8 @@ func (a *app) smokeToken() (string, error) {
 	return strings.TrimSpace(token), nil
 }
 
-// waiting says what is waited for, each reason once.
-func waiting(stderr io.Writer) func(smoke.Result) {
+// notYet says what is waited for, each reason once.
+func notYet(stderr io.Writer) func(smoke.Result) {
 	said := map[string]string{}
 	return func(r smoke.Result) {
 		if said[r.Check] != r.Detail {
