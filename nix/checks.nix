@@ -6,6 +6,7 @@
   pkgs,
   hosts,
   manifests,
+  environments,
   usual,
   everything,
 }:
@@ -58,6 +59,8 @@ lib.mapAttrs' (
       builtins.toJSON manifests.items
   );
 
+  environments = evaluates "environments" (builtins.toJSON (lib.mapAttrs (_: e: e.items) environments));
+
   images = evaluates "images" (
     builtins.toJSON (
       lib.mapAttrs (_: i: i.drvPath) (lib.filterAttrs (n: _: lib.hasSuffix "-image" n) self.packages.${pkgs.stdenv.hostPlatform.system})
@@ -68,5 +71,7 @@ lib.mapAttrs' (
     if secrets == [ ] then throw "secrets/ holds no file" else lib.concatMapStringsSep "\n" encrypted secrets
   );
 
-  shell = evaluates "shell" self.devShells.${pkgs.stdenv.hostPlatform.system}.default.drvPath;
+  shells = evaluates "shells" (
+    builtins.toJSON (lib.mapAttrs (_: s: s.drvPath) self.devShells.${pkgs.stdenv.hostPlatform.system})
+  );
 }

@@ -85,6 +85,7 @@ in
       pkgs = pkgsFor system;
       inherit lib;
     };
+    release = import ./release.nix { pkgs = pkgsFor system; };
   });
 
   formatter = each (system: (pkgsFor system).nixfmt-tree);
@@ -93,6 +94,13 @@ in
     inherit self lib hosts;
     pkgs = pkgsFor cloud;
     manifests = manifestsFor { };
+    # As scripts/deploy renders them, but for digests.
+    environments = lib.mapAttrs' (
+      name: _:
+      lib.nameValuePair (lib.removeSuffix ".json" name) (manifestsFor {
+        settings = lib.importJSON (../k8s/environments + "/${name}");
+      })
+    ) (builtins.readDir ../k8s/environments);
     # As they are in k8s/golden.
     usual = manifestsFor { tag = "latest"; };
     everything = manifestsFor {

@@ -247,7 +247,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 		return err
 	}
 	a, err := api.New(api.Options{
-		Store: st, Customers: service, Hasher: hasher, Secret: []byte(s.jwtSecret.Reveal()), Issuer: s.publicURL, Logger: log,
+		Store: st, Customers: service, Hasher: hasher, Secret: []byte(s.jwtSecret.Reveal()), Issuer: s.publicURL, Logger: log, Revision: builtFrom,
 		Origins: origins, OperatorOrigins: s.operatorOrigins, TrustedProxies: s.proxies,
 		Books: books{&billing.Books{Store: st, Redis: client}, log}, Live: records, Jobs: work, Feed: publisher,
 		Billing: money, Webhook: webhook, Mails: work, BoxOperator: s.boxOperator(),

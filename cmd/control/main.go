@@ -25,6 +25,10 @@ func main() {
 	os.Exit(code)
 }
 
+// builtFrom is the revision that this program was built from. "make build" and Nix have the
+// linker set it.
+var builtFrom string
+
 // The exit codes.
 const (
 	exitFailed = 1

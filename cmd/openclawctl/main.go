@@ -96,6 +96,7 @@ const (
 	groupEither   = "either"
 	groupDatabase = "database"
 	groupMixed    = "mixed" // have commands of both kinds
+	groupOutside  = "outside"
 )
 
 // group returns what a group is called in the help.
@@ -106,6 +107,8 @@ func group(id string) *cobra.Group {
 		title = "By the api, or on the databases themselves (--direct):"
 	case groupAPI:
 		title = "By the api:"
+	case groupOutside:
+		title = "From outside, without a session:"
 	case groupDatabase:
 		title = "Without the api, so that they are there when it is not:"
 	}
@@ -165,6 +168,7 @@ saved, the exit code is 3, and it is published later. The other exit codes: 0 do
   openclawctl token revoke t7k2mhc5wq3xj6n4z
   openclawctl customer suspend c4mzq7n2k5w3xj6ha --reason "three failed payments"
   openclawctl ledger verify
+  openclawctl smoke --url https://api.example.com
   source <(openclawctl completion bash)`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -196,6 +200,7 @@ saved, the exit code is 3, and it is published later. The other exit codes: 0 do
 		a.auditCommand(), a.operatorCommand(), a.openapiCommand())
 	grouped(root, groupMixed, a.ledgerCommand(), a.billingCommand())
 	grouped(root, groupDatabase, a.feedCommand())
+	grouped(root, groupOutside, a.smokeCommand())
 	finish(root)
 	return root
 }

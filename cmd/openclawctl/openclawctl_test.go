@@ -350,7 +350,7 @@ func TestHelp(t *testing.T) {
 		"ledger verify", "ledger replicas", "ledger declare-lost", "ledger deadletters list", "ledger deadletters show",
 		"ledger deadletters replay", "ledger deadletters drop", "feed republish", "login", "logout", "whoami", "openapi", "audit",
 		"box list", "box create", "box show", "box logs", "box events", "box restart", "box suspend", "box resume", "box resize", "box rotate-token", "box destroy", "tier list", "job list", "job retry", "job cancel", "operator list", "operator create", "operator disable",
-		"billing events", "billing retry",
+		"billing events", "billing retry", "smoke",
 	} {
 		r := e.run(append(strings.Fields(c), "--help")...)
 		if r.code != 0 || r.stderr != "" || !strings.Contains(r.stdout, "Examples:\n  openclawctl "+c) {

@@ -101,6 +101,8 @@ type Options struct {
 	// Issuer is what access tokens say who made them: the public URL of the api.
 	Issuer string
 	Logger *slog.Logger
+	// Revision is what this build was made from, which the OpenAPI documents tell; "": unknown.
+	Revision string
 
 	// Origins are the origins of our pages, such as https://app.example.com; others may not
 	// change anything in the name of who is signed in. Without any, no browser can that says where
@@ -242,7 +244,7 @@ func (a *API) complete(s *side, rows []route) (err error) {
 	if s.table, err = newTable(rows); err != nil {
 		return err
 	}
-	s.spec, err = document(s, a.o.Issuer)
+	s.spec, err = document(s, a.o.Issuer, a.o.Revision)
 	return err
 }
 

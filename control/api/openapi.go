@@ -52,8 +52,8 @@ func ofOne() parameter {
 }
 
 // document makes the OpenAPI document of a side from its table, so that it cannot say
-// anything else.
-func document(s *side, server string) ([]byte, error) {
+// anything else. revision is what the build was made from: who deploys sees by it what answers.
+func document(s *side, server, revision string) ([]byte, error) {
 	sc := newSchemas()
 	problem, err := sc.of(Problem{})
 	if err != nil {
@@ -78,14 +78,18 @@ func document(s *side, server string) ([]byte, error) {
 	for i, t := range tags {
 		named[i] = object{"name": t, "description": aboutTag(t)}
 	}
+	info := object{
+		"title": "openclaw-cloud for " + s.name, "version": "1.0.0",
+		"description": "Errors are application/problem+json. Lists come page by page. What changes something under a cookie needs the header " +
+			forgeryHeader + "; a POST can be repeated safely with " + keyHeader + ".",
+		"license": object{"name": "Apache 2.0", "identifier": "Apache-2.0"},
+	}
+	if revision != "" {
+		info["x-revision"] = revision
+	}
 	doc := object{
 		"openapi": "3.1.0",
-		"info": object{
-			"title": "openclaw-cloud for " + s.name, "version": "1.0.0",
-			"description": "Errors are application/problem+json. Lists come page by page. What changes something under a cookie needs the header " +
-				forgeryHeader + "; a POST can be repeated safely with " + keyHeader + ".",
-			"license": object{"name": "Apache 2.0", "identifier": "Apache-2.0"},
-		},
+		"info":    info,
 		"servers": []object{{"url": server}},
 		"tags":    named,
 		"paths":   paths,

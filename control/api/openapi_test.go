@@ -237,3 +237,19 @@ func (d *document) check(t *testing.T, at string, s schema, value any) {
 		}
 	}
 }
+
+// Both documents tell what the build was made from, if that is known: openclawctl smoke compares it.
+func TestDocumentsTellTheRevision(t *testing.T) {
+	t.Parallel()
+	for _, revision := range []string{"", "0123456789abcdef"} {
+		e := newEnv(t, func(o *api.Options) { o.Revision = revision })
+		for _, base := range []string{e.customers, e.operators} {
+			var doc struct{ Info map[string]any }
+			newClient(t, base).want(http.StatusOK, "GET", "/openapi.json", nil).into(t, &doc)
+			got, told := doc.Info["x-revision"]
+			if told != (revision != "") || told && got != revision {
+				t.Errorf("a build of %q tells %v", revision, got)
+			}
+		}
+	}
+}
