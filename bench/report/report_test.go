@@ -162,8 +162,11 @@ func TestEveryKindOfRunIsShown(t *testing.T) {
 				some = 15
 			}
 			answers := load.Result{Seconds: 1, Answers: 9}
-			grants.Samples = append(grants.Samples, record.Sample{Peer: peer.Name, Phase: record.PhaseOne, Step: step, CPUMicros: 12, Load: answers},
-				record.Sample{Peer: peer.Name, Phase: record.PhaseRequests, Step: step, CPUMicros: some, RedisBytes: 3 << 20, Load: answers})
+			// What was measured alone does not count for processor time.
+			grants.Samples = append(grants.Samples, record.Sample{Peer: peer.Name, Phase: record.PhaseOne, Step: step, CPUMicros: 5 * some, Load: answers},
+				record.Sample{Peer: peer.Name, Phase: record.Together(record.PhaseOne), Step: step, CPUMicros: 12, Load: answers},
+				record.Sample{Peer: peer.Name, Phase: record.PhaseRequests, Step: step, CPUMicros: 99, RedisBytes: 3 << 20, Load: answers},
+				record.Sample{Peer: peer.Name, Phase: record.Together(record.PhaseRequests), Step: step, CPUMicros: some, Load: answers})
 		}
 	}
 	for _, step := range []float64{0.1, 1, 2} {

@@ -205,19 +205,19 @@ func overload(p *page, r *record.Run) {
 func grants(p *page, r *record.Run) {
 	p.printf("## As customers grow\n\n")
 	about(p, r)
-	p.printf("Grants in Redis, of which one is used, so that nothing else changes from step to step, and of which at most %s are used, in turn: the more customers send requests, the more there is to settle, once a second for each. Medians over rounds; a ratio is to nginx in the same round.\n\n", setting(r, "active"))
+	p.printf("Grants in Redis, of which one is used, so that nothing else changes from step to step, and of which at most %s are used, in turn: the more customers send requests, the more there is to settle, once a second for each. Medians over rounds. CPU and ratios are of nginx and token-proxy at the same time, with half of the connections each; the rest is of token-proxy alone.\n\n", setting(r, "active"))
 	rows := [][]string{{"grants", "one customer: CPU per request, µs", "ratio to nginx", "up to " + setting(r, "active") + ": CPU per request, µs", "ratio to nginx", "requests/s", "p99 µs", "memory of token-proxy, MiB", "data of Redis, MiB"}}
 	for _, step := range r.Steps(record.PhaseRequests) {
 		part := r.Only(step)
 		of := func(v record.Value) string { return cell(part.Of(ours, record.PhaseRequests, v)) }
 		rows = append(rows, []string{
-			tick(step), cell(part.Of(ours, record.PhaseOne, record.CPU)), ratio(part.Ratio(ours, compare.Baseline, record.PhaseOne, record.CPU)),
-			of(record.CPU), ratio(part.Ratio(ours, compare.Baseline, record.PhaseRequests, record.CPU)), of(record.Throughput), of(latP99), of(ownMemory), of(redisMemory),
+			tick(step), cell(cpu(part, ours, record.PhaseOne)), ratio(cpuRatio(part, ours, compare.Baseline, record.PhaseOne)),
+			cell(cpu(part, ours, record.PhaseRequests)), ratio(cpuRatio(part, ours, compare.Baseline, record.PhaseRequests)), of(record.Throughput), of(latP99), of(ownMemory), of(redisMemory),
 		})
 	}
 	p.table(rows)
 	redisTable(p, r)
-	p.plot("grants.svg", "CPU per request of one customer over the number of grants", lines("CPU per request, µs", "grants in Redis", curves(r, record.PhaseOne, same, record.CPU), true))
+	p.plot("grants.svg", "CPU per request of one customer over the number of grants", lines("CPU per request, µs", "grants in Redis", curves(r, busy(r, ours, record.PhaseOne), same, record.CPU), true))
 }
 
 // redisTable shows what Redis has to do at other rates.
@@ -331,7 +331,7 @@ func (b *book) flat(r *record.Run, phase, whose string) goal {
 	low, high := math.Inf(1), 0.0
 	steps := r.Steps(phase)
 	for _, step := range steps {
-		if s := r.Only(step).Ratio(ours, compare.Baseline, phase, record.CPU); s.N > 0 {
+		if s := cpuRatio(r.Only(step), ours, compare.Baseline, phase); s.N > 0 {
 			low, high = min(low, s.Median), max(high, s.Median)
 		}
 	}

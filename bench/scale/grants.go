@@ -19,9 +19,9 @@ import (
 type Grants struct {
 	Steps    []int // ascending
 	Active   int
-	Rates    []float64     // requests per second at which Redis' commands are counted
-	Few      int           // customers that send those
-	Rounds   int           // in each of which both are measured twice
+	Rates    []float64 // requests per second at which Redis' commands are counted
+	Few      int       // customers that send those
+	Rounds   int
 	Duration time.Duration // of each; four times as long for Redis' commands
 	Body     int           // bytes of a request
 	Say      func(format string, args ...any)
@@ -87,7 +87,7 @@ func (c Grants) redis(ctx context.Context, l *lab.Lab, proxy *peers.Running) ([]
 	for _, rate := range c.Rates {
 		s, err := l.Measure(ctx, &few, record.PhaseRedis, load.Config{
 			// The warm-up is long enough that spare tokens follow the use.
-			Rate: rate, Connections: 64, Warmup: 3 * time.Second, Duration: 4 * c.Duration, Timeout: 10 * time.Second,
+			Rate: rate, Connections: connections, Warmup: 3 * time.Second, Duration: 4 * c.Duration, Timeout: 10 * time.Second,
 			Jobs: lab.Whole(&few, c.Body),
 		})
 		if err != nil {
@@ -100,15 +100,12 @@ func (c Grants) redis(ctx context.Context, l *lab.Lab, proxy *peers.Running) ([]
 	return all, nil
 }
 
-// turns is the order within a round: there and back, so that a machine that becomes slower or
-// faster meanwhile does so for both alike, and begun by each in turn.
-func turns(round int, a, b *peers.Running) []*peers.Running {
-	if round%2 != 0 {
-		a, b = b, a
-	}
-	return []*peers.Running{a, b, b, a}
-}
+const (
+	connections = 64
+	together    = 3 // measurements of both at the same time in a round
+)
 
+// rounds measures token-proxy alone for what it serves, and together with nginx for its processor time.
 func (c Grants) rounds(ctx context.Context, l *lab.Lab, phase string, nginx, fresh *peers.Running, n int) ([]record.Sample, error) {
 	if err := l.Warm(ctx, fresh); err != nil {
 		return nil, err
@@ -117,27 +114,37 @@ func (c Grants) rounds(ctx context.Context, l *lab.Lab, phase string, nginx, fre
 	if err := l.Settle(ctx, fresh); err != nil {
 		return nil, err
 	}
+	closed := func(r *peers.Running, connections int) load.Config {
+		return load.Config{
+			Closed: true, Connections: connections, Warmup: 500 * time.Millisecond, Duration: c.Duration,
+			Jobs: lab.Whole(r, c.Body),
+		}
+	}
+	pair := []*peers.Running{nginx, fresh}
 	var all []record.Sample
 	for round := range c.Rounds {
-		for _, r := range turns(round, nginx, fresh) {
-			s, err := l.Measure(ctx, r, phase, load.Config{
-				Closed: true, Connections: 64, Warmup: 500 * time.Millisecond, Duration: c.Duration,
-				Jobs: lab.Whole(r, c.Body),
-			})
+		alone, err := l.Measure(ctx, fresh, phase, closed(fresh, connections))
+		if err != nil {
+			return nil, err
+		}
+		if alone.MemoryBytes, err = fresh.Proc.Memory(); err != nil {
+			return nil, err
+		}
+		if alone.RedisBytes, err = l.Platform().RedisMemory(ctx); err != nil {
+			return nil, err
+		}
+		samples := []record.Sample{alone}
+		for range together {
+			both, err := l.Together(ctx, pair, record.Together(phase), []load.Config{closed(nginx, connections/2), closed(fresh, connections/2)})
 			if err != nil {
 				return nil, err
 			}
-			if r == fresh {
-				if s.MemoryBytes, err = r.Proc.Memory(); err != nil {
-					return nil, err
-				}
-				if s.RedisBytes, err = l.Platform().RedisMemory(ctx); err != nil {
-					return nil, err
-				}
-			}
+			samples = append(samples, both...)
+		}
+		for _, s := range samples {
 			s.Round, s.Step = round, float64(n)
 			all = append(all, s)
-			c.Say("%8d grants  %4d customers  %-12s %7.0f/s  %6.2f µs CPU each  p99 %.0f µs  failures %v", n, len(r.Tokens), s.Peer, float64(s.Load.Answers)/s.Load.Seconds, s.CPUMicros, s.Load.Latency.P99, s.Load.Failures)
+			c.Say("%8d grants  %4d customers  %-18s %-12s %7.0f/s  %6.2f µs CPU each  p99 %.0f µs  failures %v", n, len(fresh.Tokens), s.Phase, s.Peer, float64(s.Load.Answers)/s.Load.Seconds, s.CPUMicros, s.Load.Latency.P99, s.Load.Failures)
 		}
 	}
 	return all, nil

@@ -104,7 +104,7 @@ func (a *app) grantsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "grants",
 		Short: "Measure the cost of a request with up to a million grants in Redis",
-		Long: `grants measures nginx and token-proxy in turn, there and back in each round, with more and more
+		Long: `grants measures token-proxy alone, and together with nginx for its processor time, with more and more
 grants in Redis. Before that it counts what Redis executes at several rates of the same customers.`,
 		Example: `  openclaw-bench grants --steps 1,1000,100000`,
 		Args:    cobra.NoArgs,
@@ -128,7 +128,7 @@ grants in Redis. Before that it counts what Redis executes at several rates of t
 	f.IntVar(&c.Active, "active", 1000, "customers that send requests, at most")
 	f.Float64SliceVar(&c.Rates, "redis-rates", []float64{1000, 3000, 10_000}, "requests per second at which Redis' commands are counted")
 	f.IntVar(&c.Few, "redis-customers", 100, "customers that send those")
-	f.IntVar(&c.Rounds, "rounds", 7, "rounds at each step, with two measurements of nginx and of token-proxy in each")
+	f.IntVar(&c.Rounds, "rounds", 7, "rounds at each step, with one measurement of token-proxy alone and three with nginx in each")
 	f.DurationVar(&c.Duration, "duration", time.Second, "of each measurement; four times as long for Redis' commands")
 	f.IntVar(&c.Body, "body-bytes", 1024, "size of a request's body")
 	return cmd
