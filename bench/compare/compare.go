@@ -322,7 +322,7 @@ func (m *measurement) together(ctx context.Context, base, r *peers.Running, phas
 		cfgs := []load.Config{m.load(base, phase, round, 0.5), m.load(r, phase, round, 0.5)}
 		for i := range cfgs {
 			if cfgs[i].Duration = m.c.TogetherTime; r.Gateway {
-				cfgs[i].Duration *= gatewayTimes / 2
+				cfgs[i].Duration = cfgs[i].Duration * gatewayTimes / 2
 				cfgs[i].Warmup += gatewayWarmup
 			}
 			cfgs[i].Seed += uint64(2*n+i) << 32 // #nosec G115 -- both are small

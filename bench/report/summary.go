@@ -59,7 +59,7 @@ func compareGoals(r *record.Run) []goal {
 		}
 		// Each was measured together with nginx, and not with the other.
 		a := quotient(cpuRatio(r, peer.Name, compare.Baseline, record.PhaseRequests), request)
-		e := quotient(cpuRatio(r, peer.Name, compare.Baseline, record.PhaseFew), cpuRatio(r, ours, compare.Baseline, record.PhaseFew))
+		e := quotient(atOneRate(r, peer.Name, compare.Baseline, record.PhaseFew), cpuRatio(r, ours, compare.Baseline, record.PhaseFew))
 		met := "no"
 		if a.N+e.N == 0 {
 			met = "not measured"

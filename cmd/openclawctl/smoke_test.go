@@ -33,7 +33,7 @@ func TestSmoke(t *testing.T) {
 		t.Errorf("checked were %s", got)
 	}
 
-	r := e.run("smoke", "--url", e.operators, "--timeout", "500ms")
+	r := e.run("smoke", "--url", e.operators, "--timeout", "5s")
 	for _, says := range []string{"describes itself", `of another api: "openclaw-cloud for operators"`, "should not be there", "kubectl -n platform"} {
 		if !strings.Contains(r.stderr, says) {
 			t.Errorf("nothing says %q:\n%s", says, r.stderr)
@@ -42,7 +42,7 @@ func TestSmoke(t *testing.T) {
 	if r.code != 1 || !strings.Contains(r.stdout, "FAILED") || !strings.Contains(r.stderr, "not yet: ") {
 		t.Errorf("the operators' api: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
-	r = e.run("smoke", "--url", e.customers, "--revision", "0123456789abcdef", "--timeout", "500ms")
+	r = e.run("smoke", "--url", e.customers, "--revision", "0123456789abcdef", "--timeout", "5s")
 	if r.code != 1 || !strings.Contains(r.stderr, "1 of 4 checks failed") || !strings.Contains(r.stderr, "not from 0123456789abcdef") || strings.Count(r.stdout, "\nok ") != 3 {
 		t.Errorf("another revision: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}

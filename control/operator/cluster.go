@@ -115,11 +115,16 @@ func collection(path string) bool {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	switch parts[0] {
 	case "api":
-		return len(parts) > 2 && len(parts)%2 == 1
+		parts = parts[min(len(parts), 2):]
 	case "apis":
-		return len(parts) > 3 && len(parts)%2 == 0
+		parts = parts[min(len(parts), 3):]
+	default:
+		return false
 	}
-	return false
+	if len(parts) > 2 && parts[0] == "namespaces" {
+		parts = parts[2:]
+	}
+	return len(parts) == 1
 }
 
 // LogTo sends what the client of Kubernetes has to say to log. It holds for the whole process,

@@ -15,6 +15,8 @@ func TestVerb(t *testing.T) {
 		{http.MethodGet, "/apis/apps/v1/deployments?limit=500", "list"},
 		{http.MethodGet, "/apis/apps/v1/namespaces/customer-a/deployments", "list"},
 		{http.MethodGet, "/apis/coordination.k8s.io/v1/namespaces/platform/leases/openclaw-operator", "get"},
+		{http.MethodGet, "/api/v1/namespaces/customer-a/pods/gateway-0/log?follow=true", "get"},
+		{http.MethodGet, "/api/v1/nodes?resourceVersion=0", "list"},
 		{http.MethodGet, "/api", "get"},
 		{http.MethodGet, "/apis/apps/v1", "get"},
 		{http.MethodGet, "/version", "get"},

@@ -4,6 +4,6 @@
 // It knows addresses and no sessions, databases or clusters, so that it sees what a customer
 // would. A check that fails is tried again until the context ends, for pods of a roll-out may
 // come late; it fails for good only then. Every request goes over a connection of its own, so
-// that load balancers choose anew. Nothing that is checked is changed, but for one completion of
-// a few tokens, which needs a proxy token and is charged to its customer.
+// that load balancers choose anew. Nothing that is checked is changed, but for completions of
+// a few tokens, one for each attempt, which need a proxy token and are charged to its customer.
 package smoke

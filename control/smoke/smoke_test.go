@@ -20,7 +20,7 @@ import (
 const revision = "0123456789abcdef0123456789abcdef01234567"
 
 // installation is a made-up one: what it answers can be replaced path by path. The tests of
-// cmd/openclawctl and of test/e2e check a real one.
+// cmd/openclawctl check a real api, and scripts/smoke a whole installation.
 type installation struct {
 	t     *testing.T
 	token string
