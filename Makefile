@@ -133,7 +133,7 @@ node: node-engine deps-node ## run boxes on a real node and try what their netwo
 
 monitoring: deps-run deps-cluster build ## have Prometheus and Alertmanager watch make up-cluster, and stage faults (5 minutes)
 	@scripts/install-deps promtool amtool redis-exporter
-	go test -count=1 -v -timeout 12m ./test/monitoring -devstack '$(abspath bin/devstack)'
+	go test -count=1 -v -timeout 30m ./test/monitoring -devstack '$(abspath bin/devstack)'
 
 promises: deps ## run at full length what `make test` runs shortly, and print the figures: limits, revocations, a failing Redis (20 minutes)
 	go test -count=1 -timeout 40m -v ./test/e2e -long

@@ -5,5 +5,5 @@
 // would. A check that fails is tried again until the context ends, for pods of a roll-out may
 // come late; it fails for good only then. Every request goes over a connection of its own, so
 // that load balancers choose anew. Nothing that is checked is changed, but for completions of
-// a few tokens, one for each attempt, which need a proxy token and are charged to its customer.
+// a few tokens, three at most, which need a proxy token and are charged to its customer.
 package smoke

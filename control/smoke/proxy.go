@@ -22,6 +22,8 @@ const (
 	lookEvery = 200 * time.Millisecond
 	// fewTokens bounds what a completion costs.
 	fewTokens = 16
+	// mostPaid is how many completions are charged at most: trying on for minutes shall not be dear.
+	mostPaid = 3
 )
 
 // completion is one that was answered.
@@ -132,6 +134,9 @@ func (s *smoker) answers(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write a request: %w", err)
 	}
+	if s.paid >= mostPaid {
+		return "", fmt.Errorf("%d completions were answered, and none as it should be; the last: %w", s.paid, s.amiss)
+	}
 	r := request{method: http.MethodPost, url: s.cfg.Proxy + "/v1/chat/completions", body: string(body), bearer: s.cfg.Token}
 	began := time.Now()
 	res, err := s.send(ctx, r)
@@ -146,9 +151,11 @@ func (s *smoker) answers(ctx context.Context) (string, error) {
 		}
 		return "", fmt.Errorf("%s answers %s instead of a stream", r.url, a.said())
 	}
+	s.paid++
 	st := stream{began: began}
 	if err := st.read(bufio.NewScanner(res.Body)); err != nil {
-		return "", fmt.Errorf("the stream of %s: %w", r.url, err)
+		s.amiss = fmt.Errorf("the stream of %s: %w", r.url, err)
+		return "", s.amiss
 	}
 	s.sent = &completion{before: before, tokens: st.tokens}
 	return fmt.Sprintf("%s, %d tokens in %d events, the first after %d ms", model, st.tokens, st.events, st.first.Milliseconds()), nil

@@ -68,6 +68,9 @@ type smoker struct {
 	cfg  Config
 	http *http.Client
 	sent *completion // the completion that was answered; nil before
+
+	paid  int   // completions whose answer began
+	amiss error // what was wrong with the last of them
 }
 
 // Run tries all checks until each has passed once, ctx ends, or all rounds are over. It returns a result for each

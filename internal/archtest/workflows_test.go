@@ -90,7 +90,7 @@ func (w *workflowFile) whole(root *yaml.Node) {
 			w.complain(s, "the job %s hands on all secrets: name those that are needed", id.Value)
 		}
 	}
-	if strangers && mentions(root, "secrets.") {
+	if strangers && mentions(root, secrets) {
 		w.complain(root, "pull requests must not need secrets")
 	}
 }
@@ -122,9 +122,12 @@ func readsOnly(p *yaml.Node) bool {
 	return true
 }
 
-func mentions(n *yaml.Node, text string) bool {
-	return strings.Contains(n.Value, text) || slices.ContainsFunc(n.Content, func(c *yaml.Node) bool { return mentions(c, text) })
+func mentions(n *yaml.Node, what *regexp.Regexp) bool {
+	return what.MatchString(n.Value) || slices.ContainsFunc(n.Content, func(c *yaml.Node) bool { return mentions(c, what) })
 }
+
+// secrets matches an expression with a secret, also with all of them.
+var secrets = regexp.MustCompile(`\$\{\{[^}]*\bsecrets\b`)
 
 // pinned matches an action at a commit; released the comment that says which release that is.
 var (
