@@ -144,14 +144,17 @@ func (s *smoker) answers(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusOK {
+		s.paid++
+	}
 	if media, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); res.StatusCode != http.StatusOK || media != "text/event-stream" {
 		a, err := read(r.url, res)
 		if err != nil {
 			return "", err
 		}
-		return "", fmt.Errorf("%s answers %s instead of a stream", r.url, a.said())
+		s.amiss = fmt.Errorf("%s answers %s instead of a stream", r.url, a.said())
+		return "", s.amiss
 	}
-	s.paid++
 	st := stream{began: began}
 	if err := st.read(bufio.NewScanner(res.Body)); err != nil {
 		s.amiss = fmt.Errorf("the stream of %s: %w", r.url, err)

@@ -284,6 +284,26 @@ func TestStreamsThatAreNone(t *testing.T) {
 	}
 }
 
+// However long it is tried, what each attempt costs is paid three times at most.
+func TestFewCompletionsArePaid(t *testing.T) {
+	t.Parallel()
+	for name, handler := range map[string]http.HandlerFunc{
+		"cut off":   streams(`{"choices":[{"delta":{"content":"Hello"}}]}`),
+		"no stream": answers(http.StatusOK, "application/json", "{}"),
+	} {
+		in := newInstallation(t)
+		in.cfg.Rounds = 6
+		in.replace("proxy /v1/chat/completions", in.owned(handler))
+		results, err := smoke.Run(t.Context(), in.cfg)
+		if err == nil || !strings.Contains(results[9].Detail, "3 completions were answered, and none as it should be") {
+			t.Errorf("%s: %v; %q", name, err, results[9].Detail)
+		}
+		if n := in.asked["proxy /v1/chat/completions"]; n != 2+3 { // two strangers
+			t.Errorf("%s: asked for %d completions", name, n-2)
+		}
+	}
+}
+
 // A completion that nobody counts is noticed.
 func TestNothingIsMetered(t *testing.T) {
 	t.Parallel()

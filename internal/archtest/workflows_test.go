@@ -203,11 +203,12 @@ func TestWorkflowsComplain(t *testing.T) {
 		".github/workflows/target.yml":   []byte("on: [push, pull_request_target]\npermissions: {}\njobs: {a: {timeout-minutes: 1}}\n"),
 		".github/workflows/inherit.yml":  []byte("on: push\npermissions: {}\njobs: {a: {uses: ./x.yml, secrets: inherit}}\n"),
 		".github/workflows/secret.yml":   []byte("on: {pull_request: {}}\npermissions: {}\njobs: {a: {timeout-minutes: 1, env: {K: '${{ secrets.K }}'}}}\n"),
+		".github/workflows/every.yml":    []byte("on: {pull_request: {}}\npermissions: {}\njobs: {a: {timeout-minutes: 1, env: {K: '${{ toJSON(secrets) }}'}}}\n"),
 		".github/workflows/stranger.yml": []byte("on: pull_request\npermissions: {}\njobs: {a: {timeout-minutes: 1, permissions: {packages: write}}}\n"),
 		".github/workflows/broken.yml":   []byte("on: [\n"),
-	}), 19, "tag.yml:7: owner/action@v1 is not pinned", "short.yml:7", "docker.yml:7", "unnamed.yml:7: owner", "vague.yml", "token.yml:7: the checkout",
+	}), 20, "tag.yml:7: owner/action@v1 is not pinned", "short.yml:7", "docker.yml:7", "unnamed.yml:7: owner", "vague.yml", "token.yml:7: the checkout",
 		"shell.yaml:7: the text", "there is no scripts/gone", "action.yml:3", "silent.yml:1: it says nothing", "all.yml:2: all of its jobs", "writes.yml:2",
-		"long.yml:3: the job a has no timeout", "empty.yml:1: it has no jobs", "target.yml:1: it runs with secrets", "inherit.yml:3", "secret.yml:1: pull requests",
+		"long.yml:3: the job a has no timeout", "empty.yml:1: it has no jobs", "target.yml:1: it runs with secrets", "inherit.yml:3", "secret.yml:1: pull requests", "every.yml:1: pull requests",
 		"stranger.yml:3: the job a may do too much", "broken.yml: no YAML")
 	expect(t, checkWorkflows(map[string][]byte{
 		"scripts/there": nil,
