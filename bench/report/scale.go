@@ -205,7 +205,11 @@ func overload(p *page, r *record.Run) {
 func grants(p *page, r *record.Run) {
 	p.printf("## As customers grow\n\n")
 	about(p, r)
-	p.printf("Grants in Redis, of which one is used, so that nothing else changes from step to step, and of which at most %s are used, in turn: the more customers send requests, the more there is to settle, once a second for each. Medians over rounds. CPU and ratios are of nginx and token-proxy at the same time, with half of the connections each; the rest is of token-proxy alone.\n\n", setting(r, "active"))
+	how := "CPU and ratios are of nginx and token-proxy at the same time, with half of the connections each; the rest is of token-proxy alone."
+	if busy(r, ours, record.PhaseOne) == record.PhaseOne {
+		how = "A ratio is to nginx in turn, in the same round."
+	}
+	p.printf("Grants in Redis, of which one is used, so that nothing else changes from step to step, and of which at most %s are used, in turn: the more customers send requests, the more there is to settle, once a second for each. Medians over rounds. %s\n\n", setting(r, "active"), how)
 	rows := [][]string{{"grants", "one customer: CPU per request, µs", "ratio to nginx", "up to " + setting(r, "active") + ": CPU per request, µs", "ratio to nginx", "requests/s", "p99 µs", "memory of token-proxy, MiB", "data of Redis, MiB"}}
 	for _, step := range r.Steps(record.PhaseRequests) {
 		part := r.Only(step)
