@@ -92,7 +92,7 @@ in
         (critical "RedisDown" "min(redis_up) == 0" "1m"
           "Redis does not answer. After ${toString openclaw.tokenProxy.graceSeconds} s token-proxy answers 503."
           "kubectl -n platform describe pod redis-0, and its log. It comes back with what its file has. If its node is gone, and its volume with it: kubectl -n platform delete pvc data-redis-0 --wait=false, then kubectl -n platform delete pod redis-0 --force. It begins empty elsewhere, and is filled from Postgres.")
-        (warning "RedisFilling" "max(redis_memory_used_bytes / redis_memory_max_bytes) > 0.8" "10m"
+        (warning "RedisFilling" "max(redis_memory_used_bytes / (redis_memory_max_bytes > 0)) > 0.8" "10m"
           "Redis' memory is 80 % full. When it is full, writing fails and nothing is served after the grace."
           "redis.memoryMiB; and why billing_ledger_stream_entries grows, if it does.")
         (critical "RedisCannotWrite" "min(redis_aof_last_write_status) == 0" "1m"

@@ -97,6 +97,8 @@ in
       (both "RedisFilling" "15m" { }
         [ (series "redis_memory_used_bytes" (steady 900)) (series "redis_memory_max_bytes" (steady 1000)) ]
         [ (series "redis_memory_used_bytes" (steady 500)) (series "redis_memory_max_bytes" (steady 1000)) ])
+      # One without a limit says that it is 0.
+      [ (play "RedisFilling" "15m" { } [ (series "redis_memory_used_bytes" (steady 900)) (series "redis_memory_max_bytes" (steady 0)) ] false) ]
       (gauge "RedisCannotWrite" "5m" "redis_aof_last_write_status" 0 1)
       # Of two billing-workers one leads.
       (both "QuotaKeptByNobody" "5m" { }
