@@ -117,6 +117,9 @@ func (s *stack) upKubernetes(ctx context.Context, customer, email string) error 
 	if len(boxes) == 0 {
 		return fmt.Errorf("customer %s has no box", customer)
 	}
+	if err := s.useBoxToken(ctx, customer); err != nil {
+		return err
+	}
 	return s.kubernetesInstructions(customer, boxes[0].ID)
 }
 

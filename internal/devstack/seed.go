@@ -16,7 +16,7 @@ import (
 func (s *stack) seed(ctx context.Context, env []string) (customer string, err error) {
 	known, err := os.ReadFile(s.cfg.path("customer"))
 	if err == nil {
-		ok, err := s.accepted(ctx)
+		ok, err := s.keptAccepted(ctx)
 		if err != nil {
 			return "", err
 		}
@@ -49,26 +49,31 @@ func (s *stack) seed(ctx context.Context, env []string) (customer string, err er
 	if err := writePrivate(s.cfg.path("customer"), created.Customer.ID+"\n"); err != nil {
 		return "", err
 	}
-	ok, err := s.accepted(ctx)
+	ok, err := s.accepted(ctx, token.Token)
 	if err == nil && !ok {
 		err = errors.New("token-proxy refuses the token that was just made")
 	}
 	return created.Customer.ID, err
 }
 
-// accepted asks the proxy whether it takes the kept token.
-func (s *stack) accepted(ctx context.Context) (bool, error) {
+// keptAccepted asks the proxy whether it takes the kept token, if there is one.
+func (s *stack) keptAccepted(ctx context.Context) (bool, error) {
 	token, err := os.ReadFile(s.cfg.path("token"))
 	if err != nil {
 		return false, nil
 	}
+	return s.accepted(ctx, strings.TrimSpace(string(token)))
+}
+
+// accepted asks the proxy whether it takes a token.
+func (s *stack) accepted(ctx context.Context, token string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address(s.cfg.Ports.Proxy)+"/v1/models", nil)
 	if err != nil {
 		return false, fmt.Errorf("devstack: %w", err)
 	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	req.Header.Set("Authorization", "Bearer "+token)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return false, fmt.Errorf("devstack: ask token-proxy: %w", err)
