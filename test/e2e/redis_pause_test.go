@@ -12,7 +12,7 @@ import (
 )
 
 // Redis says nothing for 5 s. Customers who were active before are served from what is
-// leased, and none of their requests waits for it, although a command may take 2 s here.
+// leased, and none of their requests waits for it, although a command may take 2 s here (stack.RedisTimeout).
 func TestRedisPausedUnderLoad(t *testing.T) {
 	t.Parallel()
 	const pause = 5 * time.Second
@@ -60,10 +60,9 @@ func TestRedisPausedUnderLoad(t *testing.T) {
 	if len(during) < len(before)/2 {
 		t.Errorf("only %d requests were sent during the pause", len(during))
 	}
-	if most := before.at(99) + 100*time.Millisecond; during.at(99) > most {
-		t.Errorf("p99 during the pause: %v; before: %v", during.at(99), before.at(99))
-	}
-	if most := 2 * time.Second; during.at(100) >= most {
-		t.Errorf("a request waited for %v", during.at(100))
+	// One that waits for Redis waits for a command's whole time. Quantiles beside those from before
+	// the pause would compare what else the machine does.
+	if most := stack.RedisTimeout / 2; during.at(100) >= most {
+		t.Errorf("a request waited for %v, want less than %v", during.at(100), most)
 	}
 }

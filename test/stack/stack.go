@@ -23,6 +23,10 @@ import (
 // UpstreamKey is the key that the proxies hold and the simulator accepts.
 const UpstreamKey = "sk-fake-upstream-key"
 
+// RedisTimeout is how long a proxy waits for a command of Redis: far longer than by default, for busy
+// machines run the tests.
+const RedisTimeout = 2 * time.Second
+
 // Pepper is what the system hashes tokens with.
 const Pepper = "a pepper for tests only"
 
@@ -142,7 +146,7 @@ func (s *Stack) startProxy(i int, pepper string, change func(map[string]any)) *P
 	cfg := map[string]any{
 		"listen": public, "admin": admin, "redis_url": s.Redis.RedisURL(), "token_pepper_file": pepper, "journal_dir": filepath.Join(s.dir, fmt.Sprintf("journal%d", i)),
 		"upstreams": []any{openai, upstreamOf("anthropic", s.Sim.AnthropicBase())},
-		"timeouts":  map[string]any{"pre_stop": "100ms", "drain": "5s", "redis": "2s"},
+		"timeouts":  map[string]any{"pre_stop": "100ms", "drain": "5s", "redis": RedisTimeout.String()},
 	}
 	if change != nil {
 		change(cfg)
