@@ -78,7 +78,7 @@ orders: ## play the life of a customer who pays in ORDERS (200) random orders of
 manifests: ## say whether k8s/golden is what k8s/ evaluates to, and play the alert rules (needs Nix)
 	@scripts/manifests
 
-lint: ## gofmt, vet, staticcheck, the layout's rules, GitHub workflows, known vulnerabilities, make nix where Nix is
+lint: ## gofmt, vet, staticcheck, the layout's rules, GitHub workflows, scripts, known vulnerabilities, make nix where Nix is
 	@scripts/lint
 
 nix: ## check the Nix files, flake.lock and secrets, with any Nix and no network but Go's (half a minute)
