@@ -91,14 +91,14 @@ gosec: ## look for common mistakes of security (a minute; the reasons for what i
 deps-bench:
 	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
 
-bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (25 minutes)
+bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (30 minutes)
 	bin/openclaw-bench compare
 	bin/openclaw-bench report
 
 bench-quick: deps-bench build ## the same with few and short rounds, printed only (under 2 minutes)
 	bin/openclaw-bench compare --quick --results .run/bench
 
-bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants, system calls; then the report (15 minutes)
+bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants, system calls; then the report (35 minutes)
 	bin/openclaw-bench streams
 	bin/openclaw-bench overload
 	bin/openclaw-bench grants
