@@ -29,7 +29,7 @@ type Config struct {
 	Rounds        int           // of what is compared by its processor time
 	ShortRounds   int           // of gateways, whose distance few show, and of few streams
 	Passes        int           // in a round over all peers alone; with an even number there and back
-	Together      int           // measurements of token-proxy together with its baseline in a round; of what swings one more, of others under steady loads one less
+	Together      int           // measurements of token-proxy together with its baseline in a round; when always busy one more, of others under other loads one less
 	TogetherTime  time.Duration // of each of them; longer under the loads that swing, and of gateways
 	Connections   int           // of whole answers
 	BodyBytes     int           // of a request
