@@ -74,11 +74,11 @@ func (w *world) leaseTaken() []fault {
 	return []fault{{"an operator that does nothing leads", []string{"BoxesKeptByNobody"}, func() func() {
 		hold := func(holder string, seconds int) {
 			w.ctl("kubectl", "patch", "lease", "openclaw-operator", "--namespace=platform", "--type=merge", "--patch", fmt.Sprintf(
-				`{"spec":{"holderIdentity":%q,"leaseDurationSeconds":%d,"renewTime":%q}}`, holder, seconds, time.Now().UTC().Format("2006-01-02T15:04:05.000000Z")))
+				`{"spec":{"holderIdentity":%s,"leaseDurationSeconds":%d,"renewTime":%q}}`, holder, seconds, time.Now().UTC().Format("2006-01-02T15:04:05.000000Z")))
 		}
 		back := w.away("box-operator")
-		hold("somebody", 3600)
+		hold(`"somebody"`, 3600)
 		back()
-		return func() { hold("", 1) }
+		return func() { hold("null", 1) }
 	}}}
 }

@@ -16,7 +16,7 @@ import (
 // connections than it can answer in time.
 func (w *world) overloaded() []fault {
 	return []fault{{"there is more to do than processors can", []string{"Overloaded"}, func() func() {
-		const connections = 1500
+		const connections = 2500
 		address := w.address("SECOND")
 		request := []byte("GET /v1/models HTTP/1.1\r\nHost: " + address + "\r\nAuthorization: Bearer " + w.token + "\r\n\r\n")
 		dialing := make(chan struct{}, 50)

@@ -100,10 +100,10 @@ func (w *world) patientRedis() string {
 			continue
 		}
 		script := "#!/bin/sh\ntrap '' XFSZ\nexec " + path + " \"$@\"\n"
-		if err := os.Mkdir(dir, 0o755); err != nil { // #nosec G301 -- a program is no secret
+		if err := os.Mkdir(dir, 0o755); err != nil {
 			w.t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil { // #nosec G306 -- a program
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
 			w.t.Fatal(err)
 		}
 		return dir
@@ -160,7 +160,7 @@ func (w *world) tryRun(ctx context.Context, program string, args ...string) (str
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, program, args...) // #nosec G204 -- of this test
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env, cmd.Dir = w.env, root
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -229,7 +229,7 @@ func (w *world) sql(statement string) string {
 	}
 	_, password := w.passwords()
 	u := url.URL{Scheme: "postgres", User: url.User("openclaw"), Host: w.address("POSTGRES"), Path: "/openclaw", RawQuery: "sslmode=disable"}
-	cmd := exec.CommandContext(w.t.Context(), psql, "--no-psqlrc", "--quiet", "--no-password", "--tuples-only", "--no-align", // #nosec G204 -- of this test
+	cmd := exec.CommandContext(w.t.Context(), psql, "--no-psqlrc", "--quiet", "--no-password", "--tuples-only", "--no-align",
 		"--set=ON_ERROR_STOP=1", "--dbname="+u.String(), "--command="+statement)
 	cmd.Env = append(os.Environ(), "PGPASSWORD="+password)
 	out, err := cmd.CombinedOutput()
