@@ -124,7 +124,7 @@ in
       rules = [
         (critical "RedisMayLose" "max(control_redis_unsafe or token_proxy_redis_unsafe) > 0 or max(control_redis_evicted_keys) > 0" "0m"
           "Redis evicts keys, has no append-only file, or has evicted some: limits and usage can be lost."
-          "Compare its settings with k8s/infrastructure/redis.nix: somebody has changed it while it runs.")
+          "Compare its settings with k8s/infrastructure/redis.nix: somebody has changed it while it runs. What was evicted is written again; CONFIG RESETSTAT then ends the alert.")
         (critical "RedisDown" "min(redis_up) == 0" "1m"
           "Redis does not answer. After ${grace} token-proxy answers 503."
           "kubectl -n platform describe pod redis-0, and its log. It comes back with what its file has. If its node is gone, and its volume with it: kubectl -n platform delete pvc data-redis-0 --wait=false, then kubectl -n platform delete pod redis-0 --force. It begins empty elsewhere, and is filled from Postgres.")

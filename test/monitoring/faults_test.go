@@ -62,8 +62,10 @@ func TestWatchedSystem(t *testing.T) {
 		return ""
 	})
 
+	staged := 0
 	for _, round := range w.rounds() {
 		round = slices.DeleteFunc(round, func(f fault) bool { return !chosen.MatchString(f.what) })
+		staged += len(round)
 		if len(round) > 0 {
 			t.Run(round[0].what, func(t *testing.T) {
 				w.t = t
@@ -73,7 +75,10 @@ func TestWatchedSystem(t *testing.T) {
 		}
 	}
 	if *only != "" {
-		t.Logf("only the faults %q were staged: it was not looked at the other rules, nor at the dashboards", *only)
+		t.Logf("%d faults, %q, were staged: the other rules and the dashboards were not looked at", staged, *only)
+		if staged == 0 {
+			t.Errorf("no fault is called %q", *only)
+		}
 		return
 	}
 	w.allRules()
