@@ -131,29 +131,24 @@ func (w *world) play(round []fault) {
 		}
 	})
 	defer end()
-	began := time.Now()
+	fired := w.sightings()
+	defer fired.stop()
 	for _, f := range round {
 		names, want = append(names, f.what), append(want, f.alerts...)
 		ends = append(ends, f.stage())
 	}
-	fired := make(map[string]time.Duration)
 	missing := within(firesWithin, func() string {
-		for _, alert := range w.alerts() {
-			if _, known := fired[alert]; !known {
-				fired[alert] = time.Since(began).Round(time.Second)
-			}
-		}
-		return strings.Join(slices.DeleteFunc(slices.Clone(want), func(alert string) bool { _, ok := fired[alert]; return ok }), ", ")
+		return strings.Join(slices.DeleteFunc(slices.Clone(want), fired.has), ", ")
 	})
 	if missing != "" {
-		w.t.Errorf("%s: after %v these do not fire: %s; but %v", strings.Join(names, "; "), firesWithin, missing, fired)
+		w.t.Errorf("%s: after %v these do not fire: %s", strings.Join(names, "; "), firesWithin, missing)
 	}
 	// One that is over before anybody was told of it is told to nobody.
 	good := make(map[string]bool)
 	for _, alert := range want {
-		_, ok := fired[alert]
-		good[alert] = ok && w.told(alert, "FIRING", "trigger")
+		good[alert] = fired.has(alert) && w.told(alert, "FIRING", "trigger")
 	}
+	fired.stop()
 	end()
 	ended := time.Now()
 	left := within(overWithin, func() string { return strings.Join(w.alerts(), ", ") })
@@ -167,14 +162,53 @@ func (w *world) play(round []fault) {
 		}
 	}
 	text := ""
-	for _, alert := range slices.Sorted(maps.Keys(fired)) {
+	for _, alert := range slices.Sorted(maps.Keys(fired.first)) {
 		beside := ""
 		if !slices.Contains(want, alert) {
 			beside = " (beside)"
 		}
-		text += fmt.Sprintf("\n  %s after %v%s", alert, fired[alert], beside)
+		text += fmt.Sprintf("\n  %s after %v%s", alert, fired.first[alert], beside)
 	}
 	w.t.Logf("%s: over %v after the end:%s", strings.Join(names, "; "), over, text)
+}
+
+// sightings are the alerts that were seen firing, and how long after the beginning first. It looks until it
+// is stopped, also while faults are staged, which takes its time.
+type sightings struct {
+	stop func()
+
+	mu    sync.Mutex
+	first map[string]time.Duration
+}
+
+func (w *world) sightings() *sightings {
+	s := &sightings{first: make(map[string]time.Duration)}
+	began := time.Now()
+	end := w.while(1, func(ctx context.Context) {
+		for ctx.Err() == nil {
+			firing := w.alerts()
+			s.mu.Lock()
+			for _, alert := range firing {
+				if _, known := s.first[alert]; !known {
+					s.first[alert] = time.Since(began).Round(time.Second)
+				}
+			}
+			s.mu.Unlock()
+			select {
+			case <-ctx.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	})
+	s.stop = sync.OnceFunc(end)
+	return s
+}
+
+func (s *sightings) has(alert string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.first[alert]
+	return ok
 }
 
 // allRules wants each rule to have fired and ended in a fault that was staged for it, or a reason why none is.
