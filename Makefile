@@ -13,6 +13,9 @@ ORDERS ?= 200
 DRILL_SECONDS ?= 1800
 export DRILL_SECONDS
 
+# A regular expression: `make monitoring` stages the faults whose name it finds, and all without one.
+FAULTS ?=
+
 # A program kube-router for `make node`.
 KUBE_ROUTER ?=
 
@@ -131,9 +134,9 @@ node-engine: # first, since the rest takes minutes
 node: node-engine deps-node ## run boxes on a real node and try what their network policy lets through; root, KUBE_ROUTER=PROGRAM (5 minutes)
 	go test -count=1 -v -timeout 15m ./test/node -node -kube-router '$(abspath $(KUBE_ROUTER))'
 
-monitoring: deps-run deps-cluster build ## have Prometheus and Alertmanager watch make up-cluster, and stage faults (5 minutes)
+monitoring: deps-run deps-cluster build ## have Prometheus and Alertmanager watch make up-cluster, and stage a fault for each alert, or FAULTS (12 minutes)
 	@scripts/install-deps promtool amtool redis-exporter
-	go test -count=1 -v -timeout 30m ./test/monitoring -devstack '$(abspath bin/devstack)'
+	go test -count=1 -v -timeout 30m ./test/monitoring -devstack '$(abspath bin/devstack)' -faults '$(FAULTS)'
 
 promises: deps ## run at full length what `make test` runs shortly, and print the figures: limits, revocations, a failing Redis (20 minutes)
 	go test -count=1 -timeout 40m -v ./test/e2e -long

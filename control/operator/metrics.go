@@ -56,8 +56,12 @@ func newMetrics(reg prometheus.Registerer, cluster *Cluster, depth func() float6
 		policy:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_policy_in_force", Help: "1 if the admission policy was seen that limits the operator's rights to boxes."}),
 		rolling:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_rolling_gateways", Help: "Gateways that are being replaced for no decision about their boxes. If it stays above 0 and operator_rolled_gateways_total does not grow, a roll-out stands still."}),
 		rolled:     prometheus.NewCounter(prometheus.CounterOpts{Name: "operator_rolled_gateways_total", Help: "Gateways whose being replaced came to its end."}),
-		swept:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_last_sweep_timestamp_seconds", Help: "When the leader last read all boxes, in Unix time."}),
+		swept:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_last_sweep_timestamp_seconds", Help: "When the leader last read all boxes, or began to lead, in Unix time; 0 of who does not."}),
 		oldest:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_oldest_unsettled_seconds", Help: "How long a box has been on its way in its present state, of those that shall become something else, the longest. Failed ones count not."}),
+	}
+	// Of one that began with its first failure it could not be told how much it has grown.
+	for _, cause := range troubles() {
+		m.failed.WithLabelValues(cause)
 	}
 	if reg == nil {
 		return m, nil

@@ -13,18 +13,54 @@ let
   critical = rule "critical";
   warning = rule "warning";
 
-  services = [ "token-proxy" "api" "operator" "billing-worker" "redis" ]
-    ++ lib.optional openclaw.onboardingAgent.enable "onboarding-agent"
-    ++ lib.optional openclaw.web.enable "web";
+  grace = "${toString openclaw.tokenProxy.graceSeconds} s";
+  # What customers notice while a service is away, and what to look at once it is known how its pods are.
+  services = [
+    {
+      job = "token-proxy";
+      means = "no agent gets an answer.";
+      look = "Who does not start says why in its log: its configuration, or the nodes are full.";
+    }
+    {
+      job = "api";
+      means = "nobody can sign in, buy or change anything, and Stripe keeps its events. Agents go on.";
+      look = "At its start it waits for Postgres.";
+    }
+    {
+      job = "operator";
+      means = "who pays gets no box, and no box is changed or repaired. Agents that run go on.";
+      look = "At its start it waits for Postgres; then the API server of Kubernetes.";
+    }
+    {
+      job = "billing-worker";
+      means = "payments, new periods, changes that were not published and mails wait. Agents go on, until Redis or a journal is full of usage.";
+      look = "At its start it waits for Redis and Postgres. Meanwhile look at redis_memory_used_bytes.";
+    }
+    {
+      job = "redis";
+      means = "after ${grace} agents get 503, unless it is its exporter alone that is away.";
+      look = "QuotaNotReady tells whether it is Redis itself: then as RedisDown.";
+    }
+  ]
+  ++ lib.optional openclaw.onboardingAgent.enable {
+    job = "onboarding-agent";
+    means = "who wants to become a customer gets no answer. Customers notice nothing.";
+    look = "It needs Redis, Postgres and token-proxy.";
+  }
+  ++ lib.optional openclaw.web.enable {
+    job = "web";
+    means = "the pages of customers and operators do not open. Agents go on, and so does openclawctl.";
+    look = "It needs nothing but the api.";
+  };
 in
 {
   groups = [
     {
       name = "services";
       rules = map
-        (job: critical "ServiceDown" "absent(up{job=\"${job}\"} == 1)" "2m"
-          "No pod of ${job} answers Prometheus."
-          "kubectl -n platform get pods -l app.kubernetes.io/name=${job}; then their events and logs."
+        ({ job, means, look }: critical "ServiceDown" "absent(up{job=\"${job}\"} == 1)" "2m"
+          "No pod of ${job} answers: ${means}"
+          "kubectl -n platform get pods -l app.kubernetes.io/name=${job}; then their events and logs. ${look}"
           // { labels = { severity = "critical"; inherit job; }; })
         services
       ++ [
@@ -61,7 +97,7 @@ in
           "token-proxy {{ $labels.pod }} cannot reserve tokens, and answers 503."
           "Its /readyz says why: Redis out of reach, not registered, or declared lost.")
         (critical "FeedSilent" "max by (pod) (token_proxy_feed_age_seconds) > 5" "1m"
-          "token-proxy {{ $labels.pod }} does not hear of changes; beyond ${toString openclaw.tokenProxy.graceSeconds} s it refuses requests."
+          "token-proxy {{ $labels.pod }} does not hear of changes; beyond ${grace} it refuses requests."
           "Redis, or the network between.")
         (warning "JournalFilling" "max by (pod) (token_proxy_journal_used_bytes / token_proxy_journal_bytes) > 0.5" "5m"
           "The journal of token-proxy {{ $labels.pod }} is half full of usage that Postgres does not have."
@@ -91,9 +127,9 @@ in
       rules = [
         (critical "RedisMayLose" "max(control_redis_unsafe or token_proxy_redis_unsafe) > 0 or max(control_redis_evicted_keys) > 0" "0m"
           "Redis evicts keys, has no append-only file, or has evicted some: limits and usage can be lost."
-          "Compare its settings with k8s/infrastructure/redis.nix: somebody has changed it while it runs.")
+          "Compare its settings with k8s/infrastructure/redis.nix: somebody has changed it while it runs. What was evicted is written again; CONFIG RESETSTAT then ends the alert.")
         (critical "RedisDown" "min(redis_up) == 0" "1m"
-          "Redis does not answer. After ${toString openclaw.tokenProxy.graceSeconds} s token-proxy answers 503."
+          "Redis does not answer. After ${grace} token-proxy answers 503."
           "kubectl -n platform describe pod redis-0, and its log. It comes back with what its file has. If its node is gone, and its volume with it: kubectl -n platform delete pvc data-redis-0 --wait=false, then kubectl -n platform delete pod redis-0 --force. It begins empty elsewhere, and is filled from Postgres.")
         (warning "RedisFilling" "max(redis_memory_used_bytes / (redis_memory_max_bytes > 0)) > 0.8" "10m"
           "Redis' memory is 80 % full. When it is full, writing fails and nothing is served after the grace."
@@ -159,7 +195,8 @@ in
         (critical "BoxesKeptByNobody" "max(operator_leader) < 1" "6m" # the Lease of one whose node is lost lasts 5 minutes
           "No operator leads: nobody who pays gets a box."
           "Logs of the operator: the API server, Postgres.")
-        (critical "SweepOld" "time() - max(operator_last_sweep_timestamp_seconds) > 600" "1m"
+        # It is 0 of those who do not lead; that nobody does is another alert, and waits for longer.
+        (critical "SweepOld" "time() - max(operator_last_sweep_timestamp_seconds > 0) > 600" "1m"
           "The operator has not looked at all boxes for ten minutes."
           "Its log; operator_reconcile_errors_total.")
         # The age of a box that is changed is that of its last state, until its first pass.

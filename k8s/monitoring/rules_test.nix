@@ -138,7 +138,11 @@ in
         [ (series "operator_leader{pod=\"a\"}" (steady 0)) (series "operator_leader{pod=\"b\"}" (steady 0)) ]
         [ (series "operator_leader{pod=\"a\"}" (steady 0)) (series "operator_leader{pod=\"b\"}" (steady 1)) ])
       # The time of these tests begins at 0.
-      (both "SweepOld" "20m" { } [ (series "operator_last_sweep_timestamp_seconds" (steady 60)) ] [ (series "operator_last_sweep_timestamp_seconds" (growing 60)) ])
+      (both "SweepOld" "20m" { }
+        [ (series "operator_last_sweep_timestamp_seconds{pod=\"a\"}" (steady 60)) (series "operator_last_sweep_timestamp_seconds{pod=\"b\"}" (steady 0)) ]
+        [ (series "operator_last_sweep_timestamp_seconds{pod=\"a\"}" (growing 60)) (series "operator_last_sweep_timestamp_seconds{pod=\"b\"}" (steady 0)) ])
+      # Nobody leads, as for minutes after a node was lost.
+      [ (play "SweepOld" "20m" { } [ (series "operator_last_sweep_timestamp_seconds{pod=\"b\"}" (steady 0)) ] false) ]
       (gauge "BoxesUnsettled" "5m" "operator_oldest_unsettled_seconds" 1600 20)
       (both "BoxesFailed" "10m" { }
         [ (series "operator_boxes{state=\"failed\"}" (steady 1)) ]
