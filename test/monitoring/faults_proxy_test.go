@@ -22,7 +22,7 @@ func (w *world) kimiAnswersWrongly() []fault {
 		{"Kimi is slow", []string{"UpstreamSlow"}, func() func() {
 			return w.while(2, func(ctx context.Context) {
 				for ctx.Err() == nil {
-					_, _ = w.chat(ctx, w.address("PROXY"), `[[sim:{"ttft":"6s"}]]`, false, false) // seen by metrics
+					_, _ = w.chat(ctx, w.address("PROXY"), `[[sim:{"ttft":"6s"}]]`, false, true) // seen by metrics
 				}
 			})
 		}},

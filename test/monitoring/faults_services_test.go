@@ -4,6 +4,7 @@ package monitoring
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -17,6 +18,29 @@ func (w *world) hanging() []fault {
 		{"services hang: the operator", []string{"ServiceDown operator"}, freeze("box-operator")},
 		{"services hang: what asks Redis for its metrics", []string{"ServiceDown redis"}, freeze("redis-exporter")},
 	}
+}
+
+// restarts has a program end again and again, and be started each time.
+func (w *world) restarts() []fault {
+	started := func() string {
+		if found, err := w.query(`process_start_time_seconds{job="redis"}`); err == nil && len(found) == 1 {
+			return fmt.Sprint(found[0].Value[1])
+		}
+		return ""
+	}
+	return []fault{{"a pod starts again and again", []string{"Restarting"}, func() func() {
+		for range 5 {
+			before := started()
+			w.again("redis-exporter")
+			w.eventually("Prometheus sees that it has started", 20*time.Second, func() string {
+				if now := started(); now == "" || now == before {
+					return "it does not"
+				}
+				return ""
+			})
+		}
+		return nothing
+	}}}
 }
 
 // postgresHangs is the longest one: usage is late after a minute.

@@ -67,11 +67,14 @@ func TestWatchedSystem(t *testing.T) {
 		round = slices.DeleteFunc(round, func(f fault) bool { return !chosen.MatchString(f.what) })
 		staged += len(round)
 		if len(round) > 0 {
-			t.Run(round[0].what, func(t *testing.T) {
+			whole := t.Run(round[0].what, func(t *testing.T) {
 				w.t = t
 				defer func() { w.t = w.root }()
 				w.play(round)
 			})
+			if !whole {
+				t.Fatal("what is left of these faults would spoil the others: they were not staged")
+			}
 		}
 	}
 	if *only != "" {
@@ -104,7 +107,7 @@ func (w *world) rounds() [][]fault {
 		slices.Concat(w.moneyFaults(), w.kimiAnswersWrongly(), w.redisFills(), w.noRoom()),
 		append(w.kimiAway(), w.nodeLost()...),
 		append(w.replicaAway(), w.leaseTaken()...),
-		append(w.ledgerBehind(), w.atLimit()...),
+		slices.Concat(w.ledgerBehind(), w.atLimit(), w.restarts()),
 		w.overloaded(),
 		w.postgresHangs(),
 	}
@@ -125,11 +128,16 @@ func (w *world) play(round []fault) {
 	w.pagerduty.empty()
 	var names, want []string
 	var ends []func()
-	end := sync.OnceFunc(func() {
-		for _, e := range slices.Backward(ends) {
-			e()
+	// Each is called once, also if one of them, or what follows, ends the test.
+	var end func()
+	end = func() {
+		if n := len(ends); n > 0 {
+			last := ends[n-1]
+			ends = ends[:n-1]
+			defer end()
+			last()
 		}
-	})
+	}
 	defer end()
 	fired := w.sightings()
 	defer fired.stop()
