@@ -11,7 +11,9 @@ import (
 )
 
 // unseen are expressions that have nothing to show here, by dashboard, panel and number, and why.
-var unseen = map[string]string{}
+var unseen = map[string]string{
+	"token-proxy: Upstream: retries, cooling keys, breaker 0": "Kimi has one upstream for each face, so there is no other one to try",
+}
 
 // dashboards asks Prometheus what each panel of each dashboard asks.
 func (w *world) dashboards() {

@@ -27,7 +27,7 @@ func (w *world) kimiAnswersWrongly() []fault {
 			})
 		}},
 		{"Kimi counts more than was reserved", []string{"UnbilledTokens"}, func() func() {
-			once("PROXY", `{"output_tokens":1,"hidden_tokens":20000}`, http.StatusOK)
+			once("PROXY", `{"exceed_cap":true,"output_tokens":1,"hidden_tokens":20000}`, http.StatusOK)
 			return nothing
 		}},
 		{"Kimi counts what cannot be", []string{"ImplausibleUsage"}, func() func() {
