@@ -57,8 +57,12 @@ const gatewayTimes = 6
 // next one's: always busy, when it is by chance how many answers a wake-up finds, and with few streams.
 const swingTimes = 3
 
-// gatewayWarmup is for how much longer they are warmed: after a pause Node compiles again what it had.
-const gatewayWarmup = 2 * time.Second
+// gatewayWarmup is for how much longer they are warmed: after a pause Node compiles again what it had. That takes it
+// longest after the pause between two rounds, when the first look cost twice as much as the third one.
+const (
+	gatewayWarmup      = 2 * time.Second
+	gatewayFirstWarmup = 15 * time.Second
+)
 
 // streamTime is how long one stream takes.
 const streamTime = 10 * time.Second
@@ -336,7 +340,10 @@ func (m *measurement) together(ctx context.Context, base, r *peers.Running, phas
 		cfgs := []load.Config{m.load(base, phase, round, 0.5), m.load(r, phase, round, 0.5)}
 		for i := range cfgs {
 			cfgs[i].Duration = m.c.togetherTime(r, phase)
-			if r.Gateway {
+			switch {
+			case r.Gateway && n == 0:
+				cfgs[i].Warmup += gatewayFirstWarmup
+			case r.Gateway:
 				cfgs[i].Warmup += gatewayWarmup
 			}
 			cfgs[i].Seed += uint64(2*n+i) << 32 // #nosec G115 -- both are small
