@@ -94,7 +94,7 @@ gosec: ## look for common mistakes of security (a minute; the reasons for what i
 deps-bench:
 	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
 
-bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (30 minutes)
+bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (40 minutes)
 	bin/openclaw-bench compare
 	bin/openclaw-bench report
 
@@ -136,7 +136,7 @@ node: node-engine deps-node ## run boxes on a real node and try what their netwo
 
 monitoring: deps-run deps-cluster build ## have Prometheus and Alertmanager watch make up-cluster, and stage a fault for each alert, or FAULTS (12 minutes)
 	@scripts/install-deps promtool amtool redis-exporter
-	go test -count=1 -v -timeout 30m ./test/monitoring -devstack '$(abspath bin/devstack)' -faults '$(FAULTS)'
+	go test -count=1 -v -timeout 60m ./test/monitoring -devstack '$(abspath bin/devstack)' -faults '$(FAULTS)'
 
 promises: deps ## run at full length what `make test` runs shortly, and print the figures: limits, revocations, a failing Redis (20 minutes)
 	go test -count=1 -timeout 40m -v ./test/e2e -long

@@ -29,7 +29,7 @@ type Config struct {
 	Rounds        int           // of what is compared by its processor time
 	ShortRounds   int           // of gateways, whose distance few show, and of few streams
 	Passes        int           // in a round over all peers alone; with an even number there and back
-	Together      int           // measurements of token-proxy together with its baseline in a round; when always busy one more, of others under other loads one less
+	Together      int           // measurements of token-proxy's streams together with its baseline in a round; see times
 	TogetherTime  time.Duration // of each of them; longer under the loads that swing, and of gateways
 	Connections   int           // of whole answers
 	BodyBytes     int           // of a request
@@ -61,7 +61,7 @@ const swingTimes = 3
 // longest after the pause between two rounds, when the first look cost twice as much as the third one.
 const (
 	gatewayWarmup      = 2 * time.Second
-	gatewayFirstWarmup = 15 * time.Second
+	gatewayFirstWarmup = 20 * time.Second
 )
 
 // streamTime is how long one stream takes.
@@ -302,17 +302,22 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 	return nil
 }
 
-// times is how often a peer is measured together with its baseline in a round. What is steady and promises nothing
-// is looked at less often, and what swings more often.
+// times is how often a peer is measured together with its baseline in a round: as often as it takes for the median of
+// them to be nearly the same in each round. What swings is always busy, or has few streams; what is steady and
+// promises nothing is looked at less often.
 func (c *Config) times(r *peers.Running, phase string) int {
-	switch {
-	case r.Gateway, r.Ours && phase == record.PhaseRequests:
-		return c.Together + 1
-	case r.Ours, phase == record.PhaseRequests:
-		return c.Together
-	default:
-		return max(1, c.Together-1)
+	halves := 1
+	switch busy := phase == record.PhaseRequests; {
+	case r.Ours && phase == record.PhaseFew:
+		halves = 6
+	case busy && (r.Ours || r.Gateway):
+		halves = 5
+	case busy, r.Gateway, r.Ours && phase == record.PhaseHalf:
+		halves = 3
+	case r.Ours:
+		halves = 2
 	}
+	return max(1, c.Together*halves/2)
 }
 
 // togetherTime is how long each of these measurements takes.

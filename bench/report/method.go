@@ -7,7 +7,7 @@ import (
 // method says how it was measured, so that it can be doubted and repeated.
 const method = `## How it is measured
 
-    make bench         # the comparison, about 30 minutes
+    make bench         # the comparison, about 40 minutes
     make bench-scale   # streams, overload, grants, about 35 minutes
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 

@@ -168,7 +168,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 	f.IntVar(&c.Rounds, "rounds", 7, "rounds of all proxies")
 	f.IntVar(&c.ShortRounds, "short-rounds", 7, "rounds of AI gateways and of few streams")
 	f.IntVar(&c.Passes, "passes", 1, "measurements of each proxy alone in a round")
-	f.IntVar(&c.Together, "together", 2, "measurements of token-proxy together with nginx in a round, for their processor time; when always busy one more, of others one less")
+	f.IntVar(&c.Together, "together", 2, "measurements of token-proxy's streams together with nginx in a round, for their processor time; up to three times as many where it swings, half as many of others")
 	f.DurationVar(&c.TogetherTime, "together-time", time.Second, "time of each of them; three times as long when always busy and with few streams, five times of gateways")
 	f.IntVar(&c.Connections, "connections", 64, "connections for whole answers")
 	f.IntVar(&c.BodyBytes, "body-bytes", 1024, "size of a request's body")
