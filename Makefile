@@ -23,7 +23,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint nix gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine monitoring promises manifests
+.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint nix gosec pages bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine monitoring promises manifests
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -43,6 +43,9 @@ build: ## build all programs into bin/
 	@echo 'Building bin/ (the first time takes a minute or two; it lists packages as they are compiled)'
 	@# Without -buildvcs: a checkout of another user has no readable history, and need not have.
 	@go build -buildvcs=false -ldflags "-X main.builtFrom=$$(scripts/revision)" -v -o bin/ ./cmd/...
+
+pages: ## build the pages of control/web, which the next `make build` builds in (needs Node; half a minute the first time)
+	@scripts/build-pages
 
 up: deps-run build ## start everything on loopback and print a request that works
 	@bin/devstack up
