@@ -1,5 +1,5 @@
 // Lists of the api that come page by page.
-import { useCallback, useEffect, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { type Action, type Loaded, useAction, useLoaded } from "../controls/ask";
 
 interface List<T> {
@@ -21,12 +21,10 @@ export function usePaged<T>(load: (cursor: string | undefined, signal?: AbortSig
   const [later, setLater] = useState<{ items: T[]; next: string | undefined }>();
   useEffect(() => setLater(undefined), [first]);
   const next = first.state === "there" ? (later ? later.next : first.value.next) : undefined;
-  const more = useAction(
-    useCallback(async () => {
-      const list = await load(next);
-      setLater((before) => ({ items: [...(before?.items ?? []), ...list.items], next: list.next }));
-    }, [next, ...deps]),
-  );
-  const loaded: Loaded<T[]> = first.state === "there" ? { state: "there", value: [...first.value.items, ...(later?.items ?? [])] } : first;
+  const more = useAction(async () => {
+    const list = await load(next);
+    setLater((before) => ({ items: [...(before?.items ?? []), ...list.items], next: list.next }));
+  });
+  const loaded: Loaded<T[]> = first.state === "there" ? { ...first, value: [...first.value.items, ...(later?.items ?? [])] } : first;
   return { loaded, again, more: next === undefined ? undefined : more };
 }

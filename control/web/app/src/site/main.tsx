@@ -6,9 +6,10 @@ import "../controls/style.css";
 import { Failure, Loading } from "../controls/controls";
 import { LanguageProvider } from "../language/language";
 import { go, Link, match, PageTitle, usePath } from "../router/router";
+import { Start } from "./chat";
 import { Landing } from "./landing";
 import routes from "./routes.json";
-import { Forgot, Login, Reset, Start, Verify } from "./signin";
+import { Forgot, Login, Reset, Verify } from "./signin";
 import { api, PublicPage, useText } from "./site";
 
 function NotFound() {

@@ -89,6 +89,14 @@ export const en = {
     send: "Make my account",
     have: "I have an account",
   },
+  chat: {
+    agent: "OpenClaw",
+    you: "You",
+    write: "Write an answer",
+    send: "Send",
+    pay: "To the payment",
+    form: "I would rather fill in a form",
+  },
   login: {
     title: "Log in",
     email: "E-mail address",

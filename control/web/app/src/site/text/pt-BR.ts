@@ -90,6 +90,14 @@ export const ptBR: Text = {
     send: "Criar minha conta",
     have: "Já tenho uma conta",
   },
+  chat: {
+    agent: "OpenClaw",
+    you: "Você",
+    write: "Escreva uma resposta",
+    send: "Enviar",
+    pay: "Para o pagamento",
+    form: "Prefiro preencher um formulário",
+  },
   login: {
     title: "Entrar",
     email: "E-mail",
