@@ -252,9 +252,9 @@ func properties(s schema, indent string) (string, error) {
 func TestTypesComplain(t *testing.T) {
 	t.Parallel()
 	for document, want := range map[string]string{
-		`{"components":{"schemas":{"A":{"type":"object","properties":{"x":{"type":"tuple"}}}}}}`:         `"tuple"`,
-		`{"components":{"schemas":{"A":{"type":"object","properties":{"x":{"type":"object"}}}}}}`:        "without properties",
-		`{"paths":{"/a":{"get":{"parameters":[{"name":"q","in":"query","schema":{"type":"tuple"}}]}}}}`:  "get /a",
+		`{"components":{"schemas":{"A":{"type":"object","properties":{"x":{"type":"tuple"}}}}}}`:                `"tuple"`,
+		`{"components":{"schemas":{"A":{"type":"object","properties":{"x":{"type":"object"}}}}}}`:               "without properties",
+		`{"paths":{"/a":{"get":{"parameters":[{"name":"q","in":"query","schema":{"type":"tuple"}}]}}}}`:         "get /a",
 		`{"paths":{"/a":{"get":{"responses":{"200":{"content":{"application/json":{"schema":{"type":1}}}}}}}}}`: "json",
 	} {
 		if _, err := typescript([]byte(document)); err == nil || !strings.Contains(err.Error(), want) {

@@ -1,7 +1,7 @@
 // The operations console: on a listener that is not public, for operators by their role.
 import { type ComponentChildren, render } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import "../controls/style.css";
+import "../style/style.css";
 import { useAction, useLoaded } from "../controls/ask";
 import { Button, Form, Loading, Notice, TextInput } from "../controls/controls";
 import { Preferences } from "../controls/theme";

@@ -2,7 +2,7 @@
 // costs need not wait for charts.
 import { type ComponentType, render } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import "../controls/style.css";
+import "../style/style.css";
 import { Failure, Loading } from "../controls/controls";
 import { LanguageProvider } from "../language/language";
 import { go, Link, match, PageTitle, usePath } from "../router/router";
