@@ -63,7 +63,10 @@ async function visit(context, path, where, size) {
   await page.screenshot({ path: join(args.out, `${name}.png`), fullPage: true });
   if (size === "desktop") {
     // The page's policy lets no script of others in; axe comes by the debugger, which may.
-    const found = await page.evaluate(`${axe}; axe.run(document, { resultTypes: ["violations"] })`).catch((e) => ({ violations: [{ id: String(e), impact: "serious", nodes: [] }] }));
+    const expression = `${axe}; axe.run(document, { resultTypes: ["violations"] })`;
+    const { result, exceptionDetails } = await cdp.send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
+    if (exceptionDetails) complain(where, `axe did not run: ${exceptionDetails.text} ${exceptionDetails.exception?.description}`);
+    const found = result.value ?? { violations: [] };
     for (const v of found.violations.filter((v) => ["serious", "critical"].includes(v.impact))) {
       complain(where, `axe: ${v.id}: ${v.nodes.map((n) => `${n.target.join(" ")} ${(n.any[0] ?? {}).message ?? ""}`).slice(0, 3).join("; ")}`);
     }
