@@ -14,7 +14,7 @@ const text = { type: "string", default: "" };
 const { values: args } = parseArgs({
   options: {
     base: text, console: text, proxy: text, email: text, "password-file": text, operator: text, "operator-password-file": text,
-    customer: text, "token-file": text, out: { type: "string", default: "pictures" }, chromium: { type: "string", default: "/usr/bin/chromium" },
+    customer: text, "token-file": text, out: { type: "string", default: "pictures" }, model: { type: "string", default: "kimi-k2.6" }, chromium: { type: "string", default: "/usr/bin/chromium" },
   },
 });
 const secret = async (file) => (await readFile(file, "utf8")).trim();
@@ -39,7 +39,7 @@ async function request() {
   const res = await fetch(`${args.proxy}/v1/chat/completions`, {
     method: "POST",
     headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
-    body: JSON.stringify({ model: "kimi-k2.5", messages: [{ role: "user", content: "Say hello." }] }),
+    body: JSON.stringify({ model: args.model, messages: [{ role: "user", content: "Say hello." }] }),
   });
   await res.text();
   return res.status;

@@ -72,7 +72,7 @@ function Site() {
   }
 }
 
-api.onSignedOut = () => go(`${routes.login}?why=ended`, { replace: true });
+api.onSignedOut = () => go(`${routes.login}?why=ended&next=${encodeURIComponent(location.pathname)}`, { replace: true });
 
 const root = document.getElementById("app");
 if (!root) throw new Error("BUG: the page has no place for what it shows");

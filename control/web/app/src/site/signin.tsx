@@ -2,9 +2,14 @@
 import { useEffect, useState } from "preact/hooks";
 import { useAction, useLoaded } from "../controls/ask";
 import { Button, Form, Notice, TextInput } from "../controls/controls";
-import { forgetQuery, go, Link, PageTitle } from "../router/router";
+import { forgetQuery, go, Link, match, PageTitle } from "../router/router";
 import routes from "./routes.json";
 import { api, fieldText, Outcome, PublicPage, useText } from "./site";
+
+/** Where to go on after logging in: to the page that was asked for, if it is one of the dashboard's. */
+function wanted(path: string | null): string {
+  return path !== null && path.startsWith(routes.overview) && match(routes, path) ? path : routes.overview;
+}
 
 export function Login() {
   const text = useText();
@@ -12,12 +17,13 @@ export function Login() {
   const [email, setEmail] = useState("");
   const [password, setPassword] = useState("");
   const [why] = useState(() => new URLSearchParams(location.search).get("why"));
+  const [next] = useState(() => wanted(new URLSearchParams(location.search).get("next")));
   useEffect(() => {
     if (why) forgetQuery();
   }, [why]);
   const signIn = useAction(async () => {
     await api.call("POST /v1/session", { body: { email: email.trim(), password } }, { keepSession: true });
-    go(routes.overview, { replace: true });
+    go(next, { replace: true });
   });
   const [session] = useLoaded(
     // Whoever is signed in already has nothing to do here; whoever was sent here is not.
@@ -25,7 +31,7 @@ export function Login() {
     [],
   );
   useEffect(() => {
-    if (session.state === "there" && session.value) go(routes.overview, { replace: true });
+    if (session.state === "there" && session.value) go(next, { replace: true });
   }, [session.state]);
   return (
     <PublicPage narrow>

@@ -105,7 +105,7 @@ export const en = {
     wrong: "The e-mail address or the password is wrong.",
     forgot: "I forgot my password",
     start: "I have no account yet",
-    ended: "You were logged out. Log in to go on.",
+    ended: "Log in to go on.",
     deleted: "Your account is deleted.",
   },
   forgot: {

@@ -106,7 +106,7 @@ export const ptBR: Text = {
     wrong: "O e-mail ou a senha está errado.",
     forgot: "Esqueci minha senha",
     start: "Ainda não tenho conta",
-    ended: "Sua sessão terminou. Entre para continuar.",
+    ended: "Entre para continuar.",
     deleted: "Sua conta foi excluída.",
   },
   forgot: {
