@@ -72,7 +72,11 @@ function Site() {
   }
 }
 
-api.onSignedOut = () => go(`${routes.login}?why=ended&next=${encodeURIComponent(location.pathname)}`, { replace: true });
+api.onSignedOut = () => {
+  // Whoever has gone to another page meanwhile, such as by logging out, is not taken away from it.
+  if (!location.pathname.startsWith(routes.overview)) return;
+  go(`${routes.login}?why=ended&next=${encodeURIComponent(location.pathname)}`, { replace: true });
+};
 
 const root = document.getElementById("app");
 if (!root) throw new Error("BUG: the page has no place for what it shows");
