@@ -1,6 +1,6 @@
 // What pages are made of: buttons, fields, notices. Each is the element that browsers and screen readers
 // know, with our looks.
-import type { ComponentChildren, JSX } from "preact";
+import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef } from "preact/hooks";
 
 type ButtonProps = {
@@ -63,12 +63,18 @@ export function Field({ label, hint, error, children }: FieldProps) {
 type InputProps = Omit<FieldProps, "children"> & {
   value: string;
   onValue: (v: string) => void;
-} & Pick<JSX.InputHTMLAttributes<HTMLInputElement>, "type" | "autocomplete" | "inputMode" | "required" | "name" | "maxLength" | "spellcheck" | "placeholder">;
+  name?: string;
+  type?: "text" | "email" | "password" | "search";
+  inputMode?: "text" | "email" | "numeric" | "decimal";
+  autocomplete?: string;
+  maxLength?: number;
+  spellcheck?: boolean;
+};
 
-export function TextInput({ label, hint, error, value, onValue, ...rest }: InputProps) {
+export function TextInput({ label, hint, error, value, onValue, type = "text", ...rest }: InputProps) {
   return (
     <Field label={label} hint={hint} error={error}>
-      {(attributes) => <input {...attributes} {...rest} value={value} onInput={(e) => onValue(e.currentTarget.value)} />}
+      {(attributes) => <input {...attributes} {...rest} type={type} value={value} onInput={(e) => onValue(e.currentTarget.value)} />}
     </Field>
   );
 }

@@ -1,5 +1,5 @@
 // Pages by their path. Links are links: they can be opened in another tab, and read out.
-import type { ComponentChildren, JSX } from "preact";
+import type { ComponentChildren, TargetedMouseEvent } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 export interface Match<Name extends string> {
@@ -71,7 +71,7 @@ export function usePath(): string {
 type LinkProps = { to: string; current?: boolean; class?: string; children: ComponentChildren };
 
 export function Link({ to, current, children, ...rest }: LinkProps) {
-  const follow = (e: JSX.TargetedMouseEvent<HTMLAnchorElement>) => {
+  const follow = (e: TargetedMouseEvent<HTMLAnchorElement>) => {
     if (e.defaultPrevented || e.button !== 0 || e.metaKey || e.ctrlKey || e.shiftKey || e.altKey) return;
     e.preventDefault();
     go(to);
