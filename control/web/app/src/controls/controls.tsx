@@ -74,7 +74,10 @@ type InputProps = Omit<FieldProps, "children"> & {
 export function TextInput({ label, hint, error, value, onValue, type = "text", ...rest }: InputProps) {
   return (
     <Field label={label} hint={hint} error={error}>
-      {(attributes) => <input {...attributes} {...rest} type={type} value={value} onInput={(e) => onValue(e.currentTarget.value)} />}
+      {(attributes) => (
+        // Preact has a type of its own for each type of input, and none for a choice of them.
+        <input {...attributes} {...({ ...rest, type } as object)} value={value} onInput={(e) => onValue(e.currentTarget.value)} />
+      )}
     </Field>
   );
 }
