@@ -72,7 +72,7 @@ async function setLimit(action, tokens) {
 
 await operator.goto(`${args.console}/customers/${args.customer}`);
 await operator.waitForSelector("form select");
-console.log(`      ${await setLimit("set", 100)}`);
+console.log(`      ${await setLimit("set", 10)}`);
 await picture(operator, "quota");
 const refused = await request();
 assert.equal(refused, 429, `after the limit was lowered the proxy answers ${refused}`);
