@@ -66,6 +66,7 @@ function Setup() {
         {steps.map((s, i) => (
           <li key={s.title} class={s.done ? "done" : i === next ? "next" : ""}>
             <strong>{s.title}</strong>
+            {" "}
             {s.done ? <span class="badge good">{t.done}</span> : <p>{s.text}</p>}
             {i === next && (
               <Link to={s.to} class="button primary">
