@@ -121,6 +121,7 @@ What else operators can do (it signs in as %s, with the password in %s):
 
   %s --help
 
+The pages: http://%s for customers (anybody can sign up; nothing can be bought here yet), http://%s for operators
 The api: http://%s for customers, http://%s for operators; what it can do is in /openapi.json of each.
 Models: %s. Metrics: http://%s/metrics. Logs: %s
 Stop it with: make down
@@ -128,7 +129,7 @@ Stop it with: make down
 		request("-sN", `{"model":"`+askedModel+`","stream":true,`+message+`}`),
 		request("-s", `{"model":"`+askedModel+`",`+message+`}`),
 		ctl, customer, ctl, customer, email, s.cfg.path("operator-password"), ctl,
-		address(s.cfg.Ports.API), address(s.cfg.Ports.Operators), modelNames(), address(s.cfg.Ports.Admin), s.cfg.path("logs"))
+		address(s.cfg.Ports.Web), address(s.cfg.Ports.Console), address(s.cfg.Ports.API), address(s.cfg.Ports.Operators), modelNames(), address(s.cfg.Ports.Admin), s.cfg.path("logs"))
 	return nil
 }
 
