@@ -23,6 +23,9 @@ const (
 	headWithin = 30 * time.Second
 	// writeWithin is how long a client may take nothing of an answer that is there.
 	writeWithin = 30 * time.Second
+	// via marks what a site of ours has passed on. One that gets it has been told that it is its own
+	// api, or of an address that leads back to it, and would ask itself until it has no connection left.
+	via = "1.1 openclaw-web"
 )
 
 // upstream is a program of ours that requests are passed on to.
@@ -52,6 +55,7 @@ func (s *Site) passTo(name, prefix string, target *url.URL, transport http.Round
 			// comes last.
 			r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]
 			r.SetXForwarded()
+			r.Out.Header.Add("Via", via)
 		},
 		Transport:     transport,
 		FlushInterval: -1, // each piece as it comes: events, and lines of a log
@@ -73,6 +77,10 @@ func (u *upstream) serve(s *Site, w http.ResponseWriter, r *http.Request) {
 		// Webhooks are for other programs, which come to the api by its own name.
 		s.problem(w, http.StatusNotFound, "not-found", "There is no such thing", 0)
 		return
+	case passedOn(r):
+		s.o.Logger.Error("a request came back that was passed on: the address of the program leads to web itself", "program", u.name)
+		s.problem(w, http.StatusLoopDetected, "unavailable", "Not available just now", 0)
+		return
 	case u.proxy == nil:
 		s.problem(w, http.StatusServiceUnavailable, "unavailable", "Not available just now", time.Minute)
 		return
@@ -89,6 +97,18 @@ func (u *upstream) serve(s *Site, w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	u.proxy.ServeHTTP(&patient{ResponseWriter: w, out: out}, r)
+}
+
+// passedOn reports whether a site of ours has passed a request on already.
+func passedOn(r *http.Request) bool {
+	for _, header := range r.Header.Values("Via") {
+		for hop := range strings.SplitSeq(header, ",") {
+			if strings.TrimSpace(hop) == via {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // lasts reports whether an answer may go on for as long as both sides want.

@@ -61,6 +61,32 @@ func TestNotPassedOn(t *testing.T) {
 	problemOf(t, res, text, "unavailable")
 }
 
+// Whose api is itself says so at once, and does not ask itself on and on.
+func TestNoLoop(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	var itself http.Handler
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked++; asked > 3 {
+			t.Error("it asks itself on and on")
+			http.Error(w, "enough", http.StatusInternalServerError)
+			return
+		}
+		itself.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	target, err := url.Parse(front.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	itself, _ = newSite(t, noAPI(t), func(o *web.Options) { o.API = target })
+	res, text := ask(t, "GET", front.URL+"/v1/me", nil, "Via", "1.1 cdn.example.com")
+	if res.StatusCode != http.StatusLoopDetected || asked != 2 {
+		t.Errorf("%d after %d requests", res.StatusCode, asked)
+	}
+	problemOf(t, res, text, "unavailable")
+}
+
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	gone := httptest.NewServer(http.NotFoundHandler())
