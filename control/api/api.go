@@ -114,6 +114,8 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 
 	Billing Billing   // nil: 503
+	// Payments is what paying by Billing means. Default PaymentsLive.
+	Payments PaymentMode
 	Webhook Webhook   // nil: 503
 	Mails   Mails     // nil: 503 for what needs one, and nobody is asked to confirm an address
 	Books   Books     // nil: 503
