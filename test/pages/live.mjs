@@ -83,6 +83,17 @@ console.log("ok    a limit that was lowered: the next request is refused, and th
 console.log(`      ${await setLimit("reset")}`);
 assert.equal(await request(), 200);
 
+// An api that takes longer than it is asked is seen all the same.
+const slow = await context.newPage();
+await slow.route(/\/v1\/customers\/[^/]+\/quota$/, async (route) => {
+  await new Promise((done) => setTimeout(done, 3000));
+  await route.continue().catch(() => {}); // the page has given it up, or is closed
+});
+await slow.goto(`${args.console}/customers/${args.customer}`);
+await slow.locator(".meter").waitFor({ timeout: 12_000 });
+await slow.close();
+console.log("ok    a slow api is waited for");
+
 await operator.goto(`${args.console}/dead-letters`);
 await operator.waitForSelector("h1");
 await operator.waitForFunction(() => !document.querySelector(".loading"));

@@ -27,6 +27,8 @@ export class ProblemError extends Error {
     /** When to come again, in seconds; 0 if nobody said. */
     readonly retryAfter = 0,
     readonly requestId = "",
+    /** Where to pay what is open; undefined if that is not what is wrong. */
+    readonly payURL: string | undefined = undefined,
   ) {
     super(detail || kind);
   }
@@ -42,8 +44,8 @@ async function problemOf(res: Response): Promise<ProblemError> {
   const requestId = res.headers.get("X-Request-Id") ?? "";
   if (res.headers.get("Content-Type")?.startsWith("application/problem+json")) {
     try {
-      const p = (await res.json()) as { type?: string; detail?: string; fields?: Record<string, string> };
-      return new ProblemError((p.type ?? "").replace(typePrefix, ""), res.status, p.detail, p.fields, retryAfter, requestId);
+      const p = (await res.json()) as { type?: string; detail?: string; fields?: Record<string, string>; pay_url?: string };
+      return new ProblemError((p.type ?? "").replace(typePrefix, ""), res.status, p.detail, p.fields, retryAfter, requestId, p.pay_url);
     } catch {
       // It broke off; what is known of it is below.
     }
@@ -129,9 +131,14 @@ function headers(method: string, withBody: boolean): Record<string, string> {
   return h;
 }
 
+/** How long an answer may take, to its last byte: as long as an export. */
+const answerWithin = 90_000;
+
 async function send(path: string, init: RequestInit): Promise<Response> {
+  const late = AbortSignal.timeout(answerWithin);
   try {
-    return await fetch(path, { ...init, credentials: "same-origin", redirect: "error" });
+    const signal = init.signal ? AbortSignal.any([init.signal, late]) : late;
+    return await fetch(path, { ...init, signal, credentials: "same-origin", redirect: "error" });
   } catch (err) {
     if (init.signal?.aborted) throw err;
     throw new ProblemError(unreachable, 0);

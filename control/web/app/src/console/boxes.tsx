@@ -1,7 +1,7 @@
 // Boxes: which there are, how one is, and what can be done to it.
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type { Box, OperatorsBox } from "../api/operators.gen";
-import { useAction, useLoaded, useNow } from "../controls/ask";
+import { useAction, useLoaded, useNow, useRepeated } from "../controls/ask";
 import { Button, Card, Empty, Select, Table } from "../controls/controls";
 import { useLanguage } from "../language/language";
 import { Link, PageTitle } from "../router/router";
@@ -37,7 +37,7 @@ export function Boxes() {
   return (
     <>
       <PageTitle title={t.title} site={text.site} />
-      <Select label={t.state} value={state} onValue={(v) => setState(v as typeof state)} options={[["", text.all], ...states.map((s) => [s, s] as const)]} />
+      <Select label={t.state} value={state} onValue={(v) => setState(v as typeof state)} options={[["", text.all], ...states.map((s) => [s, t.states[s]] as const)]} />
       <Show loaded={list.loaded} again={list.again}>
         {(boxes) =>
           boxes.length === 0 ? (
@@ -53,9 +53,9 @@ export function Boxes() {
                     <Link to={`/customers/${encodeURIComponent(b.customer_id)}`}>{b.customer_id}</Link>
                   </td>
                   <td>
-                    <span class={`badge ${stateKind(b.state)}`}>{b.state}</span>
+                    <span class={`badge ${stateKind(b.state)}`}>{t.states[b.state]}</span>
                   </td>
-                  <td>{b.wants}</td>
+                  <td>{t.wanted[b.wants]}</td>
                   <td>{formats.time(b.changed_at)}</td>
                   <td>{b.message ?? text.none}</td>
                 </tr>
@@ -79,12 +79,7 @@ export function Boxes() {
 export function BoxPage({ id }: { id: string }) {
   const text = useText();
   const [box, again] = useLoaded((signal) => api.call("GET /v1/boxes/{id}", { path: { id } }, { signal }), [id]);
-  useEffect(() => {
-    const timer = setInterval(() => {
-      if (!document.hidden) again();
-    }, every);
-    return () => clearInterval(timer);
-  }, [again]);
+  useRepeated(box, again, every);
   return (
     <Show loaded={box} again={again}>
       {(b) => (
@@ -108,10 +103,10 @@ function State({ box }: { box: OperatorsBox }) {
   return (
     <Card title={t.state}>
       <p>
-        <span class={`badge ${stateKind(box.state)}`}>{box.state}</span> {box.message}
+        <span class={`badge ${stateKind(box.state)}`}>{t.states[box.state]}</span> {box.message}
       </p>
       <p>
-        {t.wants}: {box.wants} · {t.generation}: {t.seen(box.observed_generation, box.generation)} · {t.changed}: {formats.time(box.changed_at)} · {t.customer}:{" "}
+        {t.wants}: {t.wanted[box.wants]} · {t.generation}: {t.seen(box.observed_generation, box.generation)} · {t.changed}: {formats.time(box.changed_at)} · {t.customer}:{" "}
         <Link to={`/customers/${encodeURIComponent(box.customer_id)}`}>{box.customer_id}</Link>
       </p>
       {box.detail && (
@@ -160,7 +155,10 @@ function Steps({ box }: { box: OperatorsBox }) {
             <span>
               {s.name} {s.error} {s.detail && <code class="secret">{s.detail}</code>}
             </span>
-            <span class="hint">{formats.duration((s.finished_at ? Date.parse(s.finished_at) : now.getTime()) - Date.parse(s.started_at))}</span>
+            {/* While it counts it is not read out: it would be with every second. */}
+            <span class="hint" aria-hidden={!s.finished_at}>
+              {formats.duration((s.finished_at ? Date.parse(s.finished_at) : now.getTime()) - Date.parse(s.started_at))}
+            </span>
           </li>
         ))}
       </ol>

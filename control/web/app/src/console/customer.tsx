@@ -1,10 +1,11 @@
 // One customer: its limit, which can be changed here and is seen to change, its boxes and tokens.
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import type { CustomerDetails, PeriodUsage, ProxyToken, QuotaChanged } from "../api/operators.gen";
 import { Chart } from "../chart/chart";
 import { dayOf } from "../chart/stack";
-import { useAction, useLoaded } from "../controls/ask";
+import { useAction, useLoaded, useRepeated } from "../controls/ask";
 import { Button, Card, Empty, Form, Meter, Notice, Select, Table, TextInput } from "../controls/controls";
+import { wholeOf } from "../language/amounts";
 import { useLanguage } from "../language/language";
 import { Link, PageTitle } from "../router/router";
 import { AuditTable } from "./audit";
@@ -17,18 +18,23 @@ const day = 24 * 60 * 60 * 1000;
 
 export function CustomerPage({ id }: { id: string }) {
   const text = useText();
-  const [customer, again] = useLoaded((signal) => api.call("GET /v1/customers/{id}", { path: { id } }, { signal }), [id]);
+  const [customer, reload] = useLoaded((signal) => api.call("GET /v1/customers/{id}", { path: { id } }, { signal }), [id]);
+  const [changes, setChanges] = useState(0); // each is in the audit log
+  const again = () => {
+    reload();
+    setChanges((n) => n + 1);
+  };
   return (
     <Show loaded={customer} again={again}>
       {(c) => (
         <>
           <PageTitle title={c.name || c.id} site={text.site} />
           <Status customer={c} onChange={again} />
-          <Quota key={id} id={id} />
+          <Quota key={id} id={id} onChange={again} />
           <UsageChart id={id} />
           <Boxes customer={c} />
           <Tokens tokens={c.tokens} onChange={again} />
-          <Audit id={id} />
+          <Audit id={id} changes={changes} />
         </>
       )}
     </Show>
@@ -81,17 +87,12 @@ function Status({ customer, onChange }: { customer: CustomerDetails; onChange: (
   );
 }
 
-function Quota({ id }: { id: string }) {
+function Quota({ id, onChange }: { id: string; onChange: () => void }) {
   const text = useText();
   const t = text.customer;
   const may = useMay("operator");
   const [quota, again] = useLoaded((signal) => api.call("GET /v1/customers/{id}/quota", { path: { id } }, { signal }), [id]);
-  useEffect(() => {
-    const timer = setInterval(() => {
-      if (!document.hidden) again();
-    }, every);
-    return () => clearInterval(timer);
-  }, [again]);
+  useRepeated(quota, again, every);
   return (
     <Card title={t.quota}>
       {quota.state === "failed" && quota.problem.kind === "not-found" ? (
@@ -101,7 +102,15 @@ function Quota({ id }: { id: string }) {
           {(period) => (
             <>
               <Used period={period} />
-              {may && <ChangeQuota id={id} onChange={again} />}
+              {may && (
+                <ChangeQuota
+                  id={id}
+                  onChange={() => {
+                    again();
+                    onChange();
+                  }}
+                />
+              )}
             </>
           )}
         </Show>
@@ -134,11 +143,11 @@ function ChangeQuota({ id, onChange }: { id: string; onChange: () => void }) {
   const [tokens, setTokens] = useState("");
   const [reason, setReason] = useState("");
   const [changed, setChanged] = useState<QuotaChanged>();
-  const number = Number(tokens.replace(/[\s.,_]/g, ""));
-  const wrong = action !== "reset" && (tokens.trim() === "" || !Number.isSafeInteger(number) || (action === "set" && number < 0) || (action === "add" && number === 0));
+  const number = wholeOf(tokens);
+  const wrong = action !== "reset" && (number === undefined || (action === "set" && number < 0) || (action === "add" && number === 0));
   const change = useAction(async () => {
     setChanged(undefined);
-    const body = { action, reason: reason.trim(), ...(action === "reset" ? {} : { tokens: number }) };
+    const body = { action, reason: reason.trim(), ...(action === "reset" || number === undefined ? {} : { tokens: number }) };
     setChanged(await api.call("POST /v1/customers/{id}/quota", { path: { id }, body }));
     setReason("");
     onChange();
@@ -147,7 +156,7 @@ function ChangeQuota({ id, onChange }: { id: string; onChange: () => void }) {
     <Form onSend={change.run}>
       <div class="columns">
         <Select label={t.action} value={action} onValue={(v) => setAction(v as QuotaAction)} options={Object.entries(t.actions)} />
-        {action !== "reset" && <TextInput label={t.tokens} name="tokens" inputMode="numeric" autocomplete="off" value={tokens} onValue={setTokens} error={change.field("tokens")} />}
+        {action !== "reset" && <TextInput label={t.tokens} name="tokens" inputMode="numeric" autocomplete="off" value={tokens} onValue={setTokens} error={wrong && tokens.trim() !== "" ? t.noNumber : change.field("tokens")} />}
         <TextInput label={text.reason} name="reason" autocomplete="off" maxLength={500} value={reason} onValue={setReason} error={change.field("reason")} />
       </div>
       <Outcome action={change} />
@@ -212,7 +221,7 @@ function Boxes({ customer }: { customer: CustomerDetails }) {
         <ul>
           {customer.boxes.map((b) => (
             <li key={b.id}>
-              <Link to={`/boxes/${encodeURIComponent(b.id)}`}>{b.id}</Link> {b.state} {b.message}
+              <Link to={`/boxes/${encodeURIComponent(b.id)}`}>{b.id}</Link> {text.boxes.states[b.state]} {b.message}
             </li>
           ))}
         </ul>
@@ -242,7 +251,7 @@ function Tokens({ tokens, onChange }: { tokens: readonly ProxyToken[]; onChange:
               </td>
               <td>{formats.time(k.created_at)}</td>
               <td>
-                <span class={`badge ${statusKind(k.status)}`}>{k.status}</span>
+                <span class={`badge ${statusKind(k.status)}`}>{t.tokenStatuses[k.status]}</span>
               </td>
               <td>
                 {may && k.status !== "revoked" && (
@@ -266,9 +275,9 @@ function Tokens({ tokens, onChange }: { tokens: readonly ProxyToken[]; onChange:
   );
 }
 
-function Audit({ id }: { id: string }) {
+function Audit({ id, changes }: { id: string; changes: number }) {
   const text = useText();
-  const [entries, again] = useLoaded((signal) => api.call("GET /v1/audit", { query: { customer: id, limit: 20 } }, { signal }), [id]);
+  const [entries, again] = useLoaded((signal) => api.call("GET /v1/audit", { query: { customer: id, limit: 20 } }, { signal }), [id, changes]);
   return (
     <Card title={text.customer.audit}>
       <Show loaded={entries} again={again}>

@@ -18,6 +18,11 @@ import { Traffic } from "./traffic";
 
 const menu = ["traffic", "customers", "boxes", "deadLetters", "audit"] as const;
 
+/** Where to go on after logging in: to the page that was asked for, if there is one. */
+function wanted(path: string | null): string {
+  return path !== null && /^\/(?!\/)/.test(path) && path !== routes.login && match(routes, path) ? path : routes.traffic;
+}
+
 function Top({ children }: { children?: ComponentChildren }) {
   const text = useText();
   const { language, setLanguage } = useLanguage();
@@ -43,10 +48,11 @@ function Login() {
   const [email, setEmail] = useState("");
   const [password, setPassword] = useState("");
   const [ended] = useState(() => new URLSearchParams(location.search).get("why") === "ended");
+  const [next] = useState(() => wanted(new URLSearchParams(location.search).get("next")));
   useEffect(forgetQuery, []);
   const signIn = useAction(async () => {
     await api.call("POST /v1/session", { body: { email: email.trim(), password } }, { keepSession: true });
-    go(routes.traffic, { replace: true });
+    go(next, { replace: true });
   });
   const wrong = signIn.problem?.kind === "unauthenticated";
   return (
@@ -120,7 +126,7 @@ function Console({ path }: { path: string }) {
       </Top>
       <nav class="pages" aria-label={text.menu}>
         <ul>
-          {menu.map((name) => (
+          {menu.filter((name) => name !== "deadLetters" || role !== "support").map((name) => (
             <li key={name}>
               <Link to={routes[name]} current={found?.name === name}>
                 {text.pages[name]}
@@ -142,7 +148,9 @@ function App() {
   return path === routes.login ? <Login /> : <Console path={path} />;
 }
 
-api.onSignedOut = () => go(`${routes.login}?why=ended`, { replace: true });
+api.onSignedOut = () => {
+  if (location.pathname !== routes.login) go(`${routes.login}?why=ended&next=${encodeURIComponent(location.pathname)}`, { replace: true });
+};
 
 const root = document.getElementById("app");
 if (!root) throw new Error("BUG: the page has no place for what it shows");

@@ -1,7 +1,7 @@
 // What goes through the platform now.
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { PlatformUsage, Replica } from "../api/operators.gen";
-import { useLoaded, useNow } from "../controls/ask";
+import { useLoaded, useNow, useRepeated } from "../controls/ask";
 import { Card, Empty, Table } from "../controls/controls";
 import { useLanguage } from "../language/language";
 import { PageTitle } from "../router/router";
@@ -24,14 +24,8 @@ export function Traffic() {
   const t = text.traffic;
   const [usage, usageAgain] = useLoaded((signal) => api.call("GET /v1/usage", {}, { signal }), []);
   const [replicas, replicasAgain] = useLoaded((signal) => api.call("GET /v1/replicas", {}, { signal }), []);
-  useEffect(() => {
-    const timer = setInterval(() => {
-      if (document.hidden) return;
-      usageAgain();
-      replicasAgain();
-    }, every);
-    return () => clearInterval(timer);
-  }, [usageAgain, replicasAgain]);
+  useRepeated(usage, usageAgain, every);
+  useRepeated(replicas, replicasAgain, every);
   return (
     <>
       <PageTitle title={t.title} site={text.site} />

@@ -15,17 +15,22 @@ export function problemOf(err: unknown): ProblemError {
   return new ProblemError(unreachable, 0);
 }
 
+/** Loads something anew; quietly: without saying so in place of why it could not be loaded. */
+export type Again = (quietly?: boolean) => void;
+
 /** Loads something when the page is shown, and again when deps change or again is called. */
-export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T>, deps: readonly unknown[]): [Loaded<T>, () => void] {
+export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T>, deps: readonly unknown[]): [Loaded<T>, Again] {
   const [loaded, set] = useState<Loaded<T>>({ state: "loading" });
   const [round, setRound] = useState(0);
   const lastRound = useRef(0);
+  const quiet = useRef(false);
   useEffect(() => {
     const stop = new AbortController();
     const same = round !== lastRound.current; // the same is asked for once more
     lastRound.current = round;
     // What is there stays to be seen until the new one is.
-    set((before) => (before.state === "there" ? before : { state: "loading" }));
+    const keep = same && quiet.current;
+    set((before) => (before.state === "there" || keep ? before : { state: "loading" }));
     load(stop.signal).then(
       (value) => {
         if (!stop.signal.aborted) set({ state: "there", value });
@@ -38,7 +43,27 @@ export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T>, deps: re
     );
     return () => stop.abort();
   }, [...deps, round]);
-  return [loaded, useCallback(() => setRound((n) => n + 1), [])];
+  const again = useCallback((quietly = false) => {
+    quiet.current = quietly;
+    setRound((n) => n + 1);
+  }, []);
+  return [loaded, again];
+}
+
+/**
+ * Asks for something again and again, each time some while after it has come or has failed: of a slow api
+ * no answer is given up for the next one. A page that is not seen waits.
+ */
+export function useRepeated<T>(loaded: Loaded<T>, again: Again, every: number): void {
+  useEffect(() => {
+    if (loaded.state === "loading") return;
+    const tick = () => {
+      if (document.hidden) timer = setTimeout(tick, every);
+      else again(true);
+    };
+    let timer = setTimeout(tick, every);
+    return () => clearTimeout(timer);
+  }, [loaded, again, every]);
 }
 
 export interface Action<Args extends unknown[]> {

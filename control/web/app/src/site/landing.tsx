@@ -5,7 +5,7 @@ import { Failure, Loading } from "../controls/controls";
 import { useLanguage } from "../language/language";
 import { Link, PageTitle } from "../router/router";
 import routes from "./routes.json";
-import { api, PublicPage, useText } from "./site";
+import { api, PaymentsNote, PublicPage, useText } from "./site";
 
 export function Landing() {
   const text = useText();
@@ -50,6 +50,7 @@ export function Landing() {
       <section aria-labelledby="pricing">
         <h2 id="pricing">{t.pricing}</h2>
         <p>{t.pricingNote}</p>
+        <PaymentsNote />
         <Pricing />
         <p class="hint">{t.tokensNote}</p>
       </section>

@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import type { Routes } from "../api/customers.gen";
 import { Client, type ProblemError } from "../api/client";
-import type { Action } from "../controls/ask";
+import { type Action, useLoaded } from "../controls/ask";
 import { Notice } from "../controls/controls";
 import { Preferences } from "../controls/theme";
 import { type Catalogue, useLanguage } from "../language/language";
@@ -46,6 +46,14 @@ export function Outcome({ action, done, wrong }: { action: Action<never[]>; done
     );
   }
   return action.done && done ? <Notice kind="good">{done}</Notice> : null;
+}
+
+/** Says that no real money moves, where it does not. */
+export function PaymentsNote() {
+  const t = useText().billing.payments;
+  const [installation] = useLoaded((signal) => api.call("GET /v1/installation", {}, { signal, keepSession: true }), []);
+  const said = installation.state === "there" ? t[installation.value.payments] : "";
+  return said ? <Notice>{said}</Notice> : null;
 }
 
 export function Brand() {

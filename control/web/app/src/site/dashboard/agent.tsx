@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import type { BoxDetail, TierView } from "../../api/customers.gen";
 import { useAction, useLoaded } from "../../controls/ask";
 import { Button, Card, Empty, Field, Form, Select, TextInput } from "../../controls/controls";
+import type { Language } from "../../language/language";
 import { PageTitle } from "../../router/router";
 import { api, fieldText, Outcome, useText } from "../site";
 import { BoxStatus } from "./box";
@@ -108,7 +109,7 @@ function Behaviour({ box, tier }: { box: BoxDetail; tier: TierView | undefined }
   const may = tier?.custom_system_prompt ?? prompt !== "";
   const save = useAction(async () => {
     const body = {
-      language: language as "en" | "pt-BR", // or "", which is the account's
+      language: language as "" | Language, // "" is the account's
       time_zone: zone.trim(),
       thinking,
       ...(may ? { system_prompt: prompt.trim() } : {}),

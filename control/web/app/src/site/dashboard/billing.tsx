@@ -3,10 +3,11 @@ import { useState } from "preact/hooks";
 import type { MySubscription, TierView } from "../../api/customers.gen";
 import { useAction, useLoaded } from "../../controls/ask";
 import { Button, Card, Dialog, Empty, Failure, Form, Loading, Notice, Table, TextInput } from "../../controls/controls";
+import { centsOf } from "../../language/amounts";
 import { useLanguage } from "../../language/language";
 import { PageTitle } from "../../router/router";
 import { TierFacts } from "../landing";
-import { api, fieldText, Outcome, problemText, useText } from "../site";
+import { api, fieldText, Outcome, PaymentsNote, problemText, useText } from "../site";
 import { useAccount, useLive } from "./live";
 
 export function Billing() {
@@ -31,9 +32,6 @@ export function Billing() {
   );
 }
 
-// An address within a text.
-const link = /https:\/\/\S+/;
-
 function Plan({ tiers, subscription }: { tiers: readonly TierView[]; subscription: MySubscription | undefined }) {
   const text = useText();
   const t = text.billing;
@@ -55,10 +53,10 @@ function Plan({ tiers, subscription }: { tiers: readonly TierView[]; subscriptio
   const title = (name: string) => tiers.find((one) => one.name === name)?.title ?? name;
   const present = tiers.find((one) => one.name === subscription?.tier);
   const until = subscription ? formats.date(subscription.period_end) : "";
-  // Where to pay an open invoice is said in the problem's text only.
-  const invoice = buy.problem?.kind === "unpaid" ? link.exec(buy.problem.detail)?.[0] : undefined;
+  const invoice = buy.problem?.payURL;
   return (
     <Card title={t.plan}>
+      <PaymentsNote />
       {!subscription && <p>{t.noPlan}</p>}
       {subscription && <p>{subscription.cancel_at_period_end ? t.ends(until) : t.renews(until)}</p>}
       {subscription?.pending_tier && <Notice>{t.pending(title(subscription.pending_tier), until)}</Notice>}
@@ -132,9 +130,10 @@ function Overage({ tiers, subscription }: { tiers: readonly TierView[]; subscrip
   const { formats } = useLanguage();
   const { changedAccount } = useLive();
   const [dollars, setDollars] = useState(() => String((subscription.overage_cap_cents ?? 0) / 100));
-  const cents = Math.round(Number(dollars.trim().replace(",", ".")) * 100);
-  const wrong = dollars.trim() === "" || !Number.isSafeInteger(cents) || cents < 0 || cents > 1_000_000;
+  const cents = centsOf(dollars);
+  const wrong = cents === undefined || cents > 1_000_000;
   const set = useAction(async () => {
+    if (cents === undefined) return;
     changedAccount(await api.call("PUT /v1/me/subscription/overage", { body: { cap_cents: cents } }));
   });
   const price = tiers.find((one) => one.name === subscription.tier)?.overage_cents_per_million ?? 0;

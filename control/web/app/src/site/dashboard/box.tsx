@@ -58,7 +58,8 @@ function Step({ step, now }: { step: BoxStep; now: Date }) {
       <span>{name}</span>
       <span class="hint">
         {done ? t.stepDone : step.error ? t.stepTrouble : t.stepRunning}
-        {took >= 1000 && `, ${formats.duration(took)}`}
+        {/* While it counts it is not read out: it would be with every second. */}
+        {took >= 1000 && <span aria-hidden={!done}>, {formats.duration(took)}</span>}
       </span>
     </li>
   );

@@ -40,7 +40,7 @@ export const en = {
     telegram_users: "Write numbers only, as many as your plan allows.",
     time_zone: "This time zone is not known.",
     system_prompt: "It may have 8,000 characters, and your plan has to allow it.",
-    cap_cents: "Write an amount from 0 to 10,000 dollars.",
+    cap_cents: "Write an amount from 0 to 10000 dollars, such as 25 or 25.50.",
     other: "This cannot be accepted.",
   },
 
@@ -303,6 +303,12 @@ export const en = {
     invoice: { date: "Date", number: "Number", amount: "Amount", status: "State", view: "View" },
     statuses: { draft: "being made", open: "to be paid", paid: "paid", uncollectible: "not collected", void: "void", other: (s: string) => s },
     noPayments: "Payments are not set up on this installation.",
+    payments: {
+      none: "Payments are not set up on this installation: nothing can be bought.",
+      simulated: "Payments are simulated on this installation: no money moves.",
+      test: "Payments are in test mode on this installation: no money moves.",
+      live: "",
+    },
     unpaid: "An invoice is open. Pay it first:",
     payIt: "Open the invoice",
   },

@@ -41,7 +41,7 @@ export const ptBR: Text = {
     telegram_users: "Escreva apenas números, tantos quantos o seu plano permite.",
     time_zone: "Este fuso horário não é conhecido.",
     system_prompt: "Pode ter até 8.000 caracteres, e o plano precisa permitir.",
-    cap_cents: "Escreva um valor de 0 a 10.000 dólares.",
+    cap_cents: "Escreva um valor de 0 a 10000 dólares, como 25 ou 25,50.",
     other: "Isto não pode ser aceito.",
   },
 
@@ -304,6 +304,12 @@ export const ptBR: Text = {
     invoice: { date: "Data", number: "Número", amount: "Valor", status: "Estado", view: "Ver" },
     statuses: { draft: "em preparação", open: "a pagar", paid: "paga", uncollectible: "não cobrada", void: "anulada", other: (s) => s },
     noPayments: "Os pagamentos não estão configurados nesta instalação.",
+    payments: {
+      none: "Os pagamentos não estão configurados nesta instalação: nada pode ser comprado.",
+      simulated: "Os pagamentos são simulados nesta instalação: nenhum dinheiro se move.",
+      test: "Os pagamentos estão em modo de teste nesta instalação: nenhum dinheiro se move.",
+      live: "",
+    },
     unpaid: "Há uma fatura aberta. Pague-a primeiro:",
     payIt: "Abrir a fatura",
   },
