@@ -26,7 +26,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint nix gosec bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine monitoring promises manifests
+.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint nix gosec pages bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine monitoring promises manifests
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -37,15 +37,19 @@ deps: ## install what running and testing need and is missing: Redis, Postgres, 
 	@$(MAKE) --no-print-directory deps-cluster
 
 deps-run:
-	@scripts/install-deps redis postgres curl
+	@scripts/install-deps redis postgres node curl
 
 deps-cluster: ## build Kubernetes, which tests and up-cluster run: ten minutes once per machine, kept in the user's cache
 	@program=$$(go run -buildvcs=false ./cmd/devstack kubebox); echo "Kubernetes is built: $$program"
 
-build: ## build all programs into bin/
+build: ## build the pages, and all programs into bin/
+	@scripts/build-pages --if-there
 	@echo 'Building bin/ (the first time takes a minute or two; it lists packages as they are compiled)'
 	@# Without -buildvcs: a checkout of another user has no readable history, and need not have.
 	@go build -buildvcs=false -ldflags "-X main.builtFrom=$$(scripts/revision)" -v -o bin/ ./cmd/...
+
+pages: ## build the pages of control/web, as make build does, and fail where that cannot be done
+	@scripts/build-pages
 
 up: deps-run build ## start everything on loopback and print a request that works
 	@bin/devstack up
@@ -65,7 +69,7 @@ clean: ## stop it and remove its data, and bin/
 	@bin/devstack clean
 	rm -rf bin
 
-test: deps ## run all tests
+test: deps pages ## run all tests
 	go vet ./...
 	@# One package more at a time than there are processors, and one test: most wait most of the time.
 	go test $(TESTFLAGS) -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./... | grep -v -e /test/ -e /internal/archtest$$)

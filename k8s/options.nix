@@ -115,7 +115,7 @@ in
       enable = yes false "Run it. Off until the program control has this role.";
     };
     web = resources "100m" "64Mi" "256Mi" // fixed 2 // {
-      enable = yes false "Run it. Off until the program control has this role.";
+      enable = yes false "Run it. Off until its image is built with the pages.";
     };
 
     mail = {

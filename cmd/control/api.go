@@ -250,7 +250,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 		Store: st, Customers: service, Hasher: hasher, Secret: []byte(s.jwtSecret.Reveal()), Issuer: s.publicURL, Logger: log, Revision: builtFrom,
 		Origins: origins, OperatorOrigins: s.operatorOrigins, TrustedProxies: s.proxies,
 		Books: books{&billing.Books{Store: st, Redis: client}, log}, Live: records, Jobs: work, Feed: publisher,
-		Billing: money, Webhook: webhook, Mails: work, BoxOperator: s.boxOperator(),
+		Billing: money, Payments: s.payments.mode(), Webhook: webhook, Mails: work, BoxOperator: s.boxOperator(),
 		Registerer: registry,
 	})
 	if err != nil {

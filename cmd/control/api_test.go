@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -147,6 +148,27 @@ func TestAPILife(t *testing.T) {
 	if b, _ := io.ReadAll(list.Body); list.StatusCode != http.StatusOK || !bytes.Contains(b, []byte(world.customer)) {
 		t.Errorf("%s %s", list.Status, b)
 	}
+	// A customer that an operator makes logs in once a command has given it a password.
+	made := request("POST", "http://"+operators+"/v1/customers", `{"name":"Bob","email":"bob@example.com","tier":"starter"}`, in.Cookies())
+	var bob struct {
+		Customer struct {
+			ID string `json:"id"`
+		} `json:"customer"`
+	}
+	if err := json.NewDecoder(made.Body).Decode(&bob); err != nil || made.StatusCode != http.StatusCreated {
+		t.Fatal(made.Status, err)
+	}
+	for _, c := range []struct{ customer, said string }{{bob.Customer.ID, "can log in"}, {bob.Customer.ID, "exists"}, {"c0", "not found"}} {
+		add := command(t, env, "add-login", "--customer", c.customer)
+		var out bytes.Buffer
+		add.Stdin, add.Stdout, add.Stderr = strings.NewReader(password+"\n"), &out, &out
+		if err := add.Run(); (err == nil) != (c.said == "can log in") || !strings.Contains(out.String(), c.said) || strings.Contains(out.String(), password) {
+			t.Errorf("add-login %s: %v, want %q\n%s", c.customer, err, c.said, out.String())
+		}
+	}
+	if res := request("POST", "http://"+customers+"/v1/session", `{"email":"bob@example.com","password":"`+password+`"}`, nil); res.StatusCode != http.StatusOK {
+		t.Errorf("the customer that an operator made: %s", res.Status)
+	}
 	if res := request("GET", "http://"+customers+"/v1/customers", "", in.Cookies()); res.StatusCode != http.StatusNotFound {
 		t.Errorf("operators' routes in public: %s", res.Status)
 	}
@@ -164,6 +186,21 @@ func TestAPILife(t *testing.T) {
 	}
 	if said := w.said(); strings.Contains(said, password) || strings.Contains(said, fakeJWTSecret) || strings.Contains(said, up.Cookies()[0].Value) {
 		t.Error("a secret is in the log")
+	}
+}
+
+func TestAddLoginRefuses(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ args, stdin, want string }{
+		{"--customer c1", "", "read the password"},
+		{"", "correct horse battery staple\n", "--customer is required"},
+	} {
+		cmd := command(t, map[string]string{"DATABASE_URL": "postgres://x/y"}, append([]string{"add-login"}, strings.Fields(c.args)...)...)
+		var out bytes.Buffer
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.stdin), &out, &out
+		if err := cmd.Run(); err == nil || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%s: %v\n%s", c.args, err, out.String())
+		}
 	}
 }
 

@@ -68,6 +68,19 @@ func (s *paymentSettings) secrets() []string {
 	return strings.FieldsFunc(s.webhookSecrets.Reveal(), func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' })
 }
 
+// mode says what it means to pay here.
+func (s *paymentSettings) mode() api.PaymentMode {
+	switch key := s.key.Reveal(); {
+	case key == "":
+		return api.PaymentsNone
+	case s.url != "":
+		return api.PaymentsSimulated
+	case strings.Contains(key, "_test_"):
+		return api.PaymentsTest
+	}
+	return api.PaymentsLive
+}
+
 // open returns what the api needs for payments: nothing without a key.
 func (s *paymentSettings) open(service *customers.Service, mails stripe.Mailer, registry prometheus.Registerer, log *slog.Logger) (api.Billing, api.Webhook, error) {
 	if s.key.Text == "" {

@@ -94,6 +94,9 @@ func TestAPISells(t *testing.T) {
 		}
 		return out
 	}
+	if got := want(200, "GET", "/v1/installation", "")["payments"]; got != "simulated" {
+		t.Errorf("payments are %v, at a Stripe that is simulated", got)
+	}
 	want(201, "POST", "/v1/signup", `{"name":"Ada","email":"ada@example.com","password":"correct horse battery staple"}`)
 	link := regexp.MustCompile(`https://app\.example\.invalid/account/verify-email#token=3D(ocm_[A-Z2-7=\r\n]+)`)
 	await(t, "the mail with the link", func() bool { return link.MatchString(box.got()) }, w.said)

@@ -12,6 +12,7 @@ import (
 var secretFlags = map[string]map[string]string{
 	"migrate":      {"database-url": "postgres://x:secret@127.0.0.1:1/x"},
 	"add-operator": {"database-url": "postgres://x:secret@127.0.0.1:1/x"},
+	"add-login":    {"database-url": "postgres://x:secret@127.0.0.1:1/x"},
 	"billing-worker": {
 		"database-url": "postgres://x:secret@127.0.0.1:1/x", "redis-url": "redis://:secret@127.0.0.1:1/0",
 		"stripe-secret-key": "sk_test_fake", "smtp-password": "fake",
@@ -36,6 +37,7 @@ const fakeSeal = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e
 var otherSettings = map[string][]string{
 	"migrate": nil, "billing-worker": nil, "reseal": nil,
 	"add-operator": {"--email", "ada@example.com"},
+	"add-login":    {"--customer", "c1234567890abcdef"},
 	"operator":     {"--gateway-image", "registry.test/gateway@sha256:" + strings.Repeat("0f", 32)},
 	"api":          {"--public-url", "https://app.example.com", "--operator-url", "http://operator:8081"},
 }

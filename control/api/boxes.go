@@ -14,7 +14,7 @@ import (
 
 // BoxSettingsChange is what a customer changes of a box. What is left out stays.
 type BoxSettingsChange struct {
-	Language      *control.Language `json:"language,omitempty" doc:"Of the agent; empty: that of the account."`
+	Language      *control.Language `json:"language,omitempty" empty:"yes" doc:"Of the agent; empty: that of the account."`
 	TimeZone      *string           `json:"time_zone,omitempty" doc:"A name of the IANA database, such as America/Sao_Paulo; empty: UTC."`
 	Thinking      *string           `json:"thinking,omitempty" doc:"low, medium or high; empty: that of the plan."`
 	SystemPrompt  *string           `json:"system_prompt,omitempty" doc:"At most 8,000 characters, in plans that allow it."`

@@ -49,7 +49,7 @@ func (a *API) serveCheckout(c *call) (any, error) {
 	var unpaid *control.UnpaidError
 	switch {
 	case errors.As(err, &unpaid):
-		return nil, &failure{kind: kindUnpaid(), detail: "An invoice is open. Pay it first: " + unpaid.URL, cause: err}
+		return nil, &failure{kind: kindUnpaid(), detail: "An invoice is open. Pay it first: " + unpaid.URL, payURL: unpaid.URL, cause: err}
 	case errors.Is(err, control.ErrNotFound): // a price at Stripe
 		return nil, &failure{kind: kindUnavailable(), detail: "Payments are not set up completely.", cause: err}
 	case errors.Is(err, control.ErrExists):
@@ -134,9 +134,12 @@ func tiersRoute(w who, serve func(*call) (any, error)) route {
 func (a *API) moneyRoutes() []route {
 	return append(a.subscriptionRoutes(), []route{
 		tiersRoute(anyone(), a.serveTiers),
+		{method: http.MethodGet, path: "/v1/installation", who: anyone(), serve: a.serveInstallation,
+			op: operation{id: "getInstallation", tag: "installation", summary: "What this installation is", status: http.StatusOK, answer: Installation{},
+				about: "For pages, which say it to whoever might take it for another."}},
 		{method: http.MethodPost, path: "/v1/me/checkout", who: customerSession(), serve: a.serveCheckout,
 			op: operation{id: "createCheckout", tag: "billing", summary: "Where to pay for a tier", body: Purchase{}, status: http.StatusOK, answer: Link{},
-				about: "With an invoice that is not paid the answer is 402, and its detail says where to pay it."}},
+				about: "With an invoice that is not paid the answer is 402, and pay_url says where to pay it."}},
 		{method: http.MethodPost, path: "/v1/me/portal", who: customerSession(), serve: a.servePortal, withoutKey: true,
 			op: operation{id: "createPortal", tag: "billing", summary: "Where to manage the subscription", status: http.StatusOK, answer: Link{}}},
 		{method: http.MethodGet, path: "/v1/me/invoices", who: customerSession(), serve: a.serveInvoices,

@@ -128,6 +128,8 @@ func aboutTag(tag string) string {
 		return "The caller's own account."
 	case "billing":
 		return "What is bought, and what it costs."
+	case "installation":
+		return "Where the caller is."
 	case "tiers":
 		return "What can be bought."
 	case "customers":

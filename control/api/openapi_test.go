@@ -120,7 +120,7 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		{c, "/v1/me", "/v1/me"}, {c, "/v1/me/usage", "/v1/me/usage"}, {c, "/v1/me/boxes", "/v1/me/boxes"}, {c, "/v1/me/api-keys", "/v1/me/api-keys"},
 		{c, "/v1/me/boxes/" + box, "/v1/me/boxes/{id}"}, {c, "/v1/me/boxes/" + box + "/settings", "/v1/me/boxes/{id}/settings"},
 		{admin, "/v1/boxes", "/v1/boxes"}, {admin, "/v1/boxes/" + box, "/v1/boxes/{id}"},
-		{c, "/v1/me/export", "/v1/me/export"}, {c, "/v1/session", "/v1/session"}, {c, "/v1/tiers", "/v1/tiers"},
+		{c, "/v1/me/export", "/v1/me/export"}, {c, "/v1/session", "/v1/session"}, {c, "/v1/tiers", "/v1/tiers"}, {c, "/v1/installation", "/v1/installation"},
 		{admin, "/v1/customers", "/v1/customers"}, {admin, "/v1/customers/" + id, "/v1/customers/{id}"}, {admin, "/v1/tokens", "/v1/tokens"},
 		{admin, "/v1/customers/" + id + "/quota", "/v1/customers/{id}/quota"}, {admin, "/v1/audit", "/v1/audit"}, {admin, "/v1/usage", "/v1/usage"},
 		{admin, "/v1/replicas", "/v1/replicas"}, {admin, "/v1/operators", "/v1/operators"}, {admin, "/v1/jobs", "/v1/jobs"},
@@ -137,6 +137,22 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		k.client.want(http.StatusOK, "GET", k.path, nil).into(t, &value)
 		spec.check(t, k.path, schema.Schema, value)
 	}
+}
+
+// What the api takes of few values, "" among them, its document lists.
+func TestEmptyLanguageIsInTheDocument(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, nil)
+	_, c := e.customer()
+	var spec document
+	c.do("GET", "/openapi.json", nil).into(t, &spec)
+	for name, want := range map[string][]string{"BoxSettingsChange": {"", "en", "pt-BR"}, "ProfileChange": {"en", "pt-BR"}} {
+		if got := spec.Components.Schemas[name].Properties["language"].Enum; !slices.Equal(got, want) {
+			t.Errorf("%s: language is of %q, want %q", name, got, want)
+		}
+	}
+	box := strings.TrimSpace(e.pg.Query("SELECT id FROM boxes"))
+	c.want(http.StatusOK, "PATCH", "/v1/me/boxes/"+box+"/settings", `{"language":""}`)
 }
 
 type document struct {

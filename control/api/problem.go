@@ -25,6 +25,8 @@ type Problem struct {
 	RequestID string `json:"request_id"`
 	// Fields says what is wrong with fields of the body, by name.
 	Fields map[string]string `json:"fields,omitempty"`
+	// PayURL is where to pay what is open.
+	PayURL string `json:"pay_url,omitempty" doc:"Where to pay the invoice that is open."`
 }
 
 // kind is a sort of problem.
@@ -81,6 +83,7 @@ type failure struct {
 	kind       kind
 	detail     string
 	fields     map[string]string
+	payURL     string
 	retryAfter time.Duration
 	cause      error // for the log; may be nil
 }
@@ -134,7 +137,7 @@ func judge(err error, frank bool) *failure {
 func (f *failure) problem(w http.ResponseWriter, requestID string) {
 	p := Problem{
 		Type: "urn:openclaw:problem:" + f.kind.name, Title: f.kind.title, Status: f.kind.status,
-		Detail: f.detail, RequestID: requestID, Fields: f.fields,
+		Detail: f.detail, RequestID: requestID, Fields: f.fields, PayURL: f.payURL,
 	}
 	body, err := json.Marshal(p)
 	if err != nil { // strings always can

@@ -28,6 +28,7 @@ func customerRights() map[string]string {
 		POST /v1/password-reset        anyone
 		POST /v1/password-reset/confirm anyone
 		GET /v1/tiers                  anyone
+		GET /v1/installation           anyone
 		POST /v1/webhooks/stripe       anyone
 
 		GET /v1/me                     session key

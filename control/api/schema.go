@@ -13,7 +13,7 @@ import (
 )
 
 // schemas makes JSON Schemas of Go types as encoding/json writes them. The tag doc describes
-// a field.
+// a field, and empty says that one of few values may be "" too.
 type schemas struct {
 	components map[string]object
 	types      map[string]reflect.Type // by name of the component
@@ -54,6 +54,8 @@ func enum(t reflect.Type) []string {
 		return texts(control.ReplicaLive, control.ReplicaLost)
 	case reflect.TypeFor[contract.Status]():
 		return texts(contract.StatusActive, contract.StatusSuspended, contract.StatusRevoked)
+	case reflect.TypeFor[PaymentMode]():
+		return texts(PaymentsNone, PaymentsSimulated, PaymentsTest, PaymentsLive)
 	case reflect.TypeFor[QuotaAction]():
 		return texts(QuotaSet, QuotaAdd, QuotaReset)
 	}
@@ -172,6 +174,9 @@ func (s *schemas) fields(t reflect.Type, properties object, required *[]string, 
 		o, err := s.schema(typ)
 		if err != nil {
 			return err
+		}
+		if values, ok := o["enum"].([]string); ok && f.Tag.Get("empty") != "" {
+			o["enum"] = append([]string{""}, values...)
 		}
 		if about := f.Tag.Get("doc"); about != "" {
 			o["description"] = about

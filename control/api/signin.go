@@ -134,6 +134,21 @@ func (a *API) serveSignUp(c *call) (any, error) {
 	return account, nil
 }
 
+// MakeLogin checks the password by which a customer is to sign in at its e-mail address, and hashes it.
+// It does not store it: see store.Tx.AddPassword.
+func MakeLogin(account control.Account, password string, at time.Time) (control.Identity, error) {
+	address, err := email(account.Email)
+	if err != nil {
+		return control.Identity{}, err
+	}
+	if err := CheckPassword(password, address); err != nil {
+		return control.Identity{}, err
+	}
+	return control.Identity{
+		ID: control.NewID(control.IdentityID), CustomerID: account.ID, Provider: control.ProviderPassword, Subject: address, SecretHash: HashPassword(password), CreatedAt: at,
+	}, nil
+}
+
 func (a *API) serveSignIn(c *call) (any, error) {
 	var in SignIn
 	if err := c.decode(&in); err != nil {

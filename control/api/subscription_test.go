@@ -251,8 +251,31 @@ func TestCheckoutWithAnOpenInvoice(t *testing.T) {
 	s.sim.Cancel(sub)
 	s.deliver()
 	a := c.do("POST", "/v1/me/checkout", api.Purchase{Tier: "pro"})
-	if a.status != http.StatusPaymentRequired || a.problem() != "unpaid" || !strings.Contains(string(a.body), "https://invoice.example.invalid/in_") {
+	if a.status != http.StatusPaymentRequired || a.problem() != "unpaid" {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+	var p api.Problem
+	if a.into(t, &p); !strings.HasPrefix(p.PayURL, "https://invoice.example.invalid/in_") || !strings.HasSuffix(p.Detail, p.PayURL) {
+		t.Errorf("to be paid at %q: %s", p.PayURL, p.Detail)
+	}
+}
+
+// Strangers are told whether real money moves. Who was not told the mode takes it for real.
+func TestInstallation(t *testing.T) {
+	t.Parallel()
+	stranger := func(e *env) *client { return newClient(t, e.customers) }
+	for _, c := range []struct {
+		e    *env
+		want api.PaymentMode
+	}{
+		{newEnv(t, func(o *api.Options) { o.Payments = api.PaymentsTest }), api.PaymentsNone}, // there is nobody to pay at
+		{newShop(t, nil).env, api.PaymentsLive},
+		{newShop(t, func(o *api.Options) { o.Payments = api.PaymentsSimulated }).env, api.PaymentsSimulated},
+	} {
+		var got api.Installation
+		if stranger(c.e).want(http.StatusOK, "GET", "/v1/installation", nil).into(t, &got); got.Payments != c.want {
+			t.Errorf("payments are %q, want %q", got.Payments, c.want)
+		}
 	}
 }
 

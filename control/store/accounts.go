@@ -93,6 +93,29 @@ func (s *Store) Identity(ctx context.Context, provider, subject string) (control
 	return i, explain("identity by "+provider, err)
 }
 
+// AddPassword gives a customer that has none a password to sign in by. control.ErrExists: it has one, or
+// another customer signs in by the address.
+func (t *Tx) AddPassword(ctx context.Context, actor string, i control.Identity) error {
+	if i.Provider != control.ProviderPassword {
+		return fmt.Errorf("add a password: %w: the identity is of %q", control.ErrInvalid, i.Provider)
+	}
+	if _, err := t.LockCustomer(ctx, i.CustomerID); err != nil { // two at once would add one each
+		return err
+	}
+	var has bool
+	err := t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM identities WHERE customer_id = $1 AND provider = 'password')`, i.CustomerID).Scan(&has)
+	if err != nil {
+		return explain("password of customer "+i.CustomerID, err)
+	}
+	if has {
+		return fmt.Errorf("add a password of customer %s: %w", i.CustomerID, control.ErrExists)
+	}
+	if err := t.insertIdentity(ctx, i); err != nil {
+		return err
+	}
+	return t.AddAudit(ctx, control.Audit{Actor: actor, Action: "customer.password", CustomerID: i.CustomerID, Target: i.CustomerID})
+}
+
 // SetPassword changes the secret of a customer's password, and ends all of its sessions.
 func (t *Tx) SetPassword(ctx context.Context, actor, customerID, secretHash string, at time.Time) error {
 	tag, err := t.tx.Exec(ctx, `

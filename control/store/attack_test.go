@@ -118,9 +118,12 @@ func (v victim) attacks(t *testing.T) map[string]attack {
 		"SetCustomerStatus": func(tx *store.Tx) (any, error) {
 			return tx.SetCustomerStatus(ctx, v.id, control.CustomerSuspended, now)
 		},
-		"SetCustomerTier":  func(tx *store.Tx) (any, error) { return tx.SetCustomerTier(ctx, v.id, "team", now) },
-		"SetLimit":         func(tx *store.Tx) (any, error) { return tx.SetLimit(ctx, v.id, v.period, 5, control.PeriodOverage{}) },
-		"SetOverage":       func(tx *store.Tx) (any, error) { return tx.SetOverage(ctx, "x", sub, 500) },
+		"SetCustomerTier": func(tx *store.Tx) (any, error) { return tx.SetCustomerTier(ctx, v.id, "team", now) },
+		"SetLimit":        func(tx *store.Tx) (any, error) { return tx.SetLimit(ctx, v.id, v.period, 5, control.PeriodOverage{}) },
+		"SetOverage":      func(tx *store.Tx) (any, error) { return tx.SetOverage(ctx, "x", sub, 500) },
+		"AddPassword": func(tx *store.Tx) (any, error) {
+			return none(tx.AddPassword(ctx, "x", control.Identity{ID: "i9-" + v.id, CustomerID: v.id, Provider: control.ProviderPassword, Subject: "x@example.com", SecretHash: "stolen", CreatedAt: now}))
+		},
 		"SetPassword":      func(tx *store.Tx) (any, error) { return none(tx.SetPassword(ctx, "x", v.id, "stolen", now)) },
 		"SetPaymentHold":   func(tx *store.Tx) (any, error) { return none(tx.SetPaymentHold(ctx, v.id, false)) },
 		"SetPendingTier":   func(tx *store.Tx) (any, error) { return tx.SetPendingTier(ctx, "x", sub, "team", now) },

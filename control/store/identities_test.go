@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,5 +59,45 @@ func TestAddressOfWhoMayComeBack(t *testing.T) {
 		if err := insert(id, email); err != nil {
 			t.Errorf("%q: %v", email, err)
 		}
+	}
+}
+
+// A customer has one password at most, and an address of another one is not to be had by it.
+func TestAddPassword(t *testing.T) {
+	t.Parallel()
+	st, pg := migrated(t)
+	ctx, now := t.Context(), time.Now().UTC().Truncate(time.Microsecond)
+	ada := signUp(t, st, "ada@example.com")
+	made, _, _ := addCustomer(t, st)
+	add := func(customer, address string) error {
+		return st.InTx(ctx, func(tx *store.Tx) error {
+			return tx.AddPassword(ctx, "test", control.Identity{
+				ID: control.NewID(control.IdentityID), CustomerID: customer, Provider: control.ProviderPassword, Subject: address, SecretHash: "new", CreatedAt: now,
+			})
+		})
+	}
+	if err := add(ada.ID, "other@example.com"); !errors.Is(err, control.ErrExists) {
+		t.Errorf("a second password: %v", err)
+	}
+	if err := add(made.ID, "Ada@Example.com"); !errors.Is(err, control.ErrExists) {
+		t.Errorf("somebody else's address: %v", err)
+	}
+	if err := add("c-none", "new@example.com"); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("nobody's password: %v", err)
+	}
+	if err := add(made.ID, "New@Example.com"); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := st.Identity(ctx, control.ProviderPassword, "new@example.com"); err != nil || i.CustomerID != made.ID || i.SecretHash != "new" || !i.VerifiedAt.IsZero() {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if got := pg.Query("SELECT count(*) FROM audit_log WHERE action = 'customer.password' AND actor = 'test'"); strings.TrimSpace(got) != "1" {
+		t.Errorf("%s entries in the audit log", got)
+	}
+	err := st.InTx(ctx, func(tx *store.Tx) error {
+		return tx.AddPassword(ctx, "test", control.Identity{ID: "i-x", CustomerID: made.ID, Provider: "google", Subject: "1", CreatedAt: now})
+	})
+	if !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("a password of another provider: %v", err)
 	}
 }

@@ -40,6 +40,9 @@ type Ports struct {
 	API       int `env:"OPENCLAW_API_PORT"`        // api, for customers
 	Operators int `env:"OPENCLAW_OPERATORS_PORT"`  // api, for operators
 	APIProbes int `env:"OPENCLAW_API_PROBES_PORT"` // api, health and metrics
+	Web       int `env:"OPENCLAW_WEB_PORT"`        // web, the customers' pages
+	Console   int `env:"OPENCLAW_CONSOLE_PORT"`    // web, the operations console
+	WebProbes int `env:"OPENCLAW_WEB_PROBES_PORT"` // web, health and metrics
 	Kimisim   int `env:"OPENCLAW_KIMISIM_PORT"`    // the Kimi simulator
 	Redis     int `env:"OPENCLAW_REDIS_PORT"`      // Redis
 	Postgres  int `env:"OPENCLAW_POSTGRES_PORT"`   // Postgres
@@ -56,7 +59,7 @@ type Ports struct {
 // DefaultPorts returns the ports that are used when nobody says otherwise.
 func DefaultPorts() Ports {
 	return Ports{
-		Proxy: 8080, Admin: 9090, Billing: 8082, API: 8000, Operators: 8001, APIProbes: 8083, Kimisim: 9100, Redis: 16379, Postgres: 15432,
+		Proxy: 8080, Admin: 9090, Billing: 8082, API: 8000, Operators: 8001, APIProbes: 8083, Web: 3000, Console: 3001, WebProbes: 8085, Kimisim: 9100, Redis: 16379, Postgres: 15432,
 		Kubernetes: 16443, Etcd: 12379, EtcdPeers: 12380, Controllers: 20257, Scheduler: 20259, Boxes: 8084,
 	}
 }

@@ -22,7 +22,7 @@ func TestPortsComeFromTheEnvironment(t *testing.T) {
 	if err := p.Override(lookup(map[string]string{"OPENCLAW_PROXY_PORT": "18080", "OPENCLAW_REDIS_PORT": ""})); err != nil {
 		t.Fatal(err)
 	}
-	if want := (Ports{18080, 9090, 8082, 8000, 8001, 8083, 9100, 16379, 15432, 16443, 12379, 12380, 20257, 20259, 8084}); p != want {
+	if want := (Ports{18080, 9090, 8082, 8000, 8001, 8083, 3000, 3001, 8085, 9100, 16379, 15432, 16443, 12379, 12380, 20257, 20259, 8084}); p != want {
 		t.Fatalf("%+v", p)
 	}
 	for _, bad := range []string{"0", "65536", "http", "-1"} {

@@ -2,17 +2,19 @@ package devstack
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
 )
 
-// seed makes sure that there is a customer whose token the proxy accepts, and
-// returns the customer's id. env is openclawctl's. The token is kept in the run directory, so that the
-// next Up prints the same lines.
+// seed makes sure that there is a customer whose token the proxy accepts and who can log in at the
+// pages, and returns the customer's id. env is openclawctl's. The token and how to log in are kept in the
+// run directory, so that the next Up prints the same lines.
 func (s *stack) seed(ctx context.Context, env []string) (customer string, err error) {
 	known, err := os.ReadFile(s.cfg.path("customer"))
 	if err == nil {
@@ -20,40 +22,93 @@ func (s *stack) seed(ctx context.Context, env []string) (customer string, err er
 		if err != nil {
 			return "", err
 		}
-		if ok {
+		_, err = os.Stat(s.cfg.path("customer-email"))
+		switch {
+		case ok && err == nil:
 			return strings.TrimSpace(string(known)), nil
+		case ok: // the run directory is older than the pages
+			s.printf("  The customer of the last time cannot log in: making a new one.\n")
+		default:
+			s.printf("  The token of the last time is not valid any more: making a new customer.\n")
 		}
-		s.printf("  The token of the last time is not valid any more: making a new customer.\n")
 	}
-	var created struct {
-		Customer struct {
-			ID string `json:"id"`
-		} `json:"customer"`
+	// It would be taken for the owner of what is written next, should this be interrupted.
+	if err := removeIfExists(s.cfg.path("customer")); err != nil {
+		return "", err
 	}
-	if err := s.openclawctl(ctx, env, &created, "customer", "create", "--name", "Development", "--tier", "starter"); err != nil {
+	customer, err = s.newCustomer(ctx, env)
+	if err != nil {
 		return "", err
 	}
 	var token struct {
 		Token string `json:"token"`
 	}
-	if err := s.openclawctl(ctx, env, &token, "token", "create", "--customer", created.Customer.ID); err != nil {
+	if err := s.openclawctl(ctx, env, &token, "token", "create", "--customer", customer); err != nil {
 		return "", err
 	}
-	if created.Customer.ID == "" || token.Token == "" {
-		return "", errors.New("openclawctl did not print a customer id and a token")
+	if token.Token == "" {
+		return "", errors.New("openclawctl did not print a token")
 	}
-	// The customer last: its file says that the token's is whole.
+	// The customer last: its file says that the others' are whole.
 	if err := writePrivate(s.cfg.path("token"), token.Token+"\n"); err != nil {
 		return "", err
 	}
-	if err := writePrivate(s.cfg.path("customer"), created.Customer.ID+"\n"); err != nil {
+	if err := writePrivate(s.cfg.path("customer"), customer+"\n"); err != nil {
 		return "", err
 	}
 	ok, err := s.accepted(ctx, token.Token)
 	if err == nil && !ok {
 		err = errors.New("token-proxy refuses the token that was just made")
 	}
-	return created.Customer.ID, err
+	return customer, err
+}
+
+// customerEmail is who logs in at the pages.
+const customerEmail = "customer@example.com"
+
+// newCustomer makes a customer who can log in. Its password is as good as chance makes it: the database
+// may be somebody else's.
+func (s *stack) newCustomer(ctx context.Context, env []string) (id string, err error) {
+	var created struct {
+		Customer struct {
+			ID string `json:"id"`
+		} `json:"customer"`
+	}
+	create := func(email string) error {
+		return s.openclawctl(ctx, env, &created, "customer", "create", "--name", "Development", "--tier", "starter", "--email", email)
+	}
+	email := customerEmail
+	if err := create(email); err != nil {
+		// The database may be older than the run directory, and have it.
+		email = "customer-" + strings.ToLower(rand.Text()[:6]) + "@example.com"
+		if again := create(email); again != nil {
+			return "", errors.Join(err, again)
+		}
+	}
+	if created.Customer.ID == "" {
+		return "", errors.New("openclawctl did not print a customer's id")
+	}
+	password := rand.Text()
+	if err := writePrivate(s.cfg.path("customer-password"), password+"\n"); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.binary("control"), "add-login", "--customer", created.Customer.ID)
+	cmd.Env, cmd.Stdin = s.controlEnv(), strings.NewReader(password+"\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("control add-login: %w\n%s", err, out)
+	}
+	return created.Customer.ID, writePrivate(s.cfg.path("customer-email"), email+"\n")
+}
+
+// loginEmail is with which address the first customer logs in.
+func (s *stack) loginEmail() (string, error) {
+	email, err := os.ReadFile(s.cfg.path("customer-email"))
+	if err != nil {
+		return "", fmt.Errorf("devstack: %w", err)
+	}
+	return strings.TrimSpace(string(email)), nil
 }
 
 // keptAccepted asks the proxy whether it takes the kept token, if there is one.
@@ -95,6 +150,10 @@ func (s *stack) instructions(customer, email string) error {
 		return err
 	}
 	ctl = quote(ctl)
+	login, err := s.loginEmail()
+	if err != nil {
+		return err
+	}
 	request := func(flags, body string) string {
 		return fmt.Sprintf(`curl %s http://%s/v1/chat/completions -H "Authorization: Bearer $(cat %s)" -H 'Content-Type: application/json' -d '%s'`,
 			flags, address(s.cfg.Ports.Proxy), quote(s.cfg.path("token")), body)
@@ -121,6 +180,10 @@ What else operators can do (it signs in as %s, with the password in %s):
 
   %s --help
 
+The pages, where anybody can sign up, and nothing can be bought: http://%s
+  log in as %s, with the password in %s
+The operations console: http://%s
+  log in as %s, with the password in %s
 The api: http://%s for customers, http://%s for operators; what it can do is in /openapi.json of each.
 Models: %s. Metrics: http://%s/metrics. Logs: %s
 Stop it with: make down
@@ -128,7 +191,7 @@ Stop it with: make down
 		request("-sN", `{"model":"`+askedModel+`","stream":true,`+message+`}`),
 		request("-s", `{"model":"`+askedModel+`",`+message+`}`),
 		ctl, customer, ctl, customer, email, s.cfg.path("operator-password"), ctl,
-		address(s.cfg.Ports.API), address(s.cfg.Ports.Operators), modelNames(), address(s.cfg.Ports.Admin), s.cfg.path("logs"))
+		address(s.cfg.Ports.Web), login, s.cfg.path("customer-password"), address(s.cfg.Ports.Console), email, s.cfg.path("operator-password"), address(s.cfg.Ports.API), address(s.cfg.Ports.Operators), modelNames(), address(s.cfg.Ports.Admin), s.cfg.path("logs"))
 	return nil
 }
 

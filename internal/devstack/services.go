@@ -25,13 +25,13 @@ func (s *stack) services() []service {
 	if s.cfg.KimiAPIKey == "" {
 		all = append(all, s.kimisim())
 	}
-	return append(all, s.billingWorker(), s.api(), s.tokenProxy())
+	return append(all, s.billingWorker(), s.api(), s.tokenProxy(), s.web())
 }
 
 // everyService returns all processes that any configuration may have started,
 // for stopping them without knowing it.
 func (s *stack) everyService() []service {
-	return append(append([]service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.api(), s.tokenProxy()}, s.kubernetes()...), s.boxOperator())
+	return append(append([]service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.api(), s.tokenProxy(), s.web()}, s.kubernetes()...), s.boxOperator())
 }
 
 func (s *stack) redis() service {
@@ -203,7 +203,7 @@ func (s *stack) billingWorker() service {
 }
 
 func (s *stack) api() service {
-	customers := "http://" + address(s.cfg.Ports.API)
+	customers, pages := "http://"+address(s.cfg.Ports.API), "http://"+address(s.cfg.Ports.Web)
 	return service{
 		name:  "api",
 		ports: []int{s.cfg.Ports.API, s.cfg.Ports.Operators, s.cfg.Ports.APIProbes},
@@ -211,7 +211,8 @@ func (s *stack) api() service {
 			args := []string{
 				"api", "--listen", address(s.cfg.Ports.API), "--listen-operators", address(s.cfg.Ports.Operators),
 				"--listen-probes", address(s.cfg.Ports.APIProbes), "--public-url", customers,
-				"--operator-origins", "http://" + address(s.cfg.Ports.Operators), "--jwt-secret-file", s.cfg.path("jwt-secret"),
+				"--origins", customers + "," + pages, "--dashboard-url", pages, "--trusted-proxies", "127.0.0.0/8",
+				"--operator-origins", "http://" + address(s.cfg.Ports.Operators) + ",http://" + address(s.cfg.Ports.Console), "--jwt-secret-file", s.cfg.path("jwt-secret"),
 				"--box-secrets-key-file", s.cfg.path("box-secrets-key"),
 				// It runs with a cluster only.
 				"--operator-url", "http://" + address(s.cfg.Ports.Boxes), "--operator-key-file", s.cfg.path("operator-key"),
@@ -222,6 +223,24 @@ func (s *stack) api() service {
 			return command{program: s.binary("control"), args: args, env: s.controlEnv(), dir: s.cfg.RunDir}, nil
 		},
 		ready:    answers("http://" + address(s.cfg.Ports.APIProbes) + "/readyz"),
+		stopWith: syscall.SIGTERM, stopLimit: 25 * time.Second,
+	}
+}
+
+func (s *stack) web() service {
+	return service{
+		name:  "web",
+		ports: []int{s.cfg.Ports.Web, s.cfg.Ports.Console, s.cfg.Ports.WebProbes},
+		command: func() (command, error) {
+			args := []string{
+				"web", "--listen", address(s.cfg.Ports.Web), "--listen-operators", address(s.cfg.Ports.Console), "--listen-probes", address(s.cfg.Ports.WebProbes),
+				"--public-url", "http://" + address(s.cfg.Ports.Web),
+				"--api-url", "http://" + address(s.cfg.Ports.API), "--operators-api-url", "http://" + address(s.cfg.Ports.Operators),
+			}
+			return command{program: s.binary("control"), args: args, env: s.cleanEnv(), dir: s.cfg.RunDir}, nil
+		},
+		// Not /readyz: without Node it runs without pages, and says so to whoever opens them.
+		ready:    answers("http://" + address(s.cfg.Ports.WebProbes) + "/healthz"),
 		stopWith: syscall.SIGTERM, stopLimit: 25 * time.Second,
 	}
 }

@@ -126,7 +126,7 @@ in
         (flow.to [ (flow.podIn "platform" "redis") ] [ 9121 ])
       ]
       ++ lib.optional config.openclaw.onboardingAgent.enable (flow.to [ (flow.podIn "platform" "onboarding-agent") ] [ 9000 ])
-      ++ lib.optional config.openclaw.web.enable (flow.to [ (flow.podIn "platform" "web") ] [ 3000 ]);
+      ++ lib.optional config.openclaw.web.enable (flow.to [ (flow.podIn "platform" "web") ] [ 8085 ]);
     };
   };
 }

@@ -8,7 +8,7 @@ let cfg = config.openclaw; in
       replicas = cfg.web.replicas;
       strategy = workload.rolling;
       pod = {
-        annotations = workload.scrape 3000;
+        annotations = workload.scrape 8085;
         spec = workload.spread "web" // {
           terminationGracePeriodSeconds = 45;
           containers.web = workload.container {
@@ -16,14 +16,14 @@ let cfg = config.openclaw; in
             image = workload.image "web";
             args = [ "web" ];
             r = cfg.web;
-            ports = [ (workload.port "http" 3000) ];
+            ports = [ (workload.port "http" 3000) (workload.port "probes" 8085) ];
             env = workload.plainEnv ({
               API_URL = "http://api.platform.svc.cluster.local:8000";
               PUBLIC_URL = "https://${cfg.hosts.app}";
             } // lib.optionalAttrs cfg.onboardingAgent.enable {
               ONBOARDING_URL = "http://onboarding-agent.platform.svc.cluster.local:9000";
             });
-            more = workload.probes "http" // { lifecycle.preStop.sleep.seconds = 5; };
+            more = workload.probes "probes" // { lifecycle.preStop.sleep.seconds = 5; };
           };
         };
       };
@@ -32,7 +32,7 @@ let cfg = config.openclaw; in
     podDisruptionBudgets.web = workload.disruption { name = "web"; };
     networkPolicies.web = flow.policy "web" {
       ingress = [ (flow.from [ flow.controller ] [ 3000 ]) ]
-        ++ lib.optional cfg.monitoring.enable (flow.from [ flow.prometheus ] [ 3000 ]);
+        ++ lib.optional cfg.monitoring.enable (flow.from [ flow.prometheus ] [ 8085 ]);
       egress = [ (flow.to [ (flow.pod "api") ] [ 8000 ]) ]
         ++ lib.optional cfg.onboardingAgent.enable (flow.to [ (flow.pod "onboarding-agent") ] [ 9000 ]);
     };

@@ -50,7 +50,10 @@ in
   operator-image = role "operator" [ 8081 ];
   billing-worker-image = role "billing-worker" [ 8082 ];
   onboarding-agent-image = role "onboarding-agent" [ 9000 ];
-  web-image = role "web" [ 3000 ];
+  web-image = role "web" [
+    3000
+    8085
+  ];
   openclaw-image = import ./openclaw-gateway.nix {
     inherit
       pkgs

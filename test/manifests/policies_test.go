@@ -91,7 +91,7 @@ var moreFlows = []string{
 	"platform/onboarding-agent -> postgres:5432",
 	"platform/onboarding-agent -> public:443",
 	"platform/billing-worker -> public:587",
-	"monitoring/prometheus -> platform/web:3000",
+	"monitoring/prometheus -> platform/web:8085",
 	"monitoring/prometheus -> platform/onboarding-agent:9000",
 }
 

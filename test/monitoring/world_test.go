@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 // Ports of the stack, as devstack has them from the environment.
 var portNames = []string{
-	"PROXY", "ADMIN", "BILLING", "API", "OPERATORS", "API_PROBES", "KIMISIM", "REDIS", "POSTGRES",
+	"PROXY", "ADMIN", "BILLING", "API", "OPERATORS", "API_PROBES", "WEB", "CONSOLE", "WEB_PROBES", "KIMISIM", "REDIS", "POSTGRES",
 	"KUBERNETES", "ETCD", "ETCD_PEERS", "CONTROLLERS", "SCHEDULER", "BOXES",
 }
 

@@ -1,0 +1,142 @@
+// The conversation by which somebody becomes a customer. What is said in it the onboarding agent decides;
+// without one there is a form.
+import { useEffect, useRef, useState } from "preact/hooks";
+import { listen } from "../api/live";
+import { useAction, useLoaded } from "../controls/ask";
+import { Button, Form, Loading } from "../controls/controls";
+import { useLanguage } from "../language/language";
+import { go, Link, PageTitle } from "../router/router";
+import { type Conversation, conversation, conversationEvents, withoutTokens } from "./conversation";
+import routes from "./routes.json";
+import { SignUp } from "./signup";
+import { Outcome, PublicPage, useText } from "./site";
+
+export function Start() {
+  const text = useText();
+  const { language } = useLanguage();
+  const [form, setForm] = useState(false);
+  const [begun] = useLoaded(async (signal) => {
+    const options = { signal, keepSession: true };
+    try {
+      return await conversation.call("GET /onboarding/v1/conversation", {}, options);
+    } catch (err) {
+      if (!(err instanceof Error && "status" in err && err.status === 404)) throw err;
+    }
+    const tier = new URLSearchParams(location.search).get("plan");
+    const body = { language, time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone, ...(tier ? { tier } : {}) };
+    return conversation.call("POST /onboarding/v1/conversation", { body }, options);
+  }, []);
+  // Whoever cannot have a conversation is not kept waiting for one.
+  if (form || begun.state === "failed") return <SignUp />;
+  return (
+    <PublicPage narrow>
+      <PageTitle title={text.start.title} site={text.site} />
+      {begun.state === "loading" ? <Loading text={text.loading} /> : <Chat first={begun.value} />}
+      <p>
+        <Button onClick={() => setForm(true)}>{text.chat.form}</Button> <Link to={routes.login}>{text.start.have}</Link>
+      </p>
+    </PublicPage>
+  );
+}
+
+function Chat({ first }: { first: Conversation }) {
+  const text = useText();
+  const t = text.chat;
+  const [now, setNow] = useState(first);
+  const [draft, setDraft] = useState("");
+  const [sent, setSent] = useState("");
+  const end = useRef<HTMLDivElement>(null);
+  const say = useAction(async (body: { text: string } | { choice: string }, shown: string) => {
+    setSent(withoutTokens(shown));
+    setDraft("");
+    try {
+      setNow(await conversation.call("POST /onboarding/v1/conversation/messages", { body }, { keepSession: true }));
+    } finally {
+      setSent("");
+    }
+  });
+  const enter = useAction(async () => {
+    await conversation.call("POST /onboarding/v1/conversation/session", {}, { keepSession: true });
+    go(routes.overview, { replace: true });
+  });
+  useEffect(
+    () =>
+      listen(conversationEvents, {
+        on: { conversation: (data) => setNow(data as Conversation) },
+        onConnection: () => {},
+        renew: () => Promise.resolve(true), // it is known by its own cookie
+      }),
+    [],
+  );
+  useEffect(() => end.current?.scrollIntoView({ block: "nearest" }), [now.history.length, sent]);
+  const write = () => {
+    const written = draft.trim();
+    if (written !== "") say.run({ text: written }, written);
+  };
+  return (
+    <>
+      <div class="chat" role="log" aria-label={text.start.title}>
+        {now.history.map((turn, i) => (
+          <p key={i} class={turn.ours ? "ours" : "theirs"}>
+            <span class="hidden">{turn.ours ? t.agent : t.you}: </span>
+            {turn.text}
+          </p>
+        ))}
+        {sent !== "" && <p class="theirs">{sent}</p>}
+        {say.busy && <p class="ours">…</p>}
+        {(now.progress ?? []).length > 0 && (
+          <ol class="progress">
+            {now.progress?.map((p) => (
+              <li key={p.name} class={p.finished_at ? "done" : p.trouble ? "trouble" : "running"}>
+                {stepName(text.box.step, p.name)}
+              </li>
+            ))}
+          </ol>
+        )}
+        <div ref={end} />
+      </div>
+      <Outcome action={say} />
+      <Outcome action={enter} />
+      <div class="row">
+        {now.reply.pay_url && (
+          <a class="button primary" href={now.reply.pay_url}>
+            {t.pay}
+          </a>
+        )}
+        {(now.reply.quick ?? []).map((q) => (
+          <Button key={q.id} onClick={() => say.run({ choice: q.id }, q.label)} disabled={say.busy}>
+            {q.label}
+          </Button>
+        ))}
+        {now.state === "complete" && (
+          <Button kind="primary" onClick={enter.run} busy={enter.busy}>
+            {text.verify.dashboard}
+          </Button>
+        )}
+      </div>
+      {!now.final && (
+        <Form onSend={write}>
+          <div class="row write">
+            <input
+              aria-label={t.write}
+              placeholder={t.write}
+              name="message"
+              autocomplete="off"
+              maxLength={2000}
+              value={draft}
+              onInput={(e) => setDraft(e.currentTarget.value)}
+            />
+            <Button kind="primary" type="submit" busy={say.busy} disabled={draft.trim() === ""}>
+              {t.send}
+            </Button>
+          </div>
+        </Form>
+      )}
+    </>
+  );
+}
+
+function stepName(names: Record<string, unknown>, name: string): string {
+  const known = names[name];
+  return typeof known === "string" ? known : name;
+}
