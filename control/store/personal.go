@@ -94,6 +94,7 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 		`DELETE FROM sessions WHERE customer_id = $1`,
 		`DELETE FROM mail_tokens WHERE customer_id = $1`,
 		`DELETE FROM api_keys WHERE customer_id = $1`,
+		`DELETE FROM onboarding_sessions WHERE customer_id = $1`,
 		`DELETE FROM idempotency_keys WHERE customer_id = $1`,
 		`DELETE FROM mails WHERE customer_id = $1 AND sent_at IS NULL`,
 		`UPDATE mails SET params = '{}', error = NULL WHERE customer_id = $1`,

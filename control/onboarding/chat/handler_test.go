@@ -1,0 +1,271 @@
+package chat_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/onboarding"
+	"github.com/andreabadesso/openclaw-cloud/control/onboarding/chat"
+)
+
+const origin = "https://app.example.invalid"
+
+// scripted is one conversation, of the key "k".
+type scripted struct {
+	mu    sync.Mutex
+	now   onboarding.Conversation
+	begun []onboarding.Begin
+	said  []onboarding.Said
+	fail  error
+}
+
+func (s *scripted) Begin(_ context.Context, b onboarding.Begin) (onboarding.Conversation, string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun = append(s.begun, b)
+	s.now.State = onboarding.StateGreeting
+	return s.now, "k", s.fail
+}
+
+func (s *scripted) of(who onboarding.Who) (onboarding.Conversation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if who.Key != "k" {
+		return onboarding.Conversation{}, control.ErrNotFound
+	}
+	return s.now, s.fail
+}
+
+func (s *scripted) Say(_ context.Context, who onboarding.Who, said onboarding.Said) (onboarding.Conversation, error) {
+	c, err := s.of(who)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.said = append(s.said, said)
+	return c, err
+}
+
+func (s *scripted) Look(_ context.Context, who onboarding.Who) (onboarding.Conversation, error) {
+	return s.of(who)
+}
+
+func (s *scripted) Watch(ctx context.Context, who onboarding.Who, every time.Duration, send func(onboarding.Conversation) error) error {
+	for {
+		c, err := s.of(who)
+		if err != nil {
+			return err
+		}
+		if err := send(c); err != nil {
+			return err
+		}
+		if c.Final {
+			return nil
+		}
+		select {
+		case <-time.After(every):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *scripted) becomes(state onboarding.State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.State, s.now.Final = state, state.Final()
+}
+
+func serve(t *testing.T, s *scripted, change func(*chat.Options)) *httptest.Server {
+	t.Helper()
+	o := chat.Options{Conversations: s, Origins: []string{origin}, Logger: slog.New(slog.DiscardHandler), Every: 5 * time.Millisecond}
+	if change != nil {
+		change(&o)
+	}
+	h, err := chat.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server
+}
+
+func ask(t *testing.T, server *httptest.Server, method, path, body string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Origin", origin)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Del(headers[i])
+		if headers[i+1] != "" {
+			req.Header.Set(headers[i], headers[i+1])
+		}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(raw)
+}
+
+const withKey = chat.Cookie + "=k"
+
+func TestConversation(t *testing.T) {
+	t.Parallel()
+	s := &scripted{}
+	server := serve(t, s, nil)
+	resp, body := ask(t, server, "POST", "/v1/onboarding", `{"time_zone": "America/Recife"}`, "Accept-Language", "pt-BR,en")
+	if resp.StatusCode != http.StatusCreated || !strings.Contains(body, `"state":"greeting"`) || len(s.begun) != 1 || s.begun[0] != (onboarding.Begin{Language: "pt-BR,en", TimeZone: "America/Recife"}) {
+		t.Errorf("%d %s, %+v", resp.StatusCode, body, s.begun)
+	}
+	k := resp.Cookies()
+	if len(k) != 1 || k[0].Name != chat.Cookie || k[0].Value != "k" || !k[0].Secure || !k[0].HttpOnly || k[0].SameSite != http.SameSiteLaxMode || k[0].Path != "/" || k[0].Domain != "" || strings.Contains(body, `"k"`) {
+		t.Errorf("cookies %+v, %s", k, body)
+	}
+	if resp, _ := ask(t, server, "POST", "/v1/onboarding", `{}`, "Cookie", withKey); resp.StatusCode != http.StatusOK || len(s.begun) != 1 || len(resp.Cookies()) != 0 {
+		t.Errorf("once more: %d, begun %d times", resp.StatusCode, len(s.begun))
+	}
+	if resp, _ := ask(t, server, "POST", "/v1/onboarding/messages", `{"text": "hello", "choice": "x"}`, "Cookie", withKey); resp.StatusCode != http.StatusOK || len(s.said) != 1 || s.said[0] != (onboarding.Said{Text: "hello", Choice: "x"}) {
+		t.Errorf("%d, %+v", resp.StatusCode, s.said)
+	}
+	if resp, body := ask(t, server, "GET", "/v1/onboarding", "", "Cookie", withKey); resp.StatusCode != http.StatusOK || !strings.Contains(body, "greeting") || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	s.becomes(onboarding.StateComplete)
+	if resp, _ := ask(t, server, "POST", "/v1/onboarding", `{}`, "Cookie", withKey); resp.StatusCode != http.StatusCreated || len(s.begun) != 2 {
+		t.Errorf("after the end: %d", resp.StatusCode)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	s := &scripted{}
+	server := serve(t, s, func(o *chat.Options) {
+		o.Messages, o.Begins = chat.Rate{PerSecond: 1000, Burst: 1000}, chat.Rate{PerSecond: 1000, Burst: 1000}
+	})
+	for _, c := range []struct {
+		name, method, path, body string
+		headers                  []string
+		want                     int
+	}{
+		{"no cookie", "GET", "/v1/onboarding", "", nil, 404},
+		{"another cookie", "GET", "/v1/onboarding", "", []string{"Cookie", chat.Cookie + "=x"}, 404},
+		{"another's events", "GET", "/v1/onboarding/events", "", []string{"Cookie", chat.Cookie + "=x"}, 404},
+		{"says without", "POST", "/v1/onboarding/messages", `{}`, nil, 404},
+		{"no origin", "POST", "/v1/onboarding/messages", `{}`, []string{"Origin", "", "Cookie", withKey}, 403},
+		{"another origin", "POST", "/v1/onboarding", `{}`, []string{"Origin", "https://evil.example.invalid"}, 403},
+		{"null origin", "POST", "/v1/onboarding", `{}`, []string{"Origin", "null"}, 403},
+		{"a form", "POST", "/v1/onboarding/messages", `text=x`, []string{"Content-Type", "application/x-www-form-urlencoded", "Cookie", withKey}, 415},
+		{"no JSON", "POST", "/v1/onboarding/messages", `{`, []string{"Cookie", withKey}, 400},
+		{"two", "POST", "/v1/onboarding/messages", `{}{}`, []string{"Cookie", withKey}, 400},
+		{"more fields", "POST", "/v1/onboarding/messages", `{"state": "complete"}`, []string{"Cookie", withKey}, 400},
+		{"too large", "POST", "/v1/onboarding/messages", `{"text": "` + strings.Repeat("a", 40<<10) + `"}`, []string{"Cookie", withKey}, 413},
+		{"unknown", "GET", "/v1/onboarding/x", "", []string{"Cookie", withKey}, 404},
+		{"method", "DELETE", "/v1/onboarding", "", []string{"Cookie", withKey}, 405},
+	} {
+		if resp, body := ask(t, server, c.method, c.path, c.body, c.headers...); resp.StatusCode != c.want || strings.Contains(body, "aaaa") {
+			t.Errorf("%s: %d %s, want %d", c.name, resp.StatusCode, body, c.want)
+		}
+	}
+	if len(s.begun) != 0 {
+		t.Error("something was begun")
+	}
+	s.fail = errors.New("the password of Postgres is x")
+	for _, r := range [][2]string{{"GET", "/v1/onboarding"}, {"POST", "/v1/onboarding/messages"}, {"POST", "/v1/onboarding"}, {"GET", "/v1/onboarding/events"}} {
+		if resp, body := ask(t, server, r[0], r[1], `{}`, "Cookie", withKey); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || strings.Contains(body, "Postgres") {
+			t.Errorf("%v: %d %s", r, resp.StatusCode, body)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	s := &scripted{}
+	server := serve(t, s, func(o *chat.Options) {
+		o.Messages, o.Begins = chat.Rate{PerSecond: 0.001, Burst: 3}, chat.Rate{PerSecond: 0.001, Burst: 2}
+	})
+	count := func(path string, headers ...string) (ok, refused int) {
+		for range 5 {
+			resp, _ := ask(t, server, "POST", path, `{}`, headers...)
+			switch {
+			case resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") != "":
+				refused++
+			case resp.StatusCode < 300:
+				ok++
+			}
+		}
+		return ok, refused
+	}
+	if ok, refused := count("/v1/onboarding"); ok != 2 || refused != 3 {
+		t.Errorf("%d conversations, %d refused", ok, refused)
+	}
+	if ok, refused := count("/v1/onboarding/messages", "Cookie", withKey); ok != 3 || refused != 2 {
+		t.Errorf("%d messages, %d refused", ok, refused)
+	}
+}
+
+// An event stream tells of each change, and ends with the conversation.
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	s := &scripted{}
+	s.becomes(onboarding.StateAwaitingPayment)
+	server := serve(t, s, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/v1/onboarding/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Cookie", withKey)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.Header.Get("Content-Type") != "text/event-stream" {
+		t.Errorf("headers %v", resp.Header)
+	}
+	var seen []string
+	ended := false
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if lines.Text() == "event: end" {
+			ended = true
+		}
+		raw, ok := strings.CutPrefix(lines.Text(), "data: ")
+		var c onboarding.Conversation
+		if !ok || ended {
+			continue
+		}
+		if err := json.Unmarshal([]byte(raw), &c); err != nil {
+			t.Fatal(err)
+		}
+		if len(seen) == 0 || seen[len(seen)-1] != string(c.State) {
+			seen = append(seen, string(c.State))
+			if next := map[int]onboarding.State{1: onboarding.StateProvisioning, 2: onboarding.StateComplete}[len(seen)]; next != "" {
+				s.becomes(next)
+			}
+		}
+	}
+	if want := "awaiting_payment provisioning complete"; strings.Join(seen, " ") != want || !ended || lines.Err() != nil {
+		t.Errorf("seen %v, ended %v, %v", seen, ended, lines.Err())
+	}
+}
