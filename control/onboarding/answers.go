@@ -67,6 +67,9 @@ func greets(text string) bool {
 		"oi", "ola", "bom dia", "boa tarde", "boa noite", "oi tudo bem", "ola tudo bem", "tudo bem", "opa", "e ai", "iniciar", "comecar", "vamos comecar", "quero comecar")
 }
 
+// addressed is an address of a mailbox or a page, whose words are of no language.
+var addressed = regexp.MustCompile(`\S*[@./:]\S+`)
+
 // spoken returns in which language a message is written, "" if that cannot be told.
 func spoken(text string) control.Language {
 	folded := fold(text)
@@ -77,13 +80,13 @@ func spoken(text string) control.Language {
 		return control.Portuguese
 	}
 	score := 0
-	for _, w := range strings.Fields(folded) {
+	for _, w := range words(addressed.ReplaceAllString(text, " ")) {
 		switch w {
 		case "the", "my", "want", "would", "like", "need", "with", "and", "for", "is", "are", "it", "this", "that", "hello", "hi", "yes", "please", "you", "your",
 			"just", "only", "help", "what", "how", "have", "i", "im", "to", "of", "will", "thanks", "here":
 			score++
 		case "quero", "voce", "nao", "meu", "minha", "para", "pra", "com", "que", "uma", "um", "eu", "oi", "ola", "sim", "obrigado", "obrigada", "preciso", "ajuda", "ajudar",
-			"e", "de", "do", "da", "os", "as", "seu", "sua", "isso", "aqui", "gostaria", "so", "somos", "como", "por", "favor", "apenas", "sozinho", "sozinha", "trabalho":
+			"de", "da", "os", "seu", "sua", "isso", "aqui", "gostaria", "somos", "como", "por", "favor", "apenas", "sozinho", "sozinha", "trabalho":
 			score--
 		}
 	}

@@ -245,9 +245,13 @@ func (m *machine) fill(text string, tier control.Tier) string {
 	if !clean(email) {
 		email = map[bool]string{true: "o seu endereço", false: "your address"}[l == control.Portuguese]
 	}
+	title := tier.Title
+	if !clean(title) {
+		title = map[bool]string{true: "escolhido", false: "this plan"}[l == control.Portuguese]
+	}
 	return strings.NewReplacer(
 		"{bot}", bot, "{email}", email, "{agent_language}", languageName(f.AgentLanguage, l), "{zone}", strings.ReplaceAll(f.TimeZone, "_", " "),
-		"{tier}", tier.Title, "{price}", price(tier, l), "{tokens}", millions(tier, l), "{users}", users(tier, l),
+		"{tier}", title, "{price}", price(tier, l), "{tokens}", millions(tier, l), "{users}", users(tier, l),
 	).Replace(text)
 }
 
@@ -262,6 +266,9 @@ func (m *machine) reply() Reply {
 		said = append(said, m.fill(table[line], m.tier(name)))
 	}
 	r := Reply{Text: strings.Join(said, "\n\n"), PayURL: m.s.PayURL}
+	if !checkWhole(r.Text) {
+		r.Text = table[saySorry] // whatever it was, it must not be said
+	}
 	if with := m.lead + "\n\n" + r.Text; m.lead != "" && r.Text != "" && checkLead(m.lead) && checkWhole(with) {
 		r.Text = with
 	}

@@ -22,6 +22,7 @@ CREATE TABLE onboarding_sessions (
 );
 -- Whoever writes on Telegram has one conversation at a time.
 CREATE UNIQUE INDEX onboarding_sessions_telegram ON onboarding_sessions (telegram_user) WHERE state NOT IN ('complete', 'abandoned');
+CREATE INDEX onboarding_sessions_person ON onboarding_sessions (telegram_user) WHERE telegram_user IS NOT NULL;
 CREATE INDEX onboarding_sessions_expiry ON onboarding_sessions (expires_at);
 CREATE INDEX onboarding_sessions_waiting ON onboarding_sessions (id)
     WHERE state IN ('awaiting_payment', 'provisioning', 'failed') OR state = 'recommending' AND customer_id IS NOT NULL;
