@@ -37,6 +37,9 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 					cancel()
 					return
 				}
+			case <-h.draining:
+				cancel()
+				return
 			case <-ctx.Done():
 				return
 			}

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
@@ -61,6 +62,8 @@ type Handler struct {
 	mux              *http.ServeMux
 	begins, messages *limiter
 	streams          chan struct{}
+	drain            sync.Once
+	draining         chan struct{}
 }
 
 // mostStreams is how many event streams there are at most.
@@ -75,13 +78,7 @@ func New(o Options) (*Handler, error) {
 		o.Every = time.Second
 	}
 	if o.Address == nil {
-		o.Address = func(r *http.Request) netip.Addr {
-			a, err := netip.ParseAddrPort(r.RemoteAddr)
-			if err != nil {
-				return netip.Addr{} // all of those share one limit
-			}
-			return a.Addr()
-		}
+		o.Address = Behind(nil)
 	}
 	if o.Begins == (Rate{}) {
 		o.Begins = Rate{PerSecond: 0.1, Burst: 10}
@@ -89,13 +86,16 @@ func New(o Options) (*Handler, error) {
 	if o.Messages == (Rate{}) {
 		o.Messages = Rate{PerSecond: 0.5, Burst: 30}
 	}
-	h := &Handler{o: o, mux: http.NewServeMux(), begins: newLimiter(o.Begins), messages: newLimiter(o.Messages), streams: make(chan struct{}, mostStreams)}
+	h := &Handler{o: o, mux: http.NewServeMux(), begins: newLimiter(o.Begins), messages: newLimiter(o.Messages), streams: make(chan struct{}, mostStreams), draining: make(chan struct{})}
 	h.mux.HandleFunc("POST /v1/onboarding", h.begin)
 	h.mux.HandleFunc("GET /v1/onboarding", h.look)
 	h.mux.HandleFunc("POST /v1/onboarding/messages", h.say)
 	h.mux.HandleFunc("GET /v1/onboarding/events", h.events)
 	return h, nil
 }
+
+// Drain ends the event streams: their pages open others, elsewhere.
+func (h *Handler) Drain() { h.drain.Do(func() { close(h.draining) }) }
 
 // ServeHTTP serves one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {

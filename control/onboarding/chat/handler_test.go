@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -219,6 +220,54 @@ func TestLimits(t *testing.T) {
 	}
 	if ok, refused := count("/v1/onboarding/messages", "Cookie", withKey); ok != 3 || refused != 2 {
 		t.Errorf("%d messages, %d refused", ok, refused)
+	}
+}
+
+// Whoever drains is left by the streams at once.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	s := &scripted{}
+	s.becomes(onboarding.StateAwaitingPayment)
+	h, err := chat.New(chat.Options{Conversations: s, Origins: []string{origin}, Logger: slog.New(slog.DiscardHandler), Every: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/v1/onboarding/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Cookie", withKey)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	h.Drain()
+	h.Drain()
+	if raw, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(raw), "awaiting_payment") {
+		t.Errorf("%q, %v", raw, err)
+	}
+}
+
+// Only what a proxy of ours says of addresses is believed.
+func TestBehind(t *testing.T) {
+	t.Parallel()
+	ours := chat.Behind([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
+	for _, c := range []struct{ peer, forwarded, want string }{
+		{"192.0.2.1:5", "", "192.0.2.1"}, {"192.0.2.1:5", "198.51.100.1", "192.0.2.1"}, {"10.0.0.1:5", "198.51.100.1", "198.51.100.1"},
+		{"10.0.0.1:5", "203.0.113.9, 198.51.100.1, 10.0.0.2", "198.51.100.1"}, {"10.0.0.1:5", "x", "10.0.0.1"}, {"[::ffff:10.0.0.1]:5", "2001:db8::1", "2001:db8::1"},
+		{"nowhere", "", "invalid IP"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = c.peer
+		r.Header.Set("X-Forwarded-For", c.forwarded)
+		if got := ours(r).String(); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
 	}
 }
 
