@@ -5,6 +5,22 @@ import (
 	"time"
 )
 
+// Conversation is what was said while somebody became a customer, as long as it is kept.
+type Conversation struct {
+	ID        string             `json:"id"`
+	State     string             `json:"state"`
+	CreatedAt time.Time          `json:"created_at"`
+	ExpiresAt time.Time          `json:"expires_at"` // then it is forgotten
+	Turns     []ConversationTurn `json:"turns"`
+}
+
+// ConversationTurn is something that was said.
+type ConversationTurn struct {
+	At   time.Time `json:"at"`
+	Ours bool      `json:"ours,omitempty"` // the platform said it
+	Text string    `json:"text"`
+}
+
 // OnboardingSession is a conversation by which somebody becomes a customer, as it is kept. What
 // Data means only package onboarding knows; it has no secrets.
 type OnboardingSession struct {

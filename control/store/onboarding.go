@@ -68,6 +68,19 @@ func (s *Store) OnboardingOfTelegram(ctx context.Context, user int64, now time.T
 		` WHERE telegram_user = $1 AND expires_at > $2 ORDER BY state IN ('complete', 'abandoned'), created_at DESC, id LIMIT 1`, user, now)
 }
 
+// conversations lists what a customer said until it was one, oldest first. It may run within
+// Store.ForCustomer.
+func (t *Tx) conversations(ctx context.Context, customer string) ([]control.Conversation, error) {
+	rows, _ := t.tx.Query(ctx, `
+		SELECT id, state, created_at, expires_at, coalesce(data->'history', '[]') FROM onboarding_sessions WHERE customer_id = $1 ORDER BY created_at, id`, customer)
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c control.Conversation, err error) {
+		err = row.Scan(&c.ID, &c.State, &c.CreatedAt, &c.ExpiresAt, &c.Turns)
+		c.CreatedAt, c.ExpiresAt = c.CreatedAt.UTC(), c.ExpiresAt.UTC()
+		return c, err
+	})
+	return list, explain("conversations of customer "+customer, err)
+}
+
 // SaveOnboarding changes a conversation that still is of the version that v has, and returns it as it
 // is then; if it was changed since, that is control.ErrConflict, and if it is gone, control.ErrNotFound.
 func (s *Store) SaveOnboarding(ctx context.Context, v control.OnboardingSession) (control.OnboardingSession, error) {

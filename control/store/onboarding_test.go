@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/store"
 )
 
 // A conversation is kept as it was given, is found by who has it, and is changed by one at a time.
@@ -88,6 +89,41 @@ func TestOnboardingIsKept(t *testing.T) {
 }
 
 func second1(_ control.OnboardingSession, err error) error { return err }
+
+// What was said is part of what a customer gets who asks for all that is known of it, and of nobody else.
+func TestOnboardingIsExported(t *testing.T) {
+	t.Parallel()
+	st, _ := migrated(t)
+	ctx := t.Context()
+	ada, eve := signUp(t, st, "ada@example.com"), signUp(t, st, "eve@example.com")
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	for i, data := range []string{`{"history": [{"at": "2026-03-01T12:00:00Z", "ours": true, "text": "hello"}, {"at": "2026-03-01T12:00:01Z", "text": "hi"}], "facts": {}}`, `{}`} {
+		v := control.OnboardingSession{
+			ID: fmt.Sprintf("n%d", i), CustomerID: ada.ID, State: "provisioning", Data: []byte(data), CreatedAt: now.Add(time.Duration(i)), ExpiresAt: now.Add(time.Hour),
+		}
+		if err := st.InsertOnboarding(ctx, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	export := func(id string) (d control.CustomerData) {
+		t.Helper()
+		if err := st.ForCustomer(ctx, id, func(tx *store.Tx) (err error) { d, err = tx.Export(ctx, id); return err }); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	want := []control.Conversation{
+		{ID: "n0", State: "provisioning", CreatedAt: now, ExpiresAt: now.Add(time.Hour), Turns: []control.ConversationTurn{{At: at, Ours: true, Text: "hello"}, {At: at.Add(time.Second), Text: "hi"}}},
+		{ID: "n1", State: "provisioning", CreatedAt: now, ExpiresAt: now.Add(time.Hour), Turns: []control.ConversationTurn{}},
+	}
+	if got := export(ada.ID).Conversations; !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := export(eve.ID).Conversations; got == nil || len(got) != 0 {
+		t.Errorf("the other one gets %+v", got)
+	}
+}
 
 // Of many who save the same version one does, each time.
 func TestOnboardingSavedAtOnce(t *testing.T) {

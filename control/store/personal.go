@@ -45,6 +45,9 @@ func (t *Tx) Export(ctx context.Context, customer string) (d control.CustomerDat
 	if d.Mails, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (control.Mail, error) { return scanMail(row) }); err != nil {
 		return d, explain("mails of customer "+customer, err)
 	}
+	if d.Conversations, err = t.conversations(ctx, customer); err != nil {
+		return d, err
+	}
 	d.Audit, err = t.AuditPage(ctx, customer, 0, exportedAudit)
 	return d, err
 }

@@ -29,6 +29,8 @@ CREATE INDEX onboarding_sessions_waiting ON onboarding_sessions (id)
 CREATE INDEX onboarding_sessions_customer ON onboarding_sessions (customer_id) WHERE customer_id IS NOT NULL;
 ALTER TABLE onboarding_sessions ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_customer ON onboarding_sessions TO openclaw_customer USING (customer_id = current_setting('openclaw.customer_id', true));
+-- What was said is its customer's. Without secrets.
+GRANT SELECT (id, customer_id, state, data, created_at, expires_at) ON onboarding_sessions TO openclaw_customer;
 
 -- +goose Down
 DROP TABLE onboarding_sessions;
