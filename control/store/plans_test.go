@@ -95,7 +95,10 @@ func TestPlansOfPages(t *testing.T) {
 			return ignoreMissing(err)
 		})},
 		{"a session", "", all(func(st *store.Store) error { _, err := st.SessionLive(ctx, "o7", now); return err })},
-		{"a conversation in a browser", "", all(func(st *store.Store) error { _, err := st.OnboardingByKey(ctx, [32]byte{1}, now); return ignoreMissing(err) })},
+		{"a conversation in a browser", "", all(func(st *store.Store) error {
+			_, err := st.OnboardingByKey(ctx, [32]byte{1}, now)
+			return ignoreMissing(err)
+		})},
 		{"a conversation on Telegram", "", all(func(st *store.Store) error { _, err := st.OnboardingOfTelegram(ctx, 7, now); return ignoreMissing(err) })},
 		{"conversations that wait", "", all(func(st *store.Store) error { _, err := st.WaitingOnboardings(ctx, "n4", now, 51); return err })},
 		{"all customers", "", customers("", control.PageKey{})},
