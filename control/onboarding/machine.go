@@ -165,6 +165,10 @@ func Step(tiers []control.Tier, s Session, in Input, now time.Time) Outcome {
 	if m.s.State.Final() {
 		m.s.Sealed, m.s.PayURL = nil, ""
 	}
+	if m.changed && m.s.State == StateAbandoned { // as it says
+		m.s.Facts, m.s.History, m.s.Asked = Facts{}, nil, nil
+		m.s.Customer, m.s.SignedUp, m.s.Box = "", false, ""
+	}
 	reply := m.reply()
 	if m.changed {
 		m.s.note(true, reply.Text, now)

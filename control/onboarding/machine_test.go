@@ -114,6 +114,9 @@ func TestTransitions(t *testing.T) {
 			if out.Session.State.Final() && out.Session.Sealed != nil {
 				t.Errorf("%s, %s: a token is kept at the end", state, name)
 			}
+			if v := out.Session; v.State == StateAbandoned && out.Changed && (v.Facts != (Facts{}) || v.SignedUp || len(v.History) != 1) {
+				t.Errorf("%s, %s: it remembers %+v", state, name, v)
+			}
 		}
 	}
 }
@@ -265,6 +268,9 @@ func TestBotLostAfterPayment(t *testing.T) {
 	}
 	if again := Step(list, out.Session, Observed{Paid: true, Box: "b1", State: control.BoxActive}, noon); again.Changed || len(again.Effects) > 0 {
 		t.Errorf("without a bot: %+v", again)
+	}
+	if elsewhere := Step(list, out.Session, Observed{Paid: true, Box: "b1", State: control.BoxPending, HasBot: true}, noon); elsewhere.Session.BotLost || !slices.Equal(elsewhere.Effects, []Effect{HandOver}) {
+		t.Errorf("a bot that was given elsewhere: %+v", elsewhere)
 	}
 	out = Step(list, out.Session, Message{Text: markBot, Bots: 1}, noon)
 	if !slices.Equal(out.Effects, []Effect{CheckBot}) {

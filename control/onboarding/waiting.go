@@ -119,8 +119,8 @@ func (m *machine) observed(in Observed) {
 		m.s.Box, m.s.HandedOver = in.Box, false
 	}
 	if in.HasBot && m.s.BotLost {
-		m.changed = true // it was given elsewhere
-		m.s.BotLost, m.s.HandedOver, m.s.Asking = false, true, AskNothing
+		m.changed = true // it was given elsewhere; the settings are still to be handed over
+		m.s.BotLost, m.s.Asking = false, AskNothing
 	}
 	if !m.s.HandedOver && in.Box != "" && !m.s.BotLost {
 		if m.s.Sealed == nil && !in.HasBot {
