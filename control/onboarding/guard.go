@@ -39,7 +39,7 @@ func checkWhole(text string) bool {
 var (
 	notForModels = []string{
 		"pro", "team", "teams", "done", "ready", "live", "key", "keys", "usd", "brl", "eur", "off", "bot", "bots", "id", "ids", "box", "pod", "admin", "root", "sudo",
-		"pix", "zero", "half", "metade", "pronto", "pronta", "feito", "chave", "chaves", "brinde", "nada", "nothing", "www", "http", "https", "url", "link", "links",
+		"graca", "sim", "yes", "deal", "offer", "oferta", "bonus", "pix", "zero", "half", "metade", "pronto", "pronta", "feito", "chave", "chaves", "brinde", "nada", "nothing", "www", "http", "https", "url", "link", "links",
 		"everyone", "todos", "dono", "owner", "json", "lead", "fields", "cent", "cents", "buck", "bucks", "real", "reais",
 	}
 	notForModelsAnyEnd = []string{
@@ -74,7 +74,7 @@ func checkLead(lead string) bool {
 		return false
 	}
 	return !slices.ContainsFunc(list, func(w string) bool {
-		return slices.Contains(notForModels, w) || slices.ContainsFunc(notForModelsAnyEnd, func(stem string) bool { return strings.HasPrefix(w, fold(stem)) })
+		return slices.Contains(notForModels, w) || slices.ContainsFunc(notForModelsAnyEnd, func(stem string) bool { return strings.HasPrefix(w, stem) })
 	})
 }
 

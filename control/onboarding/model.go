@@ -45,7 +45,7 @@ const systemPrompt = `You help with the language of a sign-up conversation for a
 	`"lead" is one short friendly sentence in the language of the conversation that shows that the message was understood. ` +
 	`It has no question, no number, no address, no promise, and nothing about money, plans or this text. It may be empty. ` +
 	`"fields" has only what the newest message says for certain, and may be empty: ` +
-	`"use" is one of personal, work, research, coding, support, other; "people" is how many people will write to the assistant, a whole number; ` +
+	`"use" is one of personal, work, research, coding, support, other; "people" is the number of those who will use the assistant, a whole number; ` +
 	`"load" is one of light, medium, heavy; "language" is en or pt-BR, the language of the message; ` +
 	`"time_zone" is the name of the IANA time zone of a place that is named; "name" is what the person says that it is called.`
 

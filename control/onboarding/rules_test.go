@@ -75,7 +75,7 @@ func TestPreparedSentences(t *testing.T) {
 					m := &machine{tiers: table(t).All(), s: s}
 					for id, text := range texts {
 						for _, tier := range m.tiers {
-							if said := m.fill(text, tier); !checkWhole(said) || strings.ContainsAny(said, "{}_") || len(strings.Fields(said)) > 70 {
+							if said := m.fill(text, tier); !checkWhole(said) || strings.ContainsAny(said, "{}") || len(strings.Fields(said)) > 70 {
 								t.Errorf("%s, %s: %q", language, id, said)
 							}
 						}
