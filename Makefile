@@ -13,6 +13,9 @@ ORDERS ?= 200
 DRILL_SECONDS ?= 1800
 export DRILL_SECONDS
 
+# A regular expression: `make monitoring` stages the faults whose name it finds, and all without one.
+FAULTS ?=
+
 # A program kube-router for `make node`.
 KUBE_ROUTER ?=
 
@@ -78,7 +81,7 @@ orders: ## play the life of a customer who pays in ORDERS (200) random orders of
 manifests: ## say whether k8s/golden is what k8s/ evaluates to, and play the alert rules (needs Nix)
 	@scripts/manifests
 
-lint: ## gofmt, vet, staticcheck, the layout's rules, GitHub workflows, known vulnerabilities, make nix where Nix is
+lint: ## gofmt, vet, staticcheck, the layout's rules, GitHub workflows, scripts, known vulnerabilities, make nix where Nix is
 	@scripts/lint
 
 nix: ## check the Nix files, flake.lock and secrets, with any Nix and no network but Go's (half a minute)
@@ -91,14 +94,14 @@ gosec: ## look for common mistakes of security (a minute; the reasons for what i
 deps-bench:
 	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
 
-bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (25 minutes)
+bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (30 minutes)
 	bin/openclaw-bench compare
 	bin/openclaw-bench report
 
 bench-quick: deps-bench build ## the same with few and short rounds, printed only (under 2 minutes)
 	bin/openclaw-bench compare --quick --results .run/bench
 
-bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants, system calls; then the report (15 minutes)
+bench-scale: deps-bench build ## 10,000 open streams, twice the load, a million grants, system calls; then the report (35 minutes)
 	bin/openclaw-bench streams
 	bin/openclaw-bench overload
 	bin/openclaw-bench grants
@@ -131,9 +134,9 @@ node-engine: # first, since the rest takes minutes
 node: node-engine deps-node ## run boxes on a real node and try what their network policy lets through; root, KUBE_ROUTER=PROGRAM (5 minutes)
 	go test -count=1 -v -timeout 15m ./test/node -node -kube-router '$(abspath $(KUBE_ROUTER))'
 
-monitoring: deps-run deps-cluster build ## have Prometheus and Alertmanager watch make up-cluster, and stage faults (5 minutes)
+monitoring: deps-run deps-cluster build ## have Prometheus and Alertmanager watch make up-cluster, and stage a fault for each alert, or FAULTS (12 minutes)
 	@scripts/install-deps promtool amtool redis-exporter
-	go test -count=1 -v -timeout 30m ./test/monitoring -devstack '$(abspath bin/devstack)'
+	go test -count=1 -v -timeout 30m ./test/monitoring -devstack '$(abspath bin/devstack)' -faults '$(FAULTS)'
 
 promises: deps ## run at full length what `make test` runs shortly, and print the figures: limits, revocations, a failing Redis (20 minutes)
 	go test -count=1 -timeout 40m -v ./test/e2e -long

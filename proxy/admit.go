@@ -29,6 +29,7 @@ func (s *Server) admit(c *call, body []byte) (refusal, detail) {
 		return r, d
 	}
 	if s.journal.Full() {
+		s.unwritten.Add(1)
 		return refuseQuotaUnavailable, detail{message: "usage cannot be recorded at the moment"}
 	}
 	if !s.customers.enter(c.grant.CustomerID, c.grant.Concurrent) {

@@ -81,6 +81,7 @@ type call struct {
 	outputSeen int64 // upper bound of the completion tokens that came
 	finished   bool  // the upstream said why it stopped: its counts are final
 	relayed    bool  // something of the answer came
+	streamed   bool  // it comes as events
 
 	// settle
 	blocked  string // reason, when refused

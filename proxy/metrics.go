@@ -51,8 +51,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "token_proxy_upstream_errors_total", Help: "Upstream answers that were errors, by status; also connection, timeout and cut."},
 			[]string{"status_code"}),
 		ttfb: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "token_proxy_upstream_ttfb_seconds", Help: "From admission to the head of the upstream's answer.",
-			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2, 4, 8, 15, 30, 60, 120}}, []string{"upstream"}),
+			Name: "token_proxy_upstream_ttfb_seconds", Help: "From admission to the head of the upstream's answer, which comes with the end of one that is no stream.",
+			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2, 4, 8, 15, 30, 60, 120}}, []string{"upstream", "stream"}),
 		added: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "token_proxy_admission_seconds", Help: "Latency added before the upstream is contacted: authentication, limits and reservation.",
 			Buckets: []float64{.00005, .0001, .0002, .0005, .001, .002, .005, .01, .05, .25, 1, 2}}),
@@ -121,6 +121,6 @@ func (m *Metrics) observe(c *call, took time.Duration) {
 	m.duration.WithLabelValues(c.upstreamName).Observe(took.Seconds())
 	m.outcomes.WithLabelValues(string(c.outcome), string(c.basis)).Inc()
 	if c.ttfb > 0 {
-		m.ttfb.WithLabelValues(c.upstreamName).Observe(c.ttfb.Seconds())
+		m.ttfb.WithLabelValues(c.upstreamName, strconv.FormatBool(c.streamed)).Observe(c.ttfb.Seconds())
 	}
 }

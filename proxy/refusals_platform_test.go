@@ -151,6 +151,9 @@ func TestRefusedWhenTheJournalIsFull(t *testing.T) {
 	for _, f := range faces {
 		refusal{status: 503, typ: "quota_unavailable", retry: "2", says: "recorded"}.check(t, f, r.post(f, tok, chat(false, "hello")))
 	}
+	if got := r.metric("token_proxy_journal_refused_total"); got != "2" {
+		t.Errorf("%s refused requests are counted, want 2", got)
+	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		t.Error(err)
 	}

@@ -107,6 +107,7 @@ type Server struct {
 	leaving   map[string]*departures // by upstream; fixed
 	state     atomic.Int32           // serving, lame (not ready, still accepting), closed
 	enrolled  atomic.Bool            // the ledger was ready once
+	unwritten atomic.Int64           // requests refused because the journal was full, before they were to be in it
 
 	calls callSet
 

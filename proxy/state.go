@@ -111,5 +111,5 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	c.journalSlots.send(ch, float64(j.Slots))
 	c.journalUsed.send(ch, float64(j.LogUsed))
 	c.journalBytes.send(ch, float64(j.LogBytes))
-	c.journalRefused.send(ch, float64(j.Refused))
+	c.journalRefused.send(ch, float64(j.Refused+s.unwritten.Load()))
 }

@@ -25,6 +25,7 @@ func (s *Server) relay(ctx *fasthttp.RequestCtx, c *call) {
 		s.answer(ctx, c)
 		return
 	}
+	c.streamed = true
 	// Proxies before us must not collect events.
 	ctx.Response.Header.Set("X-Accel-Buffering", "no")
 	if len(ctx.Response.Header.Peek("Cache-Control")) == 0 {

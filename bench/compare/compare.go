@@ -29,8 +29,8 @@ type Config struct {
 	Rounds        int           // of what is compared by its processor time
 	ShortRounds   int           // of gateways, whose distance few show, and of few streams
 	Passes        int           // in a round over all peers alone; with an even number there and back
-	Together      int           // measurements of token-proxy with its baseline together, in a round, under the load that swings most; fewer under others and of others
-	TogetherTime  time.Duration // of each of them
+	Together      int           // measurements of token-proxy together with its baseline in a round; when always busy one more, of others under other loads one less
+	TogetherTime  time.Duration // of each of them; longer under the loads that swing, and of gateways
 	Connections   int           // of whole answers
 	BodyBytes     int           // of a request
 	Warmup        time.Duration // of each phase
@@ -52,6 +52,10 @@ type Config struct {
 // gatewayTimes is how many times as long gateways are measured: they answer a hundredth of the requests, so
 // as short a look as at the others sees a few answers, and their processor time comes in bursts.
 const gatewayTimes = 6
+
+// swingTimes is how many times as long peers are measured together where one second's ratio is up to a fifth from the
+// next one's: always busy, when it is by chance how many answers a wake-up finds, and with few streams.
+const swingTimes = 3
 
 // gatewayWarmup is for how much longer they are warmed: after a pause Node compiles again what it had.
 const gatewayWarmup = 2 * time.Second
@@ -294,18 +298,28 @@ func (m *measurement) measure(ctx context.Context, r *peers.Running, phase strin
 	return nil
 }
 
-// times is how often a peer is measured together with its baseline in a round. What is steady or promises nothing
+// times is how often a peer is measured together with its baseline in a round. What is steady and promises nothing
 // is looked at less often, and what swings more often.
 func (c *Config) times(r *peers.Running, phase string) int {
-	switch half := (c.Together + 1) / 2; {
-	case r.Gateway:
-		return half + 1
-	case !r.Ours:
-		return 1
-	case phase == record.PhaseRequests && !r.TLS:
+	switch {
+	case r.Gateway, r.Ours && phase == record.PhaseRequests:
+		return c.Together + 1
+	case r.Ours, phase == record.PhaseRequests:
 		return c.Together
 	default:
-		return half
+		return max(1, c.Together-1)
+	}
+}
+
+// togetherTime is how long each of these measurements takes.
+func (c *Config) togetherTime(r *peers.Running, phase string) time.Duration {
+	switch {
+	case r.Gateway:
+		return c.TogetherTime * (gatewayTimes - 1)
+	case phase == record.PhaseRequests, phase == record.PhaseFew:
+		return c.TogetherTime * swingTimes
+	default:
+		return c.TogetherTime
 	}
 }
 
@@ -321,8 +335,8 @@ func (m *measurement) together(ctx context.Context, base, r *peers.Running, phas
 	for n := range m.c.times(r, phase) {
 		cfgs := []load.Config{m.load(base, phase, round, 0.5), m.load(r, phase, round, 0.5)}
 		for i := range cfgs {
-			if cfgs[i].Duration = m.c.TogetherTime; r.Gateway {
-				cfgs[i].Duration = cfgs[i].Duration * gatewayTimes / 2
+			cfgs[i].Duration = m.c.togetherTime(r, phase)
+			if r.Gateway {
 				cfgs[i].Warmup += gatewayWarmup
 			}
 			cfgs[i].Seed += uint64(2*n+i) << 32 // #nosec G115 -- both are small

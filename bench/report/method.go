@@ -7,8 +7,8 @@ import (
 // method says how it was measured, so that it can be doubted and repeated.
 const method = `## How it is measured
 
-    make bench         # the comparison, about 25 minutes
-    make bench-scale   # streams, overload, grants, about 15 minutes
+    make bench         # the comparison, about 30 minutes
+    make bench-scale   # streams, overload, grants, about 35 minutes
     make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
 
 - **All proxies run at the same time** and are measured phase by phase, in several rounds, every other one in the opposite order: each alone, for what it

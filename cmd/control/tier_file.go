@@ -69,6 +69,7 @@ func (f *tierFile) set(ctx context.Context) error {
 	content, err := os.ReadFile(f.path)
 	if err != nil {
 		f.refused.Set(1)
+		f.seen = nil // what it was before is in effect again once it can be read
 		return err
 	}
 	if f.seen != nil && bytes.Equal(content, f.seen) {

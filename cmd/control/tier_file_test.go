@@ -130,6 +130,15 @@ func TestTierFileIsFollowed(t *testing.T) {
 	if refused() {
 		t.Error("the metric still shows a refusal")
 	}
+	// One that was away for a moment, and is back as it was.
+	if err := os.Rename(file, file+".away"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the metric to show that there is no file", refused, worker.said)
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the metric to show that it is back", func() bool { return !refused() }, worker.said)
 	if err := service.LoadTiers(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -128,7 +128,7 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 			if quick {
 				set := cmd.Flags().Changed
 				for name, value := range map[string]string{
-					"rounds": "3", "together": "2", "together-time": "500ms", "events": "400ms", "short-rounds": "1", "half": "500ms", "memory-rounds": "0",
+					"rounds": "3", "together": "1", "together-time": "250ms", "events": "400ms", "short-rounds": "1", "half": "500ms", "memory-rounds": "0",
 					"peers": "direct,nginx,haproxy,fasthttp,token-proxy",
 				} {
 					if !set(name) {
@@ -168,8 +168,8 @@ and says less. GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG are passed on to what is
 	f.IntVar(&c.Rounds, "rounds", 7, "rounds of all proxies")
 	f.IntVar(&c.ShortRounds, "short-rounds", 7, "rounds of AI gateways and of few streams")
 	f.IntVar(&c.Passes, "passes", 1, "measurements of each proxy alone in a round")
-	f.IntVar(&c.Together, "together", 4, "measurements of token-proxy together with nginx in a round, for their processor time, always busy; fewer under other loads and of others")
-	f.DurationVar(&c.TogetherTime, "together-time", time.Second, "time of each of them")
+	f.IntVar(&c.Together, "together", 2, "measurements of token-proxy together with nginx in a round, for their processor time; when always busy one more, of others one less")
+	f.DurationVar(&c.TogetherTime, "together-time", time.Second, "time of each of them; three times as long when always busy and with few streams, five times of gateways")
 	f.IntVar(&c.Connections, "connections", 64, "connections for whole answers")
 	f.IntVar(&c.BodyBytes, "body-bytes", 1024, "size of a request's body")
 	f.DurationVar(&c.Warmup, "warmup", 200*time.Millisecond, "before each measurement; twice as long at half of the rate")

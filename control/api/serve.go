@@ -191,7 +191,10 @@ func (a *API) run(s *side, c *call) error {
 // admit decides whether a request may be served: who it is, whether that one may, whether it
 // is meant, and whether there were too many. What is not allowed stops here.
 func (a *API) admit(s *side, c *call) error {
-	p, err := a.authenticate(s, c.r)
+	// Also of an event stream this much is soon over, or Postgres is away.
+	limited, cancel := context.WithTimeout(c.ctx(), handleWithin)
+	defer cancel()
+	p, err := a.authenticate(s, c.r.WithContext(limited))
 	if err != nil {
 		return err
 	}

@@ -217,6 +217,7 @@ func (o *Operator) held(l *lease, elected, ended <-chan struct{}) (lost bool) {
 // lead does what only one process may do, until ctx, which is that of the process, or leading ends.
 func (o *Operator) lead(ctx, leading context.Context) error {
 	o.log.Info("leading", "identity", o.opts.Identity)
+	o.metrics.swept.SetToCurrentTime() // how long ago it was is counted from here
 	o.metrics.leader.Set(1)
 	defer o.metrics.leader.Set(0)
 	running, stop := context.WithCancel(leading)

@@ -23,6 +23,7 @@ type metrics struct {
 	restarted       prometheus.Counter
 	forced          prometheus.Counter
 	policy, rolling prometheus.Gauge
+	rolled          prometheus.Counter
 	swept, oldest   prometheus.Gauge
 }
 
@@ -53,9 +54,14 @@ func newMetrics(reg prometheus.Registerer, cluster *Cluster, depth func() float6
 		restarted:  prometheus.NewCounter(prometheus.CounterOpts{Name: "operator_restarted_pods_total", Help: "Pods that were restarted or removed because they were not ready."}),
 		forced:     prometheus.NewCounter(prometheus.CounterOpts{Name: "operator_forced_pods_total", Help: "Pods that were removed by force because their node was lost."}),
 		policy:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_policy_in_force", Help: "1 if the admission policy was seen that limits the operator's rights to boxes."}),
-		rolling:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_rolling_gateways", Help: "Gateways that are being replaced for no decision about their boxes. If it stays at --rolling, a roll-out stands still."}),
-		swept:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_last_sweep_timestamp_seconds", Help: "When the leader last read all boxes, in Unix time."}),
+		rolling:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_rolling_gateways", Help: "Gateways that are being replaced for no decision about their boxes. If it stays above 0 and operator_rolled_gateways_total does not grow, a roll-out stands still."}),
+		rolled:     prometheus.NewCounter(prometheus.CounterOpts{Name: "operator_rolled_gateways_total", Help: "Gateways whose being replaced came to its end."}),
+		swept:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_last_sweep_timestamp_seconds", Help: "When the leader last read all boxes, or began to lead, in Unix time; 0 of who does not."}),
 		oldest:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "operator_oldest_unsettled_seconds", Help: "How long a box has been on its way in its present state, of those that shall become something else, the longest. Failed ones count not."}),
+	}
+	// Of one that began with its first failure it could not be told how much it has grown.
+	for _, cause := range troubles() {
+		m.failed.WithLabelValues(cause)
 	}
 	if reg == nil {
 		return m, nil
@@ -63,7 +69,7 @@ func newMetrics(reg prometheus.Registerer, cluster *Cluster, depth func() float6
 	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "operator_queue_boxes", Help: "Boxes that wait for a worker."}, depth)
 	for _, c := range []prometheus.Collector{
 		m.leader, m.orphans, m.states, m.duration, m.errors, m.steps, m.operations, m.failed, m.unhealthy, m.repaired, m.restarted,
-		m.forced, m.policy, m.rolling, m.swept, m.oldest,
+		m.forced, m.policy, m.rolling, m.rolled, m.swept, m.oldest,
 		waiting, cluster.requests,
 	} {
 		if err := reg.Register(c); err != nil {

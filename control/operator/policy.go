@@ -59,7 +59,10 @@ func (o *Operator) checkPolicy(ctx context.Context) error {
 	o.policy = err
 	o.mu.Unlock()
 	if err != nil {
-		o.metrics.policy.Set(0)
+		// Of an API server that does not answer it is not known; without it nobody makes boxes anyway.
+		if errors.Is(err, ErrNoPolicy) {
+			o.metrics.policy.Set(0)
+		}
 		if before == nil || before.Error() != err.Error() {
 			o.log.Error("nothing is seen that limits the operator's rights to boxes", "error", err, "alert", true)
 		}

@@ -3,6 +3,7 @@ package operator_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
+	"github.com/andreabadesso/openclaw-cloud/control/operator"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
@@ -24,15 +26,14 @@ func TestPolicy(t *testing.T) {
 	opts := e.options()
 	registry := prometheus.NewRegistry()
 	opts.Registerer, opts.SweepEvery = registry, 500*time.Millisecond
-	var inForce atomic.Bool
+	none, away, inForce := fmt.Errorf("there is no policy: %w", operator.ErrNoPolicy), errors.New("the API server is away"), error(nil)
+	var answer atomic.Pointer[error]
+	answer.Store(&none)
 	opts.PolicyInForce = func(_ context.Context, client kubernetes.Interface) error {
 		if client == nil {
 			t.Error("without a client")
 		}
-		if inForce.Load() {
-			return nil
-		}
-		return errors.New("there is no policy")
+		return *answer.Load()
 	}
 	b := e.customer("starter")
 	op := e.run(opts)
@@ -67,14 +68,29 @@ func TestPolicy(t *testing.T) {
 	if state := e.box(b.ID).State; state != control.BoxPending || gauge("operator_policy_in_force") != 0 {
 		t.Errorf("without the policy the box is %s", state)
 	}
-	inForce.Store(true)
+	answer.Store(&inForce)
 	e.becomes(b.ID, control.BoxActive, soon)
 	ready("")
-	if gauge("operator_policy_in_force") != 1 || gauge("operator_last_sweep_timestamp_seconds") == 0 {
+	if gauge("operator_policy_in_force") != 1 {
 		t.Error("the metrics do not say that it works within the policy")
 	}
-	inForce.Store(false)
+	swept := gauge("operator_last_sweep_timestamp_seconds")
+	e.until(soon, func() string {
+		if gauge("operator_last_sweep_timestamp_seconds") <= swept {
+			return "the metrics show no further sweep"
+		}
+		return ""
+	})
+	answer.Store(&away)
+	ready("the API server is away")
+	if gauge("operator_policy_in_force") != 1 {
+		t.Error("an API server that does not answer counts as a policy that is not there")
+	}
+	answer.Store(&none)
 	ready("there is no policy")
+	if gauge("operator_policy_in_force") != 0 {
+		t.Error("the metrics do not say that there is no policy any more")
+	}
 	if _, err := e.service.SuspendBox(t.Context(), "test", customers.BoxRef{ID: b.ID}, ""); err != nil {
 		t.Fatal(err)
 	}

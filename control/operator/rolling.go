@@ -42,6 +42,7 @@ func (o *Operator) rolled(boxID string) {
 	o.metrics.rolling.Set(float64(len(o.places.taken)))
 	o.mu.Unlock()
 	if had {
+		o.metrics.rolled.Inc()
 		o.nextToRoll()
 	}
 }

@@ -50,6 +50,13 @@ const (
 	troubleStuck    = "stuck"
 )
 
+// troubles are all kinds.
+func troubles() []string {
+	return []string{
+		troubleQuota, troubleSchedule, troubleImage, troubleCrash, troubleConfig, troubleProbe, troubleSlow, troubleCluster, troubleStuck,
+	}
+}
+
 // diagnose says why a gateway is not ready.
 func diagnose(d *appsv1.Deployment, pods []*corev1.Pod) trouble {
 	now := pods

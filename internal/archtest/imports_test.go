@@ -154,7 +154,7 @@ func homes() []home {
 		{[]string{"k8s.io", "sigs.k8s.io"}, []string{"control/operator"}},
 		{[]string{"github.com/stripe"}, []string{"control/billing"}},
 		{[]string{"github.com/wneessen/go-mail"}, []string{"control/mail"}},
-		{[]string{"github.com/emersion/go-smtp"}, []string{"control/mail", "cmd/control", "test/e2e"}}, // the server of tests
+		{[]string{"github.com/emersion/go-smtp"}, []string{"control/mail", "cmd/control", "test/e2e", "test/monitoring"}}, // the server of tests
 		{[]string{"github.com/spf13/cobra", "github.com/spf13/pflag"}, []string{"cmd"}},
 	}
 }

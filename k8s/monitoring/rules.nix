@@ -13,24 +13,63 @@ let
   critical = rule "critical";
   warning = rule "warning";
 
-  services = [ "token-proxy" "api" "operator" "billing-worker" "redis" ]
-    ++ lib.optional openclaw.onboardingAgent.enable "onboarding-agent"
-    ++ lib.optional openclaw.web.enable "web";
+  grace = "${toString openclaw.tokenProxy.graceSeconds} s";
+  # What customers notice while a service is away, and what to look at once it is known how its pods are.
+  services = [
+    {
+      job = "token-proxy";
+      means = "no agent gets an answer.";
+      look = "Who does not start says why in its log: its configuration, or the nodes are full.";
+    }
+    {
+      job = "api";
+      means = "nobody can sign in, buy or change anything, and Stripe keeps its events. Agents go on.";
+      look = "At its start it waits for Postgres.";
+    }
+    {
+      job = "operator";
+      means = "who pays gets no box, and no box is changed or repaired. Agents that run go on.";
+      look = "At its start it waits for Postgres; then the API server of Kubernetes.";
+    }
+    {
+      job = "billing-worker";
+      means = "payments, new periods, changes that were not published and mails wait. Agents go on, until Redis or a journal is full of usage.";
+      look = "At its start it waits for Redis and Postgres. Meanwhile look at redis_memory_used_bytes.";
+    }
+    {
+      job = "redis";
+      means = "after ${grace} agents get 503, unless it is its exporter alone that is away.";
+      look = "QuotaNotReady tells whether it is Redis itself: then as RedisDown.";
+    }
+  ]
+  ++ lib.optional openclaw.onboardingAgent.enable {
+    job = "onboarding-agent";
+    means = "who wants to become a customer gets no answer. Customers notice nothing.";
+    look = "It needs Redis, Postgres and token-proxy.";
+  }
+  ++ lib.optional openclaw.web.enable {
+    job = "web";
+    means = "the pages of customers and operators do not open. Agents go on, and so does openclawctl.";
+    look = "It needs nothing but the api.";
+  };
 in
 {
   groups = [
     {
       name = "services";
       rules = map
-        (job: critical "ServiceDown" "absent(up{job=\"${job}\"} == 1)" "2m"
-          "No pod of ${job} answers Prometheus."
-          "kubectl -n platform get pods -l app.kubernetes.io/name=${job}; then their events and logs."
+        ({ job, means, look }: critical "ServiceDown" "absent(up{job=\"${job}\"} == 1)" "2m"
+          "No pod of ${job} answers: ${means}"
+          "kubectl -n platform get pods -l app.kubernetes.io/name=${job}; then their events and logs. ${look}"
           // { labels = { severity = "critical"; inherit job; }; })
         services
       ++ [
         (warning "PodDown" "up == 0" "5m"
           "{{ $labels.job }}: pod {{ $labels.pod }} does not answer Prometheus."
           "kubectl -n {{ $labels.namespace }} describe pod {{ $labels.pod }}.")
+        (critical "Restarting" "changes(process_start_time_seconds[30m]) > 3" "0m"
+          "{{ $labels.job }}: pod {{ $labels.pod }} starts again and again."
+          "kubectl -n {{ $labels.namespace }} logs {{ $labels.pod }} --previous: its last lines say why it ended.")
         (warning "ApiErrors" "sum(rate(control_api_requests_total{status=~\"5..\"}[5m])) / sum(rate(control_api_requests_total[5m])) > 0.05" "5m"
           "The api answers more than one request in twenty with an error of its own."
           "Its log names them. 503 with Postgres away is expected: look at Postgres first.")
@@ -42,23 +81,23 @@ in
     {
       name = "token-proxy";
       rules = [
-        (critical "UpstreamErrors" "sum(rate(token_proxy_upstream_errors_total[5m])) / sum(rate(token_proxy_outcomes_total[5m])) > 0.1" "5m"
+        (critical "UpstreamErrors" "sum(rate(token_proxy_upstream_errors_total{status_code=~\"401|402|403|408|429|5..|connection|timeout|cut|error\"}[5m])) / sum(rate(token_proxy_outcomes_total[5m])) > 0.1" "5m"
           "More than one request in ten fails at Kimi."
           "By status in the dashboard token-proxy. 429 is our account's limit there; connection and timeout are the way to it.")
-        (warning "UpstreamSlow" "histogram_quantile(0.99, sum by (le) (rate(token_proxy_upstream_ttfb_seconds_bucket[5m]))) > 5" "10m"
-          "One answer of Kimi's in a hundred begins after more than five seconds."
+        (warning "UpstreamSlow" "histogram_quantile(0.99, sum by (le) (rate(token_proxy_upstream_ttfb_seconds_bucket{stream=\"true\"}[5m]))) > 5" "10m"
+          "One stream of Kimi's in a hundred begins after more than five seconds."
           "Compare with Kimi's own status; added latency of ours is another panel.")
         (critical "UpstreamKeyRefused" "sum(increase(token_proxy_upstream_key_refused_total[10m])) > 0" "0m"
           "Kimi refuses our key or account: all customers are without answers, or soon are."
           "Look at the account's balance; then replace kimi_api_key in platform-secrets and restart token-proxy.")
-        (critical "BreakerOpen" "max by (upstream) (token_proxy_upstream_breaker_open) > 0" "2m"
+        (critical "BreakerOpen" "max by (upstream) (max_over_time(token_proxy_upstream_breaker_open[1m])) > 0" "2m"
           "Requests are kept from upstream {{ $labels.upstream }}, which failed many times in a row."
-          "Nothing here: it is tried again every ten seconds. Tell customers if it lasts.")
+          "Nothing here: ten seconds after each failure the next request tries it again. Tell customers if it lasts.")
         (critical "QuotaNotReady" "min by (pod) (token_proxy_quota_ready) == 0" "1m"
           "token-proxy {{ $labels.pod }} cannot reserve tokens, and answers 503."
           "Its /readyz says why: Redis out of reach, not registered, or declared lost.")
         (critical "FeedSilent" "max by (pod) (token_proxy_feed_age_seconds) > 5" "1m"
-          "token-proxy {{ $labels.pod }} does not hear of changes; beyond ${toString openclaw.tokenProxy.graceSeconds} s it refuses requests."
+          "token-proxy {{ $labels.pod }} does not hear of changes; beyond ${grace} it refuses requests."
           "Redis, or the network between.")
         (warning "JournalFilling" "max by (pod) (token_proxy_journal_used_bytes / token_proxy_journal_bytes) > 0.5" "5m"
           "The journal of token-proxy {{ $labels.pod }} is half full of usage that Postgres does not have."
@@ -88,9 +127,9 @@ in
       rules = [
         (critical "RedisMayLose" "max(control_redis_unsafe or token_proxy_redis_unsafe) > 0 or max(control_redis_evicted_keys) > 0" "0m"
           "Redis evicts keys, has no append-only file, or has evicted some: limits and usage can be lost."
-          "Compare its settings with k8s/infrastructure/redis.nix: somebody has changed it while it runs.")
+          "Compare its settings with k8s/infrastructure/redis.nix: somebody has changed it while it runs. What was evicted is written again; CONFIG RESETSTAT then ends the alert.")
         (critical "RedisDown" "min(redis_up) == 0" "1m"
-          "Redis does not answer. After ${toString openclaw.tokenProxy.graceSeconds} s token-proxy answers 503."
+          "Redis does not answer. After ${grace} token-proxy answers 503."
           "kubectl -n platform describe pod redis-0, and its log. It comes back with what its file has. If its node is gone, and its volume with it: kubectl -n platform delete pvc data-redis-0 --wait=false, then kubectl -n platform delete pod redis-0 --force. It begins empty elsewhere, and is filled from Postgres.")
         (warning "RedisFilling" "max(redis_memory_used_bytes / (redis_memory_max_bytes > 0)) > 0.8" "10m"
           "Redis' memory is 80 % full. When it is full, writing fails and nothing is served after the grace."
@@ -99,8 +138,8 @@ in
           "Redis cannot write its append-only file."
           "Its volume is full or broken: kubectl -n platform exec redis-0 -c redis -- df /data.")
         (critical "QuotaKeptByNobody" "max(control_quota_leader) < 1" "1m"
-          "No billing-worker keeps the limits: what is leased runs out."
-          "Logs of the billing-worker: Postgres, Redis.")
+          "No billing-worker keeps the limits. Agents go on, but a token-proxy that starts answers 503, and after a restart of Redis all do."
+          "Logs of the billing-worker: Postgres, Redis. Restart no token-proxy meanwhile.")
         (critical "QuotaEpochClosed" "max(control_quota_epoch_open) < 1" "2m"
           "Leases cannot grow: the new epoch waits."
           "If control_quota_undeclared_replicas is not 0: openclawctl ledger replicas, and for one that is gone for good openclawctl ledger declare-lost.")
@@ -121,7 +160,7 @@ in
           "Logs of the billing-worker: Redis.")
         (warning "ChangesSetAside" "max(control_outbox_failed_changes) > 0" "0m"
           "A change of a grant cannot be read, and was set aside."
-          "Its row in config_changes, and the log of the billing-worker.")
+          "Its row in config_changes, and the log of the billing-worker. Make the change again; then DELETE FROM config_changes WHERE failed_at IS NOT NULL ends the alert.")
         (warning "TierFileRefused" "max(control_tier_file_refused) > 0" "1m"
           "The tier table that was given is not in effect."
           "The log of the billing-worker says what is wrong with it.")
@@ -152,14 +191,16 @@ in
       rules = [
         (critical "OperatorPolicyMissing" "max(operator_policy_in_force) < 1" "2m"
           "The admission policy that limits the operator's rights is not in force; it makes no boxes."
-          "kubectl apply -f result/20-access.yaml, by an administrator.")
+          "kubectl apply -f result/20-access.yaml, by an administrator. After its start an operator does not know before the API server has answered.")
         (critical "BoxesKeptByNobody" "max(operator_leader) < 1" "6m" # the Lease of one whose node is lost lasts 5 minutes
           "No operator leads: nobody who pays gets a box."
           "Logs of the operator: the API server, Postgres.")
-        (critical "SweepOld" "time() - max(operator_last_sweep_timestamp_seconds) > 600" "1m"
+        # It is 0 of those who do not lead; that nobody does is another alert, and waits for longer.
+        (critical "SweepOld" "time() - max(operator_last_sweep_timestamp_seconds > 0) > 600" "1m"
           "The operator has not looked at all boxes for ten minutes."
           "Its log; operator_reconcile_errors_total.")
-        (critical "BoxesUnsettled" "max(operator_oldest_unsettled_seconds) > 1500" "1m"
+        # The age of a box that is changed is that of its last state, until its first pass.
+        (critical "BoxesUnsettled" "max(operator_oldest_unsettled_seconds) > 1500" "3m"
           "A box has been on its way for more than 25 minutes, longer than all that it is given."
           "openclawctl box list, and box events of that one.")
         (warning "BoxesFailed" "max(operator_boxes{state=\"failed\"}) > 0" "5m"
@@ -171,8 +212,8 @@ in
         (warning "BoxesFailOften" "sum by (cause) (increase(operator_box_failures_total[15m])) > 3" "0m"
           "Several boxes failed for the same cause within a quarter of an hour: {{ $labels.cause }}."
           "A cause that many share is ours: the image, a full cluster, the registry.")
-        (warning "RollOutStands" "min_over_time(operator_rolling_gateways[30m]) > 0" "30m"
-          "Gateways are being replaced and do not become ready."
+        (warning "RollOutStands" "max(min_over_time(operator_rolling_gateways[30m])) > 0 unless on () sum(increase(operator_rolled_gateways_total[30m])) > 0" "30m"
+          "Gateways are being replaced, and for an hour none has become ready."
           "The new image, or the new configuration.")
         (warning "OrphanNamespaces" "max(operator_orphan_namespaces) > 0" "10m"
           "There are namespaces of boxes that Postgres does not know."

@@ -43,6 +43,10 @@ in
     map (down: both "ServiceDown" "5m" { job = down; } (map (j: up j (if j == down then 0 else 1)) jobs) (map (j: up j 1) jobs)) jobs
     ++ [
       (both "PodDown" "8m" { job = "api"; pod = "api-0"; namespace = "platform"; } [ (up "api" 0) ] [ (up "api" 1) ])
+      (both "Restarting" "25m" { job = "operator"; pod = "operator-0"; namespace = "platform"; }
+        [ (series "process_start_time_seconds{job=\"operator\", pod=\"operator-0\", namespace=\"platform\"}" (growing 60)) ]
+        # A roll-out and one restart.
+        [ (series "process_start_time_seconds{job=\"operator\", pod=\"operator-0\", namespace=\"platform\"}" (jumps 500)) (series "process_start_time_seconds{job=\"operator\", pod=\"operator-1\", namespace=\"platform\"}" (steady 100)) ])
       (both "ApiErrors" "20m" { }
         [ (series "control_api_requests_total{status=\"200\"}" (growing 90)) (series "control_api_requests_total{status=\"500\"}" (growing 10)) ]
         [ (series "control_api_requests_total{status=\"200\"}" (growing 90)) (series "control_api_requests_total{status=\"400\"}" (growing 90)) (series "control_api_requests_total{status=\"500\"}" (growing 1)) ])
@@ -64,10 +68,12 @@ in
 
       (both "UpstreamErrors" "20m" { }
         [ (series "token_proxy_outcomes_total{outcome=\"ok\"}" (growing 80)) (series "token_proxy_outcomes_total{outcome=\"upstream_error\"}" (growing 20)) (series "token_proxy_upstream_errors_total{status_code=\"500\"}" (growing 20)) ]
-        [ (series "token_proxy_outcomes_total{outcome=\"ok\"}" (growing 99)) (series "token_proxy_outcomes_total{outcome=\"upstream_error\"}" (growing 1)) (series "token_proxy_upstream_errors_total{status_code=\"500\"}" (growing 1)) ])
+        [ (series "token_proxy_outcomes_total{outcome=\"ok\"}" (growing 99)) (series "token_proxy_outcomes_total{outcome=\"upstream_error\"}" (growing 1)) (series "token_proxy_upstream_errors_total{status_code=\"500\"}" (growing 1)) (series "token_proxy_upstream_errors_total{status_code=\"400\"}" (growing 30)) ])
       (both "UpstreamSlow" "25m" { }
-        [ (series "token_proxy_upstream_ttfb_seconds_bucket{le=\"4\"}" (growing 10)) (series "token_proxy_upstream_ttfb_seconds_bucket{le=\"15\"}" (growing 60)) (series "token_proxy_upstream_ttfb_seconds_bucket{le=\"+Inf\"}" (growing 60)) ]
-        [ (series "token_proxy_upstream_ttfb_seconds_bucket{le=\"4\"}" (growing 60)) (series "token_proxy_upstream_ttfb_seconds_bucket{le=\"15\"}" (growing 60)) (series "token_proxy_upstream_ttfb_seconds_bucket{le=\"+Inf\"}" (growing 60)) ])
+        [ (series "token_proxy_upstream_ttfb_seconds_bucket{stream=\"true\", le=\"4\"}" (growing 10)) (series "token_proxy_upstream_ttfb_seconds_bucket{stream=\"true\", le=\"15\"}" (growing 60)) (series "token_proxy_upstream_ttfb_seconds_bucket{stream=\"true\", le=\"+Inf\"}" (growing 60)) ]
+        [ (series "token_proxy_upstream_ttfb_seconds_bucket{stream=\"true\", le=\"4\"}" (growing 60)) (series "token_proxy_upstream_ttfb_seconds_bucket{stream=\"true\", le=\"15\"}" (growing 60)) (series "token_proxy_upstream_ttfb_seconds_bucket{stream=\"true\", le=\"+Inf\"}" (growing 60))
+          # A whole answer begins when it is complete.
+          (series "token_proxy_upstream_ttfb_seconds_bucket{stream=\"false\", le=\"4\"}" (growing 0)) (series "token_proxy_upstream_ttfb_seconds_bucket{stream=\"false\", le=\"15\"}" (growing 60)) (series "token_proxy_upstream_ttfb_seconds_bucket{stream=\"false\", le=\"+Inf\"}" (growing 60)) ])
       (counter "UpstreamKeyRefused" "token_proxy_upstream_key_refused_total")
       (both "BreakerOpen" "5m" { upstream = "kimi"; }
         [ (series "token_proxy_upstream_breaker_open{upstream=\"kimi\"}" (steady 1)) ]
@@ -132,7 +138,11 @@ in
         [ (series "operator_leader{pod=\"a\"}" (steady 0)) (series "operator_leader{pod=\"b\"}" (steady 0)) ]
         [ (series "operator_leader{pod=\"a\"}" (steady 0)) (series "operator_leader{pod=\"b\"}" (steady 1)) ])
       # The time of these tests begins at 0.
-      (both "SweepOld" "20m" { } [ (series "operator_last_sweep_timestamp_seconds" (steady 60)) ] [ (series "operator_last_sweep_timestamp_seconds" (growing 60)) ])
+      (both "SweepOld" "20m" { }
+        [ (series "operator_last_sweep_timestamp_seconds{pod=\"a\"}" (steady 60)) (series "operator_last_sweep_timestamp_seconds{pod=\"b\"}" (steady 0)) ]
+        [ (series "operator_last_sweep_timestamp_seconds{pod=\"a\"}" (growing 60)) (series "operator_last_sweep_timestamp_seconds{pod=\"b\"}" (steady 0)) ])
+      # Nobody leads, as for minutes after a node was lost.
+      [ (play "SweepOld" "20m" { } [ (series "operator_last_sweep_timestamp_seconds{pod=\"b\"}" (steady 0)) ] false) ]
       (gauge "BoxesUnsettled" "5m" "operator_oldest_unsettled_seconds" 1600 20)
       (both "BoxesFailed" "10m" { }
         [ (series "operator_boxes{state=\"failed\"}" (steady 1)) ]
@@ -144,8 +154,10 @@ in
         [ (series "operator_box_failures_total{cause=\"image\"}" (jumps 9)) (series "operator_box_failures_total{cause=\"quota\"}" (jumps 1)) ]
         [ (series "operator_box_failures_total{cause=\"image\"}" (jumps 2)) ])
       (both "RollOutStands" "70m" { }
-        [ (series "operator_rolling_gateways" "3+0x80") ]
-        [ (series "operator_rolling_gateways" "3+0x20 0+0x60") ])
+        [ (series "operator_rolling_gateways" "3+0x80") (series "operator_rolled_gateways_total" "7+0x80") ]
+        [ (series "operator_rolling_gateways" "3+0x20 0+0x60") (series "operator_rolled_gateways_total" "7+0x80") ])
+      # It goes on.
+      [ (play "RollOutStands" "70m" { } [ (series "operator_rolling_gateways" "10+0x80") (series "operator_rolled_gateways_total" "0+5x80") ] false) ]
       (gauge "OrphanNamespaces" "15m" "operator_orphan_namespaces" 1 0)
       (counter "PodsForced" "operator_forced_pods_total")
     ]

@@ -38,6 +38,18 @@ func (b *breaker) state(now time.Duration) (ok, probe bool, at time.Duration) {
 	return true, true, 0
 }
 
+// keepsAway reports whether requests do not pass now, or one of them is a probe. Half-open with nobody asking
+// is neither: how the endpoint is then is not known.
+func (b *breaker) keepsAway(now time.Duration) bool {
+	u := time.Duration(b.until.Load())
+	if u == 0 || now < u {
+		return u != 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.probing
+}
+
 // tryProbe claims the one probe of the half-open state.
 func (b *breaker) tryProbe(now time.Duration) bool {
 	b.mu.Lock()

@@ -32,6 +32,13 @@ func TestBreaker(t *testing.T) {
 		}
 	}
 	answered := func(tg *Target) *Target { tg.gotHead = true; return tg }
+	shown := func(want bool) {
+		t.Helper()
+		if got := p.Stats()[0].BreakerOpen; got != want {
+			t.Fatalf("it is shown as open: %v, want %v", got, want)
+		}
+	}
+	shown(false)
 
 	// Failures that are not consecutive do not open it; a request of which nothing
 	// is known is neither.
@@ -46,14 +53,17 @@ func TestBreaker(t *testing.T) {
 		take().Release(Result{Failed: true})
 	}
 	unavailable(10 * time.Second)
+	shown(true)
 	answered(old).Release(Result{}) // an old success does not close it
 	clk.add(9100 * time.Millisecond)
 	unavailable(time.Second)
 
 	// One probe; what says nothing leaves the question open.
 	clk.add(900 * time.Millisecond)
+	shown(false) // nobody is kept away, as long as nobody asks
 	probe := take()
 	unavailable(time.Second)
+	shown(true)
 	probe.Release(Result{})
 	probe = take()
 	unavailable(time.Second)

@@ -293,9 +293,9 @@ func (p *Pool) endRetry() { p.retrying.Add(-1) }
 // Stats is a snapshot for metrics.
 type Stats struct {
 	Upstream    string
-	Open, Idle  int // connections, idle ones included in Open
-	InFlight    int // requests picked and not released
-	BreakerOpen bool
+	Open, Idle  int  // connections, idle ones included in Open
+	InFlight    int  // requests picked and not released
+	BreakerOpen bool // requests are kept away, or one of them probes
 	Keys        int
 	KeysCooling int
 }
@@ -308,7 +308,7 @@ func (p *Pool) Stats() []Stats {
 		s := &out[i]
 		s.Upstream = ep.cfg.Name
 		s.Open, s.Idle = ep.counts()
-		s.BreakerOpen = ep.breaker.until.Load() != 0
+		s.BreakerOpen = ep.breaker.keepsAway(at)
 		s.Keys = len(ep.keys)
 		for _, k := range ep.keys {
 			s.InFlight += int(k.inflight.Load())

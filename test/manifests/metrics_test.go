@@ -21,7 +21,7 @@ import (
 // foreign are metrics that others make: Prometheus itself, the collectors of client_golang, and
 // redis_exporter.
 var foreign = []string{
-	"up", "process_cpu_seconds_total", "process_resident_memory_bytes", "go_goroutines",
+	"up", "process_cpu_seconds_total", "process_start_time_seconds", "process_resident_memory_bytes", "go_goroutines",
 	"redis_up", "redis_memory_used_bytes", "redis_memory_max_bytes", "redis_aof_last_write_status", "redis_commands_processed_total",
 }
 

@@ -1,33 +1,30 @@
+//go:build linux
+
 package monitoring
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"gopkg.in/yaml.v3"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 )
 
-var devstack = flag.String("devstack", "", "the program devstack, with the others beside it: make monitoring gives it")
+var (
+	devstack = flag.String("devstack", "", "the program devstack, with the others beside it: make monitoring gives it")
+	only     = flag.String("faults", "", "stage only faults whose name this regular expression finds, and look at nothing else")
+)
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
@@ -39,13 +36,17 @@ var portNames = []string{
 
 // world is the stack and what watches it.
 type world struct {
-	t                        *testing.T
-	dir, run                 string // run: what devstack keeps
+	root, t                  *testing.T // root: of the whole, with which programs end; t: of the part that runs now
+	dir, run                 string     // run: what devstack keeps
 	env                      []string
 	ports                    map[string]int
-	token                    string // the first customer's
-	prometheus, alertmanager string // URLs
+	programs                 map[string]*testenv.Program // those that the test has started, by name
+	token                    string                      // the first customer's
+	customer                 string                      // the first customer
+	prometheus, alertmanager string                      // URLs
 	slack, pagerduty         *inbox
+	money                    *money
+	seen                     map[string]bool // rules that fired, were told of, and ended in a staged fault
 }
 
 // newWorld starts everything. Nothing of it is left when the test ends.
@@ -55,7 +56,10 @@ func newWorld(t *testing.T) *world {
 		t.Fatal("run make monitoring, which builds the programs and says where they are")
 	}
 	dir := t.TempDir()
-	w := &world{t: t, dir: dir, run: filepath.Join(dir, "run"), ports: make(map[string]int), slack: newInbox(t), pagerduty: newInbox(t)}
+	w := &world{
+		root: t, t: t, dir: dir, run: filepath.Join(dir, "run"), ports: make(map[string]int), programs: make(map[string]*testenv.Program),
+		slack: newInbox(t), pagerduty: newInbox(t), seen: make(map[string]bool),
+	}
 	for _, v := range os.Environ() {
 		switch name, _, _ := strings.Cut(v, "="); name {
 		case "REDIS_URL", "DATABASE_URL", "KIMI_API_KEY", "KIMI_BASE_URL":
@@ -63,9 +67,11 @@ func newWorld(t *testing.T) *world {
 			w.env = append(w.env, v)
 		}
 	}
-	w.env = append(w.env, "OPENCLAW_RUN_DIR="+w.run)
-	for _, name := range portNames {
+	w.env = append(w.env, "OPENCLAW_RUN_DIR="+w.run, "PATH="+w.patientRedis()+":"+os.Getenv("PATH"))
+	for _, name := range append([]string{"SECOND", "SECOND_ADMIN"}, portNames...) {
 		w.ports[name] = testenv.FreePort(t)
+	}
+	for _, name := range portNames {
 		w.env = append(w.env, fmt.Sprintf("OPENCLAW_%s_PORT=%d", name, w.ports[name]))
 	}
 	t.Cleanup(func() {
@@ -76,9 +82,75 @@ func newWorld(t *testing.T) *world {
 	if out, err := w.tryRun(t.Context(), *devstack, "up-cluster"); err != nil {
 		t.Fatalf("devstack up-cluster: %v\n%s", err, out)
 	}
-	w.token = w.read("token")
+	t.Cleanup(func() { w.showLogs("billing-worker", "api", "box-operator", "token-proxy", "second-token-proxy") })
+	w.token, w.customer = w.read("token"), w.read("customer")
+	w.furnish()
 	w.watch()
 	return w
+}
+
+// patientRedis makes a redis-server that stands a signal which says that a file may not grow: its write
+// fails instead, as it does on a full disk. It returns the directory.
+func (w *world) patientRedis() string {
+	w.t.Helper()
+	dir := filepath.Join(w.dir, "bin")
+	for _, name := range []string{"redis-server", "valkey-server"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			continue
+		}
+		script := "#!/bin/sh\ntrap '' XFSZ\nexec " + path + " \"$@\"\n"
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			w.t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+			w.t.Fatal(err)
+		}
+		return dir
+	}
+	w.t.Fatal("redis-server is missing: make monitoring installs it")
+	return ""
+}
+
+// furnish gives the stack what faults of it need, and what it has in a cluster: a Stripe, a mail server, a
+// file with the tier table, and a second token-proxy. What takes the operator minutes takes it seconds.
+func (w *world) furnish() {
+	w.t.Helper()
+	w.money = newMoney(w)
+	w.write("tiers.yaml", w.tiers())
+	w.again("billing-worker", append(w.money.billingArguments(), "--tiers-file", filepath.Join(w.dir, "tiers.yaml"))...)
+	w.again("api", w.money.apiArguments()...)
+	w.again("box-operator", "--sweep-every=1s", "--health-every=2s", "--placed-within=20s", "--retry-min=15s", "--retry-max=15s",
+		"--end-within=2s", "--force-after=1s")
+
+	// The second one has little of everything: room for usage, processor time, and patience with being
+	// given none.
+	var conf map[string]any
+	if err := json.Unmarshal([]byte(w.read("token-proxy.json")), &conf); err != nil {
+		w.t.Fatal(err)
+	}
+	conf["listen"], conf["admin"], conf["journal_dir"] = w.address("SECOND"), w.address("SECOND_ADMIN"), filepath.Join(w.dir, "journal")
+	conf["limits"] = map[string]any{"scheduling_delay": "10ms", "journal_bytes": 64 << 10, "journal_slots": 16, "per_address": 10_000}
+	text, err := json.Marshal(conf)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.programs["second-token-proxy"] = testenv.Start(w.root, append(os.Environ(), "GOMAXPROCS=1"), w.logOf("second-token-proxy"),
+		"/usr/bin/env", "nice", "-n", "19", filepath.Join(filepath.Dir(*devstack), "token-proxy"), "-config", w.write("second-token-proxy.json", string(text)))
+}
+
+// tiers is the tier table that is compiled in.
+func (w *world) tiers() string {
+	w.t.Helper()
+	root, err := testenv.ModuleRoot()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, "control", "tiers", "tiers.yaml"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(text)
 }
 
 func (w *world) tryRun(ctx context.Context, program string, args ...string) (string, error) {
@@ -88,7 +160,7 @@ func (w *world) tryRun(ctx context.Context, program string, args ...string) (str
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, program, args...) // #nosec G204 -- of this test
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env, cmd.Dir = w.env, root
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -113,255 +185,75 @@ func (w *world) read(name string) string {
 	return strings.TrimSpace(string(b))
 }
 
-func (w *world) address(port string) string { return "127.0.0.1:" + strconv.Itoa(w.ports[port]) }
-
-// signal sends a signal to a process of the stack, by its name there.
-func (w *world) signal(name string, sig syscall.Signal) {
-	w.t.Helper()
-	pid, err := strconv.Atoi(strings.Fields(w.read(name + ".pid"))[0])
-	if err == nil {
-		err = syscall.Kill(pid, sig)
-	}
-	if err != nil {
-		w.t.Fatalf("signal %s: %v", name, err)
-	}
-}
-
-// frozen stops a process, which neither answers nor is gone, until the test lets it go on.
-func (w *world) frozen(name string) (resume func()) {
-	w.t.Helper()
-	w.signal(name, syscall.SIGSTOP)
-	resume = sync.OnceFunc(func() { w.signal(name, syscall.SIGCONT) })
-	w.t.Cleanup(resume) // or devstack would have to kill it
-	return resume
-}
-
-func (w *world) start(name string, env []string, programs []string, args ...string) {
-	w.t.Helper()
-	for _, program := range programs {
-		if path, err := exec.LookPath(program); err == nil {
-			log := filepath.Join(w.dir, name+".log")
-			testenv.Start(w.t, append(os.Environ(), env...), log, path, args...)
-			w.t.Cleanup(func() {
-				if text, err := os.ReadFile(log); err == nil && w.t.Failed() {
-					w.t.Logf("%s: %s", name, text[max(0, len(text)-2000):])
-				}
-			})
-			return
-		}
-	}
-	w.t.Fatalf("%s is missing: make monitoring installs it", programs[0])
-}
-
-// configMap returns the data of a ConfigMap of the manifests.
-func configMap(t *testing.T, file, name string) map[string]string {
-	t.Helper()
-	root, err := testenv.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(filepath.Join(root, "k8s", "golden", file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
-		var o struct {
-			Kind     string
-			Metadata struct{ Name string }
-			Data     map[string]string
-		}
-		err := d.Decode(&o)
-		if errors.Is(err, io.EOF) {
-			t.Fatalf("%s has no ConfigMap %s", file, name)
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		if o.Kind == "ConfigMap" && o.Metadata.Name == name {
-			return o.Data
-		}
-	}
-}
-
-var (
-	waits  = regexp.MustCompile(`(?m)^(\s*for: "?\d+)m("?)$`)
-	ranges = regexp.MustCompile(`\[\d+[mh]\]`)
-)
-
-// quick is the rules with seconds for minutes, and half a minute for whatever they look back on. What they
-// compare with what is as it was.
-func quick(rules string) string {
-	return ranges.ReplaceAllString(waits.ReplaceAllString(rules, "${1}s$2"), "[30s]")
-}
-
-// watch starts the exporter of Redis, Alertmanager and Prometheus, with the configuration of the manifests,
-// but for addresses and times.
-func (w *world) watch() {
-	w.t.Helper()
-	address := func() string { return fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(w.t)) }
-	prometheus, alertmanager, exporter := address(), address(), address()
-	w.prometheus, w.alertmanager = "http://"+prometheus, "http://"+alertmanager
-
-	var secrets struct {
-		Redis string `json:"redis_password"`
-	}
-	if err := json.Unmarshal([]byte(w.read("secrets.json")), &secrets); err != nil {
-		w.t.Fatal(err)
-	}
-	w.start("redis-exporter", []string{
-		"REDIS_ADDR=redis://" + w.address("REDIS"), "REDIS_PASSWORD=" + secrets.Redis,
-		"REDIS_EXPORTER_WEB_LISTEN_ADDRESS=" + exporter, "REDIS_EXPORTER_CONNECTION_TIMEOUT=300ms",
-	}, []string{"prometheus-redis-exporter", "redis_exporter"})
-
-	const mounted = "/run/secrets/alertmanager/"
-	text := configMap(w.t, "30-monitoring-alertmanager.yaml", "alertmanager")["alertmanager.yml"]
-	if strings.Count(text, mounted) != 2 {
-		w.t.Fatalf("alertmanager.yml does not read two secrets in %s", mounted)
-	}
-	var alerting map[string]any
-	w.yaml(strings.ReplaceAll(text, mounted, w.dir+"/"), &alerting)
-	route, _ := alerting["route"].(map[string]any)
-	route["group_wait"], route["group_interval"] = "1s", "1s"
-	alerting["global"] = map[string]any{"pagerduty_url": w.pagerduty.url}
-	w.write("slack-webhook-url", w.slack.url)
-	w.write("pagerduty-routing-key", strings.Repeat("0", 32))
-	w.start("alertmanager", nil, []string{"prometheus-alertmanager", "alertmanager"},
-		"--config.file="+w.write("alertmanager.yml", alerting), "--storage.path="+filepath.Join(w.dir, "alertmanager"),
-		"--web.listen-address="+alertmanager, "--cluster.listen-address=")
-
-	data := configMap(w.t, "30-monitoring-prometheus.yaml", "prometheus")
-	var conf map[string]any
-	w.yaml(data["prometheus.yml"], &conf)
-	conf["global"] = map[string]any{"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"}
-	conf["rule_files"] = []string{w.write("rules.yaml", quick(data["rules.yaml"]))}
-	targets := func(address string) map[string]any { return map[string]any{"targets": []string{address}} }
-	conf["alerting"] = map[string]any{"alertmanagers": []any{map[string]any{"static_configs": []any{targets(alertmanager)}}}}
-	var asked []any
-	for pod, address := range map[string]string{
-		"platform/token-proxy": w.address("ADMIN"), "platform/api": w.address("API_PROBES"), "platform/billing-worker": w.address("BILLING"),
-		"platform/operator": w.address("BOXES"), "platform/redis": exporter,
-		"monitoring/prometheus": prometheus, "monitoring/alertmanager": alertmanager,
-	} {
-		space, job, _ := strings.Cut(pod, "/")
-		target := targets(address)
-		// As relabelling in the cluster has them.
-		target["labels"] = map[string]string{"job": job, "namespace": space, "pod": job + "-0", "instance": job + "-0"}
-		asked = append(asked, target)
-	}
-	conf["scrape_configs"] = []any{map[string]any{"job_name": "pods", "static_configs": asked}}
-	w.start("prometheus", nil, []string{"prometheus"},
-		"--config.file="+w.write("prometheus.yml", conf), "--storage.tsdb.path="+filepath.Join(w.dir, "prometheus"), "--web.listen-address="+prometheus)
-}
-
-func (w *world) yaml(text string, into any) {
-	w.t.Helper()
-	if err := yaml.Unmarshal([]byte(text), into); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
 // write makes a file of text, or of what is YAML, and returns its path.
 func (w *world) write(name string, content any) string {
 	w.t.Helper()
-	text, ok := content.(string)
-	if !ok {
-		b, err := yaml.Marshal(content)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		text = string(b)
-	}
 	path := filepath.Join(w.dir, name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(textOf(w.t, content)), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
 	return path
 }
 
-// eventually waits for what becomes so, at most limit. ok says what is missing; "" if nothing.
-func (w *world) eventually(what string, limit time.Duration, ok func() string) {
+func (w *world) address(port string) string { return "127.0.0.1:" + strconv.Itoa(w.ports[port]) }
+
+// passwords are those of the stack's servers.
+func (w *world) passwords() (redis, postgres string) {
 	w.t.Helper()
+	var secrets struct {
+		Redis    string `json:"redis_password"`
+		Postgres string `json:"postgres_password"`
+	}
+	if err := json.Unmarshal([]byte(w.read("secrets.json")), &secrets); err != nil {
+		w.t.Fatal(err)
+	}
+	return secrets.Redis, secrets.Postgres
+}
+
+// redis returns a client of the stack's Redis. Close it.
+func (w *world) redis() *redis.Client {
+	w.t.Helper()
+	password, _ := w.passwords()
+	return redis.NewClient(&redis.Options{Addr: w.address("REDIS"), Password: password})
+}
+
+// sql runs a statement in the stack's Postgres, and returns what it answers.
+func (w *world) sql(statement string) string {
+	w.t.Helper()
+	psql, err := exec.LookPath("psql")
+	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/psql"); err != nil && len(found) > 0 {
+		psql, err = found[0], nil
+	}
+	if err != nil {
+		w.t.Fatalf("psql is missing: make monitoring installs it: %v", err)
+	}
+	_, password := w.passwords()
+	u := url.URL{Scheme: "postgres", User: url.User("openclaw"), Host: w.address("POSTGRES"), Path: "/openclaw", RawQuery: "sslmode=disable"}
+	cmd := exec.CommandContext(w.t.Context(), psql, "--no-psqlrc", "--quiet", "--no-password", "--tuples-only", "--no-align",
+		"--set=ON_ERROR_STOP=1", "--dbname="+u.String(), "--command="+statement)
+	cmd.Env = append(os.Environ(), "PGPASSWORD="+password)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		w.t.Fatalf("psql: %v\n%s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// within waits for what becomes so, at most limit, and returns what is missing then; "" if nothing. ok says
+// it.
+func within(limit time.Duration, ok func() string) string {
 	for deadline := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
 		missing := ok()
-		if missing == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("not within %v: %s: %s", limit, what, missing)
+		if missing == "" || time.Now().After(deadline) {
+			return missing
 		}
 	}
 }
 
-// ask gets JSON.
-func ask(url string, into any) error {
-	client := &http.Client{Timeout: 10 * time.Second}
-	resp, err := client.Get(url)
-	if err != nil {
-		return err
+// eventually is within for what the test cannot do without.
+func (w *world) eventually(what string, limit time.Duration, ok func() string) {
+	w.t.Helper()
+	if missing := within(limit, ok); missing != "" {
+		w.t.Fatalf("not within %v: %s: %s", limit, what, missing)
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %.300s", resp.Status, body)
-	}
-	if err == nil {
-		err = json.Unmarshal(body, into)
-	}
-	return err
-}
-
-// sample is one of what a query answers.
-type sample struct {
-	Metric map[string]string
-	Value  [2]any // time, and the value as text
-}
-
-func (w *world) query(expr string) ([]sample, error) {
-	var answer struct {
-		Status string
-		Data   struct{ Result []sample }
-	}
-	err := ask(w.prometheus+"/api/v1/query?query="+url.QueryEscape(expr), &answer)
-	return answer.Data.Result, err
-}
-
-// inbox keeps what is posted to it, as Slack and PagerDuty would get it.
-type inbox struct {
-	url  string
-	mu   sync.Mutex
-	mail []string
-}
-
-func newInbox(t *testing.T) *inbox {
-	i := &inbox{}
-	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return
-		}
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		i.mail = append(i.mail, string(body))
-		rw.WriteHeader(http.StatusAccepted)
-		_, _ = io.WriteString(rw, "{}")
-	}))
-	t.Cleanup(server.Close)
-	i.url = server.URL
-	return i
-}
-
-// has reports whether one message has all of words in it.
-func (i *inbox) has(words ...string) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, m := range i.mail {
-		all := true
-		for _, word := range words {
-			all = all && strings.Contains(m, word)
-		}
-		if all {
-			return true
-		}
-	}
-	return false
 }

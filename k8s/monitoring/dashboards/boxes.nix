@@ -7,7 +7,7 @@ p: {
     (p.stat "Failed" "short" "max(operator_boxes{state=\"failed\"})")
     (p.stat "Suspended" "short" "max(operator_boxes{state=\"suspended\"})")
     (p.stat "On their way, the longest" "s" "max(operator_oldest_unsettled_seconds)")
-    (p.stat "Since the last sweep" "s" "time() - max(operator_last_sweep_timestamp_seconds)")
+    (p.stat "Since the last sweep" "s" "time() - max(operator_last_sweep_timestamp_seconds > 0)")
     (p.stacked "Boxes by state" "short" [{ expr = "max by (state) (operator_boxes)"; legend = p.by "state"; }])
     (p.timeseries "Operations that ended" "short" [{ expr = "sum by (operation, result) (increase(operator_operations_total[$__rate_interval]))"; legend = "{{operation}} {{result}}"; }])
     (p.timeseries "Steps, p95" "s" [{ expr = "histogram_quantile(0.95, sum by (le, step) (rate(operator_step_seconds_bucket[$__rate_interval])))"; legend = p.by "step"; }])
