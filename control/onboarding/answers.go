@@ -186,13 +186,25 @@ func peopleSaid(text string) int {
 // than one.
 const several = 5
 
-// userOf finds the number of a Telegram user; 0 if there is none, or more than one.
-func userOf(text string) int64 {
-	found := numberShape.FindAllString(emailShape.ReplaceAllString(text, ""), -1)
-	if len(found) != 1 {
-		return 0
+var (
+	// labelledUser is a number that is said to be somebody's, as @userinfobot says it.
+	labelledUser = regexp.MustCompile(`(?i)\bid\b(?: is| é| e)?[^0-9A-Za-z+]{0,3}([0-9]{5,})\b`)
+	// standing is a number that is no part of a name.
+	standing = regexp.MustCompile(`\+?\b[0-9]+\b`)
+)
+
+// userOf finds the number of a Telegram user; 0 if there is none, or more than one. Whose it is may write to
+// the agent, so nothing is guessed: not the digits of a name or of a telephone number, which are a
+// stranger's, and, unless it was asked for, nothing that is not called so.
+func userOf(text string, asked bool) int64 {
+	text = emailShape.ReplaceAllString(text, "")
+	found := ""
+	if labelled := labelledUser.FindAllStringSubmatch(text, -1); len(labelled) == 1 {
+		found = labelled[0][1]
+	} else if all := standing.FindAllString(text, -1); asked && len(all) == 1 && len(all[0]) >= 5 && all[0][0] != '+' {
+		found = all[0]
 	}
-	n, err := strconv.ParseInt(found[0], 10, 64)
+	n, err := strconv.ParseInt(found, 10, 64)
 	if err != nil || n <= 0 || n >= 1<<52 {
 		return 0
 	}

@@ -131,10 +131,19 @@ func TestAnswers(t *testing.T) {
 	}
 	for text, want := range map[string]int64{
 		"1234567890": person, "Id: 1234567890": person, "-1234567890": person, "1234567890 and 987654321": 0, "1234": 0, "99999999999999999999": 0, "4503599627370496": 0, "@ada": 0,
-		"ada12345@example.com": 0,
+		"ada12345@example.com": 0, "@ada12345": 0, "https://t.me/ada_12345": 0, "(11) 98765-4321": 0, "+5511987654321": 0, "meu id é 1234567890": person,
+		"@ada99\nId: 1234567890\nFirst: Ada\nRegistered: 3 years ago": person, "id 1234567890, or id 987654321": 0, "id +5511987654321": 0,
 	} {
-		if got := userOf(text); got != want {
+		if got := userOf(text, true); got != want {
 			t.Errorf("user of %q: %d, want %d", text, got, want)
+		}
+	}
+	for text, want := range map[string]int64{
+		markBot + " and my id is 1234567890": person, markBot + ", id 1234567890": person, markBot + " 1234567890": 0,
+		"Done! You will find it at t.me/ada12345bot. Use this token: " + markBot: 0, "call me at 11987654321": 0,
+	} {
+		if got := userOf(text, false); got != want {
+			t.Errorf("user of %q, which nobody asked for: %d, want %d", text, got, want)
 		}
 	}
 	for text, want := range map[string]string{

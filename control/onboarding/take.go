@@ -28,7 +28,7 @@ func (m *machine) take(in Message) (answered bool) {
 		f.Name = in.Heard.Name
 	}
 	if f.UserID == 0 && (asked == AskUser || in.Bots == 1) {
-		switch n := userOf(in.Text); {
+		switch n := userOf(in.Text, asked == AskUser); {
 		case n == 0:
 		case n == f.BotID:
 			m.say(sayUserIsBot)
