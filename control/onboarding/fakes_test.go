@@ -94,7 +94,9 @@ func (m *memory) OnboardingByKey(_ context.Context, digest [32]byte, now time.Ti
 }
 
 func (m *memory) OnboardingOfTelegram(_ context.Context, user int64, now time.Time) (control.OnboardingSession, error) {
-	return m.find(now, func(r control.OnboardingSession) bool { return r.TelegramUser == user })
+	return m.find(now, func(r control.OnboardingSession) bool {
+		return r.TelegramUser == user && State(r.State) != StateAbandoned
+	})
 }
 
 func (m *memory) SaveOnboarding(_ context.Context, v control.OnboardingSession) (control.OnboardingSession, error) {

@@ -62,10 +62,11 @@ func (s *Store) OnboardingByKey(ctx context.Context, digest [32]byte, now time.T
 	return s.oneOnboarding(ctx, "conversation of a browser", ` WHERE key_digest = $1 AND expires_at > $2`, digest[:], now)
 }
 
-// OnboardingOfTelegram reads the newest conversation of somebody on Telegram, as Onboarding does.
+// OnboardingOfTelegram reads the newest conversation of somebody on Telegram that was not given up, as
+// Onboarding does.
 func (s *Store) OnboardingOfTelegram(ctx context.Context, user int64, now time.Time) (control.OnboardingSession, error) {
 	return s.oneOnboarding(ctx, "conversation on Telegram",
-		` WHERE telegram_user = $1 AND expires_at > $2 ORDER BY state IN ('complete', 'abandoned'), created_at DESC, id LIMIT 1`, user, now)
+		` WHERE telegram_user = $1 AND state <> 'abandoned' AND expires_at > $2 ORDER BY state = 'complete', created_at DESC, id LIMIT 1`, user, now)
 }
 
 // conversations lists what a customer said until it was one, oldest first. It may run within
@@ -104,11 +105,14 @@ func (s *Store) SaveOnboarding(ctx context.Context, v control.OnboardingSession)
 	return out, fmt.Errorf("%s: %w", op, control.ErrConflict)
 }
 
-// WaitingOnboardings lists conversations that wait for a payment or a box, or whose customer may pay
-// meanwhile, and that have not expired, by id from after on, at most limit.
+// WaitingOnboardings lists conversations that have not expired and of which there may be news: those that
+// wait for a box, and of those that wait for a payment, or whose customer may pay meanwhile, the ones whose
+// customer has paid or is gone. The others, which are many, stay in Postgres. By id from after on, at most
+// limit.
 func (s *Store) WaitingOnboardings(ctx context.Context, after string, now time.Time, limit int) ([]control.OnboardingSession, error) {
-	rows, _ := s.pool.Query(ctx, selectOnboardings+`
+	rows, _ := s.pool.Query(ctx, selectOnboardings+` o
 		WHERE id > $1 AND (state IN ('awaiting_payment', 'provisioning', 'failed') OR state = 'recommending' AND customer_id IS NOT NULL) AND expires_at > $2
+			AND (state IN ('provisioning', 'failed') OR (SELECT c.status = 'active' OR c.deleted_at IS NOT NULL FROM customers c WHERE c.id = o.customer_id))
 		ORDER BY id LIMIT $3`, after, now, limit)
 	list, err := pgx.CollectRows(rows, scanOnboarding)
 	return list, explain("conversations that wait", err)

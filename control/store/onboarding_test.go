@@ -86,6 +86,12 @@ func TestOnboardingIsKept(t *testing.T) {
 	}
 	got, err = st.OnboardingOfTelegram(ctx, 7, now)
 	want("the newest", got, err, second)
+	second.Version, second.State, second.SealedBot = 1, "abandoned", nil
+	if _, err = st.SaveOnboarding(ctx, second); err != nil {
+		t.Fatal(err)
+	}
+	got, err = st.OnboardingOfTelegram(ctx, 7, now)
+	want("not the one that was given up", got, err, next)
 }
 
 func second1(_ control.OnboardingSession, err error) error { return err }
@@ -172,8 +178,11 @@ func TestOnboardingsWaitAndExpire(t *testing.T) {
 	for i, state := range states {
 		key := sha256.Sum256([]byte(state))
 		v := control.OnboardingSession{ID: fmt.Sprintf("n%02d", i), KeyDigest: key, State: state, Data: []byte(`{"history": "personal"}`), CreatedAt: now, ExpiresAt: now.Add(time.Hour)}
-		if state == "provisioning" {
+		switch state {
+		case "provisioning":
 			v.CustomerID, v.SealedBot = c.ID, []byte("sealed")
+		case "awaiting_payment":
+			v.CustomerID = c.ID
 		}
 		if err := st.InsertOnboarding(ctx, v); err != nil {
 			t.Fatal(err)
@@ -183,22 +192,30 @@ func TestOnboardingsWaitAndExpire(t *testing.T) {
 	if err := st.InsertOnboarding(ctx, recommending); err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	for after := ""; ; {
-		list, err := st.WaitingOnboardings(ctx, after, now, 2)
-		if err != nil {
-			t.Fatal(err)
+	waiting := func(what, want string) {
+		t.Helper()
+		var got []string
+		for after := ""; ; {
+			list, err := st.WaitingOnboardings(ctx, after, now, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range list {
+				got, after = append(got, v.ID+" "+v.State), v.ID
+			}
+			if len(list) < 2 {
+				break
+			}
 		}
-		for _, v := range list {
-			got, after = append(got, v.ID+" "+v.State), v.ID
-		}
-		if len(list) < 2 {
-			break
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%s: there wait %q, want %q", what, got, want)
 		}
 	}
-	if want := "n06 awaiting_payment, n07 provisioning, n09 failed, n99 recommending"; strings.Join(got, ", ") != want {
-		t.Errorf("there wait %q, want %q", got, want)
-	}
+	waiting("nobody has paid", "n07 provisioning, n09 failed")
+	pg.Query(`UPDATE customers SET status = 'active'`)
+	waiting("paid", "n06 awaiting_payment, n07 provisioning, n09 failed, n99 recommending")
+	pg.Query(`UPDATE customers SET status = 'cancelled', email = NULL, deleted_at = now()`)
+	waiting("gone", "n06 awaiting_payment, n07 provisioning, n09 failed, n99 recommending")
 	if list, err := st.WaitingOnboardings(ctx, "", now.Add(time.Hour), 10); err != nil || len(list) != 0 {
 		t.Errorf("of those that expired: %v, %v", list, err)
 	}

@@ -37,7 +37,7 @@ func populate(t *testing.T, st *store.Store, pg *testenv.PostgresServer) {
 			SELECT 'k' || n, 'x' || n, sha256(n::text::bytea), 'abcd', 'x', now() FROM generate_series(1, 5000) n`,
 		`INSERT INTO sessions (id, customer_id, expires_at) SELECT 'o' || n, 'x' || n, now() + '1 day' FROM generate_series(1, 5000) n`,
 		`INSERT INTO onboarding_sessions (id, key_digest, telegram_user, customer_id, state, expires_at)
-			SELECT 'n' || n, sha256(n::text::bytea), n, 'x' || n, CASE WHEN n % 100 = 0 THEN 'provisioning' ELSE 'complete' END, now() + '1 day' FROM generate_series(1, 5000) n`,
+			SELECT 'n' || n, sha256(n::text::bytea), n, 'x' || n, CASE WHEN n % 100 = 0 THEN 'provisioning' WHEN n % 10 = 0 THEN 'awaiting_payment' ELSE 'complete' END, now() + '1 day' FROM generate_series(1, 5000) n`,
 		`INSERT INTO refresh_tokens (digest, session_id, expires_at) SELECT sha256(('r' || n)::bytea), 'o' || n, now() + '1 day' FROM generate_series(1, 5000) n`,
 		`INSERT INTO mails (customer_id, kind, cause, language, claimed_at, sent_at)
 			SELECT 'x' || n, 'welcome', 'x', 'en', now(), now() FROM generate_series(1, 5000) n`,
