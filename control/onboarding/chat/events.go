@@ -15,9 +15,14 @@ import (
 
 // events sends the conversation whenever it changes, until it is final.
 func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
-	select {
-	case h.streams <- struct{}{}:
-		defer func() { <-h.streams }()
+	from := subnet(h.o.Address(r))
+	switch ok, crowded := h.streams.begin(from); {
+	case ok:
+		defer h.streams.end(from)
+	case crowded:
+		w.Header().Set("Retry-After", "60")
+		refuse(w, http.StatusTooManyRequests, "too-many-requests", "There are too many event streams from this address.")
+		return
 	default:
 		w.Header().Set("Retry-After", "10")
 		refuse(w, http.StatusServiceUnavailable, "unavailable", "There are too many event streams.")
@@ -26,6 +31,11 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), streamFor)
 	defer cancel()
 	s := &stream{w: w, to: http.NewResponseController(w)}
+	// The server's limit for reading a request would end a stream that lasts longer.
+	if err := s.to.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		h.fail(w, r, err)
+		return
+	}
 	quiet := time.NewTicker(quietFor)
 	defer quiet.Stop()
 	var beats sync.WaitGroup
@@ -56,13 +66,44 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 	beats.Wait()
 	switch {
 	case s.begun && err == nil:
-		_ = s.write("event: end\ndata: {}\n\n", false) // the client may be gone
+		// Nothing follows, so whoever connects anew by itself, as browsers do, need not hurry. It may be gone.
+		_ = s.write("retry: 30000\nevent: end\ndata: {}\n\n", false)
 	case s.begun:
 		if ctx.Err() == nil && !errors.Is(err, control.ErrNotFound) {
 			h.o.Logger.Warn("an event stream ends", "error", err)
 		}
 	case err != nil:
 		h.fail(w, r, err)
+	}
+}
+
+// streams counts event streams.
+type streams struct {
+	most, mostFrom int
+
+	mu   sync.Mutex
+	open int
+	from map[string]int // by address; none is 0
+}
+
+// begin lets one more stream in, unless there are too many, or, crowded, too many of its address.
+func (s *streams) begin(from string) (ok, crowded bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if crowded = s.from[from] >= s.mostFrom; crowded || s.open >= s.most {
+		return false, crowded
+	}
+	s.open++
+	s.from[from]++
+	return true, false
+}
+
+func (s *streams) end(from string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open--
+	if s.from[from]--; s.from[from] == 0 {
+		delete(s.from, from)
 	}
 }
 

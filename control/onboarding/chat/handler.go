@@ -23,6 +23,7 @@ type Conversations interface {
 	Begin(ctx context.Context, b onboarding.Begin) (onboarding.Conversation, string, error)
 	Say(ctx context.Context, who onboarding.Who, said onboarding.Said) (onboarding.Conversation, error)
 	Look(ctx context.Context, who onboarding.Who) (onboarding.Conversation, error)
+	Leave(ctx context.Context, who onboarding.Who) error
 	Watch(ctx context.Context, who onboarding.Who, every time.Duration, send func(onboarding.Conversation) error) error
 }
 
@@ -31,6 +32,8 @@ type Options struct {
 	Conversations Conversations
 	// Origins are those of our pages, such as https://app.example.com.
 	Origins []string
+	// SignIn signs the browser in as a customer; nil: nobody is signed in by its conversation.
+	SignIn func(ctx context.Context, w http.ResponseWriter, customerID string) error
 	// Address says who asks, behind whatever proxies there are; the peer by default.
 	Address func(*http.Request) netip.Addr
 	Logger  *slog.Logger
@@ -39,6 +42,9 @@ type Options struct {
 	// Begins and Messages limit how many conversations an address opens, and how many messages it sends.
 	// Default to one in 10 s, 10 at once, and one in 2 s, 30 at once.
 	Begins, Messages Rate
+	// Streams is how many event streams there are at most, and StreamsFrom how many of one address. Default
+	// to 500 and 20.
+	Streams, StreamsFrom int
 }
 
 // Cookie is the name of the cookie that has a conversation's key.
@@ -61,13 +67,10 @@ type Handler struct {
 	o                Options
 	mux              *http.ServeMux
 	begins, messages *limiter
-	streams          chan struct{}
+	streams          streams
 	drain            sync.Once
 	draining         chan struct{}
 }
-
-// mostStreams is how many event streams there are at most.
-const mostStreams = 500
 
 // New checks o.
 func New(o Options) (*Handler, error) {
@@ -80,17 +83,25 @@ func New(o Options) (*Handler, error) {
 	if o.Address == nil {
 		o.Address = Behind(nil)
 	}
+	if o.Streams <= 0 {
+		o.Streams = 500
+	}
+	if o.StreamsFrom <= 0 {
+		o.StreamsFrom = 20
+	}
 	if o.Begins == (Rate{}) {
 		o.Begins = Rate{PerSecond: 0.1, Burst: 10}
 	}
 	if o.Messages == (Rate{}) {
 		o.Messages = Rate{PerSecond: 0.5, Burst: 30}
 	}
-	h := &Handler{o: o, mux: http.NewServeMux(), begins: newLimiter(o.Begins), messages: newLimiter(o.Messages), streams: make(chan struct{}, mostStreams), draining: make(chan struct{})}
-	h.mux.HandleFunc("POST /v1/onboarding", h.begin)
-	h.mux.HandleFunc("GET /v1/onboarding", h.look)
-	h.mux.HandleFunc("POST /v1/onboarding/messages", h.say)
-	h.mux.HandleFunc("GET /v1/onboarding/events", h.events)
+	h := &Handler{o: o, mux: http.NewServeMux(), begins: newLimiter(o.Begins), messages: newLimiter(o.Messages), streams: streams{most: o.Streams, mostFrom: o.StreamsFrom, from: make(map[string]int)}, draining: make(chan struct{})}
+	h.mux.HandleFunc("POST /onboarding/v1/conversation", h.begin)
+	h.mux.HandleFunc("GET /onboarding/v1/conversation", h.look)
+	h.mux.HandleFunc("DELETE /onboarding/v1/conversation", h.leave)
+	h.mux.HandleFunc("POST /onboarding/v1/conversation/messages", h.say)
+	h.mux.HandleFunc("POST /onboarding/v1/conversation/session", h.session)
+	h.mux.HandleFunc("GET /onboarding/v1/conversation/events", h.events)
 	return h, nil
 }
 
@@ -103,7 +114,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead && !slices.Contains(h.o.Origins, r.Header.Get("Origin")) {
-		refuse(w, http.StatusForbidden, "forbidden", "This is not a page of ours.")
+		refuse(w, http.StatusForbidden, "cross-site", "This is not a page of ours.")
 		return
 	}
 	h.mux.ServeHTTP(w, r)
@@ -113,6 +124,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type start struct {
 	Language string `json:"language"`  // as navigator.languages has them; that of the request by default
 	TimeZone string `json:"time_zone"` // as Intl has it
+	Tier     string `json:"tier"`      // the plan that was looked at, if any
 }
 
 // said is what a customer says.
@@ -143,15 +155,27 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) {
 	if in.Language == "" {
 		in.Language = r.Header.Get("Accept-Language")
 	}
-	c, key, err := h.o.Conversations.Begin(r.Context(), onboarding.Begin{Language: in.Language, TimeZone: in.TimeZone})
+	c, key, err := h.o.Conversations.Begin(r.Context(), onboarding.Begin{Language: in.Language, TimeZone: in.TimeZone, Tier: in.Tier})
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{
-		Name: Cookie, Value: key, Path: "/", MaxAge: int(cookieFor / time.Second), Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-	})
+	http.SetCookie(w, cookie(key, cookieFor))
 	answer(w, http.StatusCreated, c)
+}
+
+// cookie is what a browser keeps; for a negative time it forgets it.
+func cookie(key string, keep time.Duration) *http.Cookie {
+	return &http.Cookie{Name: Cookie, Value: key, Path: "/", MaxAge: int(keep / time.Second), Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode}
+}
+
+func (h *Handler) leave(w http.ResponseWriter, r *http.Request) {
+	if err := h.o.Conversations.Leave(r.Context(), whoOf(r)); err != nil && !errors.Is(err, control.ErrNotFound) {
+		h.fail(w, r, err)
+		return
+	}
+	http.SetCookie(w, cookie("", -time.Second))
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (h *Handler) look(w http.ResponseWriter, r *http.Request) {
@@ -176,6 +200,28 @@ func (h *Handler) say(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, c)
 }
 
+// session signs in whoever has become a customer in this browser. Not before its agent runs: until then the
+// conversation is where it belongs.
+func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
+	if !h.mayGo(w, r, h.messages) {
+		return
+	}
+	c, err := h.o.Conversations.Look(r.Context(), whoOf(r))
+	switch {
+	case err != nil:
+		h.fail(w, r, err)
+		return
+	case c.State != onboarding.StateComplete || c.Customer == "" || h.o.SignIn == nil:
+		refuse(w, http.StatusConflict, "conflict", "Nobody has become a customer here yet.")
+		return
+	}
+	if err := h.o.SignIn(r.Context(), w, c.Customer); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
 // whoOf reads the cookie.
 func whoOf(r *http.Request) onboarding.Who {
 	if k, err := r.Cookie(Cookie); err == nil {
@@ -187,7 +233,7 @@ func whoOf(r *http.Request) onboarding.Who {
 // read reads a body, and refuses one that is not what it should be.
 func (h *Handler) read(w http.ResponseWriter, r *http.Request, into any) bool {
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		refuse(w, http.StatusUnsupportedMediaType, "unsupported_media_type", "The body has to be JSON.")
+		refuse(w, http.StatusUnsupportedMediaType, "media-type", "The body has to be JSON.")
 		return false
 	}
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
@@ -201,7 +247,7 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, into any) bool {
 	tooLarge := (*http.MaxBytesError)(nil)
 	switch {
 	case errors.As(err, &tooLarge):
-		refuse(w, http.StatusRequestEntityTooLarge, "too_large", "The body is too large.")
+		refuse(w, http.StatusRequestEntityTooLarge, "too-large", "The body is too large.")
 	case err != nil:
 		// Not the error: it may quote what somebody wrote.
 		refuse(w, http.StatusBadRequest, "malformed", "The body cannot be read.")
@@ -213,7 +259,7 @@ func (h *Handler) mayGo(w http.ResponseWriter, r *http.Request, l *limiter) bool
 	wait, ok := l.take(subnet(h.o.Address(r)), time.Now())
 	if !ok {
 		w.Header().Set("Retry-After", strconv.Itoa(int(max(wait, time.Second)/time.Second)))
-		refuse(w, http.StatusTooManyRequests, "too_many", "This is too fast. Please wait a moment.")
+		refuse(w, http.StatusTooManyRequests, "too-many-requests", "This is too fast. Please wait a moment.")
 	}
 	return ok
 }
@@ -221,7 +267,7 @@ func (h *Handler) mayGo(w http.ResponseWriter, r *http.Request, l *limiter) bool
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, control.ErrNotFound):
-		refuse(w, http.StatusNotFound, "not_found", "There is no conversation, or it has expired.")
+		refuse(w, http.StatusNotFound, "not-found", "There is no conversation, or it has expired.")
 	case r.Context().Err() != nil: // nobody is there any more
 	default:
 		h.o.Logger.Error("a conversation cannot be served", "path", r.URL.Path, "error", err)
@@ -235,14 +281,14 @@ type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
 	Status int    `json:"status"`
-	Code   string `json:"code"`
 	Detail string `json:"detail"`
 }
 
-func refuse(w http.ResponseWriter, status int, code, detail string) {
+// refuse answers with a problem of a kind that the api knows, too: pages have one way to read them.
+func refuse(w http.ResponseWriter, status int, kind, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(problem{"about:blank", http.StatusText(status), status, code, detail}) // the client may be gone
+	_ = json.NewEncoder(w).Encode(problem{"urn:openclaw:problem:" + kind, http.StatusText(status), status, detail}) // the client may be gone
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
