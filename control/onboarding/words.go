@@ -51,6 +51,7 @@ const (
 	sayComplete       sentence = "complete"
 	sayAbandoned      sentence = "abandoned"
 	saySorry          sentence = "sorry"
+	sayTooFast        sentence = "too_fast"
 )
 
 // prepared are the sentences. What stands in braces is filled in by fill.
@@ -93,6 +94,7 @@ var prepared = map[control.Language]map[sentence]string{
 		sayTriedAgain:     "I am trying again now.",
 		sayComplete:       "Your agent runs! Open {bot} in Telegram and say hello. We mailed you a link to choose a password for your dashboard.",
 		saySorry:          "Something went wrong on our side, and your last message may be lost. Please send it again in a minute.",
+		sayTooFast:        "That is too fast for me, and I did not read all of it. Please wait half a minute, and write the last thing again.",
 		sayAbandoned:      "All right, I stopped here and forgot what you told me. Whenever you like, we begin again.",
 	},
 	control.Portuguese: {
@@ -133,6 +135,7 @@ var prepared = map[control.Language]map[sentence]string{
 		sayTriedAgain:     "Estou tentando de novo agora.",
 		sayComplete:       "O seu agente está no ar! Abra {bot} no Telegram e diga olá. Enviamos por e-mail um link para você escolher a senha do seu painel.",
 		saySorry:          "Algo deu errado do nosso lado, e a sua última mensagem pode ter se perdido. Por favor, envie de novo em um minuto.",
+		sayTooFast:        "Assim é rápido demais para mim, e não li tudo. Por favor, espere meio minuto e escreva de novo a última coisa.",
 		sayAbandoned:      "Tudo bem, parei por aqui e esqueci o que você me contou. Quando quiser, começamos de novo.",
 	},
 }
@@ -173,6 +176,9 @@ func labelsIn(l control.Language) map[string]string {
 
 // Apology is what to say if an answer failed, to somebody whose language is called so.
 func Apology(language string) string { return wordsIn(languageOf(language))[saySorry] }
+
+// TooFast is what to say to somebody who writes more than is read, and whose language is called so.
+func TooFast(language string) string { return wordsIn(languageOf(language))[sayTooFast] }
 
 // PageLabel is what to write on the way to the page to pay on.
 func PageLabel(l control.Language) string { return labelsIn(l)["page"] }

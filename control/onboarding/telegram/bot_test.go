@@ -3,8 +3,12 @@ package telegram_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +32,11 @@ type scripted struct {
 	open map[int64]bool
 	said []string
 	fail error
+
+	looked  []string
+	hurried int
+	entered chan struct{} // if not nil, told of each message, which then waits for release
+	release chan struct{}
 }
 
 func (s *scripted) BeginTelegram(_ context.Context, user int64, b onboarding.Begin) (onboarding.Conversation, error) {
@@ -37,10 +46,15 @@ func (s *scripted) BeginTelegram(_ context.Context, user int64, b onboarding.Beg
 		s.open = make(map[int64]bool)
 	}
 	s.open[user] = true
+	s.looked = append(s.looked, b.Tier)
 	return onboarding.Conversation{Reply: onboarding.Reply{Text: "hello " + b.Name + " " + b.Language, Quick: []onboarding.Quick{{ID: "use:work", Label: "Work"}}}}, nil
 }
 
 func (s *scripted) Say(_ context.Context, who onboarding.Who, said onboarding.Said) (onboarding.Conversation, error) {
+	if s.entered != nil {
+		s.entered <- struct{}{}
+		<-s.release
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
@@ -50,6 +64,9 @@ func (s *scripted) Say(_ context.Context, who onboarding.Who, said onboarding.Sa
 		return onboarding.Conversation{}, control.ErrNotFound
 	}
 	s.said = append(s.said, said.Text+said.Choice)
+	if said.Hurried {
+		s.hurried++
+	}
 	return onboarding.Conversation{Language: control.Portuguese, Reply: onboarding.Reply{Text: "answer to " + said.Text + said.Choice, PayURL: "https://pay.example.invalid/1"}}, nil
 }
 
@@ -115,8 +132,13 @@ func TestConversation(t *testing.T) {
 	if markup := string(chat[2].Markup); !strings.Contains(markup, "https://pay.example.invalid/1") || !strings.Contains(markup, "pagamento") {
 		t.Errorf("the page to pay on: %s", markup)
 	}
-	bot.Write(bob, "/start web")
+	bot.Write(bob, "/start plan_team")
 	await(t, bot, bob.ID, "hello Bob en")
+	s.mu.Lock()
+	if looked := s.looked[len(s.looked)-1]; looked != "team" {
+		t.Errorf("it has looked at %q", looked)
+	}
+	s.mu.Unlock()
 	bot.Write(ana, "/start")
 	await(t, bot, ana.ID, "hello Ana pt-br")
 
@@ -158,8 +180,150 @@ func TestOrder(t *testing.T) {
 	go func() { ended <- b.Run(ctx) }()
 	await(t, bot, ana.ID, "answer to h")
 	cancel()
-	if err := <-ended; err != nil || strings.Join(s.said, " ") != strings.Join(want, " ") {
-		t.Errorf("said %v, %v", s.said, err)
+	if err := <-ended; err != nil || strings.Join(s.said, " ") != strings.Join(want, " ") || s.hurried != len(want)-1 {
+		t.Errorf("said %v, %d in a hurry, %v", s.said, s.hurried, err)
+	}
+}
+
+// Whoever is told to end answers what is in hand, and leaves nothing of it to the next one.
+func TestEndsInOrder(t *testing.T) {
+	t.Parallel()
+	s := &scripted{open: map[int64]bool{ana.ID: true}, entered: make(chan struct{}), release: make(chan struct{})}
+	sim := telegramsim.New()
+	t.Cleanup(sim.Close)
+	bot := sim.NewBot("onboarding_bot")
+	bot.Write(ana, "sim")
+	b, err := telegram.New(telegram.Options{URL: sim.URL(), Token: secret.Text(bot.Token()), Conversations: s, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	<-s.entered
+	cancel()
+	close(s.release)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if chat := bot.Chat(ana.ID); len(chat) != 2 || chat[1].Text != "answer to sim" || bot.Pending() != 0 {
+		t.Errorf("%d updates are left, the chat is %+v", bot.Pending(), chat)
+	}
+}
+
+// Of somebody who writes faster than people do only so much is read, which is said once; others are answered.
+func TestTooFast(t *testing.T) {
+	t.Parallel()
+	s := &scripted{open: map[int64]bool{ana.ID: true, bob.ID: true}}
+	sim := telegramsim.New()
+	t.Cleanup(sim.Close)
+	bot := sim.NewBot("onboarding_bot")
+	for range 10 {
+		bot.Write(ana, "x")
+	}
+	bot.Write(bob, "hi")
+	b, err := telegram.New(telegram.Options{
+		URL: sim.URL(), Token: secret.Text(bot.Token()), Conversations: s, Logger: slog.New(slog.DiscardHandler), Messages: telegram.Rate{PerSecond: 1e-6, Burst: 3},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	await(t, bot, bob.ID, "answer to hi")
+	bot.Write(ana, "y")
+	bot.Write(bob, "and now")
+	await(t, bot, bob.ID, "answer to and now")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	var answers, refusals int
+	for _, m := range bot.Chat(ana.ID) {
+		switch {
+		case m.FromBot && m.Text == onboarding.TooFast("pt-br"):
+			refusals++
+		case m.FromBot:
+			answers++
+		}
+	}
+	if answers != 3 || refusals != 1 {
+		t.Errorf("%d answers, told %d times", answers, refusals)
+	}
+}
+
+// An update that nobody can read is passed over, and keeps no other from being answered.
+func TestUpdateThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	s := &scripted{open: map[int64]bool{ana.ID: true}}
+	confirmed, sent := make(chan int64, 10), make(chan string, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var in struct {
+			Offset int64  `json:"offset"`
+			Text   string `json:"text"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			t.Error(err)
+		}
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/sendMessage"):
+			sent <- in.Text
+			_, _ = io.WriteString(w, `{"ok": true, "result": {}}`)
+		case in.Offset > 0:
+			confirmed <- in.Offset
+			<-r.Context().Done()
+		default:
+			_, _ = io.WriteString(w, `{"ok": true, "result": [{"update_id": 5, "message": "odd"},
+				{"update_id": 6, "message": {"message_id": 1, "from": {"id": 11, "language_code": "pt-br"}, "chat": {"id": 11, "type": "private"}, "text": "oi"}}]}`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	b, err := telegram.New(telegram.Options{URL: server.URL, Token: "1234567:fake", Conversations: s, Logger: slog.New(slog.DiscardHandler), Pause: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	if text, offset := <-sent, <-confirmed; text != "answer to oi" || offset != 7 {
+		t.Errorf("said %q, confirmed up to %d", text, offset)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// What nobody asked for is told without whoever found it out waiting for Telegram.
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	s := &scripted{}
+	b, bot, log := started(t, s)
+	bot.Write(bob, "/start")
+	await(t, bot, bob.ID, "hello Bob en")
+	bot.Fail("sendMessage", telegramsim.Refusal{Code: 502, Description: "Bad Gateway"})
+	tell := func(text string) {
+		b.Notify(t.Context(), bob.ID, onboarding.Conversation{Reply: onboarding.Reply{Text: text}})
+	}
+	tell("your agent runs")
+	for range 2000 { // nobody delivers yet
+		tell("more")
+	}
+	if !strings.Contains(log.String(), "too many wait") {
+		t.Error("nobody says that something is not told")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // what was given is told all the same
+	if err := b.Deliver(ctx); err != nil {
+		t.Error(err)
+	}
+	told := map[string]int{}
+	for _, m := range bot.Chat(bob.ID) {
+		told[m.Text]++
+	}
+	if told["your agent runs"] != 1 || told["more"] != 999 {
+		t.Errorf("told %v", told)
 	}
 }
 
