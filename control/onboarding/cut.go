@@ -111,6 +111,9 @@ func HasSecret(message string) bool {
 	return len(tokens) > 0 || broken || strings.Contains(text, markSecret)
 }
 
+// LooksLikeBotToken reports whether something has the form of a bot's token.
+func LooksLikeBotToken(token secret.Text) bool { return tokenShape.MatchString(token.Reveal()) }
+
 // luhn reports whether digits are those of a card.
 func luhn(text string) bool {
 	sum, n := 0, 0

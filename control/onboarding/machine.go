@@ -18,6 +18,7 @@ type Begin struct {
 	Language string // as a browser or Telegram says it, such as "pt-BR,en;q=0.5"
 	TimeZone string
 	Name     string
+	Tier     string // that it has looked at; offered first if it is on sale
 }
 
 // Message is something that the customer wrote, or a quick reply that it took.
@@ -80,6 +81,9 @@ type Observed struct {
 	HasBot bool
 }
 
+// Left says that the customer wants to be forgotten. What it has paid for, or may still pay for, goes on.
+type Left struct{}
+
 // HandedOver says that the box has the settings and the bot.
 type HandedOver struct{}
 
@@ -92,6 +96,7 @@ func (BotChecked) happens() {}
 func (Opened) happens()     {}
 func (NotOpened) happens()  {}
 func (Observed) happens()   {}
+func (Left) happens()       {}
 func (HandedOver) happens() {}
 func (BotRefused) happens() {}
 
@@ -155,6 +160,8 @@ func Step(tiers []control.Tier, s Session, in Input, now time.Time) Outcome {
 		m.notOpened(in)
 	case Observed:
 		m.observed(in)
+	case Left:
+		m.leave()
 	case HandedOver:
 		if m.changed = m.s.State.waits(); m.changed {
 			m.s.HandedOver, m.s.Sealed = true, nil
@@ -192,6 +199,9 @@ func (m *machine) begin(in Begin) {
 	}
 	if m.s.Channel == Telegram {
 		f.UserID = m.s.TelegramUser
+	}
+	if m.sold(in.Tier) {
+		f.Offer = in.Tier
 	}
 	m.s.State = StateGreeting
 	m.say(sayHello)
@@ -231,9 +241,8 @@ func (m *machine) message(in Message) {
 		m.waiting(in)
 		return
 	}
-	if stop(in.Text) {
-		m.s.State, m.s.Asking = StateAbandoned, AskNothing
-		m.say(sayAbandoned)
+	if stop(in.Text) && !m.s.SignedUp { // a page that is open can still be paid on
+		m.leave()
 		return
 	}
 	answered := m.take(in)
@@ -253,6 +262,16 @@ func (m *machine) message(in Message) {
 		return
 	}
 	m.goOn(answered)
+}
+
+// leave ends a conversation in which nothing can be paid for.
+func (m *machine) leave() {
+	if m.s.State.Final() || m.s.State.waits() || m.s.SignedUp {
+		m.changed = false
+		return
+	}
+	m.s.State, m.s.Asking = StateAbandoned, AskNothing
+	m.say(sayAbandoned)
 }
 
 // chosen reads a quick reply: only one that was offered counts, and nothing that was written beside it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
@@ -67,6 +68,8 @@ type Control struct {
 	// HashPassword makes the secret of an identity; see api.HashPassword. Nobody knows the password: the
 	// customer chooses one by a link that is mailed to it.
 	HashPassword func(password string) string
+
+	hashing sync.Mutex // one at a time: each takes memory, and strangers have it done
 }
 
 var _ Platform = (*Control)(nil)
@@ -89,7 +92,7 @@ func (p *Control) SignUp(ctx context.Context, c NewCustomer) error {
 	}
 	err := p.Customers.Store.SignUp(ctx, account, control.Identity{
 		ID: control.NewID(control.IdentityID), CustomerID: c.ID, Provider: control.ProviderPassword, Subject: c.Email,
-		SecretHash: p.HashPassword(rand.Text() + rand.Text()), CreatedAt: now,
+		SecretHash: p.hash(rand.Text() + rand.Text()), CreatedAt: now,
 	})
 	if errors.Is(err, control.ErrExists) {
 		if there, readErr := p.Customers.Store.Account(ctx, c.ID); readErr == nil {
@@ -97,6 +100,12 @@ func (p *Control) SignUp(ctx context.Context, c NewCustomer) error {
 		}
 	}
 	return err
+}
+
+func (p *Control) hash(password string) string {
+	p.hashing.Lock()
+	defer p.hashing.Unlock()
+	return p.HashPassword(password)
 }
 
 // same reports whether a customer is the one that signs up.

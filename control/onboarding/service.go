@@ -73,6 +73,8 @@ type Who struct {
 type Said struct {
 	Text   string
 	Choice string // id of a quick reply; then Text does not count
+	// Hurried says that more has come already, for which others wait: no model is asked about this.
+	Hurried bool
 }
 
 // Conversation is a conversation as its customer may see it.
@@ -121,6 +123,10 @@ func (s *Service) BeginTelegram(ctx context.Context, user int64, b Begin) (Conve
 		c, err = s.open(ctx, s.fresh(Telegram, user), [32]byte{}, b)
 		if !errors.Is(err, control.ErrExists) { // or it was opened at the same time
 			return c, err
+		}
+		// Or there is one that has expired, and that nobody has swept away yet.
+		if _, err := s.o.Sessions.ExpireOnboardings(ctx, s.now(), page); err != nil {
+			return Conversation{}, err
 		}
 	}
 	return s.Look(ctx, who)
@@ -173,7 +179,7 @@ func (s *Service) Say(ctx context.Context, who Who, said Said) (Conversation, er
 	}
 	text, tokens, broken := cut(said.Text)
 	in := Message{Text: text, Choice: said.Choice, Bots: len(tokens), Broken: broken, NewID: control.NewID(control.CustomerID)}
-	if in.Choice == "" && in.Bots == 0 {
+	if in.Choice == "" && in.Bots == 0 && !said.Hurried {
 		in.Heard, in.Lead = s.hear(ctx, v, text)
 	}
 	var token secret.Text
@@ -187,6 +193,16 @@ func (s *Service) Say(ctx context.Context, who Who, said Said) (Conversation, er
 		return Conversation{}, err
 	}
 	return s.follow(ctx, v, reply, false)
+}
+
+// Leave forgets a conversation, unless something was or can be paid for: then it goes on by itself.
+func (s *Service) Leave(ctx context.Context, who Who) error {
+	v, err := s.find(ctx, who)
+	if err != nil {
+		return err
+	}
+	_, err = s.apply(ctx, v.ID, Left{})
+	return err
 }
 
 // hear has the model read a message. Whatever goes wrong, the conversation goes on without.

@@ -432,6 +432,94 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
+// A box may run while it has not all of what was chosen, nor its customer the mail that says how to sign in.
+func TestNotCompleteBeforeTheHandOver(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, nil)
+	who := e.begin("en")
+	e.toOffer(who)
+	c := e.say(who, "yes")
+	e.platform.handed["b1"] = secret.Text(botToken())
+	e.platform.handOverErr = errors.New("the mail cannot be added")
+	e.platform.becomes(c.Customer, Standing{Paid: true}, control.BoxActive)
+	for range 3 {
+		if c := e.look(who); c.State != StateProvisioning {
+			t.Fatalf("without settings it is %s", c.State)
+		}
+	}
+	e.platform.handOverErr = nil
+	e.look(who)
+	if c := e.look(who); c.State != StateComplete || e.platform.chosen["b1"].TimeZone == "" {
+		t.Errorf("%s, the box has %+v", c.State, e.platform.chosen["b1"])
+	}
+}
+
+// Whoever leaves is forgotten at once, if there is nothing that was or can be paid for.
+func TestLeave(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, nil)
+	who := e.begin("en")
+	e.toOffer(who)
+	if err := e.Leave(t.Context(), who); err != nil {
+		t.Fatal(err)
+	}
+	if v := e.row(who); v.State != StateAbandoned || v.Sealed != nil || strings.Contains(e.memory.everything(), address) {
+		t.Errorf("%+v", v)
+	}
+	if err := e.Leave(t.Context(), Who{Key: keyPrefix + "x"}); !errors.Is(err, control.ErrNotFound) {
+		t.Error(err)
+	}
+	paying := e.begin("en")
+	e.toOffer(paying)
+	c := e.say(paying, "yes")
+	if err := e.Leave(t.Context(), paying); err != nil {
+		t.Fatal(err)
+	}
+	e.platform.becomes(c.Customer, Standing{Paid: true}, control.BoxPending)
+	if _, err := e.Sweep(t.Context()); err != nil || e.platform.handed["b1"] == "" {
+		t.Errorf("what was paid for has no bot, %v", err)
+	}
+}
+
+// Whoever ended a conversation on Telegram, or let it expire, begins another one by writing.
+func TestTelegramBeginsAgain(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, nil)
+	ctx, who := t.Context(), Who{TelegramUser: person}
+	begin := func() {
+		t.Helper()
+		if c, err := e.BeginTelegram(ctx, person, Begin{Language: "en"}); err != nil || c.State != StateGreeting {
+			t.Fatalf("%+v, %v", c, err)
+		}
+	}
+	begin()
+	if c := e.say(who, "/cancel"); c.State != StateAbandoned || c.Reply.Text == "" {
+		t.Errorf("%+v", c)
+	}
+	if _, err := e.Say(ctx, who, Said{Text: "hi"}); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("it goes on with what was ended: %v", err)
+	}
+	begin()
+	e.now = e.now.Add(25 * time.Hour) // and nobody has swept
+	begin()
+}
+
+// Whom others wait for is answered without a model.
+func TestHurried(t *testing.T) {
+	t.Parallel()
+	model := &spy{answer: func(Prompt) (string, error) { return "{}", nil }}
+	e := newEnv(t, func(o *Options) { o.Model = model })
+	who := e.begin("en")
+	for _, hurried := range []bool{true, false} {
+		if c, err := e.Say(t.Context(), who, Said{Text: "hm?", Hurried: hurried}); err != nil || c.Reply.Text == "" {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+	if len(model.asked) != 1 {
+		t.Errorf("the model is asked %d times", len(model.asked))
+	}
+}
+
 func TestNewWantsWhatItNeeds(t *testing.T) {
 	t.Parallel()
 	if _, err := New(Options{}); err == nil {

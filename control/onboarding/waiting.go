@@ -137,7 +137,8 @@ func (m *machine) observed(in Observed) {
 func (m *machine) follow(in Observed) {
 	switch in.State {
 	case control.BoxActive:
-		if !m.s.HandedOver && !in.HasBot || m.s.BotLost {
+		// Not before: with the hand-over also go the settings, and the mail that says how to sign in.
+		if !m.s.HandedOver || m.s.BotLost {
 			return
 		}
 		m.changed = true
