@@ -114,5 +114,6 @@ type CustomerData struct {
 	Subscriptions []Subscription `json:"subscriptions"`
 	Periods       []UsagePeriod  `json:"periods"`
 	Mails         []Mail         `json:"mails"`
+	Conversations []Conversation `json:"conversations"`
 	Audit         []AuditEntry   `json:"audit"`
 }

@@ -52,14 +52,15 @@ type Account struct {
 
 // The first letter of each kind of identifier, for NewID.
 const (
-	CustomerID = "c"
-	BoxID      = "b"
-	TokenID    = "t"
-	IdentityID = "i"
-	OperatorID = "o"
-	SessionID  = "s"
-	APIKeyID   = "k"
-	MeterID    = "m"
+	CustomerID   = "c"
+	BoxID        = "b"
+	TokenID      = "t"
+	IdentityID   = "i"
+	OperatorID   = "o"
+	SessionID    = "s"
+	APIKeyID     = "k"
+	MeterID      = "m"
+	OnboardingID = "n"
 )
 
 // NewID returns kind followed by 80 random bits in lower-case base32: a DNS label

@@ -5,5 +5,6 @@
 // no state. Adapters live below it and are named after what they adapt: store
 // (Postgres), jobs (River), feed (Redis), limits (the records that limits are leased from),
 // billing (the usage ledger), billing/stripe (Stripe), mail (SMTP), tiers (the tier table),
-// customers (what is done to a customer), api (HTTP) and client (its other side).
+// customers (what is done to a customer), onboarding (the conversation by which it becomes one), api (HTTP) and
+// client (its other side).
 package control

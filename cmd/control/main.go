@@ -54,7 +54,7 @@ Every setting is a flag and an environment variable; the flag wins.`,
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(apiCommand(getenv), billingWorkerCommand(getenv), migrateCommand(getenv), addOperatorCommand(getenv), addLoginCommand(getenv), resealCommand(getenv), operatorCommand(getenv), webCommand(getenv))
+	root.AddCommand(apiCommand(getenv), billingWorkerCommand(getenv), migrateCommand(getenv), addOperatorCommand(getenv), addLoginCommand(getenv), resealCommand(getenv), operatorCommand(getenv), onboardingAgentCommand(getenv), webCommand(getenv))
 	for i, a := range args {
 		if a == "-check-config" { // as token-proxy spells it
 			args[i] = "--check-config"

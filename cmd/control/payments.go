@@ -87,14 +87,7 @@ func (s *paymentSettings) open(service *customers.Service, mails stripe.Mailer, 
 		log.Warn("there is no key of Stripe: nothing can be bought")
 		return nil, nil, nil
 	}
-	account, err := stripe.NewAccount(s.key.Reveal(), s.url)
-	if err != nil {
-		return nil, nil, err
-	}
-	checkout, err := stripe.NewCheckout(stripe.CheckoutOptions{
-		Account: account, Customers: service, TrialDays: s.trialDays,
-		SuccessURL: s.dashboard + "?checkout=paid", CancelURL: s.dashboard + "?checkout=cancelled", ReturnURL: s.dashboard,
-	})
+	account, checkout, err := openCheckout(s.key.Reveal(), s.url, s.dashboard, s.trialDays, service)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -109,4 +102,17 @@ func (s *paymentSettings) open(service *customers.Service, mails stripe.Mailer, 
 	}
 	inbox, err := stripe.NewInbox(stripe.InboxOptions{Store: service.Store, Secrets: s.secrets(), Logger: log, Registerer: registry})
 	return money, inbox, err
+}
+
+// openCheckout returns an account of Stripe and its pages to pay on, which lead back to a page of ours.
+func openCheckout(key, url, back string, trialDays int64, service *customers.Service) (*stripe.Account, *stripe.Checkout, error) {
+	account, err := stripe.NewAccount(key, url)
+	if err != nil {
+		return nil, nil, err
+	}
+	checkout, err := stripe.NewCheckout(stripe.CheckoutOptions{
+		Account: account, Customers: service, TrialDays: trialDays,
+		SuccessURL: back + "?checkout=paid", CancelURL: back + "?checkout=cancelled", ReturnURL: back,
+	})
+	return account, checkout, err
 }

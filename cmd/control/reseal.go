@@ -36,10 +36,12 @@ func resealCommand(getenv func(string) string) *cobra.Command {
 one, and exits. One that no key opens it leaves as it is, goes on, and exits with 1.
 
 To replace the key, so that at any time every process opens what any other seals:
-  1. put the new one behind the old one in BOX_SECRETS_KEY of api and operator, and restart them all;
+  1. put the new one behind the old one in BOX_SECRETS_KEY of api, operator and onboarding-agent, and restart
+     them all;
   2. put it in front, and restart them all again;
   3. run reseal with both keys until it says that it resealed 0;
-  4. take the old one away, and restart them.`,
+  4. take the old one away, and restart them. Whoever is about to become a customer, and whose bot the old one
+     sealed, is asked for it again.`,
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw BOX_SECRETS_KEY_FILE=box-secrets-key control reseal`,
 	}
 	var database, seals secretFlag

@@ -256,7 +256,7 @@ func TestChangesAreAuditedAndTold(t *testing.T) {
 	t.Parallel()
 	steps := changing()
 	quiet := map[string]bool{ // they write nothing to Postgres but what was published
-		"Clock": true, "LoadTiers": true, "WithNote": true, "PublishPending": true, "RepublishAll": true, "RepublishLost": true,
+		"BotTaken": true, "Clock": true, "LoadTiers": true, "WithNote": true, "PublishPending": true, "RepublishAll": true, "RepublishLost": true,
 		"Used": true, "VerifyOverage": true,
 	}
 	allLookedAt(t, reflect.TypeFor[*customers.Service](), steps, quiet)

@@ -36,7 +36,15 @@ func TestOneBoxHasABot(t *testing.T) {
 			t.Errorf("it names whose it is: %v", err)
 		}
 	}
+	taken := func(want bool) {
+		t.Helper()
+		if got, err := e.BotTaken(ctx, fakeBot); got != want || err != nil {
+			t.Errorf("taken %v, %v", got, err)
+		}
+	}
+	taken(false)
 	give(first.Box.ID, fakeBot, "")
+	taken(true)
 	give(first.Box.ID, fakeBot, "") // its own
 	give(second.Box.ID, fakeBot, "another box has this bot")
 	give(more.ID, fakeBot, "your box "+first.Box.ID+" has this bot")

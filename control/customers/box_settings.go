@@ -173,6 +173,19 @@ func botTaken(ownBoxID string) error {
 	return &SettingsError{Field: "token", Reason: reason}
 }
 
+// BotTaken reports whether a box has the Telegram bot of a token: whoever does not know the whole token
+// learns nothing.
+func (s *Service) BotTaken(ctx context.Context, token secret.Text) (bool, error) {
+	if s.Hasher == nil {
+		return false, errors.New("box of a bot: no token pepper is configured")
+	}
+	err := s.Store.InTx(ctx, func(tx *store.Tx) error { _, err := tx.BoxOfBot(ctx, s.botDigest(token)); return err })
+	if errors.Is(err, control.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // SetTelegramToken gives a box the token of the customer's Telegram bot; "" takes it away. It is
 // kept sealed, and shown to nobody. One that cannot be, or that another box has, is a SettingsError.
 func (s *Service) SetTelegramToken(ctx context.Context, actor string, ref BoxRef, token secret.Text) (control.BoxDetail, error) {

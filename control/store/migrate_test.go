@@ -29,7 +29,7 @@ func TestMigrateUpDownUp(t *testing.T) {
 	if err := st.CheckSchema(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	const want = "api_keys audit_log box_steps boxes config_changes customers dead_letters idempotency_keys identities mail_tokens mails meter_reports operators proxy_tokens quota_bases quota_epochs quota_records quota_releases quota_repairs refresh_tokens replica_beats replicas sessions stripe_events subscriptions tier_tables usage_days usage_events usage_periods\n"
+	const want = "api_keys audit_log box_steps boxes config_changes customers dead_letters idempotency_keys identities mail_tokens mails meter_reports onboarding_sessions operators proxy_tokens quota_bases quota_epochs quota_records quota_releases quota_repairs refresh_tokens replica_beats replicas sessions stripe_events subscriptions tier_tables usage_days usage_events usage_periods\n"
 	if got := pg.Query(tableNames); got+"\n" != want && got != want {
 		t.Fatalf("tables after up: %q, want %q", got, want)
 	}

@@ -45,6 +45,9 @@ func (t *Tx) Export(ctx context.Context, customer string) (d control.CustomerDat
 	if d.Mails, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (control.Mail, error) { return scanMail(row) }); err != nil {
 		return d, explain("mails of customer "+customer, err)
 	}
+	if d.Conversations, err = t.conversations(ctx, customer); err != nil {
+		return d, err
+	}
 	d.Audit, err = t.AuditPage(ctx, customer, 0, exportedAudit)
 	return d, err
 }
@@ -94,6 +97,7 @@ func (t *Tx) EraseCustomer(ctx context.Context, actor, id string, at time.Time) 
 		`DELETE FROM sessions WHERE customer_id = $1`,
 		`DELETE FROM mail_tokens WHERE customer_id = $1`,
 		`DELETE FROM api_keys WHERE customer_id = $1`,
+		`DELETE FROM onboarding_sessions WHERE customer_id = $1`,
 		`DELETE FROM idempotency_keys WHERE customer_id = $1`,
 		`DELETE FROM mails WHERE customer_id = $1 AND sent_at IS NULL`,
 		`UPDATE mails SET params = '{}', error = NULL WHERE customer_id = $1`,

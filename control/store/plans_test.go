@@ -36,6 +36,8 @@ func populate(t *testing.T, st *store.Store, pg *testenv.PostgresServer) {
 		`INSERT INTO api_keys (id, customer_id, digest, hint, name, last_used_at)
 			SELECT 'k' || n, 'x' || n, sha256(n::text::bytea), 'abcd', 'x', now() FROM generate_series(1, 5000) n`,
 		`INSERT INTO sessions (id, customer_id, expires_at) SELECT 'o' || n, 'x' || n, now() + '1 day' FROM generate_series(1, 5000) n`,
+		`INSERT INTO onboarding_sessions (id, key_digest, telegram_user, customer_id, state, expires_at)
+			SELECT 'n' || n, sha256(n::text::bytea), n, 'x' || n, CASE WHEN n % 100 = 0 THEN 'provisioning' WHEN n % 10 = 0 THEN 'awaiting_payment' ELSE 'complete' END, now() + '1 day' FROM generate_series(1, 5000) n`,
 		`INSERT INTO refresh_tokens (digest, session_id, expires_at) SELECT sha256(('r' || n)::bytea), 'o' || n, now() + '1 day' FROM generate_series(1, 5000) n`,
 		`INSERT INTO mails (customer_id, kind, cause, language, claimed_at, sent_at)
 			SELECT 'x' || n, 'welcome', 'x', 'en', now(), now() FROM generate_series(1, 5000) n`,
@@ -93,6 +95,12 @@ func TestPlansOfPages(t *testing.T) {
 			return ignoreMissing(err)
 		})},
 		{"a session", "", all(func(st *store.Store) error { _, err := st.SessionLive(ctx, "o7", now); return err })},
+		{"a conversation in a browser", "", all(func(st *store.Store) error {
+			_, err := st.OnboardingByKey(ctx, [32]byte{1}, now)
+			return ignoreMissing(err)
+		})},
+		{"a conversation on Telegram", "", all(func(st *store.Store) error { _, err := st.OnboardingOfTelegram(ctx, 7, now); return ignoreMissing(err) })},
+		{"conversations that wait", "", all(func(st *store.Store) error { _, err := st.WaitingOnboardings(ctx, "n4", now, 51); return err })},
 		{"all customers", "", customers("", control.PageKey{})},
 		{"all customers, later", "", customers("", middle)},
 		{"suspended ones", "", customers(control.CustomerSuspended, control.PageKey{})},

@@ -52,6 +52,7 @@ func fill(t *testing.T, st *store.Store, pg *testenv.PostgresServer) control.Cus
 		`INSERT INTO mail_tokens (customer_id, kind, digest, address, expires_at) VALUES ('%[1]s', 'verify_email', %[2]s, 'x', now() + '1 day')`,
 		`INSERT INTO meter_reports (id, customer_id, subscription_id, period_id, tokens_from, tokens_to, cents_per_million)
 			VALUES ('m-%[1]s', '%[1]s', 'sub-%[1]s', '%[4]s', 0, 5, 300)`,
+		`INSERT INTO onboarding_sessions (id, customer_id, state, expires_at) VALUES ('n-%[1]s', '%[1]s', 'provisioning', now() + '1 day')`,
 		`INSERT INTO quota_records (customer_id, period_id, epoch, made) VALUES ('%[1]s', '%[4]s', 1, true)`,
 		`INSERT INTO quota_releases (replica, customer_id, period_id, settled_tokens, freed_tokens) VALUES ('r', '%[1]s', '%[4]s', 0, 0)`,
 	} {
@@ -154,7 +155,7 @@ func TestCustomersQueriesReachLittle(t *testing.T) {
 	a, b := fill(t, st, pg), fill(t, st, pg)
 	ctx := t.Context()
 	for _, statement := range []string{
-		`SELECT secret_hash FROM identities`, `SELECT * FROM operators`, `SELECT * FROM refresh_tokens`, `SELECT * FROM mail_tokens`, `SELECT * FROM stripe_events`,
+		`SELECT secret_hash FROM identities`, `SELECT * FROM operators`, `SELECT * FROM refresh_tokens`, `SELECT * FROM mail_tokens`, `SELECT * FROM stripe_events`, `SELECT * FROM onboarding_sessions`,
 		`SELECT telegram_token FROM boxes`, `SELECT detail FROM boxes`, `SELECT detail FROM box_steps`, `SELECT * FROM boxes`, `UPDATE boxes SET wants = 'run'`, `DELETE FROM box_steps`,
 		`SELECT * FROM dead_letters`, `UPDATE customers SET tier = 'team'`, `UPDATE customers SET status = 'active'`,
 		`UPDATE subscriptions SET status = 'active'`, `UPDATE usage_periods SET limit_tokens = 1`, `DELETE FROM audit_log`,
