@@ -112,7 +112,7 @@ in
     };
 
     onboardingAgent = resources "100m" "128Mi" "256Mi" // fixed 2 // {
-      enable = yes false "Run it. Off until the program control has this role.";
+      enable = yes true "Run it. It speaks on Telegram if it has a bot, and with the pages if web runs.";
     };
     web = resources "100m" "64Mi" "256Mi" // fixed 2 // {
       enable = yes false "Run it. Off until its image is built with the pages.";

@@ -14,7 +14,7 @@ in
       pod = {
         annotations = workload.scrape 9000;
         spec = workload.spread "onboarding-agent" // {
-          terminationGracePeriodSeconds = 60;
+          terminationGracePeriodSeconds = 75; # what is in hand may take a minute
           containers.onboarding-agent = workload.container {
             name = "onboarding-agent";
             image = workload.image "onboarding-agent";
@@ -25,10 +25,16 @@ in
               {
                 TOKEN_PROXY_URL = "http://token-proxy.platform.svc.cluster.local:8080/v1";
                 PUBLIC_URL = "https://${cfg.hosts.app}";
+                TRUSTED_PROXIES = lib.concatStringsSep "," cfg.network.pods;
+                TRIAL_DAYS = toString cfg.api.trialDays;
               }
               (control.databases // {
                 JWT_SECRET = "jwt_secret";
-                ONBOARDING_PROXY_TOKEN = "onboarding_proxy_token";
+                OPENCLAW_TOKEN_PEPPER = "token_pepper";
+                BOX_SECRETS_KEY = "box_secrets_key";
+                STRIPE_SECRET_KEY = "stripe_secret_key";
+                # Without it the conversation goes in prepared sentences.
+                ONBOARDING_PROXY_TOKEN = "onboarding_proxy_token?";
                 TELEGRAM_BOT_TOKEN = "telegram_bot_token?";
               });
             more = workload.probes "http";
@@ -45,7 +51,7 @@ in
         flow.postgres
         (flow.to [ (flow.pod "redis") ] [ 6379 ])
         (flow.to [ (flow.pod "token-proxy") ] [ 8080 ])
-        (flow.public [ 443 ]) # Telegram
+        (flow.public [ 443 ]) # Telegram, Stripe
       ];
     };
   };
