@@ -23,7 +23,7 @@ func Up(ctx context.Context, cfg Config) error {
 	if err := s.checkSettings(); err != nil {
 		return err
 	}
-	for _, name := range []string{"token-proxy", "control", "openclawctl", "kimisim"} {
+	for _, name := range []string{"token-proxy", "control", "openclawctl", "kimisim", "stripesim", "telegramsim"} {
 		if _, err := os.Stat(s.binary(name)); err != nil {
 			return fmt.Errorf("%s is not built; run `make build`", name)
 		}
@@ -42,6 +42,10 @@ func (s *stack) up(ctx context.Context) error {
 		s.printf("Starting on loopback, with the Kimi simulator (KIMI_API_KEY=… uses the real Kimi):\n")
 	} else {
 		s.printf("Starting on loopback, with the real Kimi at %s:\n", s.cfg.KimiBaseURL)
+	}
+	s.sayWhatIsSimulated()
+	if err := s.checkKeys(); err != nil {
+		return err
 	}
 	for _, svc := range s.services() {
 		// Its start needs the schema, which needs the database.

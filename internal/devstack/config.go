@@ -28,6 +28,10 @@ type Config struct {
 	KimiAPIKey  string // a key of the real Kimi; "" uses the simulator
 	KimiBaseURL string // of the real Kimi; defaults to https://api.moonshot.ai/v1
 
+	StripeSecretKey      string // of a real account of Stripe; "" uses the simulator
+	StripeWebhookSecrets string // by which its events are known
+	TelegramBotToken     string // of the platform's real bot; "" uses the simulator
+
 	Out io.Writer // progress and the final instructions
 }
 
@@ -51,6 +55,9 @@ type Ports struct {
 	Controllers int `env:"OPENCLAW_CONTROLLERS_PORT"` // the controller manager, health and metrics
 	Scheduler   int `env:"OPENCLAW_SCHEDULER_PORT"`   // the scheduler, health and metrics
 	Boxes       int `env:"OPENCLAW_BOXES_PORT"`       // the operator of the boxes, health, metrics, logs and events
+
+	Stripesim   int `env:"OPENCLAW_STRIPESIM_PORT"`   // the Stripe simulator
+	Telegramsim int `env:"OPENCLAW_TELEGRAMSIM_PORT"` // the Telegram simulator
 }
 
 // DefaultPorts returns the ports that are used when nobody says otherwise.
@@ -58,6 +65,7 @@ func DefaultPorts() Ports {
 	return Ports{
 		Proxy: 8080, Admin: 9090, Billing: 8082, API: 8000, Operators: 8001, APIProbes: 8083, Kimisim: 9100, Redis: 16379, Postgres: 15432,
 		Kubernetes: 16443, Etcd: 12379, EtcdPeers: 12380, Controllers: 20257, Scheduler: 20259, Boxes: 8084,
+		Stripesim: 9101, Telegramsim: 9102,
 	}
 }
 
