@@ -61,6 +61,8 @@ lib.mapAttrs program {
   control = "The control plane of openclaw-cloud: api, operator, billing-worker, migrate";
   openclawctl = "The operators' command line of openclaw-cloud";
   kimisim = "A simulator of Kimi on a real socket";
+  stripesim = "A simulator of Stripe, with pages on which people pay with no money";
+  telegramsim = "A simulator of Telegram, with pages on which people write to bots";
   openclaw-bench = "Measures token-proxy beside its peers";
   devstack = "Starts all of openclaw-cloud on loopback";
 }

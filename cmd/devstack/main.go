@@ -30,14 +30,19 @@ Usage: devstack [flags] up|up-cluster|down|status|clean|kubebox
 Environment:
   OPENCLAW_PROXY_PORT, OPENCLAW_ADMIN_PORT, OPENCLAW_BILLING_PORT, OPENCLAW_KIMISIM_PORT,
   OPENCLAW_REDIS_PORT, OPENCLAW_POSTGRES_PORT, OPENCLAW_API_PORT, OPENCLAW_OPERATORS_PORT,
-  OPENCLAW_API_PROBES_PORT, OPENCLAW_WEB_PORT, OPENCLAW_CONSOLE_PORT, OPENCLAW_WEB_PROBES_PORT
-                            other ports than 8080, 9090, 8082, 9100, 16379, 15432, 8000, 8001, 8083, 3000, 3001 and 8085
+  OPENCLAW_API_PROBES_PORT, OPENCLAW_WEB_PORT, OPENCLAW_CONSOLE_PORT, OPENCLAW_WEB_PROBES_PORT,
+  OPENCLAW_ONBOARDING_PORT, OPENCLAW_STRIPESIM_PORT, OPENCLAW_TELEGRAMSIM_PORT
+                            other ports than 8080, 9090, 8082, 9100, 16379, 15432, 8000, 8001, 8083, 3000, 3001, 8085,
+                            8086, 9101 and 9102
   OPENCLAW_KUBERNETES_PORT, OPENCLAW_ETCD_PORT, OPENCLAW_ETCD_PEERS_PORT, OPENCLAW_CONTROLLERS_PORT,
   OPENCLAW_SCHEDULER_PORT, OPENCLAW_BOXES_PORT
                             other ports than 16443, 12379, 12380, 20257, 20259 and 8084
   OPENCLAW_RUN_DIR          another place for data, logs and secrets than .run
   KIMI_API_KEY              use the real Kimi instead of the simulator
   KIMI_BASE_URL             of the real Kimi, if not https://api.moonshot.ai/v1
+  STRIPE_SECRET_KEY, STRIPE_WEBHOOK_SECRETS
+                            use a real account of Stripe instead of the simulator
+  TELEGRAM_BOT_TOKEN        use a real bot of Telegram instead of the simulator's
   REDIS_URL, DATABASE_URL   use these servers instead of starting some
 
 Flags:
@@ -74,12 +79,15 @@ func run(ctx context.Context) error {
 	}
 	flag.Parse()
 	cfg := devstack.Config{
-		Ports:       devstack.DefaultPorts(),
-		RedisURL:    os.Getenv("REDIS_URL"),
-		DatabaseURL: os.Getenv("DATABASE_URL"),
-		KimiAPIKey:  os.Getenv("KIMI_API_KEY"),
-		KimiBaseURL: os.Getenv("KIMI_BASE_URL"),
-		Out:         os.Stdout,
+		Ports:                devstack.DefaultPorts(),
+		RedisURL:             os.Getenv("REDIS_URL"),
+		DatabaseURL:          os.Getenv("DATABASE_URL"),
+		KimiAPIKey:           os.Getenv("KIMI_API_KEY"),
+		KimiBaseURL:          os.Getenv("KIMI_BASE_URL"),
+		StripeSecretKey:      os.Getenv("STRIPE_SECRET_KEY"),
+		StripeWebhookSecrets: os.Getenv("STRIPE_WEBHOOK_SECRETS"),
+		TelegramBotToken:     os.Getenv("TELEGRAM_BOT_TOKEN"),
+		Out:                  os.Stdout,
 	}
 	if err := cfg.Ports.Override(os.LookupEnv); err != nil {
 		return err

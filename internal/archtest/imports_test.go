@@ -37,7 +37,7 @@ func layers() []layer {
 		{"control", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient", "internal/secret"}, "the control plane meets the proxy in Redis only"},
 		{"bench", []string{"internal", "internal/localserver", "internal/testenv", "internal/kimi/kimisim"}, "a benchmark sees the programs from outside"},
 		{"test", []string{"internal", "internal/testenv", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "tests of the whole stand on everything but the commands"},
-		{"cmd", []string{"internal", "internal/devstack", "internal/kubebox", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "a command wires packages, and imports no other command"},
+		{"cmd", []string{"internal", "internal/devstack", "internal/kubebox", "internal/kimi/kimisim", "internal/stripesim", "internal/telegramsim", "control", "quota", "proxy", "bench"}, "a command wires packages, and imports no other command"},
 	}
 }
 
@@ -130,13 +130,17 @@ func TestLayersComplain(t *testing.T) {
 		"internal/kimi/a.go", imports("kimi", module+"/internal/contract"),
 		"internal/kimi/b.go", imports("kimi", module+"/internal/kimi/kimisim"),
 		"extra/a.go", imports("extra", "fmt"),
-	), layers()), 11, "internal/kubebox", "control/api/a.go", "quota/a.go", "internal/contract/a.go", "control/store", "internal/testenv", "quota/quotatest", "cmd/y", "internal/kimi/a.go", "internal/kimi/b.go", "extra/a.go")
+		"control/billing/a.go", imports("billing", module+"/internal/stripesim"),
+		"internal/telegramsim/a.go", imports("telegramsim", module+"/control/onboarding"),
+	), layers()), 13, "control/billing/a.go", "internal/telegramsim/a.go", "internal/kubebox", "control/api/a.go", "quota/a.go", "internal/contract/a.go", "control/store", "internal/testenv", "quota/quotatest", "cmd/y", "internal/kimi/a.go", "internal/kimi/b.go", "extra/a.go")
 	expect(t, checkLayers(source(t,
 		"proxy/a.go", imports("proxy", module+"/quota", module+"/internal/contract", module+"/proxy/relay", "net/http"),
 		"proxy/a_test.go", imports("proxy", module+"/internal/testenv", module+"/internal/kimi/kimisim", module+"/control/feed", module+"/quota/quotatest"),
 		"internal/kimi/kimisim/a.go", imports("kimisim", module+"/internal/kimi"),
 		"internal/testenv/a.go", imports("testenv", module+"/internal/localserver", module+"/internal/kubebox"),
 		"cmd/kimisim/a.go", imports("main", module+"/internal/kimi/kimisim"),
+		"cmd/stripesim/a.go", imports("main", module+"/internal/stripesim"),
+		"cmd/telegramsim/a.go", imports("main", module+"/internal/telegramsim"),
 		"cmd/control/a.go", imports("main", module+"/control/store", module+"/internal/contract"),
 	), layers()), 0)
 }

@@ -23,7 +23,7 @@ func Up(ctx context.Context, cfg Config) error {
 	if err := s.checkSettings(); err != nil {
 		return err
 	}
-	for _, name := range []string{"token-proxy", "control", "openclawctl", "kimisim"} {
+	for _, name := range []string{"token-proxy", "control", "openclawctl", "kimisim", "stripesim", "telegramsim"} {
 		if _, err := os.Stat(s.binary(name)); err != nil {
 			return fmt.Errorf("%s is not built; run `make build`", name)
 		}
@@ -42,6 +42,10 @@ func (s *stack) up(ctx context.Context) error {
 		s.printf("Starting on loopback, with the Kimi simulator (KIMI_API_KEY=… uses the real Kimi):\n")
 	} else {
 		s.printf("Starting on loopback, with the real Kimi at %s:\n", s.cfg.KimiBaseURL)
+	}
+	s.sayWhatIsSimulated()
+	if err := s.checkKeys(); err != nil {
+		return err
 	}
 	for _, svc := range s.services() {
 		// Its start needs the schema, which needs the database.
@@ -63,6 +67,12 @@ func (s *stack) up(ctx context.Context) error {
 	}
 	customer, err := s.seed(ctx, s.operatorEnv(email))
 	if err != nil {
+		return err
+	}
+	if err := s.platform(ctx, s.operatorEnv(email)); err != nil {
+		return err
+	}
+	if err := s.start(ctx, s.onboardingAgent()); err != nil {
 		return err
 	}
 	if err := s.instructions(customer, email); err != nil || s.cfg.Kubebox == "" {
@@ -166,7 +176,7 @@ func Status(ctx context.Context, cfg Config) error {
 	defer s.close()
 	s.loadPorts()
 	all := true
-	services := s.services()
+	services := append(s.services(), s.onboardingAgent())
 	for _, svc := range append(s.kubernetes(), s.boxOperator()) {
 		// Their files go when they are stopped in order.
 		if _, err := os.Stat(s.pidFile(svc.name)); err == nil {

@@ -28,24 +28,29 @@ type Config struct {
 	KimiAPIKey  string // a key of the real Kimi; "" uses the simulator
 	KimiBaseURL string // of the real Kimi; defaults to https://api.moonshot.ai/v1
 
+	StripeSecretKey      string // of a real account of Stripe; "" uses the simulator
+	StripeWebhookSecrets string // by which its events are known
+	TelegramBotToken     string // of the platform's real bot; "" uses the simulator
+
 	Out io.Writer // progress and the final instructions
 }
 
 // Ports are the TCP ports of the servers, all on 127.0.0.1. Each field's tag is
 // the environment variable that sets it.
 type Ports struct {
-	Proxy     int `env:"OPENCLAW_PROXY_PORT"`      // token-proxy, for clients
-	Admin     int `env:"OPENCLAW_ADMIN_PORT"`      // token-proxy, health and metrics
-	Billing   int `env:"OPENCLAW_BILLING_PORT"`    // billing-worker, health and metrics
-	API       int `env:"OPENCLAW_API_PORT"`        // api, for customers
-	Operators int `env:"OPENCLAW_OPERATORS_PORT"`  // api, for operators
-	APIProbes int `env:"OPENCLAW_API_PROBES_PORT"` // api, health and metrics
-	Web       int `env:"OPENCLAW_WEB_PORT"`        // web, the customers' pages
-	Console   int `env:"OPENCLAW_CONSOLE_PORT"`    // web, the operations console
-	WebProbes int `env:"OPENCLAW_WEB_PROBES_PORT"` // web, health and metrics
-	Kimisim   int `env:"OPENCLAW_KIMISIM_PORT"`    // the Kimi simulator
-	Redis     int `env:"OPENCLAW_REDIS_PORT"`      // Redis
-	Postgres  int `env:"OPENCLAW_POSTGRES_PORT"`   // Postgres
+	Proxy      int `env:"OPENCLAW_PROXY_PORT"`      // token-proxy, for clients
+	Admin      int `env:"OPENCLAW_ADMIN_PORT"`      // token-proxy, health and metrics
+	Billing    int `env:"OPENCLAW_BILLING_PORT"`    // billing-worker, health and metrics
+	API        int `env:"OPENCLAW_API_PORT"`        // api, for customers
+	Operators  int `env:"OPENCLAW_OPERATORS_PORT"`  // api, for operators
+	APIProbes  int `env:"OPENCLAW_API_PROBES_PORT"` // api, health and metrics
+	Web        int `env:"OPENCLAW_WEB_PORT"`        // web, the customers' pages
+	Console    int `env:"OPENCLAW_CONSOLE_PORT"`    // web, the operations console
+	WebProbes  int `env:"OPENCLAW_WEB_PROBES_PORT"` // web, health and metrics
+	Onboarding int `env:"OPENCLAW_ONBOARDING_PORT"` // onboarding-agent, conversations, health and metrics
+	Kimisim    int `env:"OPENCLAW_KIMISIM_PORT"`    // the Kimi simulator
+	Redis      int `env:"OPENCLAW_REDIS_PORT"`      // Redis
+	Postgres   int `env:"OPENCLAW_POSTGRES_PORT"`   // Postgres
 
 	// Those of a Kubernetes control plane, if there is one.
 	Kubernetes  int `env:"OPENCLAW_KUBERNETES_PORT"`  // the API server
@@ -54,13 +59,17 @@ type Ports struct {
 	Controllers int `env:"OPENCLAW_CONTROLLERS_PORT"` // the controller manager, health and metrics
 	Scheduler   int `env:"OPENCLAW_SCHEDULER_PORT"`   // the scheduler, health and metrics
 	Boxes       int `env:"OPENCLAW_BOXES_PORT"`       // the operator of the boxes, health, metrics, logs and events
+
+	Stripesim   int `env:"OPENCLAW_STRIPESIM_PORT"`   // the Stripe simulator
+	Telegramsim int `env:"OPENCLAW_TELEGRAMSIM_PORT"` // the Telegram simulator
 }
 
 // DefaultPorts returns the ports that are used when nobody says otherwise.
 func DefaultPorts() Ports {
 	return Ports{
-		Proxy: 8080, Admin: 9090, Billing: 8082, API: 8000, Operators: 8001, APIProbes: 8083, Web: 3000, Console: 3001, WebProbes: 8085, Kimisim: 9100, Redis: 16379, Postgres: 15432,
+		Proxy: 8080, Admin: 9090, Billing: 8082, API: 8000, Operators: 8001, APIProbes: 8083, Web: 3000, Console: 3001, WebProbes: 8085, Onboarding: 8086, Kimisim: 9100, Redis: 16379, Postgres: 15432,
 		Kubernetes: 16443, Etcd: 12379, EtcdPeers: 12380, Controllers: 20257, Scheduler: 20259, Boxes: 8084,
+		Stripesim: 9101, Telegramsim: 9102,
 	}
 }
 

@@ -22,7 +22,7 @@ func TestPortsComeFromTheEnvironment(t *testing.T) {
 	if err := p.Override(lookup(map[string]string{"OPENCLAW_PROXY_PORT": "18080", "OPENCLAW_REDIS_PORT": ""})); err != nil {
 		t.Fatal(err)
 	}
-	if want := (Ports{18080, 9090, 8082, 8000, 8001, 8083, 3000, 3001, 8085, 9100, 16379, 15432, 16443, 12379, 12380, 20257, 20259, 8084}); p != want {
+	if want := (Ports{18080, 9090, 8082, 8000, 8001, 8083, 3000, 3001, 8085, 8086, 9100, 16379, 15432, 16443, 12379, 12380, 20257, 20259, 8084, 9101, 9102}); p != want {
 		t.Fatalf("%+v", p)
 	}
 	for _, bad := range []string{"0", "65536", "http", "-1"} {
@@ -151,9 +151,12 @@ func TestRunningStackIsNotMixedWithOtherSettings(t *testing.T) {
 	if err := s.checkSettings(); err != nil {
 		t.Errorf("the same settings: %v", err)
 	}
-	s.cfg.KimiAPIKey = "sk-fake-other"
-	if err := s.checkSettings(); err == nil || !strings.Contains(err.Error(), "make down") {
-		t.Errorf("another Kimi: %v", err)
+	for what, key := range map[string]*string{"Kimi": &s.cfg.KimiAPIKey, "Stripe": &s.cfg.StripeSecretKey, "bot": &s.cfg.TelegramBotToken} {
+		*key = "sk-fake-other"
+		if err := s.checkSettings(); err == nil || !strings.Contains(err.Error(), "make down") {
+			t.Errorf("another %s: %v", what, err)
+		}
+		*key = ""
 	}
 	if b, _ := os.ReadFile(cfg.path("settings.json")); strings.Contains(string(b), "sk-fake") {
 		t.Error("the settings file holds the key")

@@ -22,16 +22,15 @@ func (s *stack) services() []service {
 	if s.cfg.DatabaseURL == "" {
 		all = append(all, s.postgres())
 	}
-	if s.cfg.KimiAPIKey == "" {
-		all = append(all, s.kimisim())
-	}
+	all = append(all, s.simulators()...)
 	return append(all, s.billingWorker(), s.api(), s.tokenProxy(), s.web())
 }
 
 // everyService returns all processes that any configuration may have started,
 // for stopping them without knowing it.
 func (s *stack) everyService() []service {
-	return append(append([]service{s.redis(), s.postgres(), s.kimisim(), s.billingWorker(), s.api(), s.tokenProxy(), s.web()}, s.kubernetes()...), s.boxOperator())
+	all := []service{s.redis(), s.postgres(), s.kimisim(), s.stripesim(), s.telegramsim(), s.billingWorker(), s.api(), s.tokenProxy(), s.web(), s.onboardingAgent()}
+	return append(append(all, s.kubernetes()...), s.boxOperator())
 }
 
 func (s *stack) redis() service {
@@ -191,7 +190,7 @@ func (s *stack) billingWorker() service {
 		name:  "billing-worker",
 		ports: []int{s.cfg.Ports.Billing},
 		command: func() (command, error) {
-			args := []string{"billing-worker", "--listen", address(s.cfg.Ports.Billing)}
+			args := append([]string{"billing-worker", "--listen", address(s.cfg.Ports.Billing)}, s.stripeArgs()...)
 			if s.cfg.RedisURL != "" {
 				args = append(args, "--allow-unsafe-redis")
 			}
@@ -205,8 +204,9 @@ func (s *stack) billingWorker() service {
 func (s *stack) api() service {
 	customers, pages := "http://"+address(s.cfg.Ports.API), "http://"+address(s.cfg.Ports.Web)
 	return service{
-		name:  "api",
-		ports: []int{s.cfg.Ports.API, s.cfg.Ports.Operators, s.cfg.Ports.APIProbes},
+		name:    "api",
+		ports:   []int{s.cfg.Ports.API, s.cfg.Ports.Operators, s.cfg.Ports.APIProbes},
+		prepare: s.sell,
 		command: func() (command, error) {
 			args := []string{
 				"api", "--listen", address(s.cfg.Ports.API), "--listen-operators", address(s.cfg.Ports.Operators),
@@ -217,6 +217,7 @@ func (s *stack) api() service {
 				// It runs with a cluster only.
 				"--operator-url", "http://" + address(s.cfg.Ports.Boxes), "--operator-key-file", s.cfg.path("operator-key"),
 			}
+			args = append(append(args, s.stripeArgs()...), "--stripe-webhook-secrets-file", s.webhookSecretsFile())
 			if s.cfg.RedisURL != "" {
 				args = append(args, "--allow-unsafe-redis")
 			}
@@ -236,6 +237,7 @@ func (s *stack) web() service {
 				"web", "--listen", address(s.cfg.Ports.Web), "--listen-operators", address(s.cfg.Ports.Console), "--listen-probes", address(s.cfg.Ports.WebProbes),
 				"--public-url", "http://" + address(s.cfg.Ports.Web),
 				"--api-url", "http://" + address(s.cfg.Ports.API), "--operators-api-url", "http://" + address(s.cfg.Ports.Operators),
+				"--onboarding-url", "http://" + address(s.cfg.Ports.Onboarding),
 			}
 			return command{program: s.binary("control"), args: args, env: s.cleanEnv(), dir: s.cfg.RunDir}, nil
 		},

@@ -34,18 +34,26 @@ type secrets struct {
 type settings struct {
 	Ports    Ports  `json:"ports"`
 	Kimi     string `json:"kimi"`     // "simulator", or the base URL of the real one
+	Stripe   string `json:"stripe"`   // "simulator", or a digest of the keys
+	Telegram string `json:"telegram"` // "simulator", or a digest of the token
 	Redis    string `json:"redis"`    // "own", or a digest of the URL
 	Database string `json:"database"` // likewise
 }
 
 func (c *Config) settings() settings {
-	s := settings{Ports: c.Ports, Kimi: "simulator", Redis: "own", Database: "own"}
+	s := settings{Ports: c.Ports, Kimi: "simulator", Stripe: "simulator", Telegram: "simulator", Redis: "own", Database: "own"}
 	digest := func(text string) string {
 		sum := sha256.Sum256([]byte(text))
 		return hex.EncodeToString(sum[:8])
 	}
 	if c.KimiAPIKey != "" {
 		s.Kimi = c.KimiBaseURL + " " + digest(c.KimiAPIKey)
+	}
+	if c.StripeSecretKey != "" {
+		s.Stripe = digest(c.StripeSecretKey + " " + c.StripeWebhookSecrets)
+	}
+	if c.TelegramBotToken != "" {
+		s.Telegram = digest(c.TelegramBotToken)
 	}
 	if c.RedisURL != "" {
 		s.Redis = digest(c.RedisURL)
@@ -203,7 +211,7 @@ func (s *stack) checkSettings() error {
 	}
 	if err == nil && strings.TrimSpace(string(before)) != string(now) {
 		if names, err := s.runningNames(); err != nil || len(names) > 0 {
-			return errors.Join(err, fmt.Errorf("%s already run, but with other settings (ports, Kimi key, REDIS_URL or DATABASE_URL). Run `make down` first", strings.Join(names, ", ")))
+			return errors.Join(err, fmt.Errorf("%s already run, but with other settings (ports, keys of Kimi, Stripe or Telegram, REDIS_URL or DATABASE_URL). Run `make down` first", strings.Join(names, ", ")))
 		}
 	}
 	return writePrivate(file, string(now)+"\n")

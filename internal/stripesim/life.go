@@ -31,7 +31,12 @@ func (s *Server) emitVersion(kind, version string, o object) {
 	if err != nil {
 		panic(err) // an object holds nothing that JSON cannot say
 	}
-	s.events = append(s.events, Event{ID: id, Type: kind, Body: body})
+	e := Event{ID: id, Type: kind, Body: body}
+	if s.site != nil {
+		s.send(e)
+		return
+	}
+	s.events = append(s.events, e)
 }
 
 // Events returns the events since the last call, oldest first.
@@ -82,21 +87,32 @@ func (s *Server) Complete(url string) (string, error) {
 	if cs.status != "open" {
 		return "", invalid("the session is %s", cs.status)
 	}
-	var prices []*price
+	prices, err := s.pricesOf(cs)
+	if err != nil {
+		return "", err
+	}
+	o := s.subscribe(cs.customer, prices, cs.trialDays)
+	if o.status != "incomplete" {
+		s.complete(cs, o)
+	}
+	return o.id, nil
+}
+
+func (s *Server) pricesOf(cs *session) (out []*price, err error) {
 	for _, id := range cs.prices {
 		pr, err := lookUp(s.prices, "price", id)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		prices = append(prices, pr)
+		out = append(out, pr)
 	}
-	o := s.subscribe(cs.customer, prices, cs.trialDays)
-	if o.status == "incomplete" {
-		return o.id, nil
-	}
+	return out, nil
+}
+
+// complete ends a session whose subscription was paid for.
+func (s *Server) complete(cs *session, o *subscription) {
 	cs.status, cs.payment, cs.subscription = "complete", "paid", o.id
 	s.emit("checkout.session.completed", cs.object())
-	return o.id, nil
 }
 
 // subscribe begins a subscription, which is incomplete if the card declines.
@@ -186,6 +202,10 @@ func (s *Server) Decline(id string, declines bool) {
 func (s *Server) Advance(to time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.advance(to)
+}
+
+func (s *Server) advance(to time.Time) {
 	for {
 		var due *subscription
 		for _, o := range s.subscriptions {
@@ -271,12 +291,17 @@ func (s *Server) Retry(id string) error {
 	if i < 0 {
 		return invalid("%s owes nothing", id)
 	}
+	s.retry(o, s.invoices[i])
+	return nil
+}
+
+// retry tries an open invoice once more.
+func (s *Server) retry(o *subscription, in *invoice) {
 	before := o.status
-	s.attempt(o, s.invoices[i])
-	if before == "incomplete" && o.status == "active" || before != o.status {
+	s.attempt(o, in)
+	if before != o.status {
 		s.emit("customer.subscription.updated", o.object())
 	}
-	return nil
 }
 
 // ActionRequired says that the customer has to confirm the payment of the open invoice.

@@ -98,14 +98,19 @@ func (s *Server) createPortal(p *params) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	back := p.get("return_url")
-	p.get("locale")
-	id := s.id("bps")
+	v := &visit{id: s.id("bps"), customer: c.id, back: p.get("return_url"), locale: p.get("locale")}
+	s.visits = append(s.visits, v)
 	return object{
-		"id": id, "object": "billing_portal.session", "customer": c.id, "configuration": configuration.id, "return_url": back,
-		"created": s.now.Unix(), "livemode": false, "url": "https://portal.example.invalid/" + id,
+		"id": v.id, "object": "billing_portal.session", "customer": c.id, "configuration": configuration.id, "return_url": v.back,
+		"created": s.now.Unix(), "livemode": false, "url": s.page("portal", "portal", v.id),
 	}, nil
 }
+
+// visit is a page of the portal that was made for a customer.
+type visit struct{ id, customer, back, locale string }
+
+func (v *visit) key() string    { return v.id }
+func (v *visit) object() object { return object{"id": v.id} }
 
 // PortalSetting has someone change a setting of all configurations of the billing portal, such
 // as features[subscription_cancel][mode].

@@ -289,10 +289,11 @@ func (s *Server) createPrice(p *params) (any, error) {
 }
 
 type session struct {
-	id, customer, status, payment, subscription, reference, success, tier string
-	prices                                                                []string
-	trialDays                                                             int
-	created                                                               time.Time
+	id, customer, status, payment, subscription, reference, success, cancel, tier, locale, page string
+	begun                                                                                       string // the subscription that was not paid for yet
+	prices                                                                                      []string
+	trialDays                                                                                   int
+	created                                                                                     time.Time
 }
 
 func (o *session) key() string { return o.id }
@@ -304,7 +305,7 @@ func (o *session) object() object {
 		"created": o.created.Unix(), "livemode": false, "metadata": object{"tier": o.tier}, "url": nil,
 	}
 	if o.status == "open" {
-		out["url"] = "https://checkout.example.invalid/" + o.id
+		out["url"] = o.page
 	}
 	return out
 }
@@ -312,12 +313,12 @@ func (o *session) object() object {
 func (s *Server) createSession(p *params) (any, error) {
 	o := &session{
 		id: s.id("cs"), customer: p.get("customer"), status: "open", payment: "unpaid", reference: p.get("client_reference_id"),
-		success: p.get("success_url"), tier: p.get("metadata[tier]"), created: s.now,
+		success: p.get("success_url"), cancel: p.get("cancel_url"), tier: p.get("metadata[tier]"), locale: p.get("locale"), created: s.now,
 	}
-	if p.get("mode") != "subscription" || o.success == "" || p.get("cancel_url") == "" {
+	o.page = s.page("checkout", "pay", o.id)
+	if p.get("mode") != "subscription" || o.success == "" || o.cancel == "" {
 		return nil, invalid("mode, success_url and cancel_url are required")
 	}
-	p.get("locale")
 	p.get("allow_promotion_codes")
 	o.trialDays, _ = strconv.Atoi(p.get("subscription_data[trial_period_days]"))
 	if _, err := lookUp(s.customers, "customer", o.customer); err != nil {
@@ -361,49 +362,5 @@ func (s *Server) expireSession(id string) (any, error) {
 		return nil, invalid("Only Checkout Sessions with a status in [\"open\"] can be expired.")
 	}
 	o.status = "expired"
-	return o.object(), nil
-}
-
-type endpoint struct {
-	id, url, version, secret, status string
-	events                           []string
-	created                          time.Time
-}
-
-func (o *endpoint) key() string { return o.id }
-
-func (o *endpoint) object() object {
-	return object{
-		"id": o.id, "object": "webhook_endpoint", "url": o.url, "api_version": orNil(o.version), "enabled_events": o.events,
-		"status": o.status, "created": o.created.Unix(), "livemode": false, "metadata": object{},
-	}
-}
-
-func (s *Server) createEndpoint(p *params) (any, error) {
-	o := &endpoint{
-		id: s.id("we"), url: p.get("url"), version: p.get("api_version"), events: p.list("enabled_events"), status: "enabled", created: s.now,
-	}
-	p.get("description")
-	if o.url == "" || len(o.events) == 0 {
-		return nil, invalid("url and enabled_events are required")
-	}
-	o.secret = s.id("whsec")
-	s.endpoints = append(s.endpoints, o)
-	out := o.object()
-	out["secret"] = o.secret // only ever told here
-	return out, nil
-}
-
-func (s *Server) updateEndpoint(id string, p *params) (any, error) {
-	o, err := lookUp(s.endpoints, "webhook endpoint", id)
-	if err != nil {
-		return nil, err
-	}
-	if events := p.list("enabled_events"); len(events) > 0 {
-		o.events = events
-	}
-	if disabled := p.get("disabled"); disabled != "" {
-		o.status = map[string]string{"true": "disabled", "false": "enabled"}[disabled]
-	}
 	return o.object(), nil
 }

@@ -24,7 +24,8 @@ const Key = "sk_test_fake"
 
 // Server is one Stripe account. It is safe for concurrent use.
 type Server struct {
-	http *httptest.Server
+	http *httptest.Server // of New
+	site *site            // of Open
 
 	tag string // in all ids, as accounts share none
 
@@ -42,6 +43,7 @@ type Server struct {
 	products      []*product
 	prices        []*price
 	sessions      []*session
+	visits        []*visit
 	subscriptions []*subscription
 	invoices      []*invoice
 	endpoints     []*endpoint
@@ -59,22 +61,48 @@ type answer struct {
 
 // New starts a server whose clock says now. Close it.
 func New(now time.Time) *Server {
-	s := &Server{
-		tag: strings.ToLower(rand.Text()[:8]), now: now.UTC().Truncate(time.Second), requests: make(map[string]int), broken: make(map[string]int), answers: make(map[string]answer),
-		before: make(map[string]func()), meterEvents: make(map[string]meterEvent),
-	}
+	s := newServer(newTag(), now)
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
 	return s
 }
 
+func newTag() string { return strings.ToLower(rand.Text()[:8]) }
+
+func newServer(tag string, now time.Time) *Server {
+	return &Server{
+		tag: tag, now: now.UTC().Truncate(time.Second), requests: make(map[string]int), broken: make(map[string]int), answers: make(map[string]answer),
+		before: make(map[string]func()), meterEvents: make(map[string]meterEvent),
+	}
+}
+
 // Close stops it.
-func (s *Server) Close() { s.http.Close() }
+func (s *Server) Close() {
+	if s.http != nil {
+		s.http.Close()
+	}
+	if s.site != nil {
+		s.site.close()
+	}
+}
 
 // Tag is what all ids of this account have behind their prefix, before their number.
 func (s *Server) Tag() string { return s.tag }
 
 // URL is where it answers.
-func (s *Server) URL() string { return s.http.URL }
+func (s *Server) URL() string {
+	if s.site != nil {
+		return s.site.url
+	}
+	return s.http.URL
+}
+
+// page is where a person opens something, if people are served.
+func (s *Server) page(kind, path, id string) string {
+	if s.site == nil {
+		return "https://" + kind + ".example.invalid/" + id
+	}
+	return s.site.url + "/" + path + "/" + id
+}
 
 // Now is what its clock says.
 func (s *Server) Now() time.Time {
@@ -108,7 +136,7 @@ func (s *Server) Before(route string, do func()) {
 // happen does what Before asked for.
 func (s *Server) happen(r *http.Request) {
 	s.mu.Lock()
-	route, _ := routeOf(r)
+	route, _ := routeOf(r.Method, r.URL.Path)
 	do := s.before[route]
 	delete(s.before, route)
 	s.mu.Unlock()
@@ -169,6 +197,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.happen(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tick()
 	status, body := s.answer(r)
 	w.Header().Set("Content-Type", "application/json")
 	// Not numbered with the objects: their ids must not depend on how often someone asks.
@@ -190,15 +219,11 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 	if v := r.Header.Get("Stripe-Version"); v != APIVersion {
 		return encode(nil, invalid("Invalid Stripe API version: %s", v))
 	}
-	form, err := url.ParseQuery(string(raw))
-	if err != nil {
-		return encode(nil, invalid("bad form"))
-	}
-	query := r.URL.Query()
-	route, ids := routeOf(r)
+	route, _ := routeOf(r.Method, r.URL.Path)
 	s.requests[route]++
 	key := r.Header.Get("Idempotency-Key")
-	digest := sha256.Sum256([]byte(r.Method + r.URL.Path + "\n" + string(raw)))
+	q := request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Body: string(raw), Key: key}
+	digest := q.digest()
 	if r.Method == http.MethodPost && key != "" {
 		if a, ok := s.answers[key]; ok {
 			if a.request != digest {
@@ -222,26 +247,54 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 		}
 		return status, body
 	}
-	p := params{form: form, used: make(map[string]bool)}
-	if r.Method == http.MethodGet || r.Method == http.MethodDelete && len(raw) == 0 {
-		p.form = query
+	if r.Method != http.MethodGet {
+		if err := s.keep(entry{Request: &q}); err != nil {
+			return encode(nil, err)
+		}
 	}
-	p.expand = p.list("expand")
-	out, err := s.route(strings.Replace(route, "/v1/", "", 1), ids, &p)
-	if err == nil {
-		err = p.rest()
+	return s.perform(q)
+}
+
+// request is what one asks for, without what says who asks.
+type request struct {
+	Method string `json:"method"`
+	Path   string `json:"path"`
+	Query  string `json:"query,omitempty"`
+	Body   string `json:"body,omitempty"`
+	Key    string `json:"key,omitempty"` // for idempotency
+}
+
+func (q *request) digest() [32]byte { return sha256.Sum256([]byte(q.Method + q.Path + "\n" + q.Body)) }
+
+// perform does what a request asks for. The caller holds the lock.
+func (s *Server) perform(q request) (int, []byte) {
+	route, ids := routeOf(q.Method, q.Path)
+	text := q.Body
+	if q.Method == http.MethodGet || q.Method == http.MethodDelete && q.Body == "" {
+		text = q.Query
+	}
+	var out any
+	form, err := url.ParseQuery(text)
+	if err != nil {
+		err = invalid("bad form")
+	} else {
+		p := params{form: form, used: make(map[string]bool)}
+		p.expand = p.list("expand")
+		if out, err = s.route(strings.Replace(route, "/v1/", "", 1), ids, &p); err == nil {
+			err = p.rest()
+		}
 	}
 	status, body := encode(out, err)
-	if r.Method == http.MethodPost && key != "" {
-		s.answers[key] = answer{digest, status, body}
+	if q.Method == http.MethodPost && q.Key != "" {
+		s.answers[q.Key] = answer{q.digest(), status, body}
 	}
 	return status, body
 }
 
 // routeOf returns the route of a request, such as "POST /v1/customers/{id}", and its ids.
-func routeOf(r *http.Request) (route string, ids []string) {
-	route, ids = normalize(strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/"))
-	return r.Method + " /v1/" + route, ids
+func routeOf(method, path string) (route string, ids []string) {
+	route, ids = normalize(strings.Split(strings.TrimPrefix(path, "/v1/"), "/"))
+	return method + " /v1/" + route, ids
 }
 
 // normalize writes the ids of a path as {id}. Products have ids that their maker chose.

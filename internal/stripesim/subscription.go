@@ -63,11 +63,11 @@ func (o *subscription) base() *item {
 }
 
 type invoice struct {
-	id, customer, subscription, status, reason string
-	amount                                     int64
-	attempts                                   int
-	number                                     int
-	start, end, created                        time.Time
+	id, customer, subscription, status, reason, page string
+	amount                                           int64
+	attempts                                         int
+	number                                           int
+	start, end, created                              time.Time
 }
 
 func (o *invoice) key() string { return o.id }
@@ -78,7 +78,7 @@ func (o *invoice) object() object {
 		"id": o.id, "object": "invoice", "customer": o.customer, "subscription": o.subscription, "status": o.status, "paid": paid,
 		"billing_reason": o.reason, "currency": "usd", "amount_due": o.amount, "amount_paid": int64(0), "total": o.amount,
 		"attempt_count": o.attempts, "attempted": o.attempts > 0, "number": "SIM-" + strconv.Itoa(o.number),
-		"hosted_invoice_url": "https://invoice.example.invalid/" + o.id, "invoice_pdf": "https://invoice.example.invalid/" + o.id + ".pdf",
+		"hosted_invoice_url": o.page, "invoice_pdf": o.page + ".pdf",
 		"period_start": o.start.Unix(), "period_end": o.end.Unix(), "created": o.created.Unix(), "livemode": false, "metadata": object{},
 	}
 	if paid {
@@ -223,6 +223,7 @@ func (s *Server) newInvoice(o *subscription, reason string, amount int64) *invoi
 		id: s.id("in"), customer: o.customer, subscription: o.id, status: "open", reason: reason, amount: amount,
 		number: len(s.invoices) + 1, start: o.start, end: o.end, created: s.now,
 	}
+	in.page = s.page("invoice", "invoice", in.id)
 	s.invoices = append(s.invoices, in)
 	o.latestInvoice = in.id
 	return in

@@ -18,10 +18,12 @@ const maxBody = 8 << 20
 
 // Server is one Telegram. It is safe for concurrent use.
 type Server struct {
-	http *httptest.Server
+	http *httptest.Server // of New
+	site *site            // of Open
 	// closed ends polls and deliveries.
-	closed chan struct{}
-	works  sync.WaitGroup
+	closed  chan struct{}
+	closing sync.Once
+	works   sync.WaitGroup
 
 	mu      sync.Mutex
 	bots    map[string]*Bot // by token
@@ -31,33 +33,56 @@ type Server struct {
 
 // New starts a server. Close it.
 func New() *Server {
-	s := &Server{bots: make(map[string]*Bot), closed: make(chan struct{})}
+	s := newServer()
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
 	return s
 }
 
+func newServer() *Server { return &Server{bots: make(map[string]*Bot), closed: make(chan struct{})} }
+
 // Close ends open polls and stops it.
 func (s *Server) Close() {
-	close(s.closed)
+	s.closing.Do(func() { close(s.closed) })
 	s.works.Wait()
-	s.http.CloseClientConnections()
-	s.http.Close()
+	if s.http != nil {
+		s.http.CloseClientConnections()
+		s.http.Close()
+	}
+	if s.site != nil {
+		s.site.close()
+	}
 }
 
 // URL is where it answers, in place of https://api.telegram.org.
-func (s *Server) URL() string { return s.http.URL }
+func (s *Server) URL() string {
+	if s.site != nil {
+		return s.site.url
+	}
+	return s.http.URL
+}
 
 // NewBot makes a bot, as BotFather does, with a random token.
 func (s *Server) NewBot(username string) *Bot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.newBot(username)
+}
+
+func (s *Server) newBot(username string) *Bot {
 	s.next++
+	id := firstBot + s.next
+	return s.addBot(username, id, strconv.FormatInt(id, 10)+":"+(rand.Text() + rand.Text())[:35])
+}
+
+// firstBot is below the ids of bots.
+const firstBot = 7_000_000_000
+
+func (s *Server) addBot(username string, id int64, token string) *Bot {
 	b := &Bot{
-		s: s, username: username, id: 7_000_000_000 + s.next, changed: make(chan struct{}),
+		s: s, username: username, id: id, token: token, changed: make(chan struct{}),
 		calls: make(map[string]int), failing: make(map[string][]Refusal), chats: make(map[int64]*chat), answered: make(map[string]string),
 	}
-	b.token = strconv.FormatInt(b.id, 10) + ":" + (rand.Text() + rand.Text())[:35]
-	s.bots[b.token] = b
+	s.bots[token] = b
 	return b
 }
 
@@ -178,10 +203,12 @@ func (b *Bot) call(method string, p params) (result any, known bool, err error) 
 	case "setmydescription", "setmyshortdescription", "setmyname", "setchatmenubutton":
 		result = true
 	case "setwebhook":
-		result, err = b.setWebhook(p)
+		if result, err = b.setWebhook(p); err == nil {
+			err = b.s.save()
+		}
 	case "deletewebhook":
 		b.endWebhook(p["drop_pending_updates"] == "true")
-		result = true
+		result, err = true, b.s.save()
 	case "getwebhookinfo":
 		result = object{"url": b.webhook.url, "has_custom_certificate": false, "pending_update_count": len(b.updates)}
 	default:

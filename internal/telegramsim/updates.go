@@ -127,10 +127,15 @@ func (b *Bot) setWebhook(p params) (any, error) {
 	if u, err := url.Parse(p["url"]); err != nil || u.Host == "" {
 		return nil, badRequest("invalid webhook URL specified")
 	}
-	b.webhook = webhook{p["url"], p["secret_token"], make(chan struct{})}
-	hook := b.webhook
-	b.s.works.Go(func() { b.deliver(hook) })
+	b.beginWebhook(p["url"], p["secret_token"])
 	return true, nil
+}
+
+// beginWebhook has updates delivered. The caller holds the lock.
+func (b *Bot) beginWebhook(url, secret string) {
+	hook := webhook{url, secret, make(chan struct{})}
+	b.webhook = hook
+	b.s.works.Go(func() { b.deliver(hook) })
 }
 
 // endWebhook makes the bot one that polls. The caller holds the lock.

@@ -57,15 +57,19 @@ func newMoney(w *world) *money {
 	return m
 }
 
+// The files are those of the Stripe that the stack brings, which tests cannot have fail.
 func (m *money) billingArguments() []string {
 	return []string{
-		"--stripe-secret-key", stripesim.Key, "--stripe-url", m.stripe.URL(), "--smtp-host", "127.0.0.1", "--smtp-port", strconv.Itoa(m.mailer),
+		"--stripe-secret-key-file=", "--stripe-secret-key", stripesim.Key, "--stripe-url", m.stripe.URL(), "--smtp-host", "127.0.0.1", "--smtp-port", strconv.Itoa(m.mailer),
 		"--smtp-tls", "none", "--mail-from", "billing@example.net", "--dashboard-url", "https://app.example.invalid/",
 	}
 }
 
 func (m *money) apiArguments() []string {
-	return []string{"--stripe-secret-key", stripesim.Key, "--stripe-url", m.stripe.URL(), "--stripe-webhook-secrets", webhookSecret}
+	return []string{
+		"--stripe-secret-key-file=", "--stripe-secret-key", stripesim.Key, "--stripe-url", m.stripe.URL(),
+		"--stripe-webhook-secrets-file=", "--stripe-webhook-secrets", webhookSecret,
+	}
 }
 
 // mailSession is one connection to the mail server, which forgets what it gets.

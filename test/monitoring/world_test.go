@@ -30,7 +30,8 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 // Ports of the stack, as devstack has them from the environment.
 var portNames = []string{
-	"PROXY", "ADMIN", "BILLING", "API", "OPERATORS", "API_PROBES", "WEB", "CONSOLE", "WEB_PROBES", "KIMISIM", "REDIS", "POSTGRES",
+	"PROXY", "ADMIN", "BILLING", "API", "OPERATORS", "API_PROBES", "WEB", "CONSOLE", "WEB_PROBES", "ONBOARDING",
+	"KIMISIM", "STRIPESIM", "TELEGRAMSIM", "REDIS", "POSTGRES",
 	"KUBERNETES", "ETCD", "ETCD_PEERS", "CONTROLLERS", "SCHEDULER", "BOXES",
 }
 
@@ -62,7 +63,7 @@ func newWorld(t *testing.T) *world {
 	}
 	for _, v := range os.Environ() {
 		switch name, _, _ := strings.Cut(v, "="); name {
-		case "REDIS_URL", "DATABASE_URL", "KIMI_API_KEY", "KIMI_BASE_URL":
+		case "REDIS_URL", "DATABASE_URL", "KIMI_API_KEY", "KIMI_BASE_URL", "STRIPE_SECRET_KEY", "TELEGRAM_BOT_TOKEN":
 		default:
 			w.env = append(w.env, v)
 		}
