@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,10 +65,10 @@ func TestNotPassedOn(t *testing.T) {
 // Whose api is itself says so at once, and does not ask itself on and on.
 func TestNoLoop(t *testing.T) {
 	t.Parallel()
-	asked := 0
+	var asked atomic.Int32
 	var itself http.Handler
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if asked++; asked > 3 {
+		if asked.Add(1) > 3 {
 			t.Error("it asks itself on and on")
 			http.Error(w, "enough", http.StatusInternalServerError)
 			return
@@ -81,8 +82,8 @@ func TestNoLoop(t *testing.T) {
 	}
 	itself, _ = newSite(t, noAPI(t), func(o *web.Options) { o.API = target })
 	res, text := ask(t, "GET", front.URL+"/v1/me", nil, "Via", "1.1 cdn.example.com")
-	if res.StatusCode != http.StatusLoopDetected || asked != 2 {
-		t.Errorf("%d after %d requests", res.StatusCode, asked)
+	if res.StatusCode != http.StatusLoopDetected || asked.Load() != 2 {
+		t.Errorf("%d after %d requests", res.StatusCode, asked.Load())
 	}
 	problemOf(t, res, text, "unavailable")
 }

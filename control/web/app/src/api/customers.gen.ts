@@ -73,7 +73,7 @@ export interface BoxSettings {
 
 export interface BoxSettingsChange {
   /** Of the agent; empty: that of the account. */
-  language?: "en" | "pt-BR";
+  language?: "" | "en" | "pt-BR";
   /** At most 8,000 characters, in plans that allow it. */
   system_prompt?: string;
   /** The numbers of who may write to the agent; how many, the plan says. */
@@ -161,6 +161,11 @@ export interface Identity {
   verified_at?: string;
 }
 
+export interface Installation {
+  /** Real money moves with live only. */
+  payments: "none" | "simulated" | "test" | "live";
+}
+
 export interface Invoice {
   amount_cents: number;
   created_at: string;
@@ -240,6 +245,8 @@ export interface PeriodUsage {
 export interface Problem {
   detail?: string;
   fields?: Record<string, string>;
+  /** Where to pay the invoice that is open. */
+  pay_url?: string;
   request_id: string;
   status: number;
   title: string;
@@ -418,6 +425,8 @@ export interface UsageTotals {
 export interface Routes {
   /** This document. */
   "GET /openapi.json": { input: {}; answer: Record<string, unknown> };
+  /** What this installation is. */
+  "GET /v1/installation": { input: {}; answer: Installation };
   /** Delete your account. */
   "DELETE /v1/me": { input: {}; answer: undefined };
   /** Your account. */

@@ -255,6 +255,8 @@ export interface PlatformUsage {
 export interface Problem {
   detail?: string;
   fields?: Record<string, string>;
+  /** Where to pay the invoice that is open. */
+  pay_url?: string;
   request_id: string;
   status: number;
   title: string;

@@ -56,7 +56,7 @@ export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T>, deps: re
  */
 export function useRepeated<T>(loaded: Loaded<T>, again: Again, every: number): void {
   useEffect(() => {
-    if (loaded.state === "loading") return;
+    if (loaded.state === "loading") return undefined;
     const tick = () => {
       if (document.hidden) timer = setTimeout(tick, every);
       else again(true);
