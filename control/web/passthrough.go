@@ -19,8 +19,9 @@ import (
 const (
 	// maxBody is how many bytes a request may bring; the api itself takes less.
 	maxBody = 1 << 20
-	// headWithin is how long the api may take until it begins to answer: more than it takes at most.
-	headWithin = 30 * time.Second
+	// headWithin is how long a program of ours may take until it begins to answer: more than the api's 15 s and
+	// the onboarding agent's 38 s, of which 8 are the language model's.
+	headWithin = 45 * time.Second
 	// writeWithin is how long a client may take nothing of an answer that is there.
 	writeWithin = 30 * time.Second
 	// via marks what a site of ours has passed on. One that gets it has been told that it is its own

@@ -65,9 +65,14 @@ var usualFlows = []string{
 	"platform/operator -> apiserver:6443",
 	"platform/token-proxy -> platform/redis:6379",
 	"platform/token-proxy -> public:443",
+	"platform/onboarding-agent -> platform/redis:6379",
+	"platform/onboarding-agent -> platform/token-proxy:8080",
+	"platform/onboarding-agent -> postgres:5432",
+	"platform/onboarding-agent -> public:443",
 
 	"monitoring/prometheus -> platform/api:8083",
 	"monitoring/prometheus -> platform/billing-worker:8082",
+	"monitoring/prometheus -> platform/onboarding-agent:9000",
 	"monitoring/prometheus -> platform/operator:8081",
 	"monitoring/prometheus -> platform/redis:9121",
 	"monitoring/prometheus -> platform/token-proxy:9090",
@@ -86,13 +91,8 @@ var moreFlows = []string{
 	"ingress-nginx -> platform/token-proxy:8080",
 	"platform/web -> platform/api:8000",
 	"platform/web -> platform/onboarding-agent:9000",
-	"platform/onboarding-agent -> platform/redis:6379",
-	"platform/onboarding-agent -> platform/token-proxy:8080",
-	"platform/onboarding-agent -> postgres:5432",
-	"platform/onboarding-agent -> public:443",
 	"platform/billing-worker -> public:587",
 	"monitoring/prometheus -> platform/web:8085",
-	"monitoring/prometheus -> platform/onboarding-agent:9000",
 }
 
 // Both ends of a connection have to allow it, so each flow is in two policies; neither may have one
