@@ -113,6 +113,7 @@ in
 
     onboardingAgent = resources "100m" "128Mi" "256Mi" // fixed 2 // {
       enable = yes true "Run it. It speaks on Telegram if it has a bot, and with the pages if web runs.";
+      telegramBot = text "" "User name of its bot on Telegram, such as openclaw_bot: the pages then lead to it.";
     };
     web = resources "100m" "64Mi" "256Mi" // fixed 2 // {
       enable = yes false "Run it. Off until its image is built with the pages.";

@@ -47,6 +47,7 @@ type apiSettings struct {
 	unsafeRedis     bool
 	drainWithin     time.Duration
 	payments        paymentSettings
+	telegramBot     string
 	seals           secretFlag
 	operatorURL     string
 	operatorKey     secretFlag
@@ -88,6 +89,7 @@ hand and exits with 0.`,
 	f.StringVar(&s.operatorURL, "operator-url", "", "listener of the operator of the boxes, such as http://operator:8081; without it nobody sees logs and events of boxes")
 	s.operatorKey.flags(f, "operator-key", "what the operator of the boxes knows the api by")
 	s.payments.flags(f)
+	f.StringVar(&s.telegramBot, "telegram-bot-page", "", "page of the bot that new customers talk to, such as https://t.me/name_bot; without it no page leads there")
 	return command(cmd, getenv, s.validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		return runAPI(cmd.Context(), s, log)
 	})
@@ -130,6 +132,9 @@ func (s *apiSettings) validate() error {
 	}
 	var err error
 	s.keys, err = sealsOf(&s.seals)
+	if u, err := url.Parse(s.telegramBot); s.telegramBot != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || len(u.Path) < 2 || u.RawQuery != "" || u.Fragment != "") {
+		errs = append(errs, fmt.Errorf("--telegram-bot-page %q: write it like https://t.me/name_bot", s.telegramBot))
+	}
 	errs = append(errs, err, s.checkOperator(), s.payments.validate(s.publicURL),
 		s.jwtSecret.required("what access tokens are signed with"),
 		s.pepper.required("the pepper that token-proxy has"))
@@ -250,7 +255,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 		Store: st, Customers: service, Hasher: hasher, Secret: []byte(s.jwtSecret.Reveal()), Issuer: s.publicURL, Logger: log, Revision: builtFrom,
 		Origins: origins, OperatorOrigins: s.operatorOrigins, TrustedProxies: s.proxies,
 		Books: books{&billing.Books{Store: st, Redis: client}, log}, Live: records, Jobs: work, Feed: publisher,
-		Billing: money, Payments: s.payments.mode(), Webhook: webhook, Mails: work, BoxOperator: s.boxOperator(),
+		Billing: money, Payments: s.payments.mode(), TelegramBot: s.telegramBot, Webhook: webhook, Mails: work, BoxOperator: s.boxOperator(),
 		Registerer: registry,
 	})
 	if err != nil {

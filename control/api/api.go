@@ -116,12 +116,14 @@ type Options struct {
 	Billing Billing // nil: 503
 	// Payments is what paying by Billing means. Default PaymentsLive.
 	Payments PaymentMode
-	Webhook  Webhook   // nil: 503
-	Mails    Mails     // nil: 503 for what needs one, and nobody is asked to confirm an address
-	Books    Books     // nil: 503
-	Live     LiveUsage // nil: usage is what Postgres has
-	Jobs     Jobs      // nil: 503
-	Feed     Feed      // nil: nobody is waited for
+	// TelegramBot is the page of the bot that new customers talk to, such as https://t.me/name_bot; "" if there is none.
+	TelegramBot string
+	Webhook     Webhook   // nil: 503
+	Mails       Mails     // nil: 503 for what needs one, and nobody is asked to confirm an address
+	Books       Books     // nil: 503
+	Live        LiveUsage // nil: usage is what Postgres has
+	Jobs        Jobs      // nil: 503
+	Feed        Feed      // nil: nobody is waited for
 	// BoxOperator is asked for the logs and events of boxes; nil: 503.
 	BoxOperator *BoxOperator
 

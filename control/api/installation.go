@@ -14,10 +14,12 @@ const (
 // Installation says what strangers may know of an installation.
 type Installation struct {
 	Payments PaymentMode `json:"payments" doc:"Real money moves with live only."`
+	// TelegramBot is the page of the bot that new customers talk to.
+	TelegramBot string `json:"telegram_bot,omitempty" doc:"Where to talk to the onboarding agent on Telegram: an address that takes start=, on t.me unless Telegram is simulated."`
 }
 
 func (a *API) serveInstallation(*call) (any, error) {
-	out := Installation{Payments: a.o.Payments}
+	out := Installation{Payments: a.o.Payments, TelegramBot: a.o.TelegramBot}
 	switch {
 	case a.o.Billing == nil:
 		out.Payments = PaymentsNone

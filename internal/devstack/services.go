@@ -217,6 +217,9 @@ func (s *stack) api() service {
 				// It runs with a cluster only.
 				"--operator-url", "http://" + address(s.cfg.Ports.Boxes), "--operator-key-file", s.cfg.path("operator-key"),
 			}
+			if s.cfg.TelegramBotToken == "" {
+				args = append(args, "--telegram-bot-page", "http://"+address(s.cfg.Ports.Telegramsim)+"/"+onboardingBot)
+			}
 			args = append(append(args, s.stripeArgs()...), "--stripe-webhook-secrets-file", s.webhookSecretsFile())
 			if s.cfg.RedisURL != "" {
 				args = append(args, "--allow-unsafe-redis")

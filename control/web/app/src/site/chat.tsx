@@ -9,7 +9,7 @@ import { go, Link, PageTitle } from "../router/router";
 import { type Conversation, conversation, conversationEvents, withoutTokens } from "./conversation";
 import routes from "./routes.json";
 import { SignUp } from "./signup";
-import { Outcome, PublicPage, useText } from "./site";
+import { api, Outcome, PublicPage, useText } from "./site";
 
 export function Start() {
   const text = useText();
@@ -35,7 +35,28 @@ export function Start() {
       <p>
         <Button onClick={() => setForm(true)}>{text.chat.form}</Button> <Link to={routes.login}>{text.start.have}</Link>
       </p>
+      <OnTelegram plan={new URLSearchParams(location.search).get("plan") ?? ""} />
     </PublicPage>
+  );
+}
+
+// Whoever is on Telegram anyway may have the conversation there.
+function OnTelegram({ plan }: { plan: string }) {
+  const t = useText().chat;
+  const [installation] = useLoaded((signal) => api.call("GET /v1/installation", {}, { signal, keepSession: true }), []);
+  const bot = installation.state === "there" ? installation.value.telegram_bot : undefined;
+  if (!bot) return null;
+  const simulated = new URL(bot).hostname !== "t.me";
+  return (
+    <p class="hint">
+      <a href={`${bot}?start=${plan === "" ? "web" : `plan_${plan}`}`}>{t.telegram}</a>
+      {simulated && (
+        <>
+          {" "}
+          {t.simulated} <a href={new URL("/", bot).href}>{t.makeBot}</a>
+        </>
+      )}
+    </p>
   );
 }
 
@@ -61,12 +82,14 @@ function Chat({ first }: { first: Conversation }) {
   });
   useEffect(
     () =>
-      listen(conversationEvents, {
-        on: { conversation: (data) => setNow(data as Conversation) },
-        onConnection: () => {},
-        renew: () => Promise.resolve(true), // it is known by its own cookie
-      }),
-    [],
+      now.final // nothing follows
+        ? undefined
+        : listen(conversationEvents, {
+            on: { conversation: (data) => setNow(data as Conversation) },
+            onConnection: () => {},
+            renew: () => Promise.resolve(true), // it is known by its own cookie
+          }),
+    [now.final],
   );
   useEffect(() => end.current?.scrollIntoView({ block: "nearest" }), [now.history.length, sent]);
   const write = () => {

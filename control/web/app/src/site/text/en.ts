@@ -96,6 +96,9 @@ export const en = {
     send: "Send",
     pay: "To the payment",
     form: "I would rather fill in a form",
+    telegram: "Have this conversation on Telegram",
+    simulated: "Telegram is simulated on this installation.",
+    makeBot: "Make a bot there",
   },
   login: {
     title: "Log in",

@@ -97,6 +97,9 @@ export const ptBR: Text = {
     send: "Enviar",
     pay: "Para o pagamento",
     form: "Prefiro preencher um formulário",
+    telegram: "Ter esta conversa no Telegram",
+    simulated: "O Telegram é simulado nesta instalação.",
+    makeBot: "Criar um bot lá",
   },
   login: {
     title: "Entrar",
