@@ -310,9 +310,9 @@ func (c *Config) times(r *peers.Running, phase string) int {
 	switch busy := phase == record.PhaseRequests; {
 	case r.Ours && phase == record.PhaseFew:
 		halves = 6
-	case busy && (r.Ours || r.Gateway):
+	case busy && r.Ours, r.Gateway:
 		halves = 5
-	case busy, r.Gateway, r.Ours && phase == record.PhaseHalf:
+	case busy, r.Ours && phase == record.PhaseHalf:
 		halves = 3
 	case r.Ours:
 		halves = 2

@@ -451,3 +451,26 @@ func TestPostgresIsAway(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
+
+// Who asks is found out within the time that any request has, also of an event stream, which itself has none.
+func TestPostgresHangs(t *testing.T) {
+	t.Parallel()
+	pg := storetest.DedicatedPostgres(t)
+	e := newEnvOn(t, pg, nil)
+	_, c := e.customer()
+	program := c.apiKey()
+	pg.Pause()
+	defer pg.Resume()
+	for _, path := range []string{"/v1/me", "/v1/me/events"} {
+		answered := make(chan answer, 1)
+		go func() { answered <- program.do("GET", path, nil) }()
+		select {
+		case a := <-answered:
+			if a.status != http.StatusServiceUnavailable || a.problem() != "unavailable" {
+				t.Errorf("%s: %d %s", path, a.status, a.body)
+			}
+		case <-time.After(25 * time.Second):
+			t.Errorf("%s is not answered while Postgres hangs", path)
+		}
+	}
+}

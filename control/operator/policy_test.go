@@ -68,6 +68,9 @@ func TestPolicy(t *testing.T) {
 	if state := e.box(b.ID).State; state != control.BoxPending || gauge("operator_policy_in_force") != 0 {
 		t.Errorf("without the policy the box is %s", state)
 	}
+	if gauge("operator_last_sweep_timestamp_seconds") == 0 {
+		t.Error("how long ago a sweep was is not counted from when it began to lead, though it makes none")
+	}
 	answer.Store(&inForce)
 	e.becomes(b.ID, control.BoxActive, soon)
 	ready("")
