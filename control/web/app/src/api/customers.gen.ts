@@ -97,6 +97,20 @@ export interface Confirmation {
   token: string;
 }
 
+export interface Conversation {
+  created_at: string;
+  expires_at: string;
+  id: string;
+  state: string;
+  turns: ConversationTurn[];
+}
+
+export interface ConversationTurn {
+  at: string;
+  ours?: boolean;
+  text: string;
+}
+
 export interface CreatedAPIKey {
   created_at: string;
   customer_id: string;
@@ -143,6 +157,7 @@ export interface Export {
   api_keys: APIKey[];
   audit: AuditEntry[];
   boxes: BoxDetail[];
+  conversations: Conversation[];
   /** Oldest first. */
   events: Event[];
   identities: Identity[];
@@ -164,6 +179,8 @@ export interface Identity {
 export interface Installation {
   /** Real money moves with live only. */
   payments: "none" | "simulated" | "test" | "live";
+  /** Where to talk to the onboarding agent on Telegram: an address that takes start=, on t.me unless Telegram is simulated. */
+  telegram_bot?: string;
 }
 
 export interface Invoice {
