@@ -26,7 +26,7 @@ BENCH ?= .
 PACKAGES ?= ./...
 COUNT ?= 6
 
-.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint nix gosec pages bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine pages monitoring promises manifests
+.PHONY: help deps deps-run deps-cluster deps-bench deps-node build up up-cluster down status clean test orders lint nix gosec pages bench bench-quick bench-scale bench-control microbench fuzz smoke drill node node-engine try-pages monitoring promises manifests
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -138,7 +138,7 @@ node-engine: # first, since the rest takes minutes
 node: node-engine deps-node ## run boxes on a real node and try what their network policy lets through; root, KUBE_ROUTER=PROGRAM (5 minutes)
 	go test -count=1 -v -timeout 15m ./test/node -node -kube-router '$(abspath $(KUBE_ROUTER))'
 
-pages: deps build ## use the pages in Chromium as customers and operators do, beside make up-cluster on other ports; pictures in .run/pictures (4 minutes)
+try-pages: deps build ## use the pages in Chromium as customers and operators do, beside make up-cluster on other ports; pictures in .run/pictures (4 minutes)
 	@scripts/install-deps chromium
 	@scripts/try-pages
 
