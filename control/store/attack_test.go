@@ -253,6 +253,8 @@ func (v victim) prepared(method string) []string {
 			`UPDATE proxy_tokens SET status = 'revoked', revoked_at = now()` + its,
 			`UPDATE boxes SET wants = 'destroy', telegram_token = NULL` + its,
 		}
+	case "AddPassword":
+		return []string{`DELETE FROM identities` + its}
 	case "BoxOperatorLeads":
 		return []string{`SELECT nextval('box_operators') + nextval('box_operators')`}
 	case "UnpublishedChanges":
