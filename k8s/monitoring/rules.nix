@@ -44,7 +44,7 @@ let
   ]
   ++ lib.optional openclaw.onboardingAgent.enable {
     job = "onboarding-agent";
-    means = "who wants to become a customer gets no answer. Customers notice nothing.";
+    means = "who wants to become a customer gets no answer. Those who are customers already notice nothing.";
     look = "It needs Redis, Postgres and token-proxy.";
   }
   ++ lib.optional openclaw.web.enable {

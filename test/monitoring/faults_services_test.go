@@ -16,6 +16,7 @@ func (w *world) hanging() []fault {
 		{"services hang: the api", []string{"ServiceDown api"}, freeze("api")},
 		{"services hang: the billing-worker", []string{"ServiceDown billing-worker"}, freeze("billing-worker")},
 		{"services hang: the operator", []string{"ServiceDown operator"}, freeze("box-operator")},
+		{"services hang: the onboarding-agent", []string{"ServiceDown onboarding-agent"}, freeze("onboarding-agent")},
 		{"services hang: what asks Redis for its metrics", []string{"ServiceDown redis"}, freeze("redis-exporter")},
 	}
 }
