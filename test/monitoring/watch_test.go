@@ -116,7 +116,7 @@ func (w *world) watch() {
 		"platform/api-0": w.address("API_PROBES"), "platform/billing-worker-0": w.address("BILLING"),
 		"platform/operator-0": w.address("BOXES"), "platform/redis-0": exporter,
 		"platform/onboarding-agent-0": w.address("ONBOARDING"),
-		"monitoring/prometheus-0": prometheus, "monitoring/alertmanager-0": alertmanager,
+		"monitoring/prometheus-0":     prometheus, "monitoring/alertmanager-0": alertmanager,
 	} {
 		space, pod, _ := strings.Cut(pod, "/")
 		target := targets(address)

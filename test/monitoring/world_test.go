@@ -83,7 +83,9 @@ func newWorld(t *testing.T) *world {
 	if out, err := w.tryRun(t.Context(), *devstack, "up-cluster"); err != nil {
 		t.Fatalf("devstack up-cluster: %v\n%s", err, out)
 	}
-	t.Cleanup(func() { w.showLogs("billing-worker", "api", "box-operator", "onboarding-agent", "token-proxy", "second-token-proxy") })
+	t.Cleanup(func() {
+		w.showLogs("billing-worker", "api", "box-operator", "onboarding-agent", "token-proxy", "second-token-proxy")
+	})
 	w.token, w.customer = w.read("token"), w.read("customer")
 	w.furnish()
 	w.watch()
