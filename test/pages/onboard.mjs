@@ -108,7 +108,7 @@ try {
   await picture("5-pay");
   await pay.click();
   await page.waitForURL(/\/pay\//);
-  assert.match(await page.locator("body").innerText(), pt ? /simulad/i : /simulated/i);
+  assert.match(await page.locator("body").innerText(), pt ? /Simulação/ : /Simulat/);
   await picture("6-payment");
   await page.locator("button, input[type=submit]").first().click();
   await page.waitForURL((url) => url.origin === new URL(args.base).origin);
