@@ -1,5 +1,6 @@
 // The conversation by which somebody becomes a customer. What is said in it the onboarding agent decides;
 // without one there is a form.
+import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { listen } from "../api/live";
 import { useAction, useLoaded } from "../controls/ask";
@@ -31,11 +32,16 @@ export function Start() {
   return (
     <PublicPage narrow>
       <PageTitle title={text.start.title} site={text.site} />
-      {begun.state === "loading" ? <Loading text={text.loading} /> : <Chat first={begun.value} />}
-      <p>
-        <Button onClick={() => setForm(true)}>{text.chat.form}</Button> <Link to={routes.login}>{text.start.have}</Link>
-      </p>
-      <OnTelegram plan={new URLSearchParams(location.search).get("plan") ?? ""} />
+      {begun.state === "loading" ? (
+        <Loading text={text.loading} />
+      ) : (
+        <Chat first={begun.value}>
+          <p>
+            <Button onClick={() => setForm(true)}>{text.chat.form}</Button> <Link to={routes.login}>{text.start.have}</Link>
+          </p>
+          <OnTelegram plan={new URLSearchParams(location.search).get("plan") ?? ""} />
+        </Chat>
+      )}
     </PublicPage>
   );
 }
@@ -60,7 +66,8 @@ function OnTelegram({ plan }: { plan: string }) {
   );
 }
 
-function Chat({ first }: { first: Conversation }) {
+/** children are other ways to become a customer, while that is not done. */
+function Chat({ first, children }: { first: Conversation; children: ComponentChildren }) {
   const text = useText();
   const t = text.chat;
   const [now, setNow] = useState(first);
@@ -155,6 +162,7 @@ function Chat({ first }: { first: Conversation }) {
           </div>
         </Form>
       )}
+      {!now.final && children}
     </>
   );
 }
