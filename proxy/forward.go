@@ -77,6 +77,8 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, c *call) (refusal, detail) {
 			return c.settleRefused(contract.OutcomeUpstreamCut, refuseBadRequest, detail{message: badHeaders})
 		}
 		if !uerr.Sent && !canceled && !c.departure.going.Load() && attempt < attempts {
+			// Also if there is no other upstream: this one is then said to be down, and has failed all the same.
+			s.metrics.sendFailed(uerr)
 			continue
 		}
 		s.log.Info("upstream call failed", "request_id", c.requestID, "upstream", c.upstreamName, "error", uerr.Error())
@@ -123,14 +125,13 @@ func (s *Server) sendFailed(c *call, uerr *upstream.Error) (refusal, detail) {
 	if cause := c.cancel.Cause(); cause != nil {
 		return s.cutBeforeAnswer(c, cause)
 	}
+	s.metrics.sendFailed(uerr)
 	if uerr.Timeout {
-		s.metrics.upstreamErrors.WithLabelValues("timeout").Inc()
 		if uerr.Sent {
 			return c.settleRefused(contract.OutcomeUpstreamTimeout, refuseUpstreamTimeout, detail{})
 		}
 		return c.settleRefused(contract.OutcomeUpstreamTimeout, refuseUpstreamDown, detail{})
 	}
-	s.metrics.upstreamErrors.WithLabelValues("connection").Inc()
 	if uerr.Sent {
 		return c.settleRefused(contract.OutcomeUpstreamCut, refuseUpstreamCut, detail{})
 	}

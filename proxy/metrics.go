@@ -110,6 +110,15 @@ func (m *Metrics) countTokens(tier, model string, c kimi.Counts) {
 	m.tokens.WithLabelValues(tier, model, "completion").Add(float64(c.Completion))
 }
 
+// sendFailed counts an attempt that got no answer.
+func (m *Metrics) sendFailed(err *upstream.Error) {
+	cause := "connection"
+	if err.Timeout {
+		cause = "timeout"
+	}
+	m.upstreamErrors.WithLabelValues(cause).Inc()
+}
+
 // observe counts a call at its end.
 func (m *Metrics) observe(c *call, took time.Duration) {
 	if !c.admitted.IsZero() {

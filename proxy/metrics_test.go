@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
 )
 
@@ -138,5 +140,26 @@ func TestMetrics(t *testing.T) {
 	}
 	if n := strings.Count(string(text), "\n"); n > 700 {
 		t.Errorf("%d lines", n)
+	}
+}
+
+// A request that finds nothing listening at the only upstream is told that it is down, and each attempt to reach
+// it is counted: also the one that opened the breaker, after which there is none to try again with.
+func TestFailedAttemptsAreCounted(t *testing.T) {
+	t.Parallel()
+	nobody := testenv.FreePort(t)
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) {
+		c.Upstreams[0].BaseURL, c.Upstreams[0].BreakerFailures = fmt.Sprintf("http://127.0.0.1:%d/v1", nobody), 1
+	})
+	tok, _ := w.token(nil)
+	if a := r.post(faces[0], tok, chat(false, "x")); a.status != http.StatusServiceUnavailable && a.status != http.StatusBadGateway {
+		t.Errorf("answered with %d", a.status)
+	}
+	if got := r.metric(`token_proxy_upstream_errors_total{status_code="connection"}`); got != "1" {
+		t.Errorf("%q attempts that failed were counted, want 1", got)
+	}
+	if got := r.metric(`token_proxy_upstream_breaker_open{upstream="kimi"}`); got != "1" {
+		t.Errorf("the breaker is %q", got)
 	}
 }
