@@ -230,7 +230,7 @@ func (b *Bot) chatView(user int64) (view object, changed <-chan struct{}) {
 		actions = c.actions
 	}
 	for _, m := range b.chat(user) {
-		messages = append(messages, messageView{m.ID, m.FromBot, m.Text, m.ParseMode, m.Markup, m.ReplyTo, m.Edits, m.At})
+		messages = append(messages, messageView(m))
 	}
 	return object{"messages": messages, "actions": actions}, b.changed
 }

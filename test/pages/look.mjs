@@ -99,6 +99,10 @@ async function looks(language, theme, size) {
         await cdp.send("Performance.enable");
         await page.reload({ waitUntil: "load" });
         await page.waitForSelector(".chart svg, .empty");
+        const before = await page.locator(".chart rect").count();
+        await page.locator("main select").selectOption("30");
+        await page.waitForFunction((n) => document.querySelectorAll(".chart rect").length > Math.max(n, 60), before).catch(() => complain(of(path), "no chart of thirty days"));
+        await page.screenshot({ path: join(args.out, `usage-of-30-days-${language}-${theme}.png`), fullPage: true });
         const { metrics } = await cdp.send("Performance.getMetrics");
         const ms = Math.round(1000 * metrics.find((m) => m.name === "ScriptDuration").value);
         console.log(`${of(path)}: ${ms} ms of script, ${loaded} bytes`);
