@@ -240,9 +240,7 @@ func FuzzCut(f *testing.F) {
 		f.Add(s, s, uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, before, after string, n uint8) {
-		if strings.Contains(before+after, "Qz9") {
-			t.Skip("it is there already")
-		}
+		before, after = strings.ReplaceAll(before, "Qz9", ""), strings.ReplaceAll(after, "Qz9", "") // by which the token is known
 		number := fmt.Sprint(100000 + int(n)*7919)
 		half := strings.Repeat("Qz9-", 8) + "Qz9"
 		got, _, _ := cut(before + number + ":" + half + after)
