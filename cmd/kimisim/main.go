@@ -12,13 +12,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi/kimisim"
+	"github.com/andreabadesso/openclaw-cloud/internal/simulator"
 )
 
 const usage = `kimisim - a Kimi simulator on a real socket, both wire formats
@@ -49,18 +49,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	if errors.Is(err, flag.ErrHelp) {
+		return
 	}
+	os.Exit(simulator.ExitCode(err, os.Stderr))
 }
-
-// errUsage is a mistake on the command line that has been explained already.
-var errUsage = errors.New("wrong usage")
 
 // options are the flags.
 type options struct {
@@ -78,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if o.version {
-		fmt.Fprintln(stdout, "kimisim", version())
+		fmt.Fprintln(stdout, "kimisim", simulator.Version())
 		return nil
 	}
 	ca := ""
@@ -167,11 +160,11 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, err
 		}
-		return nil, errUsage
+		return nil, simulator.ErrUsage
 	}
 	if fs.NArg() > 0 {
 		fmt.Fprintf(stderr, "kimisim takes no arguments, only flags: %q (see kimisim -h)\n", fs.Args())
-		return nil, errUsage
+		return nil, simulator.ErrUsage
 	}
 	return o, nil
 }
@@ -200,19 +193,4 @@ func parseLimit(v string) (string, kimisim.KeyLimit, error) {
 		return "", kimisim.KeyLimit{}, fmt.Errorf("%q is not KEY=RPM/CONCURRENCY, such as sk-fake-1=60/4", v)
 	}
 	return key, kimisim.KeyLimit{RPM: r, Concurrency: c}, nil
-}
-
-// version is the module's version or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = s.Value
-		}
-	}
-	return v + " " + info.GoVersion
 }

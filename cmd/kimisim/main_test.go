@@ -15,6 +15,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/simulator"
 )
 
 // startRun runs the command and returns its listening line.
@@ -120,10 +122,10 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{[]string{"-h"}, flag.ErrHelp, "curl -sN"},
 		{[]string{"-version"}, nil, "kimisim "},
-		{[]string{"-nope"}, errUsage, "-nope"},
-		{[]string{"serve"}, errUsage, "takes no arguments"},
-		{[]string{"-limit", "k=1"}, errUsage, "KEY=RPM/CONCURRENCY"},
-		{[]string{"-behavior", `{"odd":1}`}, errUsage, "unknown field"},
+		{[]string{"-nope"}, simulator.ErrUsage, "-nope"},
+		{[]string{"serve"}, simulator.ErrUsage, "takes no arguments"},
+		{[]string{"-limit", "k=1"}, simulator.ErrUsage, "KEY=RPM/CONCURRENCY"},
+		{[]string{"-behavior", `{"odd":1}`}, simulator.ErrUsage, "unknown field"},
 		{[]string{"-ratio", "0.5"}, nil, "below 1 byte per token"},
 		{[]string{"-tls-cert", "missing.pem"}, nil, "-tls-cert"},
 		{[]string{"-addr", "127.0.0.1:-1"}, nil, "invalid port"},

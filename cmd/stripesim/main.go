@@ -9,13 +9,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
-	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/simulator"
 	"github.com/andreabadesso/openclaw-cloud/internal/stripesim"
 )
 
@@ -38,21 +36,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	if errors.Is(err, flag.ErrHelp) {
+		return
 	}
+	os.Exit(simulator.ExitCode(err, os.Stderr))
 }
-
-// errUsage is a mistake on the command line that has been explained already.
-var errUsage = errors.New("wrong usage")
-
-// drain is how long requests in hand may take after SIGTERM.
-const drain = 5 * time.Second
 
 // options are the flags.
 type options struct {
@@ -76,15 +64,15 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, err
 		}
-		return o, errUsage
+		return o, simulator.ErrUsage
 	}
 	if fs.NArg() > 0 {
 		fmt.Fprintf(stderr, "stripesim takes no arguments, only flags: %q (see stripesim -h)\n", fs.Args())
-		return o, errUsage
+		return o, simulator.ErrUsage
 	}
-	if err := stripesim.CheckAddress(o.addr); err != nil {
+	if err := simulator.CheckAddress(o.addr); err != nil {
 		fmt.Fprintf(stderr, "-addr: %v\n", err)
-		return o, errUsage
+		return o, simulator.ErrUsage
 	}
 	return o, nil
 }
@@ -96,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if o.version {
-		fmt.Fprintln(stdout, "stripesim", version())
+		fmt.Fprintln(stdout, "stripesim", simulator.Version())
 		return nil
 	}
 	listener, err := net.Listen("tcp", o.addr)
@@ -113,34 +101,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer sim.Close()
-	server := &http.Server{Handler: sim.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	fmt.Fprintf(stdout, "stripesim listening on %s (no money moves; key %s)\n", url, stripesim.Key)
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	select {
-	case err := <-ended:
-		return fmt.Errorf("stripesim: %w", err)
-	case <-ctx.Done():
-	}
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
-	defer cancel()
-	if err := server.Shutdown(stopping); err != nil {
-		return errors.Join(fmt.Errorf("stripesim: %w", err), server.Close())
-	}
-	return nil
-}
-
-// version is the module's version or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = s.Value
-		}
-	}
-	return v + " " + info.GoVersion
+	return simulator.Serve(ctx, "stripesim", listener, sim.Handler(), nil)
 }

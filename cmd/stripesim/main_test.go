@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/simulator"
 	"github.com/andreabadesso/openclaw-cloud/internal/stripesim"
 )
 
@@ -108,9 +109,9 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{[]string{"-h"}, flag.ErrHelp, "billing bootstrap"},
 		{[]string{"-version"}, nil, "stripesim "},
-		{[]string{"-nope"}, errUsage, "-nope"},
-		{[]string{"serve"}, errUsage, "takes no arguments"},
-		{[]string{"-addr", ":9101"}, errUsage, "only on loopback"},
+		{[]string{"-nope"}, simulator.ErrUsage, "-nope"},
+		{[]string{"serve"}, simulator.ErrUsage, "takes no arguments"},
+		{[]string{"-addr", ":9101"}, simulator.ErrUsage, "only on loopback"},
 		{[]string{"-addr", "127.0.0.1:0", "-public-url", "nonsense"}, nil, "write it like http"},
 		{[]string{"-addr", "127.0.0.1:0", "-state", "/nowhere/x"}, nil, "/nowhere/x"},
 	} {

@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
-	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/simulator"
 	"github.com/andreabadesso/openclaw-cloud/internal/telegramsim"
 )
 
@@ -39,21 +37,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	if errors.Is(err, flag.ErrHelp) {
+		return
 	}
+	os.Exit(simulator.ExitCode(err, os.Stderr))
 }
-
-// errUsage is a mistake on the command line that has been explained already.
-var errUsage = errors.New("wrong usage")
-
-// drain is how long requests in hand may take after SIGTERM.
-const drain = 5 * time.Second
 
 // options are the flags.
 type options struct {
@@ -79,19 +67,19 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, err
 		}
-		return o, errUsage
+		return o, simulator.ErrUsage
 	}
 	if fs.NArg() > 0 {
 		fmt.Fprintf(stderr, "telegramsim takes no arguments, only flags: %q (see telegramsim -h)\n", fs.Args())
-		return o, errUsage
+		return o, simulator.ErrUsage
 	}
 	if (o.bot == "") != (o.tokenFile == "") {
 		fmt.Fprintln(stderr, "-bot and -bot-token-file go together")
-		return o, errUsage
+		return o, simulator.ErrUsage
 	}
-	if err := telegramsim.CheckAddress(o.addr); err != nil {
+	if err := simulator.CheckAddress(o.addr); err != nil {
 		fmt.Fprintf(stderr, "-addr: %v\n", err)
-		return o, errUsage
+		return o, simulator.ErrUsage
 	}
 	return o, nil
 }
@@ -103,7 +91,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if o.version {
-		fmt.Fprintln(stdout, "telegramsim", version())
+		fmt.Fprintln(stdout, "telegramsim", simulator.Version())
 		return nil
 	}
 	listener, err := net.Listen("tcp", o.addr)
@@ -125,23 +113,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return fmt.Errorf("telegramsim: bot %s: %w", o.bot, err)
 		}
 	}
-	server := &http.Server{Handler: sim.Handler(), ReadHeaderTimeout: 10 * time.Second}
-	// Polls and open pages would keep it from ending.
-	server.RegisterOnShutdown(sim.Close)
 	fmt.Fprintf(stdout, "telegramsim listening on %s (bots are made there)\n", url)
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	select {
-	case err := <-ended:
-		return fmt.Errorf("telegramsim: %w", err)
-	case <-ctx.Done():
-	}
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
-	defer cancel()
-	if err := server.Shutdown(stopping); err != nil {
-		return errors.Join(fmt.Errorf("telegramsim: %w", err), server.Close())
-	}
-	return nil
+	// Polls and open pages would keep it from ending.
+	return simulator.Serve(ctx, "telegramsim", listener, sim.Handler(), sim.Close)
 }
 
 // firstBot makes a bot unless there is one, and writes its token into a file.
@@ -154,19 +128,4 @@ func firstBot(sim *telegramsim.Server, username, file string) error {
 		}
 	}
 	return telegramsim.WritePrivate(file, b.Token()+"\n")
-}
-
-// version is the module's version or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = s.Value
-		}
-	}
-	return v + " " + info.GoVersion
 }

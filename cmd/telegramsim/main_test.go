@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/andreabadesso/openclaw-cloud/internal/simulator"
 )
 
 // startRun runs the command and returns its URL.
@@ -114,10 +116,10 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{[]string{"-h"}, flag.ErrHelp, "getUpdates"},
 		{[]string{"-version"}, nil, "telegramsim "},
-		{[]string{"-nope"}, errUsage, "-nope"},
-		{[]string{"serve"}, errUsage, "takes no arguments"},
-		{[]string{"-bot", "x_bot"}, errUsage, "go together"},
-		{[]string{"-addr", "0.0.0.0:9102"}, errUsage, "only on loopback"},
+		{[]string{"-nope"}, simulator.ErrUsage, "-nope"},
+		{[]string{"serve"}, simulator.ErrUsage, "takes no arguments"},
+		{[]string{"-bot", "x_bot"}, simulator.ErrUsage, "go together"},
+		{[]string{"-addr", "0.0.0.0:9102"}, simulator.ErrUsage, "only on loopback"},
 		{[]string{"-addr", "127.0.0.1:0", "-bot", "nobody", "-bot-token-file", "x"}, nil, "ends in bot"},
 		{[]string{"-addr", "127.0.0.1:0", "-public-url", "nonsense"}, nil, "write it like http"},
 		{[]string{"-addr", "127.0.0.1:0", "-state", "/nowhere/x"}, nil, "/nowhere/x"},

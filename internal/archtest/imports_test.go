@@ -26,6 +26,7 @@ func layers() []layer {
 		{"internal/testenv", []string{"internal/localserver", "internal/kubebox"}, "every test imports it: anything else makes cycles"},
 		{"internal/devstack", []string{"internal/localserver", "internal/kubebox"}, "it runs the programs as a user would, from outside"},
 		{"internal/kimi/kimisim", []string{"internal/kimi"}, "the simulator must not share the proxy's mistakes"},
+		{"internal/simulator", nil, "it knows nothing of what is simulated"},
 		{"internal/stripesim", nil, "the simulator must not share the mistakes of billing"},
 		{"internal/telegramsim", nil, "the simulator must not share the mistakes of what speaks to Telegram"},
 		{"quota/quotatest", []string{"quota", "internal/contract"}, "it stands in for the control plane"},
@@ -37,7 +38,7 @@ func layers() []layer {
 		{"control", []string{"quota", "internal/contract", "internal/faultpoint", "internal/kimi", "internal/redisclient", "internal/secret"}, "the control plane meets the proxy in Redis only"},
 		{"bench", []string{"internal", "internal/localserver", "internal/testenv", "internal/kimi/kimisim"}, "a benchmark sees the programs from outside"},
 		{"test", []string{"internal", "internal/testenv", "internal/kimi/kimisim", "control", "quota", "proxy", "bench"}, "tests of the whole stand on everything but the commands"},
-		{"cmd", []string{"internal", "internal/devstack", "internal/kubebox", "internal/kimi/kimisim", "internal/stripesim", "internal/telegramsim", "control", "quota", "proxy", "bench"}, "a command wires packages, and imports no other command"},
+		{"cmd", []string{"internal", "internal/devstack", "internal/kubebox", "internal/kimi/kimisim", "internal/simulator", "internal/stripesim", "internal/telegramsim", "control", "quota", "proxy", "bench"}, "a command wires packages, and imports no other command"},
 	}
 }
 
@@ -108,7 +109,7 @@ func allowed(dir string, may []string) bool {
 // helper reports whether a directory holds test help, which product code must
 // not import although the tree around it is allowed.
 func helper(dir string) bool {
-	return within(dir, "internal/archtest", "internal/localserver", "internal/kubebox", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "internal/stripesim", "internal/telegramsim", "quota/quotatest", "control/storetest")
+	return within(dir, "internal/archtest", "internal/localserver", "internal/kubebox", "internal/testenv", "internal/devstack", "internal/kimi/kimisim", "internal/simulator", "internal/stripesim", "internal/telegramsim", "quota/quotatest", "control/storetest")
 }
 
 func TestImportsPointDown(t *testing.T) {

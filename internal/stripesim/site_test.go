@@ -481,11 +481,6 @@ func TestOnlyThisMachine(t *testing.T) {
 			t.Errorf("%q: %v", text, !want)
 		}
 	}
-	for address, ok := range map[string]bool{"127.0.0.1:0": true, "localhost:9101": true, ":9101": false, "0.0.0.0:1": false, "127.0.0.1": false} {
-		if err := CheckAddress(address); (err == nil) != ok {
-			t.Errorf("address %q: %v", address, err)
-		}
-	}
 }
 
 // Both languages say everything.

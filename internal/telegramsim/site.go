@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -147,19 +145,6 @@ func WritePrivate(path, text string) error {
 		os.Remove(file.Name())
 	}
 	return err
-}
-
-// CheckAddress refuses an address to listen at that others than this machine can reach: anybody
-// who reaches it can do anything.
-func CheckAddress(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("address %q: %w", address, err)
-	}
-	if a, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !a.IsLoopback()) {
-		return fmt.Errorf("address %q: only on loopback, such as 127.0.0.1:9102: whoever reaches it may do anything", address)
-	}
-	return nil
 }
 
 // botName is how bots may be called (core.telegram.org/bots/features, "Creating a new bot").
