@@ -89,6 +89,8 @@ func (m *memory) Onboarding(_ context.Context, id string, now time.Time) (contro
 	return m.find(now, func(r control.OnboardingSession) bool { return r.ID == id })
 }
 
+func (m *memory) ForgetOnboardingKey(context.Context, [32]byte) error { return nil }
+
 func (m *memory) OnboardingByKey(_ context.Context, digest [32]byte, now time.Time) (control.OnboardingSession, error) {
 	return m.find(now, func(r control.OnboardingSession) bool { return r.KeyDigest == digest })
 }

@@ -249,6 +249,59 @@ func TestBecomesACustomer(t *testing.T) {
 	}
 }
 
+// Whoever has named somebody else's address in a conversation has nothing of the account once its owner has set
+// a password: neither a bot in its box, nor a way in.
+func TestPasswordEndsTheConversation(t *testing.T) {
+	t.Parallel()
+	e := newWired(t, nil)
+	ctx := t.Context()
+	bot := e.telegram.NewBot("eve_agent_bot")
+	_, key, err := e.Begin(ctx, Begin{Language: "en", TimeZone: "America/Recife"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := Who{Key: key}
+	var c Conversation
+	for _, text := range []string{"Research for my thesis", "only me", "it is " + bot.Token(), fmt.Sprint(person), "yes", "ada@example.com", "yes please"} {
+		if c, err = e.Say(ctx, who, Said{Text: text}); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+	}
+	if c.State != StateAwaitingPayment {
+		t.Fatalf("%+v", c)
+	}
+	if err := e.store.InTx(ctx, func(tx *store.Tx) error { return tx.SetPassword(ctx, "test", c.Customer, "hash", time.Now()) }); err != nil {
+		t.Fatal(err)
+	}
+	e.pay(c.Reply.PayURL)
+	e.sweep()
+	if box := e.box(c.Customer); box.HasTelegramToken || len(box.Settings.TelegramUsers) != 0 {
+		t.Errorf("the box: %+v", box)
+	}
+	if got, err := e.Look(ctx, who); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("the conversation goes on: %+v, %v", got, err)
+	}
+}
+
+// A key that was exchanged for a session opens nothing any more.
+func TestEnteredOnce(t *testing.T) {
+	t.Parallel()
+	e := newWired(t, nil)
+	_, key, err := e.Begin(t.Context(), Begin{Language: "en"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Look(t.Context(), Who{Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Entered(t.Context(), Who{Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Look(t.Context(), Who{Key: key}); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("the key is still good: %v", err)
+	}
+}
+
 // An address or a bot that somebody else has is refused before anything is paid.
 func TestTakenAddressAndBot(t *testing.T) {
 	t.Parallel()

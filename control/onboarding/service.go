@@ -19,6 +19,7 @@ type Sessions interface {
 	InsertOnboarding(ctx context.Context, v control.OnboardingSession) error
 	Onboarding(ctx context.Context, id string, now time.Time) (control.OnboardingSession, error)
 	OnboardingByKey(ctx context.Context, digest [32]byte, now time.Time) (control.OnboardingSession, error)
+	ForgetOnboardingKey(ctx context.Context, digest [32]byte) error
 	OnboardingOfTelegram(ctx context.Context, user int64, now time.Time) (control.OnboardingSession, error)
 	SaveOnboarding(ctx context.Context, v control.OnboardingSession) (control.OnboardingSession, error)
 	WaitingOnboardings(ctx context.Context, after string, now time.Time, limit int) ([]control.OnboardingSession, error)
@@ -203,6 +204,12 @@ func (s *Service) Leave(ctx context.Context, who Who) error {
 	}
 	_, err = s.apply(ctx, v.ID, Left{})
 	return err
+}
+
+// Entered ends what a browser's cookie is good for, once it was exchanged for a session: whoever uses that browser
+// after its owner has logged out must not come in by it.
+func (s *Service) Entered(ctx context.Context, who Who) error {
+	return s.o.Sessions.ForgetOnboardingKey(ctx, sha256.Sum256([]byte(who.Key)))
 }
 
 // hear has the model read a message. Whatever goes wrong, the conversation goes on without.

@@ -116,7 +116,9 @@ func (t *Tx) AddPassword(ctx context.Context, actor string, i control.Identity) 
 	return t.AddAudit(ctx, control.Audit{Actor: actor, Action: "customer.password", CustomerID: i.CustomerID, Target: i.CustomerID})
 }
 
-// SetPassword changes the secret of a customer's password, and ends all of its sessions.
+// SetPassword changes the secret of a customer's password, and ends all of its sessions, and the conversations
+// that have made it: whoever had one may have named somebody else's address, and would go on to have its bot in
+// the box of that person, and to be signed in.
 func (t *Tx) SetPassword(ctx context.Context, actor, customerID, secretHash string, at time.Time) error {
 	tag, err := t.tx.Exec(ctx, `
 		UPDATE identities SET secret_hash = $2, updated_at = $3 WHERE customer_id = $1 AND provider = 'password'`, customerID, secretHash, at)
@@ -128,6 +130,9 @@ func (t *Tx) SetPassword(ctx context.Context, actor, customerID, secretHash stri
 	}
 	if _, err := t.RevokeSessions(ctx, actor, control.Subject{Kind: control.SubjectCustomer, ID: customerID}, "password changed", at); err != nil {
 		return err
+	}
+	if _, err := t.tx.Exec(ctx, `DELETE FROM onboarding_sessions WHERE customer_id = $1`, customerID); err != nil {
+		return explain("conversations of customer "+customerID, err)
 	}
 	return t.AddAudit(ctx, control.Audit{Actor: actor, Action: "customer.password", CustomerID: customerID, Target: customerID})
 }

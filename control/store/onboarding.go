@@ -57,6 +57,12 @@ func (s *Store) Onboarding(ctx context.Context, id string, now time.Time) (contr
 	return s.oneOnboarding(ctx, "conversation "+id, ` WHERE id = $1 AND expires_at > $2`, id, now)
 }
 
+// ForgetOnboardingKey has a browser's cookie be good for nothing any more; once more changes nothing.
+func (s *Store) ForgetOnboardingKey(ctx context.Context, digest [32]byte) error {
+	_, err := s.pool.Exec(ctx, `UPDATE onboarding_sessions SET key_digest = NULL WHERE key_digest = $1`, digest[:])
+	return explain("forget the key of a conversation", err)
+}
+
 // OnboardingByKey reads the conversation of a browser's cookie, as Onboarding does.
 func (s *Store) OnboardingByKey(ctx context.Context, digest [32]byte, now time.Time) (control.OnboardingSession, error) {
 	return s.oneOnboarding(ctx, "conversation of a browser", ` WHERE key_digest = $1 AND expires_at > $2`, digest[:], now)

@@ -24,6 +24,7 @@ type Conversations interface {
 	Say(ctx context.Context, who onboarding.Who, said onboarding.Said) (onboarding.Conversation, error)
 	Look(ctx context.Context, who onboarding.Who) (onboarding.Conversation, error)
 	Leave(ctx context.Context, who onboarding.Who) error
+	Entered(ctx context.Context, who onboarding.Who) error
 	Watch(ctx context.Context, who onboarding.Who, every time.Duration, send func(onboarding.Conversation) error) error
 }
 
@@ -200,7 +201,7 @@ func (h *Handler) say(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, c)
 }
 
-// session signs in whoever has become a customer in this browser. Not before its agent runs: until then the
+// session signs in whoever has become a customer in this browser, once. Not before its agent runs: until then the
 // conversation is where it belongs.
 func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 	if !h.mayGo(w, r, h.messages) {
@@ -219,6 +220,11 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
+	if err := h.o.Conversations.Entered(r.Context(), whoOf(r)); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	http.SetCookie(w, cookie("", -time.Second))
 	w.WriteHeader(http.StatusNoContent)
 }
 

@@ -31,6 +31,8 @@ type scripted struct {
 	said  []onboarding.Said
 	left  int
 	fail  error
+
+	entered bool
 }
 
 func (s *scripted) Begin(_ context.Context, b onboarding.Begin) (onboarding.Conversation, string, error) {
@@ -44,7 +46,7 @@ func (s *scripted) Begin(_ context.Context, b onboarding.Begin) (onboarding.Conv
 func (s *scripted) of(who onboarding.Who) (onboarding.Conversation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if who.Key != "k" {
+	if who.Key != "k" || s.entered {
 		return onboarding.Conversation{}, control.ErrNotFound
 	}
 	return s.now, s.fail
@@ -70,6 +72,13 @@ func (s *scripted) Leave(_ context.Context, who onboarding.Who) error {
 		s.left++
 	}
 	return err
+}
+
+func (s *scripted) Entered(_ context.Context, who onboarding.Who) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entered = s.entered || who.Key == "k"
+	return nil
 }
 
 func (s *scripted) Watch(ctx context.Context, who onboarding.Who, every time.Duration, send func(onboarding.Conversation) error) error {
@@ -216,10 +225,11 @@ func TestSession(t *testing.T) {
 	s.becomes(onboarding.StateComplete)
 	try(http.StatusServiceUnavailable, 0, "Cookie", withKey)
 	fail = nil
-	try(http.StatusNoContent, 1, "Cookie", withKey)
 	try(http.StatusNotFound, 0, "Cookie", chat.Cookie+"=x")
 	try(http.StatusForbidden, 0, "Cookie", withKey, "Origin", "https://evil.example.invalid")
-	s.now.Customer = ""
+	try(http.StatusNoContent, 2, "Cookie", withKey) // that of the session, and one that takes the key away
+	try(http.StatusNotFound, 0, "Cookie", withKey)  // also a copy of it
+	s.entered, s.now.Customer = false, ""
 	try(http.StatusConflict, 0, "Cookie", withKey)
 	if len(signedIn) != 1 || signedIn[0] != "c1" {
 		t.Errorf("signed in %v", signedIn)
