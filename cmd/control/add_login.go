@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -38,7 +39,7 @@ line of the standard input, so that it is in no list of processes and no shell's
 	}
 	return command(cmd, getenv, validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-		if err != nil && line == "" {
+		if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
 			return usageError{fmt.Errorf("read the password from the standard input: %w", err)}
 		}
 		st, err := openStore(cmd.Context(), database.Reveal())

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ processes and no shell's history. Later ones are better made by an admin, by the
 	}
 	return command(cmd, getenv, validate, func(cmd *cobra.Command, log *slog.Logger) error {
 		line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-		if err != nil && line == "" {
+		if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
 			return usageError{fmt.Errorf("read the password from the standard input: %w", err)}
 		}
 		o, err := api.MakeOperator(email, control.Role(role), strings.TrimRight(line, "\r\n"), time.Now().UTC())

@@ -18,5 +18,6 @@
 // has it, which keeps it as any other.
 //
 // Service keeps sessions in Postgres, a version for each change, so that of two messages at once none is
-// lost. A conversation can be taken up again for 24 hours, and then nothing personal of it is kept.
+// lost. A conversation can be taken up again for 24 hours, while a payment or a box is waited for longer, and then nothing
+// personal of it is kept.
 package onboarding

@@ -180,7 +180,7 @@ What else operators can do (it signs in as %s, with the password in %s):
 
   %s --help
 
-The pages, where anybody can sign up, and nothing can be bought: http://%s
+The pages, where anybody can become a customer: http://%s
   log in as %s, with the password in %s
 The operations console: http://%s
   log in as %s, with the password in %s

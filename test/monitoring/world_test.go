@@ -63,7 +63,7 @@ func newWorld(t *testing.T) *world {
 	}
 	for _, v := range os.Environ() {
 		switch name, _, _ := strings.Cut(v, "="); name {
-		case "REDIS_URL", "DATABASE_URL", "KIMI_API_KEY", "KIMI_BASE_URL", "STRIPE_SECRET_KEY", "TELEGRAM_BOT_TOKEN":
+		case "REDIS_URL", "DATABASE_URL", "KIMI_API_KEY", "KIMI_BASE_URL", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRETS", "TELEGRAM_BOT_TOKEN":
 		default:
 			w.env = append(w.env, v)
 		}

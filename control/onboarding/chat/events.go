@@ -62,6 +62,7 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 		}
 		return s.write(fmt.Sprintf("event: conversation\ndata: %s\n\n", raw), true)
 	})
+	ours := ctx.Err() != nil // it was ended, by us or by who has gone
 	cancel()
 	beats.Wait()
 	switch {
@@ -69,9 +70,12 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 		// Nothing follows, so whoever connects anew by itself, as browsers do, need not hurry. It may be gone.
 		_ = s.write("retry: 30000\nevent: end\ndata: {}\n\n", false)
 	case s.begun:
-		if ctx.Err() == nil && !errors.Is(err, control.ErrNotFound) {
+		if !ours && !errors.Is(err, control.ErrNotFound) {
 			h.o.Logger.Warn("an event stream ends", "error", err)
 		}
+	case ours:
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, "unavailable", "This server is about to end. Please connect again.")
 	case err != nil:
 		h.fail(w, r, err)
 	}

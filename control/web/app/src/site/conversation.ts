@@ -1,5 +1,5 @@
-// The conversation with the onboarding agent, as the pages need it. The agent has no listener yet: this
-// is what control/web/README.md asks for, and is to be replaced by types made of its document, as *.gen.ts are.
+// The conversation with the onboarding agent, as its listener has it (control/onboarding/chat), written by hand: it has no document
+// of which types could be made, as *.gen.ts are.
 import { Client } from "../api/client";
 
 export interface Conversation {
