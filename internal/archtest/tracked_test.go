@@ -75,7 +75,8 @@ var homePath = regexp.MustCompile(`(?:^|[\s"'=:(])/(?:home|Users)/[a-z][a-z0-9._
 // secretShape matches secrets of those that we deal with, and private keys, as they look when
 // they are real: fakes of tests say that they are fake.
 var secretShape = regexp.MustCompile(`\b(?:sk|rk)_live_[0-9A-Za-z]{10}|\bwhsec_[A-Za-z0-9+/]{24}|\bsk-[A-Za-z0-9]{30}|` +
-	`-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30}|\b[0-9]{8,10}:[A-Za-z0-9_-]{35}\b`)
+	`-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30}|\b[0-9]{8,10}:[A-Za-z0-9_-]{35}\b|` +
+	`\bAGE-SECRET-KEY-1[0-9A-Z]{20}|hooks\.slack\.com/services/T[0-9A-Z]{6}`)
 
 // programHeads are what built programs and libraries begin with: of Linux, of macOS in both
 // byte orders and for several processors, and of Windows.
@@ -137,6 +138,16 @@ func TestTrackedRulesComplain(t *testing.T) {
 		"ctl.exe":         []byte("MZ\x90\x00\x03\x00"),
 		"large.txt":       bytes.Repeat([]byte("x"), maxTracked+1),
 		"picture.png":     []byte("\x89PNG\r\n\x1a\n\x00\x00"),
+	}
+	secrets := []string{
+		"rk_live_" + "0123456789", "whsec_" + "0123456789abcdefghijklmn", "sk-" + "0123456789abcdefghijklmnopqrst", "AKIA" + "0123456789ABCDEF",
+		"ghp_" + "0123456789abcdefghijklmnopqrst", "12345678:" + "0123456789abcdefghijklmnopqrstuvwxy", "AGE-SECRET-KEY-1" + "0123456789ABCDEFGHIJ",
+		"https://hooks.slack.com/services/" + "T012345/B012345/x",
+	}
+	for _, secret := range secrets {
+		if c := checkTracked(map[string][]byte{"e.txt": []byte("x " + secret + "\n")}, "/srv/checkout", nil); len(c) != 1 {
+			t.Errorf("%s: complaints %q", secret, c)
+		}
 	}
 	expect(t, checkTracked(files, "/srv/checkout", []string{"packages.example.org"}), 8, "a.md:2", "b.sh:1", "b.sh:3", "d.yaml:1", "d.yaml:2",
 		"ctl: a built", "ctl.exe: a built", "large.txt: 1048577")

@@ -89,9 +89,35 @@ func (w *workflowFile) whole(root *yaml.Node) {
 		if s := field(job, "secrets"); s != nil && s.Value == "inherit" {
 			w.complain(s, "the job %s hands on all secrets: name those that are needed", id.Value)
 		}
+		w.order(id, job, jobs)
 	}
 	if strangers && mentions(root, secrets) {
 		w.complain(root, "pull requests must not need secrets")
+	}
+}
+
+// order looks at what has to come before a job.
+func (w *workflowFile) order(id, job, jobs *yaml.Node) {
+	var needs []string
+	if n := field(job, "needs"); n != nil && n.Kind == yaml.ScalarNode {
+		needs = append(needs, n.Value)
+	} else if n != nil {
+		for _, one := range n.Content {
+			needs = append(needs, one.Value)
+		}
+	}
+	if p := field(field(job, "permissions"), "packages"); p != nil && p.Value == "write" && !slices.ContainsFunc(needs, func(name string) bool {
+		uses := field(field(jobs, name), "uses")
+		return uses != nil && path.Base(uses.Value) == "check.yml"
+	}) {
+		w.complain(id, "the job %s publishes what was not checked: it needs one that uses check.yml", id.Value)
+	}
+	if steps := field(job, "steps"); steps != nil && (len(needs) == 0 || field(job, "environment") == nil) &&
+		slices.ContainsFunc(steps.Content, func(s *yaml.Node) bool {
+			u := field(s, "uses")
+			return u != nil && u.Value == "./.github/actions/deploy"
+		}) {
+		w.complain(id, "the job %s deploys without an environment, whose reviewers are asked, or what it deploys was not verified before", id.Value)
 	}
 }
 
@@ -206,13 +232,18 @@ func TestWorkflowsComplain(t *testing.T) {
 		".github/workflows/every.yml":    []byte("on: {pull_request: {}}\npermissions: {}\njobs: {a: {timeout-minutes: 1, env: {K: '${{ toJSON(secrets) }}'}}}\n"),
 		".github/workflows/stranger.yml": []byte("on: pull_request\npermissions: {}\njobs: {a: {timeout-minutes: 1, permissions: {packages: write}}}\n"),
 		".github/workflows/broken.yml":   []byte("on: [\n"),
-	}), 20, "tag.yml:7: owner/action@v1 is not pinned", "short.yml:7", "docker.yml:7", "unnamed.yml:7: owner", "vague.yml", "token.yml:7: the checkout",
+		".github/workflows/early.yml":    []byte("on: push\npermissions: {}\njobs: {c: {uses: ./.github/workflows/check.yml}, a: {needs: b, timeout-minutes: 1, permissions: {packages: write}}, b: {timeout-minutes: 1}}\n"),
+		".github/workflows/direct.yml":   job("      - uses: ./.github/actions/deploy\n    environment: production\n"),
+		".github/workflows/nowhere.yml":  job("      - uses: ./.github/actions/deploy\n    needs: a\n"),
+	}), 24, "tag.yml:7: owner/action@v1 is not pinned", "short.yml:7", "docker.yml:7", "unnamed.yml:7: owner", "vague.yml", "token.yml:7: the checkout",
 		"shell.yaml:7: the text", "there is no scripts/gone", "action.yml:3", "silent.yml:1: it says nothing", "all.yml:2: all of its jobs", "writes.yml:2",
 		"long.yml:3: the job a has no timeout", "empty.yml:1: it has no jobs", "target.yml:1: it runs with secrets", "inherit.yml:3", "secret.yml:1: pull requests", "every.yml:1: pull requests",
-		"stranger.yml:3: the job a may do too much", "broken.yml: no YAML")
+		"stranger.yml:3: the job a may do too much", "stranger.yml:3: the job a publishes", "broken.yml: no YAML",
+		"early.yml:3: the job a publishes", "direct.yml:4: the job a deploys", "nowhere.yml:4: the job a deploys")
 	expect(t, checkWorkflows(map[string][]byte{
 		"scripts/there": nil,
 		".github/workflows/fine.yml": []byte("on: {push: {}, pull_request: {}}\npermissions: {contents: read}\njobs:\n  a:\n    uses: ./.github/workflows/other.yml\n" +
+			"  c:\n    needs: [a, b]\n    environment: staging\n    timeout-minutes: 1\n    steps:\n      - uses: ./.github/actions/deploy\n" +
 			"  b:\n    timeout-minutes: 1\n    permissions: {contents: read}\n    steps:\n      - uses: owner/action@" + commit + " # v1.2.3\n" +
 			"      - uses: actions/checkout@" + commit + " # v7\n        with: {persist-credentials: false}\n      - run: scripts/there \"$X\"\n        env: {X: '${{ github.head_ref }}'}\n"),
 		"docs/workflow.yml": []byte("uses: x\n"),

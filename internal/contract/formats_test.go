@@ -212,7 +212,7 @@ func TestKeysShareTheirSlot(t *testing.T) {
 	}
 	for _, group := range [][]string{
 		{contract.QuotaKey("c", "p"), contract.RateKey("c")},
-		{contract.QuotaEpochKey, contract.QuotaBeatsKey, contract.QuotaMissingKey, contract.RecallChannel},
+		{contract.QuotaEpochKey, contract.QuotaBeatsKey, contract.QuotaMissingKey, contract.RecallChannel, contract.TrafficKey("r1"), contract.TrafficKey("r2")},
 		{contract.FeedStateKey, contract.FeedAppliedKey, contract.FeedLogKey, contract.FeedChannel, contract.GrantKey(contract.Digest{1}), contract.GrantKey(contract.Digest{2})},
 		{contract.UsageStreamKey, contract.UsageAckedKey},
 	} {

@@ -15,7 +15,7 @@ import (
 // revocation could be lost on one of them and nothing would tell. What a cluster is for,
 // the counters that each customer's traffic writes, is spread.
 //
-// All of them except the rate keys are durable: Redis must run with noeviction
+// All of them except the rate and traffic keys are durable: Redis must run with noeviction
 // and AOF.
 
 // GrantKey holds the Grant of one token, as JSON.
@@ -46,6 +46,10 @@ func ParseQuotaKey(key string) (customer, period string, ok bool) {
 // RateKey holds how much each replica is asked for by one customer (hash:
 // replica → demand and time).
 func RateKey(customer string) string { return "oc:rate:{" + customer + "}" }
+
+// TrafficKey holds what passes through a replica, as it announces it (Traffic, as JSON). It
+// expires by itself. It lies beside the beats, so that one command reads those of all replicas.
+func TrafficKey(replica string) string { return "oc:{quota}:traffic:" + replica }
 
 // Feed and usage keys, and the channels beside them.
 const (

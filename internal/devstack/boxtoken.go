@@ -15,10 +15,10 @@ const (
 	boxMadeWithin = time.Minute
 )
 
-// useBoxToken has the printed lines use the token that the operator made for the customer's box. It
-// revokes whatever other tokens that box has a minute after its gateway is ready, so the one that
-// was made before there was a box would soon be refused.
-func (s *stack) useBoxToken(ctx context.Context, customer string) error {
+// boxToken returns the token that the operator made for a customer's box, once token-proxy takes it. The operator ends
+// whatever other tokens that box has, a minute after it is what it shall be, so one that was made before would soon be
+// refused.
+func (s *stack) boxToken(ctx context.Context, customer string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, boxMadeWithin)
 	defer cancel()
 	plane := s.controlPlane()
@@ -27,12 +27,12 @@ func (s *stack) useBoxToken(ctx context.Context, customer string) error {
 		out, err := plane.Kubectl(ctx, nil, "get", "secret", boxSecret, "--namespace", "customer-"+customer, "--output", "jsonpath={.data."+boxTokenKey+"}")
 		if token, bad := base64.StdEncoding.DecodeString(strings.TrimSpace(out)); err == nil && bad == nil && len(token) > 0 {
 			if ok, err := s.accepted(ctx, string(token)); err == nil && ok {
-				return writePrivate(s.cfg.path("token"), string(token)+"\n")
+				return string(token), nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the box of customer %s has no token that token-proxy takes, after %s; the operator's log: %s", customer, boxMadeWithin, s.logFile("box-operator"))
+			return "", fmt.Errorf("the box of customer %s has no token that token-proxy takes, after %s; the operator's log: %s", customer, boxMadeWithin, s.logFile("box-operator"))
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

@@ -69,6 +69,11 @@ func (s *stack) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.cfg.Kubebox != "" {
+		if err := s.startKubernetes(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.platform(ctx, s.operatorEnv(email)); err != nil {
 		return err
 	}
@@ -78,7 +83,7 @@ func (s *stack) up(ctx context.Context) error {
 	if err := s.instructions(customer, email); err != nil || s.cfg.Kubebox == "" {
 		return err
 	}
-	return s.upKubernetes(ctx, customer, email)
+	return s.showKubernetes(ctx, customer, email)
 }
 
 func (s *stack) migrate(ctx context.Context) error {
@@ -176,14 +181,7 @@ func Status(ctx context.Context, cfg Config) error {
 	defer s.close()
 	s.loadPorts()
 	all := true
-	services := append(s.services(), s.onboardingAgent())
-	for _, svc := range append(s.kubernetes(), s.boxOperator()) {
-		// Their files go when they are stopped in order.
-		if _, err := os.Stat(s.pidFile(svc.name)); err == nil {
-			services = append(services, svc)
-		}
-	}
-	for _, svc := range services {
+	for _, svc := range s.startedServices() {
 		p, running, err := readPID(s.pidFile(svc.name))
 		if err != nil {
 			return err

@@ -91,6 +91,15 @@ func (p *Ports) Override(lookup func(name string) (string, bool)) error {
 	return nil
 }
 
+// Environment returns NAME=PORT for each port, with the name of the environment variable that sets it.
+func (p Ports) Environment() (all []string) {
+	v := reflect.ValueOf(p)
+	for i := range v.NumField() {
+		all = append(all, fmt.Sprintf("%s=%d", v.Type().Field(i).Tag.Get("env"), v.Field(i).Int()))
+	}
+	return all
+}
+
 // variable returns the name of the environment variable that sets port.
 func (p Ports) variable(port int) string {
 	v := reflect.ValueOf(p)

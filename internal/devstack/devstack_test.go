@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +30,10 @@ func TestPortsComeFromTheEnvironment(t *testing.T) {
 		if err := p.Override(lookup(map[string]string{"OPENCLAW_ADMIN_PORT": bad})); err == nil || !strings.Contains(err.Error(), "OPENCLAW_ADMIN_PORT") {
 			t.Errorf("port %q: %v", bad, err)
 		}
+	}
+	said := p.Environment()
+	if len(said) != 21 || said[0] != "OPENCLAW_PROXY_PORT=18080" || !slices.Contains(said, "OPENCLAW_TELEGRAMSIM_PORT=9102") {
+		t.Errorf("it says %v", said)
 	}
 	p.Admin = p.Proxy
 	if err := p.distinct(); err == nil {
@@ -68,8 +73,15 @@ func TestProcessIsFoundAgainAndStopped(t *testing.T) {
 
 func TestStubbornProcessIsKilled(t *testing.T) {
 	t.Parallel()
-	p, _ := sleeper(t, `trap "" TERM; while :; do sleep 0.05; done`)
-	time.Sleep(100 * time.Millisecond) // until the trap is set: nothing tells
+	p, pidFile := sleeper(t, `trap "" TERM; echo set; while :; do sleep 0.05; done`)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if said, err := os.ReadFile(filepath.Join(filepath.Dir(pidFile), "x.log")); err == nil && len(said) > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not say that the trap is set")
+		}
+	}
 	if killed, err := p.stop(syscall.SIGTERM, 200*time.Millisecond); err != nil || !killed {
 		t.Fatalf("killed %v, %v", killed, err)
 	}

@@ -101,13 +101,18 @@ func (s *stack) boxOperator() service {
 	}
 }
 
-// upKubernetes starts the control plane, and what works on it.
-func (s *stack) upKubernetes(ctx context.Context, customer, email string) error {
+// startKubernetes starts the control plane, and what works on it.
+func (s *stack) startKubernetes(ctx context.Context) error {
 	for _, svc := range append(s.kubernetes(), s.boxOperator()) {
 		if err := s.start(ctx, svc); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// showKubernetes says what can be seen of a customer there.
+func (s *stack) showKubernetes(ctx context.Context, customer, email string) error {
 	var boxes []struct {
 		ID string `json:"id"`
 	}
@@ -117,7 +122,12 @@ func (s *stack) upKubernetes(ctx context.Context, customer, email string) error 
 	if len(boxes) == 0 {
 		return fmt.Errorf("customer %s has no box", customer)
 	}
-	if err := s.useBoxToken(ctx, customer); err != nil {
+	// The printed lines use the token that stays good.
+	token, err := s.boxToken(ctx, customer)
+	if err != nil {
+		return err
+	}
+	if err := writePrivate(s.cfg.path("token"), token+"\n"); err != nil {
 		return err
 	}
 	return s.kubernetesInstructions(customer, boxes[0].ID)

@@ -78,12 +78,14 @@ func (s *stack) newCustomer(ctx context.Context, env []string) (id string, err e
 		return s.openclawctl(ctx, env, &created, "customer", "create", "--name", "Development", "--tier", "starter", "--email", email)
 	}
 	email := customerEmail
-	if err := create(email); err != nil {
-		// The database may be older than the run directory, and have it.
+	err = create(email)
+	if isTaken(err) {
+		// The database is older than the run directory.
 		email = "customer-" + strings.ToLower(rand.Text()[:6]) + "@example.com"
-		if again := create(email); again != nil {
-			return "", errors.Join(err, again)
-		}
+		err = create(email)
+	}
+	if err != nil {
+		return "", err
 	}
 	if created.Customer.ID == "" {
 		return "", errors.New("openclawctl did not print a customer's id")
@@ -100,6 +102,12 @@ func (s *stack) newCustomer(ctx context.Context, env []string) (id string, err e
 		return "", fmt.Errorf("control add-login: %w\n%s", err, out)
 	}
 	return created.Customer.ID, writePrivate(s.cfg.path("customer-email"), email+"\n")
+}
+
+// isTaken says whether openclawctl was refused because somebody has the e-mail address, by the words of the
+// api or of the databases. Anything else is to be told, and no other address helps.
+func isTaken(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "exists already") || strings.Contains(err.Error(), "already exists"))
 }
 
 // loginEmail is with which address the first customer logs in.

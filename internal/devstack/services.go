@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,6 +32,23 @@ func (s *stack) services() []service {
 func (s *stack) everyService() []service {
 	all := []service{s.redis(), s.postgres(), s.kimisim(), s.stripesim(), s.telegramsim(), s.billingWorker(), s.api(), s.tokenProxy(), s.web(), s.onboardingAgent()}
 	return append(append(all, s.kubernetes()...), s.boxOperator())
+}
+
+// startedServices are those of the stack as it was started, which may be with other keys than this command
+// has: what its settings name, and whatever has a file that says it was started and not stopped in order.
+func (s *stack) startedServices() []service {
+	started := s.startedWith()
+	not := map[string]bool{
+		"redis": started.Redis != "own", "postgres": started.Database != "own",
+		"kimisim": started.Kimi != "simulator", "stripesim": started.Stripe != "simulator", "telegramsim": started.Telegram != "simulator",
+	}
+	for _, svc := range append(s.kubernetes(), s.boxOperator()) {
+		not[svc.name] = true // the settings do not say
+	}
+	return slices.DeleteFunc(s.everyService(), func(svc service) bool {
+		_, err := os.Stat(s.pidFile(svc.name))
+		return not[svc.name] && err != nil
+	})
 }
 
 func (s *stack) redis() service {

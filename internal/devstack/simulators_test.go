@@ -2,6 +2,7 @@ package devstack
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -91,10 +92,62 @@ func TestKeysAreUsed(t *testing.T) {
 	}
 }
 
+// Whoever asks what runs need not have the keys with which it was started.
+func TestStatusIsOfWhatWasStarted(t *testing.T) {
+	t.Parallel()
+	both := []string{"billing-worker", "api", "token-proxy", "web", "onboarding-agent"}
+	keys := Config{KimiAPIKey: "sk-fake", StripeSecretKey: "sk_live_fake", TelegramBotToken: "7:fake", RedisURL: "redis://127.0.0.1:1", DatabaseURL: "postgres://127.0.0.1:1/x"}
+	for _, c := range []struct {
+		name         string
+		start, asked Config
+		want         []string
+	}{
+		{"with keys, asked without", keys, Config{}, both},
+		{"without keys, asked with", Config{}, keys, append([]string{"redis", "postgres", "kimisim", "stripesim", "telegramsim"}, both...)},
+	} {
+		s := openStack(t, c.start)
+		if err := s.checkSettings(); err != nil {
+			t.Fatal(err)
+		}
+		s.close()
+		var said bytes.Buffer
+		c.asked.RunDir, c.asked.BinDir, c.asked.Ports, c.asked.Out = s.cfg.RunDir, s.cfg.BinDir, DefaultPorts(), &said
+		if err := Status(t.Context(), c.asked); !errors.Is(err, ErrDown) {
+			t.Errorf("%s: nothing runs, and it says %v", c.name, err)
+		}
+		var got []string
+		for line := range strings.Lines(said.String()) {
+			got = append(got, strings.Fields(line)[0])
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: it lists %v instead of %v", c.name, got, c.want)
+		}
+	}
+}
+
+// What has a file is listed, whatever was said at the start: Kubernetes, of which the settings say nothing.
+func TestStatusNamesWhatHasAFile(t *testing.T) {
+	t.Parallel()
+	s := openStack(t, Config{})
+	if err := s.checkSettings(); err != nil {
+		t.Fatal(err)
+	}
+	without := names(s.startedServices())
+	if slices.Contains(without, s.boxOperator().name) {
+		t.Fatalf("without a cluster it lists %v", without)
+	}
+	if err := writePrivate(s.pidFile(s.boxOperator().name), "99999999 gone\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(s.startedServices()); !slices.Equal(got, append(without, s.boxOperator().name)) {
+		t.Errorf("it lists %v", got)
+	}
+}
+
 // Stripe tells a webhook secret once, so it has to be kept, also those of before: a port of the api may
 // come back.
+// Not parallel: while another test forks, a program that was just written may be "busy".
 func TestWebhookSecretsAreKept(t *testing.T) {
-	t.Parallel()
 	bin := t.TempDir()
 	s := openStack(t, Config{BinDir: bin})
 	program := filepath.Join(bin, "openclawctl")

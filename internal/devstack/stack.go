@@ -217,13 +217,18 @@ func (s *stack) checkSettings() error {
 	return writePrivate(file, string(now)+"\n")
 }
 
-// loadPorts takes the ports from the settings with which the stack was started.
-func (s *stack) loadPorts() {
+// startedWith are the settings with which the stack was started, or would be if it never was: what is in the
+// environment of this command may be something else.
+func (s *stack) startedWith() settings {
 	var before settings
 	if b, err := os.ReadFile(s.cfg.path("settings.json")); err == nil && json.Unmarshal(b, &before) == nil && before.Ports.Proxy != 0 {
-		s.cfg.Ports = before.Ports
+		return before
 	}
+	return s.cfg.settings()
 }
+
+// loadPorts takes the ports from the settings with which the stack was started.
+func (s *stack) loadPorts() { s.cfg.Ports = s.startedWith().Ports }
 
 func (s *stack) runningNames() ([]string, error) {
 	var names []string

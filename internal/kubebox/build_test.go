@@ -124,6 +124,17 @@ func TestUseKeepsAProgram(t *testing.T) {
 	}
 }
 
+// onWrite does something after each write.
+type onWrite struct {
+	bytes.Buffer
+	then func()
+}
+
+func (w *onWrite) Write(p []byte) (int, error) {
+	defer w.then()
+	return w.Buffer.Write(p)
+}
+
 func TestBuildWaitsNoLongerThanItMay(t *testing.T) {
 	t.Parallel()
 	source, cache := module(t, "hello"), t.TempDir()
@@ -131,17 +142,17 @@ func TestBuildWaitsNoLongerThanItMay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	var said bytes.Buffer
-	if _, err := build(ctx, source, cache, &said); err == nil || !strings.Contains(err.Error(), "waiting for another process") {
+	said := &onWrite{then: cancel} // it waits when it says so
+	if _, err := build(ctx, source, cache, said); err == nil || !strings.Contains(err.Error(), "waiting for another process") {
 		t.Errorf("while another builds: %v", err)
 	}
 	if strings.Count(said.String(), "Waiting for another process") != 1 {
 		t.Errorf("it says %q", said.String())
 	}
 	unlock()
-	if _, err := build(context.Background(), source, cache, &said); err != nil {
+	if _, err := build(context.Background(), source, cache, said); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 }

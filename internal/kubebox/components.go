@@ -137,6 +137,8 @@ func (c *ControlPlane) controllerManager() Component {
 			"--service-account-private-key-file="+c.pki("service-account.key"), "--root-ca-file="+c.pki("ca.crt"),
 			"--cluster-signing-cert-file="+c.pki("ca.crt"), "--cluster-signing-key-file="+c.pki("ca.key"),
 			"--allocate-node-cidrs=true", "--cluster-cidr="+podAddresses, "--node-cidr-mask-size="+nodeAddressMask,
+			// A quota that was counted from an old list says too little until it is counted anew.
+			"--resource-quota-sync-period=10s",
 			"--concurrent-namespace-syncs=50", "--concurrent-gc-syncs=50",
 			"--concurrent-deployment-syncs=20", "--concurrent-replicaset-syncs=20", "--concurrent-resource-quota-syncs=20",
 			"--concurrent-endpoint-syncs=20", "--concurrent-serviceaccount-token-syncs=20"),

@@ -11,13 +11,20 @@ import (
 	"time"
 )
 
+// pauses are how long an endpoint is left alone that did not take an event.
+type pauses struct {
+	first time.Duration // each time it is twice as long
+	// away is the longest for one that is away, and refused for one that wants nothing of the event: it
+	// would write that down each time.
+	away, refused time.Duration
+}
+
 const (
-	// firstPause is how long an endpoint is left alone that did not take an event; each time it is
-	// twice as long.
-	firstPause = 200 * time.Millisecond
-	// awayPause is the longest pause for one that is away, and refusedPause for one that wants
-	// nothing of it: it would write that down each time.
-	awayPause, refusedPause = 5 * time.Second, time.Minute
+	// leastTries is how often an event is sent before it is given up.
+	leastTries = 10
+	// waitFor is how long an event waits for an endpoint that is away: "up to three days with an
+	// exponential back off" (docs.stripe.com/webhooks, "Automatic retries").
+	waitFor = 72 * time.Hour
 )
 
 // errRefused: the endpoint wants nothing of an event.
@@ -79,9 +86,15 @@ func (s *Server) watch(o *endpoint) {
 	s.site.works.Go(func() { s.deliver(o) })
 }
 
-// deliver sends events to an endpoint in order, each until it is taken.
+// deliver sends events to an endpoint in order, each until it is taken or given up. One that is refused
+// again and again is given up alone. One that was sent for too long to an endpoint that is away ends the
+// endpoint, as Stripe's do that fail for days: else those of programs that are gone would be told for ever.
+// How old the event is does not matter: it may have happened while nobody ran this process.
 func (s *Server) deliver(o *endpoint) {
-	pause, said := firstPause, false
+	var trying string // the id of the event
+	var pause time.Duration
+	var tries int
+	var triedSince time.Time // when this process sent it first
 	for {
 		s.mu.Lock()
 		var next Event
@@ -97,27 +110,29 @@ func (s *Server) deliver(o *endpoint) {
 				return
 			}
 		}
-		if err := s.site.sendTo(o, next); err != nil {
-			if s.site.ctx.Err() != nil {
-				return
+		if next.ID != trying {
+			trying, pause, tries, triedSince = next.ID, s.site.pauses.first, 0, s.site.now()
+		}
+		err := s.site.sendTo(o, next)
+		if err != nil && s.site.ctx.Err() != nil {
+			return
+		}
+		if tries++; err != nil && !s.giveUp(o, next, tries, triedSince, err) {
+			if tries == 1 {
+				s.site.log.Info("a webhook endpoint does not take an event, which is sent again", "url", o.url, "event", next.ID, "error", err)
 			}
-			if !said {
-				s.site.log.Info("a webhook endpoint does not take an event; it is sent again until it does", "url", o.url, "event", next.ID, "error", err)
-			}
-			said = true
 			select {
 			case <-time.After(pause):
 			case <-s.site.ctx.Done():
 				return
 			}
-			longest := awayPause
+			longest := s.site.pauses.away
 			if errors.Is(err, errRefused) {
-				longest = refusedPause
+				longest = s.site.pauses.refused
 			}
 			pause = min(2*pause, longest)
 			continue
 		}
-		pause, said = firstPause, false
 		s.mu.Lock()
 		d := delivered{Endpoint: o.id, Event: next.ID}
 		if err := s.keep(entry{Delivered: &d}); err != nil {
@@ -128,11 +143,41 @@ func (s *Server) deliver(o *endpoint) {
 	}
 }
 
-// delivered forgets an event that an endpoint has taken. The caller holds the lock.
+// giveUp reports whether an event is not sent again to an endpoint that did not take it, and disables one
+// that was away for too long, as its owner would.
+func (s *Server) giveUp(o *endpoint, e Event, tries int, triedSince time.Time, err error) bool {
+	if tries < leastTries {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tick()
+	refused := errors.Is(err, errRefused)
+	if !refused && s.site.now().Sub(triedSince) < waitFor {
+		return false
+	}
+	s.site.log.Warn("an event is given up", "url", o.url, "event", e.ID, "error", err)
+	if refused || o.status != "enabled" {
+		return true
+	}
+	s.site.log.Warn("a webhook endpoint is disabled, since it has been away for days: who comes back has to be registered anew", "url", o.url)
+	q := request{Method: http.MethodPost, Path: "/v1/webhook_endpoints/" + o.id, Body: "disabled=true"}
+	if err := s.keep(entry{Request: &q}); err != nil {
+		s.site.log.Error("that a webhook endpoint was disabled is not kept: it will be told again", "url", o.url, "error", err)
+	}
+	s.perform(q)
+	return true
+}
+
+// delivered forgets an event that an endpoint has taken, or that was given up, and with it those before it:
+// they are sent in order. The caller holds the lock.
 func (s *Server) delivered(d delivered) {
 	o, err := lookUp(s.endpoints, "webhook endpoint", d.Endpoint)
-	if err == nil && len(o.waits) > 0 && o.waits[0].ID == d.Event {
-		o.waits = o.waits[1:]
+	if err != nil {
+		return
+	}
+	if i := slices.IndexFunc(o.waits, func(e Event) bool { return e.ID == d.Event }); i >= 0 {
+		o.waits = o.waits[i+1:]
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -30,7 +31,7 @@ type entry struct {
 	Delivered *delivered `json:"delivered,omitempty"`
 }
 
-// delivered says that a webhook endpoint has taken an event.
+// delivered says that a webhook endpoint has taken an event, or that it was given up.
 type delivered struct {
 	Endpoint string `json:"endpoint"`
 	Event    string `json:"event"`
@@ -40,7 +41,10 @@ type delivered struct {
 // before what it says happens, so it survives the process; a machine that loses its power may take
 // the last ones with it.
 type journal struct {
-	file *os.File
+	file  *os.File
+	lines int
+	// before is the file that was shortened. Its lock is kept: another process may have opened it.
+	before *os.File
 	// broken is why nothing can be written any more: a line behind a torn one would be lost.
 	broken error
 }
@@ -94,7 +98,41 @@ func (j *journal) load(h head) (head, []entry, error) {
 		}
 		entries = append(entries, e)
 	}
+	j.lines = len(entries)
 	return h, entries, nil
+}
+
+// shorten puts a file with fewer entries in the place of this one, whole or not at all. Nothing has been
+// appended since it was opened. The new one is made under a fixed name, which is nobody else's while this one
+// is locked: what a process left that was killed here is overwritten.
+func (j *journal) shorten(h head, entries []entry) error {
+	if len(entries) == j.lines {
+		return nil
+	}
+	path, err := filepath.EvalSymlinks(j.file.Name()) // a link stays one
+	if err != nil {
+		return fmt.Errorf("shorten it: %w", err)
+	}
+	file, err := os.OpenFile(path+".shorter", os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("shorten it: %w", err)
+	}
+	shorter := &journal{file: file, lines: len(entries), before: j.file}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err = errors.Join(err, shorter.write(h))
+	for _, e := range entries {
+		err = errors.Join(err, shorter.append(e))
+	}
+	if err = errors.Join(err, file.Sync()); err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		file.Close()
+		os.Remove(file.Name())
+		return fmt.Errorf("shorten it: %w", err)
+	}
+	*j = *shorter
+	return nil
 }
 
 func (j *journal) append(e entry) error { return j.write(e) }
@@ -113,4 +151,9 @@ func (j *journal) write(v any) error {
 	return j.broken
 }
 
-func (j *journal) close() { j.file.Close() }
+func (j *journal) close() {
+	j.file.Close()
+	if j.before != nil {
+		j.before.Close()
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"time"
@@ -424,11 +423,17 @@ func (s *Server) Metered(customer string) int64 {
 	return sum
 }
 
-// MeterIdentifiers returns the identifiers of all meter events, sorted.
+// MeterIdentifiers returns the identifiers of all meter events, sorted: one that counts twice is
+// there twice.
 func (s *Server) MeterIdentifiers() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.meterEvents))
+	var list []string
+	for _, ev := range s.meterEvents {
+		list = append(list, ev.identifier)
+	}
+	slices.Sort(list)
+	return list
 }
 
 // Customers returns how many customers there are.

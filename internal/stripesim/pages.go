@@ -113,8 +113,24 @@ func (o *session) successURL() string {
 	return strings.ReplaceAll(o.success, "{CHECKOUT_SESSION_ID}", o.id)
 }
 
+// formOf reads what a page's form sends: before the lock is taken, for who sends slowly holds up nobody
+// else. Without it the request has been answered.
+func formOf(w http.ResponseWriter, r *http.Request) (url.Values, bool) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if err := r.ParseForm(); err != nil {
+		p := unread(err)
+		http.Error(w, p.message, p.status)
+		return nil, false
+	}
+	return r.PostForm, true
+}
+
 func (s *Server) paySession(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
+	form, ok := formOf(w, r)
+	if !ok {
+		return
+	}
 	s.mu.Lock()
 	s.tick()
 	cs, err := lookUp(s.sessions, "checkout.session", id)
@@ -124,7 +140,7 @@ func (s *Server) paySession(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	to := cs.cancel
-	do := r.PostFormValue("do")
+	do := form.Get("do")
 	if do == doPay || do == doDecline {
 		to = "/pay/" + id
 		if cs.status == "open" {
@@ -217,6 +233,10 @@ func (s *Server) visit(id string) (*visit, *customer, error) {
 }
 
 func (s *Server) changePortal(w http.ResponseWriter, r *http.Request) {
+	form, ok := formOf(w, r)
+	if !ok {
+		return
+	}
 	s.mu.Lock()
 	s.tick()
 	p, c, err := s.visit(r.PathValue("id"))
@@ -226,11 +246,11 @@ func (s *Server) changePortal(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	to := "/portal/" + p.id
-	switch do := r.PostFormValue("do"); do {
+	switch do := form.Get("do"); do {
 	case doCard, doDeadCard:
 		err = s.keepAndAct(action{Do: do, On: c.id})
 	case doCancel, doResume:
-		o, none := lookUp(s.subscriptions, "subscription", r.PostFormValue("subscription"))
+		o, none := lookUp(s.subscriptions, "subscription", form.Get("subscription"))
 		if none != nil || o.customer != c.id {
 			s.mu.Unlock()
 			s.notFound(w, r)

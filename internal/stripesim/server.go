@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -21,6 +22,9 @@ const APIVersion = "2023-10-16"
 
 // Key is the secret key that requests must bring. It opens nothing.
 const Key = "sk_test_fake"
+
+// maxBody is how many bytes a request may have.
+const maxBody = 1 << 20
 
 // Server is one Stripe account. It is safe for concurrent use.
 type Server struct {
@@ -49,7 +53,7 @@ type Server struct {
 	endpoints     []*endpoint
 	portals       []*portal
 	meters        []*meter
-	meterEvents   map[string]meterEvent // by identifier
+	meterEvents   []meterEvent
 	events        []Event
 }
 
@@ -71,7 +75,7 @@ func newTag() string { return strings.ToLower(rand.Text()[:8]) }
 func newServer(tag string, now time.Time) *Server {
 	return &Server{
 		tag: tag, now: now.UTC().Truncate(time.Second), requests: make(map[string]int), broken: make(map[string]int), answers: make(map[string]answer),
-		before: make(map[string]func()), meterEvents: make(map[string]meterEvent),
+		before: make(map[string]func()),
 	}
 }
 
@@ -195,10 +199,18 @@ func missing(what, id string) error {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.happen(r)
+	// Before the lock: who sends slowly holds up nobody else.
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tick()
-	status, body := s.answer(r)
+	var status int
+	var body []byte
+	if err != nil {
+		status, body = encode(nil, unread(err))
+	} else {
+		status, body = s.answer(r, string(raw))
+	}
 	w.Header().Set("Content-Type", "application/json")
 	// Not numbered with the objects: their ids must not depend on how often someone asks.
 	s.answered++
@@ -208,11 +220,16 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body) // the client may have gone
 }
 
-func (s *Server) answer(r *http.Request) (int, []byte) {
-	raw, err := io.ReadAll(r.Body)
-	if err != nil {
-		return encode(nil, err)
+// unread is what is answered to a request whose body cannot be read.
+func unread(err error) *problem {
+	if errors.As(err, new(*http.MaxBytesError)) {
+		return &problem{http.StatusRequestEntityTooLarge, "invalid_request_error", "", fmt.Sprintf("The request has more than %d bytes.", maxBody)}
 	}
+	return &problem{http.StatusBadRequest, "invalid_request_error", "", "The request cannot be read: " + err.Error()}
+}
+
+// answer answers a request that has been read. The caller holds the lock.
+func (s *Server) answer(r *http.Request, text string) (int, []byte) {
 	if r.Header.Get("Authorization") != "Bearer "+Key {
 		return encode(nil, &problem{http.StatusUnauthorized, "invalid_request_error", "", "Invalid API Key provided"})
 	}
@@ -222,7 +239,7 @@ func (s *Server) answer(r *http.Request) (int, []byte) {
 	route, _ := routeOf(r.Method, r.URL.Path)
 	s.requests[route]++
 	key := r.Header.Get("Idempotency-Key")
-	q := request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Body: string(raw), Key: key}
+	q := request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Body: text, Key: key}
 	digest := q.digest()
 	if r.Method == http.MethodPost && key != "" {
 		if a, ok := s.answers[key]; ok {

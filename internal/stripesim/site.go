@@ -33,6 +33,7 @@ type site struct {
 	log   *slog.Logger
 	pages *template.Template
 	post  *http.Client
+	pauses
 
 	journal *journal // nil keeps nothing
 	ctx     context.Context
@@ -44,7 +45,7 @@ type site struct {
 // Open returns an account that people can pay to, with all that the file of o says happened to
 // it. Its Handler has to be served at its URL. Its clock goes on by itself: subscriptions renew
 // when they are due, also while nobody ran it. Events go, signed and in order, to the webhook
-// endpoints that are on this machine; what one does not take is sent again until it does. Close it.
+// endpoints that are on this machine; what one does not take is sent again, though not for ever. Close it.
 func Open(o Options) (*Server, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.HasSuffix(o.URL, "/") {
@@ -69,8 +70,12 @@ func Open(o Options) (*Server, error) {
 	}
 	s := newServer(head.Tag, time.Unix(head.Since, 0))
 	s.site = &site{url: o.URL, now: o.Now, log: o.Logger, pages: pages, post: newPoster(), journal: j}
+	s.site.pauses = pauses{first: 200 * time.Millisecond, away: 5 * time.Second, refused: time.Minute}
 	s.site.ctx, s.site.end = context.WithCancel(context.Background())
-	if err := s.play(entries); err != nil {
+	if entries, err = s.play(entries); err == nil && j != nil {
+		err = j.shorten(head, entries)
+	}
+	if err != nil {
 		s.site.close()
 		return nil, fmt.Errorf("stripesim: %s: %w", o.State, err)
 	}
@@ -84,15 +89,23 @@ func Open(o Options) (*Server, error) {
 	return s, nil
 }
 
-// play does what happened before.
-func (s *Server) play(entries []entry) error {
+// play does what happened before, and returns the entries that are needed for it: an endpoint's last
+// event alone says what it has taken.
+func (s *Server) play(entries []entry) (needed []entry, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	last := make(map[string]int) // by endpoint
+	for n, e := range entries {
+		if e.Delivered != nil {
+			last[e.Delivered.Endpoint] = n
+		}
+	}
 	for n, e := range entries {
 		s.advance(time.Unix(e.At, 0))
 		if s.next != e.IDs {
-			return fmt.Errorf("entry %d was written by another version of this simulator, which numbers otherwise: remove the file, and what refers to it", n+1)
+			return nil, fmt.Errorf("entry %d was written by another version of this simulator, which numbers otherwise: remove the file, and what refers to it", n+1)
 		}
+		need := true
 		switch {
 		case e.Request != nil:
 			s.perform(*e.Request)
@@ -100,9 +113,13 @@ func (s *Server) play(entries []entry) error {
 			_ = s.act(*e.Action) // it was told when it happened
 		case e.Delivered != nil:
 			s.delivered(*e.Delivered)
+			need = last[e.Delivered.Endpoint] == n
+		}
+		if need {
+			needed = append(needed, e)
 		}
 	}
-	return nil
+	return needed, nil
 }
 
 func (site *site) close() {

@@ -426,7 +426,7 @@ func TestTornJournal(t *testing.T) {
 	}
 }
 
-// Events come in order and signed, each until it is taken.
+// Events come in order and signed, each again if it is not taken.
 func TestDelivery(t *testing.T) {
 	t.Parallel()
 	p := openTest(t, "", newClock())

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -81,6 +83,33 @@ func TestIdempotencyKeys(t *testing.T) {
 	}
 }
 
+// An identifier counts once within a day, and once more after it.
+func TestMeterIdentifiersAreForgotten(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
+	s := New(begin)
+	t.Cleanup(s.Close)
+	_, customer := ask(t, s, "POST", "/v1/customers", nil, "")
+	id := customer["id"].(string)
+	ask(t, s, "POST", "/v1/billing/meters", url.Values{"display_name": {"M"}, "event_name": {"m"}, "default_aggregation[formula]": {"sum"}}, "")
+	for _, step := range []struct {
+		after   time.Duration
+		status  int
+		metered int64
+	}{{0, 200, 5}, {0, 400, 5}, {24*time.Hour - time.Second, 400, 5}, {24 * time.Hour, 200, 10}, {47 * time.Hour, 400, 10}} {
+		s.Advance(begin.Add(step.after))
+		status, body := ask(t, s, "POST", "/v1/billing/meter_events", url.Values{
+			"event_name": {"m"}, "identifier": {"one"}, "payload[stripe_customer_id]": {id}, "payload[value]": {"5"},
+		}, "")
+		if status != step.status || s.Metered(id) != step.metered {
+			t.Errorf("after %s: %d %v, %d metered", step.after, status, body, s.Metered(id))
+		}
+	}
+	if got := strings.Join(s.MeterIdentifiers(), " "); got != "one one" {
+		t.Errorf("identifiers %s", got)
+	}
+}
+
 func TestMonths(t *testing.T) {
 	t.Parallel()
 	anchor := time.Date(2031, 1, 31, 10, 0, 0, 0, time.UTC)
@@ -88,5 +117,75 @@ func TestMonths(t *testing.T) {
 		if got := monthsAfter(anchor, n).Format(time.DateOnly); got != want {
 			t.Errorf("%d months: %s, want %s", n, got, want)
 		}
+	}
+}
+
+// slowBody is what somebody sends who stops in the middle.
+type slowBody struct {
+	begun, end chan struct{}
+	once       sync.Once
+}
+
+func (b *slowBody) Read([]byte) (int, error) {
+	b.once.Do(func() { close(b.begun) })
+	<-b.end
+	return 0, io.ErrUnexpectedEOF
+}
+
+// Who sends slowly holds up nobody, and what is not sent to its end changes nothing.
+func TestSlowSenders(t *testing.T) {
+	t.Parallel()
+	p := openTest(t, "", newClock())
+	_, session, page := p.sell("Plan")
+	visit := p.make("billing_portal/sessions", "customer", p.make("customers"), "return_url", "http://127.0.0.1:3000/back",
+		"configuration", p.make("billing_portal/configurations", "features[invoice_history][enabled]", "true"))
+	before := p.Customers()
+	for _, path := range []string{"/v1/customers", strings.TrimPrefix(page, p.URL()), "/portal/" + visit} {
+		body := &slowBody{begun: make(chan struct{}), end: make(chan struct{})}
+		r := httptest.NewRequestWithContext(t.Context(), "POST", path, body)
+		r.Header.Set("Authorization", "Bearer "+Key)
+		r.Header.Set("Stripe-Version", APIVersion)
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w, answered, free := httptest.NewRecorder(), make(chan struct{}), make(chan struct{})
+		go func() {
+			p.Handler().ServeHTTP(w, r)
+			close(answered)
+		}()
+		<-body.begun
+		go func() {
+			p.Now()
+			close(free)
+		}()
+		select {
+		case <-free:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: all others wait for who sends slowly", path)
+		}
+		close(body.end)
+		<-answered
+		<-free
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "cannot be read") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if n := p.Customers(); n != before || p.get("checkout/sessions/" + session)["status"] != "open" {
+		t.Errorf("%d customers, there were %d", n, before)
+	}
+}
+
+func TestLargeRequests(t *testing.T) {
+	t.Parallel()
+	p := openTest(t, "", newClock())
+	_, _, page := p.sell("Plan")
+	before := p.Customers()
+	if status, body := ask(t, p.Server, "POST", "/v1/customers", url.Values{"name": {strings.Repeat("a", maxBody)}}, ""); status != 413 ||
+		!strings.Contains(body["error"].(map[string]any)["message"].(string), "1048576 bytes") {
+		t.Errorf("%d %v", status, body)
+	}
+	if status, _, text, _ := p.browse(page, strings.Repeat("a", maxBody)); status != 413 || !strings.Contains(text, "1048576 bytes") {
+		t.Errorf("on a page: %d %s", status, text)
+	}
+	if n := p.Customers(); n != before {
+		t.Errorf("%d customers, there were %d", n, before)
 	}
 }

@@ -316,10 +316,15 @@ func (s *Server) createMeter(p *params) (any, error) {
 }
 
 type meterEvent struct {
-	event, customer string
-	value           int64
-	at              time.Time
+	event, customer, identifier string
+	value                       int64
+	at                          time.Time // when it happened
+	created                     time.Time // when it was told
 }
+
+// identifierFor is for how long an identifier counts once: Stripe promises "a rolling period of at
+// least 24 hours" (docs.stripe.com/api/billing/meter-event/create), and no more is relied on.
+const identifierFor = 24 * time.Hour
 
 func (s *Server) createMeterEvent(p *params) (any, error) {
 	name, identifier := p.get("event_name"), p.get("identifier")
@@ -328,7 +333,7 @@ func (s *Server) createMeterEvent(p *params) (any, error) {
 		return nil, missing("meter", name)
 	}
 	m := s.meters[i]
-	ev := meterEvent{event: name, customer: p.get("payload[" + m.customerKey + "]"), at: s.now}
+	ev := meterEvent{event: name, customer: p.get("payload[" + m.customerKey + "]"), identifier: identifier, at: s.now, created: s.now}
 	value, err := strconv.ParseInt(p.get("payload["+m.valueKey+"]"), 10, 64)
 	if err != nil || value < 0 {
 		return nil, invalid("payload[%s] must be a whole number", m.valueKey)
@@ -344,10 +349,13 @@ func (s *Server) createMeterEvent(p *params) (any, error) {
 			return nil, invalid("The timestamp must be within the past 35 days, and not in the future.")
 		}
 	}
-	if _, ok := s.meterEvents[identifier]; ok || identifier == "" {
+	known := slices.ContainsFunc(s.meterEvents, func(o meterEvent) bool {
+		return o.identifier == identifier && s.now.Sub(o.created) < identifierFor
+	})
+	if known || identifier == "" {
 		return nil, &problem{400, "invalid_request_error", "", "An event already exists with identifier " + identifier + "."}
 	}
-	s.meterEvents[identifier] = ev
+	s.meterEvents = append(s.meterEvents, ev)
 	return object{
 		"object": "billing.meter_event", "event_name": name, "identifier": identifier, "timestamp": ev.at.Unix(), "created": s.now.Unix(),
 		"livemode": false, "payload": object{m.customerKey: ev.customer, m.valueKey: strconv.FormatInt(ev.value, 10)},

@@ -3,6 +3,7 @@ package telegramsim
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -213,12 +214,28 @@ func (b *Bot) deleteMessage(p params) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range c.messages {
-		if c.messages[i] == m {
-			c.messages = append(c.messages[:i], c.messages[i+1:]...)
-			break
-		}
+	c.messages = slices.DeleteFunc(c.messages, func(other *Message) bool { return other == m })
+	b.note()
+	return true, nil
+}
+
+// maxDeleted is how many messages may be deleted at once.
+const maxDeleted = 100
+
+// deleteMessages passes over those that are not there.
+func (b *Bot) deleteMessages(p params) (any, error) {
+	c, err := b.chatOf(p)
+	if err != nil {
+		return nil, err
 	}
+	var ids []int64
+	if json.Unmarshal([]byte(p["message_ids"]), &ids) != nil {
+		return nil, badRequest("can't parse message_ids JSON object")
+	}
+	if len(ids) == 0 || len(ids) > maxDeleted {
+		return nil, badRequest("message identifiers are not 1 to %d", maxDeleted)
+	}
+	c.messages = slices.DeleteFunc(c.messages, func(m *Message) bool { return slices.Contains(ids, m.ID) })
 	b.note()
 	return true, nil
 }

@@ -72,16 +72,24 @@ var (
 	payload    = regexp.MustCompile(`^[A-Za-z0-9_-]{0,64}$`)
 )
 
+// What can be wrong with a person.
+var (
+	errPersonID     = errors.New("a person's id is a number from 1 on")
+	errPersonName   = errors.New("a person's name has 1 to 64 letters")
+	errPersonUser   = errors.New("a person's username has letters, digits and underscores only")
+	errPersonSpeaks = errors.New("a language is written like pt-br")
+)
+
 func (p *person) check() error {
 	switch {
 	case p.ID < 1 || p.ID >= 1<<52:
-		return errors.New("a person's id is a number from 1 on")
+		return errPersonID
 	case strings.TrimSpace(p.Name) == "" || utf8.RuneCountInString(p.Name) > 64:
-		return errors.New("a person's name has 1 to 64 letters")
+		return errPersonName
 	case !personName.MatchString(p.Username):
-		return errors.New("a person's username has letters, digits and underscores only")
+		return errPersonUser
 	case !language.MatchString(p.Language):
-		return errors.New("a language is written like pt-br")
+		return errPersonSpeaks
 	}
 	return nil
 }
@@ -300,6 +308,7 @@ func (s *Server) followChat(w http.ResponseWriter, r *http.Request) {
 
 // page is what the pages show.
 type page struct {
+	T     words
 	Title string
 	Said  string
 	Bots  []botView
@@ -312,19 +321,20 @@ type page struct {
 }
 
 // showFather is the page of all bots.
-func (s *Server) showFather(w http.ResponseWriter, _ *http.Request) {
-	s.show(w, http.StatusOK, "father.html", page{Title: "BotFather", Bots: s.allBots()})
+func (s *Server) showFather(w http.ResponseWriter, r *http.Request) {
+	s.show(w, http.StatusOK, "father.html", page{T: wordsOf(r), Title: "BotFather", Bots: s.allBots()})
 }
 
 // askFather makes a bot, and shows its token.
 func (s *Server) askFather(w http.ResponseWriter, r *http.Request) {
-	status, p := http.StatusOK, page{Title: "BotFather"}
+	status, p := http.StatusOK, page{T: wordsOf(r), Title: "BotFather"}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	b, err := s.Register(strings.TrimPrefix(strings.TrimSpace(r.PostFormValue("username")), "@"))
 	if err == nil {
 		v := s.viewOf(b)
 		p.Made = &v
 	} else {
-		status, p.Said = http.StatusConflict, "Sorry: "+err.Error()+"."
+		status, p.Said = http.StatusConflict, p.T.sorry(err)
 	}
 	p.Bots = s.allBots()
 	s.show(w, status, "father.html", p)
@@ -333,18 +343,19 @@ func (s *Server) askFather(w http.ResponseWriter, r *http.Request) {
 // showChat is a person's chat with a bot. As t.me it takes start in the query, and offers to send
 // that to the bot. Who the person is is in the query, in a cookie of before, or made up.
 func (s *Server) showChat(w http.ResponseWriter, r *http.Request) {
+	t := wordsOf(r)
 	b := s.Bot(r.PathValue("bot"))
 	if b == nil {
-		s.show(w, http.StatusNotFound, "father.html", page{Title: "BotFather", Said: "There is no such bot.", Bots: s.allBots()})
+		s.show(w, http.StatusNotFound, "father.html", page{T: t, Title: "BotFather", Said: t["not_found"], Bots: s.allBots()})
 		return
 	}
-	p := page{Title: "@" + b.username, Bot: b.username, Start: r.URL.Query().Get("start")}
+	p := page{T: t, Title: "@" + b.username, Bot: b.username, Start: r.URL.Query().Get("start")}
 	if !payload.MatchString(p.Start) {
-		p.Start, p.Said = "", "The link is wrong: what stands behind start= may have 64 letters, digits, _ and - only."
+		p.Start, p.Said = "", t["wrong_link"]
 	}
 	var err error
 	if p.Person, err = personOf(r); err != nil {
-		p.Said = "Sorry: " + err.Error() + "."
+		p.Said = t.sorry(err)
 	}
 	text, err := json.Marshal(p.Person)
 	if err != nil {
@@ -364,7 +375,7 @@ const cookie = "telegramsim_person"
 // personOf is who asks. With an error it is somebody else than was wanted.
 func personOf(r *http.Request) (person, error) {
 	made := person{ID: 100_000_000 + rand.Int64N(900_000_000), Name: "Ana", Language: "en"}
-	if strings.HasPrefix(strings.ToLower(r.Header.Get("Accept-Language")), "pt") {
+	if inPortuguese(r) {
 		made.Language = "pt-br"
 	}
 	if c, err := r.Cookie(cookie); err == nil {
@@ -379,7 +390,7 @@ func personOf(r *http.Request) (person, error) {
 	}
 	id, err := strconv.ParseInt(q.Get("user"), 10, 64)
 	if err != nil {
-		return made, errors.New("a person's id is a number from 1 on")
+		return made, errPersonID
 	}
 	wanted := person{ID: id, Name: q.Get("name"), Username: q.Get("username"), Language: q.Get("language")}
 	if err := wanted.check(); err != nil {

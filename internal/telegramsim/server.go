@@ -182,6 +182,8 @@ func (b *Bot) call(method string, p params) (result any, known bool, err error) 
 		result, err = b.editMarkup(p)
 	case "deletemessage":
 		result, err = b.deleteMessage(p)
+	case "deletemessages":
+		result, err = b.deleteMessages(p)
 	case "sendchataction":
 		result, err = b.sendChatAction(p)
 	case "setmessagereaction":

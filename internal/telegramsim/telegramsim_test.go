@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -163,6 +164,15 @@ func TestConversation(t *testing.T) {
 	if chat := b.Chat(ana.ID); len(chat) != 1 {
 		t.Errorf("after deleting: %+v", chat)
 	}
+	for _, c := range []struct {
+		ids  string
+		ok   bool
+		left int
+	}{{`[]`, false, 1}, {`"1"`, false, 1}, {`[1` + strings.Repeat(",1", 100) + `]`, false, 1}, {`[99,1]`, true, 0}} {
+		if r := call(t, s, b.Token(), "deleteMessages", "chat_id", "11", "message_ids", c.ids); r.OK != c.ok || len(b.Chat(ana.ID)) != c.left {
+			t.Errorf("deleting %s: %+v, %+v are left", c.ids, r, b.Chat(ana.ID))
+		}
+	}
 }
 
 func TestAllowedUpdatesAndOffsets(t *testing.T) {
@@ -183,18 +193,15 @@ func TestAllowedUpdatesAndOffsets(t *testing.T) {
 func TestSecondPollerEndsTheFirst(t *testing.T) {
 	t.Parallel()
 	s, b := start(t)
-	first := make(chan reply, 1)
-	go func() { first <- call(t, s, b.Token(), "getUpdates", "timeout", "50") }()
-	for b.Calls("getUpdates") == 0 {
-		time.Sleep(time.Millisecond)
+	polls := make(chan reply, 2)
+	for range 2 { // whichever is second
+		go func() { polls <- call(t, s, b.Token(), "getUpdates", "timeout", "50") }()
 	}
-	second := make(chan reply, 1)
-	go func() { second <- call(t, s, b.Token(), "getUpdates", "timeout", "50") }()
-	if r := <-first; r.ErrorCode != http.StatusConflict || !strings.HasPrefix(r.Description, "Conflict: terminated by other getUpdates request") {
+	if r := <-polls; r.ErrorCode != http.StatusConflict || !strings.HasPrefix(r.Description, "Conflict: terminated by other getUpdates request") {
 		t.Errorf("the first poller gets %+v", r)
 	}
 	b.Write(ana, "hello")
-	if r := <-second; !strings.Contains(string(r.Result), "hello") {
+	if r := <-polls; !strings.Contains(string(r.Result), "hello") {
 		t.Errorf("the second poller gets %+v", r)
 	}
 }
@@ -241,7 +248,9 @@ func TestAwait(t *testing.T) {
 	b.Write(ana, "hello")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	go call(t, s, b.Token(), "sendMessage", "chat_id", "11", "text", "Hi!")
+	var sent sync.WaitGroup
+	sent.Go(func() { call(t, s, b.Token(), "sendMessage", "chat_id", "11", "text", "Hi!") })
+	defer sent.Wait() // it has its answer after the message is there
 	chat, err := b.Await(ctx, ana.ID, func(chat []telegramsim.Message) bool { return len(chat) == 2 })
 	if err != nil || chat[1].Text != "Hi!" {
 		t.Errorf("%+v, %v", chat, err)

@@ -163,6 +163,10 @@ func (b *Bot) deliver(hook webhook) {
 	})
 	for ctx.Err() == nil {
 		b.s.mu.Lock()
+		if b.webhook.end != hook.end { // what comes from now on is not for this one
+			b.s.mu.Unlock()
+			return
+		}
 		next, changed := b.waiting(1, nil), b.changed
 		b.s.mu.Unlock()
 		if len(next) == 0 {

@@ -93,12 +93,21 @@ func newKubernetes(t testing.TB, p *plane, own bool) *KubernetesServer {
 func (s *KubernetesServer) Namespace(labels ...string) string {
 	s.t.Helper()
 	name := "test-" + strings.ToLower(rand.Text())
-	s.Kubectl("create", "namespace", name)
+	manifest := "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: " + name + "\n"
+	if len(labels) > 0 {
+		manifest += "  labels:\n"
+	}
+	for _, label := range labels {
+		key, value, _ := strings.Cut(label, "=")
+		manifest += fmt.Sprintf("    %s: %q\n", key, value)
+	}
+	if err := s.Apply(manifest); err != nil {
+		s.t.Fatal(err)
+	}
+	// What the cluster itself puts into each.
+	s.Kubectl("wait", "-n", name, "--for=create", "serviceaccount/default", "configmap/kube-root-ca.crt", "--timeout=60s")
 	if !s.own { // or it goes with its control plane, whose API server may be stopped by then
 		s.t.Cleanup(func() { s.Kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found") })
-	}
-	if len(labels) > 0 {
-		s.Kubectl(append([]string{"label", "namespace", name}, labels...)...)
 	}
 	return name
 }

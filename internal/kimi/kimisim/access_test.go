@@ -165,7 +165,7 @@ func TestHTTPS(t *testing.T) {
 	if _, err := fmt.Fprint(&b, res.Header); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := s.WaitClosed(res.Header.Get("Msh-Request-Id"), 5*time.Second); err != nil || e.Outcome != kimisim.OutcomeCut || e.EventsSent != 3 {
+	if e, err := s.WaitClosed(res.Header.Get("Msh-Request-Id"), time.Minute); err != nil || e.Outcome != kimisim.OutcomeCut || e.EventsSent != 3 {
 		t.Errorf("%v %+v", err, e)
 	}
 	if _, err := http.Get(s.URL() + "/healthz"); err == nil {

@@ -311,7 +311,7 @@ func TestPacing(t *testing.T) {
 		begin := time.Now()
 		r := ask(t, s, f, `{"ttft":"100ms","tokens_per_second":100,"output_tokens":21,"stamp":true}`, nil)
 		took := time.Since(begin)
-		if took < 290*time.Millisecond || took > 3*time.Second {
+		if took < 290*time.Millisecond || took > 30*time.Second {
 			t.Errorf("21 tokens at 100/s after 100 ms took %v", took)
 		}
 		last := int64(0)

@@ -272,13 +272,13 @@ func (r *result) readWhole(t *testing.T) {
 func closedEntry(t *testing.T, s *kimisim.Server, id string) kimisim.Entry {
 	t.Helper()
 	if id == "" {
-		entries, err := s.WaitLedger(5*time.Second, func(e []kimisim.Entry) bool { return len(e) > 0 })
+		entries, err := s.WaitLedger(time.Minute, func(e []kimisim.Entry) bool { return len(e) > 0 })
 		if err != nil {
 			t.Fatal(err)
 		}
 		id = entries[len(entries)-1].ID
 	}
-	e, err := s.WaitClosed(id, 5*time.Second)
+	e, err := s.WaitClosed(id, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

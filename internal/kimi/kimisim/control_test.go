@@ -213,7 +213,7 @@ func TestLedgerIsExactUnderConcurrency(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	entries, err := s.WaitLedger(5*time.Second, func(es []kimisim.Entry) bool {
+	entries, err := s.WaitLedger(time.Minute, func(es []kimisim.Entry) bool {
 		for _, e := range es {
 			if e.Outcome == kimisim.OutcomeOpen {
 				return false

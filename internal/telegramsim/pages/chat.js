@@ -26,7 +26,7 @@ async function send(path, body) {
     }
     return res.ok;
   } catch (err) {
-    trouble.textContent = "The simulator does not answer: " + err.message;
+    trouble.textContent = main.dataset.away + err.message;
     return false;
   }
 }
@@ -113,7 +113,7 @@ function shown(m) {
   item.append(text);
   if (m.edits) {
     const note = document.createElement("small");
-    note.textContent = "edited";
+    note.textContent = main.dataset.edited;
     item.append(note);
   }
   if (m.reply_markup?.inline_keyboard) {
