@@ -51,7 +51,7 @@ type account struct {
 	spare int64 // what is best kept idle
 	demand
 
-	usedAt     time.Duration // when it last served
+	usedAt     time.Duration // when it last served: a request began or ended
 	answeredAt time.Duration // when Redis last answered; 0 for never
 	recallAt   time.Duration // when others were last asked for their idle tokens
 	shyUntil   time.Duration // others wait: nothing spare is taken until then
@@ -108,8 +108,16 @@ func (a *account) later() {
 	}
 }
 
-// low reports whether so little is idle that the lease should be renewed.
-func (a *account) low() bool { return a.idle() < a.spare/2 }
+// low reports whether so little is idle that the lease should be renewed. That requests hold what spare was
+// planned to have for them is no reason: it comes back, and a call for it would lease as much again. The price:
+// of who uses little, another request that begins meanwhile may have to ask Redis itself.
+func (a *account) low() bool {
+	least := a.spare / 2
+	if a.held <= a.planned {
+		least = (a.spare - a.held) / 2
+	}
+	return a.idle() < least
+}
 
 func (a *account) idle() int64 { return a.lease - a.held - a.unsettled }
 

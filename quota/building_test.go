@@ -28,7 +28,6 @@ func TestReplicasGoOnWhileRecordsAreMade(t *testing.T) {
 	p.paused = true
 	p.lost["gone"], p.of("gone").registered = true, false
 	p.mu.Unlock()
-	a.Release(idle)
 	e, err := p.Epoch(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -41,6 +40,7 @@ func TestReplicasGoOnWhileRecordsAreMade(t *testing.T) {
 	if err := p.Begin(ctx, 2, servers.IDs, []string{"a"}, []string{"gone"}); err != nil {
 		t.Fatal(err)
 	}
+	a.Release(idle) // it cannot be returned any more
 	over := time.Now().Add(2 * o.Grace)
 	until(t, "the grace is over", func() error {
 		if time.Now().Before(over) {

@@ -27,7 +27,7 @@ type cluster struct {
 // newCluster returns one whose servers do not find each other missing while a test lasts.
 func newCluster(t testing.TB, customers int, limit int64) *cluster {
 	c := &cluster{ClusterServer: testenv.RedisCluster(t, testenv.RedisArgs("--cluster-node-timeout", "120000"))}
-	c.plane = newPlaneOn(t, c.Client(), time.Second)
+	c.plane = newPlaneOn(t, c.Client(), 5*time.Second)
 	for i := range customers {
 		a := account(t, limit)
 		a.Customer = fmt.Sprintf("c%d", i)
@@ -139,7 +139,7 @@ func TestClusterMasterHangs(t *testing.T) {
 	const limit = 1_000_000
 	c := newCluster(t, 24, limit)
 	o := quick()
-	o.Timeout, o.ReturnAfter = 500*time.Millisecond, time.Hour
+	o.Timeout, o.ReturnAfter = 2*time.Second, time.Hour
 	rs := []*replica{c.begin(t, newDisk("a"), o), c.begin(t, newDisk("b"), o)}
 	away := c.other()
 	gone, there := c.divide(away)

@@ -16,6 +16,8 @@ func TestWhatHurriesIsCalledAtTheNextTick(t *testing.T) {
 		"a surrender":         {func(a *account) { a.mark(true) }, 1, 1},
 		"and then a request":  {func(a *account) { a.mark(true); a.spend(2, 0, 0) }, 1, 1},
 		"little is left":      {func(a *account) { a.take(901, now) }, 1, 1},
+		"what is planned for": {func(a *account) { a.spare, a.planned = 1000, 900; a.take(900, now) }, routine - spread + 1, routine},
+		"and a token more":    {func(a *account) { a.spare, a.planned = 1000, 900; a.take(901, now) }, 1, 1},
 		"a full batch":        {func(a *account) { a.pending = make([]spend, maxBatch); a.owe(2, 0) }, 1, 1},
 		"after a failed call": {func(a *account) { a.mark(true); a.retryAt = now + time.Second }, 0, 0},
 		"a call is under way": {func(a *account) { a.mark(true); a.flight = &flight{} }, 0, 0},

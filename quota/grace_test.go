@@ -34,7 +34,14 @@ func TestGraceOfTheControlPlane(t *testing.T) {
 		}
 		return err
 	})
-	time.Sleep(200 * time.Millisecond) // it is heard of every 15 ms
+	set := time.Now()
+	until(t, "the replica has heard of it", func() error {
+		since := time.Since(set)
+		if heard := r.Stats().Heard; heard < 0 || heard >= since {
+			return fmt.Errorf("heard %v ago", heard)
+		}
+		return nil
+	})
 	server.Pause()
 	defer server.Resume()
 	began := time.Now()

@@ -246,6 +246,37 @@ func TestIdleTokensGoBack(t *testing.T) {
 	p.wantUsage(t, acct, 1000, 0, 0)
 }
 
+// Whoever waits for a long answer is not silent: with its end the lease is renewed, not returned, so that the next
+// request, which comes soon, needs no trip.
+func TestLongAnswerKeepsTheLease(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	p, acct := newPlane(t, server), account(t, 10_000)
+	p.add(t, acct)
+	o := quick()
+	o.ReturnAfter = 3 * time.Second
+	r := start(t, server, newDisk("a"), o)
+	for name, end := range map[string]func(h quota.Hold){"used": func(h quota.Hold) { r.j.use(h, 100) }, "released": r.Release} {
+		h := r.mustReserve(t, acct, 3000)
+		r.Release(r.mustReserve(t, acct, 500))
+		until(t, "what is idle is returned meanwhile", func() error {
+			if s := r.Stats(); s.Leased != s.Held {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
+		})
+		ended := time.Now()
+		end(h)
+		r.flush(t)
+		time.Sleep(o.ReturnAfter * 2 / 3)                                                                       // it is looked for silent ones meanwhile
+		if out := r.TryReserve(acct, 2000); out.Verdict != quota.Granted && time.Since(ended) < o.ReturnAfter { // else it is silent
+			t.Errorf("%s: the next request has to ask Redis: %+v", name, r.Stats())
+		} else if out.Verdict == quota.Granted {
+			r.Release(out.Hold)
+		}
+	}
+}
+
 func TestCloseReturnsEverything(t *testing.T) {
 	testenv.NoLeaks(t)
 	server := testenv.Redis(t)

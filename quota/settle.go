@@ -67,6 +67,7 @@ func (l *Leases) take(e *contract.Event) {
 	used := min(max(e.Settled, 0), e.Reserved)
 	if e.Seq > l.begun {
 		a.spend(e.Seq, e.Reserved, used)
+		a.usedAt = l.now() // who waits for a long answer is not silent
 	} else {
 		a.recovered(e.Seq, used)
 	}

@@ -11,6 +11,8 @@ type demand struct {
 	peak     int64 // most that was held since the last call
 	largest  int64 // largest reservation since the last call
 
+	planned int64 // the part of spare that is for requests in flight
+
 	recent float64       // settled lately: what is older than the horizon weighs less and less
 	weight float64       // of all the time that recent knows, 1 in the end
 	at     time.Duration // when that was last worked out
@@ -31,6 +33,7 @@ func (a *account) plan(now, horizon time.Duration) {
 	d.at = now
 	// A customer that has just begun is taken to go on, but one request is no stream of them.
 	const leastWeight = 0.1
-	a.spare = int64(min(d.recent/max(d.weight, leastWeight), maxTokens)) + max(d.peak, d.largest)
+	d.planned = max(d.peak, d.largest)
+	a.spare = int64(min(d.recent/max(d.weight, leastWeight), maxTokens)) + d.planned
 	d.consumed, d.peak, d.largest = 0, a.held, 0
 }

@@ -48,8 +48,8 @@ func TestSpareOfAFirstRequest(t *testing.T) {
 		t.Fatal("not reserved")
 	}
 	a.plan(time.Hour, 10*time.Second)
-	if a.spare != 4000 {
-		t.Errorf("%d are spare while one request holds 4000", a.spare)
+	if a.spare != 4000 || a.planned != 4000 {
+		t.Errorf("%d are spare while one request holds 4000, for requests %d", a.spare, a.planned)
 	}
 	a.spend(1, 4000, 100)
 	a.plan(time.Hour+time.Second, 10*time.Second)
