@@ -23,6 +23,7 @@ func TestAddressesBehindProxies(t *testing.T) {
 		c.Limits.PerAddress = 2 // proxies speak for many clients
 	})
 	tok, _ := w.token(nil)
+	awayFromTheMinute()
 	guess := func(r *replica, forwarded ...string) int {
 		a := faces[0].attempt("nonsense")
 		a.header["X-Forwarded-For"] = forwarded

@@ -53,7 +53,7 @@ func (s *Server) scan(c *call, body []byte) error {
 	if err != nil {
 		return err
 	}
-	c.model = string(c.req.Model)
+	c.model = s.pool.Name(c.face, c.req.Model)
 	return nil
 }
 

@@ -20,17 +20,14 @@ func TestWarmPathAllocatesNothing(t *testing.T) {
 	tok, _ := w.token(func(g *contract.Grant) { g.RequestsPerSecond, g.Burst = 1e9, 1e9 })
 	for i, f := range faces {
 		r.served(f, tok)
-		h, err := r.NewHot([]kimi.Face{kimi.OpenAI, kimi.Anthropic}[i], tok, []byte(chat(true, "hello")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !h.Authenticate() || !h.Reserve() || h.Settle() == 0 {
+		h := r.NewHot([]kimi.Face{kimi.OpenAI, kimi.Anthropic}[i], tok, []byte(chat(true, "hello")))
+		if !h.Authenticate() || !h.Admit() || h.Settle() == 0 {
 			t.Fatal("not admitted")
 		}
 		for name, do := range map[string]func(){
 			"authenticate": func() { h.Authenticate() },
-			"reserve":      func() { h.Reserve(); h.Settle() },
-			"all":          func() { h.Authenticate(); h.Reserve(); h.Settle() },
+			"admit":        func() { h.Admit(); h.Settle() },
+			"all":          func() { h.Authenticate(); h.Admit(); h.Settle() },
 		} {
 			if n := testing.AllocsPerRun(5000, do); n != 0 {
 				t.Errorf("%s, %s: %v allocations", f.name, name, n)

@@ -67,8 +67,8 @@ func (r *replica) leaver(f face, token, body string, lines int) (l leaver, arriv
 // left, whenever it does, and the event has the upstream's own count.
 func TestClientGoneDrained(t *testing.T) {
 	t.Parallel()
-	slow := kimisim.Behavior{OutputTokens: 40, TokensPerSecond: 20}
-	late := kimisim.Behavior{OutputTokens: 40, TTFT: 2 * time.Second}
+	slow := kimisim.Behavior{OutputTokens: 40, TokensPerSecond: 8}
+	late := kimisim.Behavior{OutputTokens: 40, TTFT: 5 * time.Second}
 	for _, c := range []struct {
 		name   string
 		sim    kimisim.Behavior
@@ -78,8 +78,8 @@ func TestClientGoneDrained(t *testing.T) {
 		{"in a stream", slow, true, 3},
 		{"before a stream's head", late, true, 0},
 		{"before an answer", late, false, 0},
-		{"in an answer", kimisim.Behavior{OutputTokens: 40, EarlyHead: true, TTFT: 2 * time.Second}, false, 0},
-		{"usage in an extra chunk", kimisim.Behavior{OutputTokens: 40, TokensPerSecond: 20, UsagePlace: kimisim.UsageTop}, true, 3},
+		{"in an answer", kimisim.Behavior{OutputTokens: 40, EarlyHead: true, TTFT: 5 * time.Second}, false, 0},
+		{"usage in an extra chunk", kimisim.Behavior{OutputTokens: 40, TokensPerSecond: 8, UsagePlace: kimisim.UsageTop}, true, 3},
 	} {
 		for _, f := range faces {
 			if f.anthropic && c.sim.UsagePlace != "" {
@@ -133,7 +133,7 @@ func TestDrainedCallsEnd(t *testing.T) {
 	}{
 		{name: "its time", sim: stall, opt: goingOn(200*time.Millisecond, 10), outcome: contract.OutcomeClientGone},
 		{name: "the upstream's silence", sim: stall, opt: func(c *proxy.Config) { goingOn(time.Minute, 10)(c); impatient(c) }, outcome: contract.OutcomeClientGone},
-		{name: "a cut", sim: kimisim.Behavior{CutAfterEvents: 12, TokensPerSecond: 50}, opt: goingOn(time.Minute, 10), outcome: contract.OutcomeClientGone},
+		{name: "a cut", sim: kimisim.Behavior{CutAfterEvents: 12, TokensPerSecond: 3}, opt: goingOn(time.Minute, 10), outcome: contract.OutcomeClientGone},
 		{name: "a revocation", sim: stall, opt: goingOn(time.Minute, 10), outcome: contract.OutcomeRevoked,
 			then: func(w *world, r *replica, tok string, g contract.Grant) {
 				g.Version, g.Status = 2, contract.StatusRevoked
@@ -256,7 +256,7 @@ func TestSlowReaderDrained(t *testing.T) {
 	const tokens = 250_000
 	f := faces[0]
 	w := newWorld(t)
-	r := w.replica(goingOn(time.Minute, 10), func(c *proxy.Config) { c.Timeouts.Write = proxy.Duration(300 * time.Millisecond) })
+	r := w.replica(goingOn(5*time.Minute, 10), func(c *proxy.Config) { c.Timeouts.Write = proxy.Duration(300 * time.Millisecond) })
 	tok, _ := w.token(nil)
 	conn := dialSmall(t, r)
 	body := capped(chat(true, sim(kimisim.Behavior{OutputTokens: tokens})), tokens)
@@ -264,7 +264,7 @@ func TestSlowReaderDrained(t *testing.T) {
 		t.Fatal(err)
 	}
 	var evs []contract.Event
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for ; len(evs) == 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		evs = w.readEvents()
 	}
@@ -316,9 +316,10 @@ func TestLeavesBehindItsNextRequest(t *testing.T) {
 					return strings.Count(w.logs.String(), `"msg":"request"`) == 2 && r.inFlight() == "0"
 				})
 				w.upstreamClosed(time.Unix(0, left.Load()))
-				n := len(w.chats())
-				if arrived && n != 2 {
-					t.Fatalf("%d requests reached the upstream", n)
+				// What was sent may not have been read by the upstream: the log has an outcome of all that was.
+				n := strings.Count(w.logs.String(), `"outcome":"`)
+				if arrived && len(w.chats()) != 2 {
+					t.Fatalf("%d requests reached the upstream", len(w.chats()))
 				}
 				var settled int64
 				for i, ev := range w.events(n) {

@@ -29,13 +29,10 @@ func TestDrainReturnsLeases(t *testing.T) {
 			tok, g := w.token(nil)
 			idle, gi := w.token(nil)
 			r.served(f, idle)
-			done := make(chan string, 1)
-			go func() {
-				text, _ := r.stream(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 64, TokensPerSecond: 20})), 0)
-				done <- text
-			}()
-			eventually(t, "the stream runs and tokens are leased", func() bool {
-				return w.sim.InFlight() == 1 && r.usage(g).Held > 0 && r.usage(gi).Held > 0
+			begun, done := r.begin(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 64, TokensPerSecond: 4})))
+			<-begun
+			eventually(t, "the stream has a token and tokens are leased", func() bool {
+				return r.metric("token_proxy_streams") == "1" && r.usage(g).Held > 0 && r.usage(gi).Held > 0
 			})
 			if err := r.drain(); err != nil {
 				t.Fatal(err)
@@ -57,7 +54,7 @@ func TestDrainReturnsLeases(t *testing.T) {
 				_, ok := e.Members[r.name]
 				return !ok
 			})
-			if text := <-done; !strings.Contains(text, "shutting down") {
+			if text := (<-done).body; !strings.Contains(text, "shutting down") {
 				t.Errorf("the client was not told: %q", text)
 			}
 		})
@@ -223,7 +220,7 @@ func TestDrainWaitsForNoRest(t *testing.T) {
 			o.next(func(nc net.Conn) {
 				_, _ = io.WriteString(nc, answerHead("text/event-stream", "Content-Length: 1000000000")+
 					`data: {"choices":[{"index":0,"delta":{"content":"`+strings.Repeat("x", size))
-				time.Sleep(300 * time.Millisecond) // so that the end is read in one piece
+				time.Sleep(2 * time.Second) // so that the end is read in one piece
 				_, _ = io.WriteString(nc, `"}}]}`+"\n\n"+`data: {"error":{"message":"broken","type":"server_error"}}`+"\n\n")
 				_, _ = nc.Read(make([]byte, 1)) // until the proxy has closed it
 			})

@@ -8,7 +8,8 @@ import (
 )
 
 // Every test of the package runs with the default driver of streams, the event loop where there
-// is one. Those in which streams matter run once more with a goroutine for each stream.
+// is one. Those in which streams matter run once more with a goroutine for each stream, but for what
+// only the event loop has or can do: that is in eventloop_linux_test.go.
 func TestGoroutineDriver(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]func(*testing.T){
@@ -30,6 +31,8 @@ func TestGoroutineDriver(t *testing.T) {
 		"StreamThenClose": TestStreamThenClose, "IdleAfterAStream": TestIdleAfterAStream, "SlowRequestAfterAStream": TestSlowRequestAfterAStream,
 		"HalfClosed": TestHalfClosed, "SlowReaderGetsEverything": TestSlowReaderGetsEverything, "LargeEvents": TestLargeEvents,
 		"BodyThatStaysOpen": TestBodyThatStaysOpen, "DrainWithKeptConnections": TestDrainWithKeptConnections,
+		"EndingsTLS": TestEndingsTLS, "KeepAliveAfterStreams": TestKeepAliveAfterStreams, "Traffic": TestTraffic,
+		"StreamsTakePlaces": TestStreamsTakePlaces,
 	} {
 		t.Run(name, test)
 	}
@@ -38,6 +41,7 @@ func TestGoroutineDriver(t *testing.T) {
 // What measures the process runs alone.
 func TestGoroutineDriverLeavesNothing(t *testing.T) {
 	t.Run("Endings", TestEndingsLeaveNothing)
+	t.Run("Bodies", TestStreamsDoNotKeepBodies)
 }
 
 // driver chooses what drives the streams of the replicas of a test.

@@ -37,7 +37,7 @@ var fullLength = flag.Bool("long", false, "run at full length")
 var endings = []ending{
 	{name: "finished", outcome: contract.OutcomeOK, basis: contract.BasisUpstream},
 	{name: "finished without usage", sim: kimisim.Behavior{UsagePlace: kimisim.UsageNone}, outcome: contract.OutcomeOK, basis: contract.BasisEstimated},
-	{name: "client gone while streaming", sim: kimisim.Behavior{OutputTokens: 60, TokensPerSecond: 100}, leave: 3, outcome: contract.OutcomeClientGone, basis: contract.BasisEstimated},
+	{name: "client gone while streaming", sim: kimisim.Behavior{OutputTokens: 60, TokensPerSecond: 15}, leave: 3, outcome: contract.OutcomeClientGone, basis: contract.BasisEstimated},
 	{name: "client gone while silent", sim: kimisim.Behavior{StallAfterEvents: 4}, leave: 2, silent: true, outcome: contract.OutcomeClientGone, basis: contract.BasisEstimated},
 	{name: "client gone before the head", sim: kimisim.Behavior{StallBeforeHead: true}, leave: -1, silent: true, outcome: contract.OutcomeClientGone, basis: contract.BasisEstimated},
 	{name: "cut in mid-event", sim: kimisim.Behavior{CutMidEvent: 5}, outcome: contract.OutcomeUpstreamCut, basis: contract.BasisEstimated, sees: "error"},
@@ -49,8 +49,8 @@ var endings = []ending{
 	{name: "error event", sim: kimisim.Behavior{ErrorAfterEvents: 5}, outcome: contract.OutcomeUpstreamError, basis: contract.BasisEstimated, sees: "error"},
 }
 
-// patience of these replicas with a silent upstream.
-const patience = 300 * time.Millisecond
+// patience of these replicas with a silent upstream. A machine that is busy must not look like one.
+const patience = 3 * time.Second
 
 func impatient(c *proxy.Config) {
 	for i := range c.Upstreams {
@@ -106,14 +106,14 @@ func (w *world) onArrival(body string, do func()) string {
 }
 
 // upstreamClosed waits until every call of the upstream is over, and wants each to be no
-// later than a second after the end that the client saw.
+// later than seconds after the end that the client saw.
 func (w *world) upstreamClosed(end time.Time) {
 	w.t.Helper()
 	eventually(w.t, "the upstream's calls are over", func() bool {
 		return !slices.ContainsFunc(w.chats(), func(e kimisim.Entry) bool { return e.EndedAt.IsZero() })
 	})
 	for _, e := range w.chats() {
-		if late := e.EndedAt.Sub(end); late > time.Second {
+		if late := e.EndedAt.Sub(end); late > 5*time.Second {
 			w.t.Errorf("the upstream's call ended %v after the client's", late)
 		}
 	}
@@ -121,7 +121,7 @@ func (w *world) upstreamClosed(end time.Time) {
 
 // Every way a stream can end, on both faces: one usage event with the right outcome and
 // basis, at least what was relayed and at most what was reserved; the upstream's call
-// is closed within a second; the client sees a cut.
+// is closed soon; the client sees a cut.
 func TestEndings(t *testing.T) {
 	t.Parallel()
 	for _, f := range faces {
@@ -189,10 +189,12 @@ func TestEndingDrained(t *testing.T) {
 			texts := make([]string, streams)
 			for i := range streams {
 				wg.Go(func() {
-					texts[i], _ = r.stream(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 64, TokensPerSecond: 10})), 0)
+					texts[i], _ = r.stream(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 64, TokensPerSecond: 4})), 0)
 				})
 			}
-			eventually(t, "all streams run", func() bool { return len(w.chats()) == streams && w.sim.InFlight() == streams })
+			eventually(t, "all streams run", func() bool {
+				return len(w.chats()) == streams && r.metric("token_proxy_streams") == strconv.Itoa(streams)
+			})
 			time.Sleep(200 * time.Millisecond) // some tokens for each
 			if err := r.drain(); err != nil {
 				t.Fatalf("drain: %v", err)
@@ -226,18 +228,13 @@ func TestEndingRevoked(t *testing.T) {
 			w := newWorld(t)
 			r := w.replica()
 			tok, g := w.token(nil)
-			done := make(chan string, 1)
-			go func() {
-				text, _ := r.stream(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 60, TokensPerSecond: 20})), 0)
-				done <- text
-			}()
-			eventually(t, "the stream runs", func() bool { return w.sim.InFlight() == 1 })
-			time.Sleep(200 * time.Millisecond)
+			begun, done := r.begin(f, tok, chat(true, sim(kimisim.Behavior{OutputTokens: 60, TokensPerSecond: 4})))
+			<-begun
 			g.Version, g.Status = 2, contract.StatusRevoked
 			start := time.Now()
 			w.put(tok, g)
-			text := <-done
-			if took := time.Since(start); took > time.Second {
+			text := (<-done).body
+			if took := time.Since(start); took > 8*time.Second { // of 15
 				t.Errorf("cut %v after the revocation", took)
 			}
 			w.upstreamClosed(start)
@@ -347,6 +344,9 @@ func TestEndingsLeaveNothing(t *testing.T) {
 	told("shutting down")
 	settled()
 	want := len(endings)*(each+warm) + atOnce + each + each
+	eventually(t, "the upstream's calls are over", func() bool {
+		return w.sim.InFlight() == 0 && w.sim.Totals()[upstreamKey].Requests >= want
+	})
 	if got, forwarded := len(w.readEvents()), w.sim.Totals()[upstreamKey].Requests; got != want || forwarded != want {
 		t.Errorf("%d usage events for %d forwarded requests of %d", got, forwarded, want)
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/internal/kimi"
 	"github.com/andreabadesso/openclaw-cloud/proxy/upstream"
-	"github.com/andreabadesso/openclaw-cloud/quota"
 )
 
 // BreakUpstreamErrors makes the proxy panic where it counts an error of the upstream.
@@ -25,17 +24,16 @@ func (s *Server) RefuseStrangers() {
 }
 
 // Hot takes one call through what costs every request something, as far as it needs no
-// socket and no journal: authentication, rate, reservation, settling.
+// socket and no journal: authentication, admission, settling.
 type Hot struct {
 	s           *Server
 	c           *call
 	token, body []byte
 }
 
-// NewHot scans body once.
-func (s *Server) NewHot(face kimi.Face, token string, body []byte) (*Hot, error) {
-	h := &Hot{s: s, c: &call{s: s, face: face}, token: []byte(token), body: body}
-	return h, s.scan(h.c, body)
+// NewHot returns a call with this body.
+func (s *Server) NewHot(face kimi.Face, token string, body []byte) *Hot {
+	return &Hot{s: s, c: &call{s: s, face: face}, token: []byte(token), body: body}
 }
 
 // Authenticate reports whether the token is good.
@@ -45,11 +43,10 @@ func (h *Hot) Authenticate() bool {
 	return r == refuseNone
 }
 
-// Reserve reports whether rate and limit allow the call.
-func (h *Hot) Reserve() bool {
-	ok, _, _ := h.s.rates.Allow(h.c.grant.CustomerID, quota.RequestRate{PerSecond: h.c.grant.RequestsPerSecond, Burst: h.c.grant.Burst}, h.c.start)
-	r, _ := h.s.reserve(h.c, h.body)
-	return ok && r == refuseNone
+// Admit reports whether the call may be sent.
+func (h *Hot) Admit() bool {
+	r, _ := h.s.admit(h.c, h.body)
+	return r == refuseNone
 }
 
 // Settle ends the call and returns its hold.
@@ -60,6 +57,7 @@ func (h *Hot) Settle() int64 {
 	c.outputSeen, c.relayed = 5, true
 	c.settle(contract.OutcomeOK)
 	h.s.ledger.Release(c.hold)
+	h.s.calls.remove(c)
 	return c.charged
 }
 
@@ -92,4 +90,13 @@ func (s *Server) RefuseAll(refuse bool, held float64) {
 		o.next.Store(math.MaxInt64)
 		o.pace.Store(1)
 	}
+}
+
+// RefusalClasses returns the class of each reason for which requests are refused.
+func RefusalClasses() map[string]contract.RefusalClass {
+	out := map[string]contract.RefusalClass{}
+	for r := refuseNone + 1; r < refusalCount; r++ {
+		out[refusals[r].reason] = r.class()
+	}
+	return out
 }

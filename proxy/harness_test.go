@@ -51,7 +51,7 @@ type world struct {
 	feed   *feed.Publisher
 	logs   *syncBuffer
 	quota  quota.Options // of replicas that are started from now on
-	n      int
+	n      atomic.Int64
 
 	marks    atomic.Int64
 	arrivals sync.Map // what to do when a marked request has reached the simulator
@@ -123,10 +123,10 @@ func (w *world) token(change func(*contract.Grant)) (string, contract.Grant) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.n++
+	n := w.n.Add(1)
 	now := time.Now().UTC().Truncate(time.Second)
 	g := contract.Grant{
-		Version: 1, TokenID: fmt.Sprintf("tok%d", w.n), CustomerID: fmt.Sprintf("cus%d", w.n), BoxID: fmt.Sprintf("box%d", w.n),
+		Version: 1, TokenID: fmt.Sprintf("tok%d", n), CustomerID: fmt.Sprintf("cus%d", n), BoxID: fmt.Sprintf("box%d", n),
 		Tier: "starter", Status: contract.StatusActive, RequestsPerSecond: 1000, Burst: 10000, Concurrent: 10000,
 		MonthlyLimit: 1_000_000_000, LimitVersion: 1,
 		Period:  contract.Period{ID: "p1", Start: now.Add(-time.Hour), End: now.Add(240 * time.Hour)},
@@ -174,7 +174,7 @@ type option func(*proxy.Config)
 // upstreams that serve the simulator on both faces.
 func (w *world) upstreams() []upstream.Config {
 	models := map[string]string{model: model, "alias/k2p5": model, "kimi-for-coding": "kimi-for-coding"}
-	short := upstream.Duration(2 * time.Second)
+	short := upstream.Duration(10 * time.Second)
 	return []upstream.Config{
 		{Name: "kimi", BaseURL: w.sim.OpenAIBase(), Face: "openai", Keys: []upstream.Key{{Name: "k1", Secret: upstreamKey}},
 			Models: models, EstimatePath: "/tokenizers/estimate-token-count", AllowPrivate: true, IdleTimeout: short, FirstByteTimeout: short, BreakerFailures: 1 << 30},
@@ -209,8 +209,7 @@ func (w *world) start(opts ...option) *replica {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewJSONHandler(w.logs, nil))
-	w.n++
-	name := fmt.Sprintf("r%d", w.n)
+	name := fmt.Sprintf("r%d", w.n.Add(1))
 	rdb := w.redis.Client()
 	reg := prometheus.NewRegistry()
 	metrics := proxy.NewMetrics(reg)
@@ -334,13 +333,34 @@ var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Di
 
 func (r *replica) post(f face, token, body string) answer {
 	r.w.t.Helper()
+	a := r.answer(f, token, body, func() {})
+	if a.header == nil {
+		r.w.t.Fatal(a.err)
+	}
+	return a
+}
+
+// begin sends a request. begun is closed when the answer's head has come, or none will; done gets all of it.
+func (r *replica) begin(f face, token, body string) (begun chan struct{}, done chan answer) {
+	begun, done = make(chan struct{}), make(chan answer, 1)
+	head := sync.OnceFunc(func() { close(begun) })
+	go func() {
+		defer head()
+		done <- r.answer(f, token, body, head)
+	}()
+	return begun, done
+}
+
+// answer returns the answer to a request, without a header if there was none, and calls begun when its head has come.
+func (r *replica) answer(f face, token, body string, begun func()) answer {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	resp, err := r.request(ctx, f, token, body)
 	if err != nil {
-		r.w.t.Fatal(err)
+		return answer{err: err}
 	}
 	defer resp.Body.Close()
+	begun()
 	b, err := io.ReadAll(resp.Body)
 	return answer{resp.StatusCode, resp.Header, string(b), err}
 }

@@ -84,7 +84,7 @@ func TestReadyOnceRegistered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	resume := w.plane.Pause()
-	r := w.start(func(c *proxy.Config) { c.Timeouts.Grace = proxy.Duration(time.Second) })
+	r := w.start(func(c *proxy.Config) { c.Timeouts.Grace = proxy.Duration(3 * time.Second) })
 	tok, _ := w.token(nil)
 	eventually(t, "it waits for its registration", func() bool {
 		err := r.Ready()

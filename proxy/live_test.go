@@ -33,10 +33,10 @@ func TestLimitLoweredBelowUse(t *testing.T) {
 				tok, g := w.token(nil)
 				other.served(f, tok) // the replica with the stream knows of this from Redis only
 				used := other.nothingHeld(g)
-				done := make(chan answer, 1)
-				go func() {
-					done <- r.post(f, tok, chat(stream, sim(kimisim.Behavior{OutputTokens: 60, StallAfterEvents: 5, StallBeforeHead: !stream})))
-				}()
+				begun, done := r.begin(f, tok, chat(stream, sim(kimisim.Behavior{OutputTokens: 60, StallAfterEvents: 5, StallBeforeHead: !stream})))
+				if stream {
+					<-begun // before that it is refused, as a whole answer is
+				}
 				eventually(t, "it is in flight", func() bool { return w.sim.InFlight() == 1 })
 				w.setLimit(tok, &g, used)
 				a := <-done
@@ -71,7 +71,7 @@ func TestLimitLoweredBelowWhatOthersSettleLater(t *testing.T) {
 	t.Parallel()
 	f := faces[0]
 	w := newWorld(t)
-	w.quota = quota.Options{} // settled within a second, as in production
+	w.quota = quota.Options{SettleEvery: 40 * time.Millisecond} // long before the limit is looked at for the last time
 	r, other := w.replica(patientUpstream), w.replica()
 	tok, g := w.token(nil)
 	done := make(chan answer, 1)

@@ -37,7 +37,7 @@ const noAnswer = 0
 // quick makes waiting for a client short, so that requests without an end can be tested,
 // and its limits small.
 func quick(c *proxy.Config) {
-	c.Timeouts.ReadRequest = proxy.Duration(time.Second)
+	c.Timeouts.ReadRequest = proxy.Duration(3 * time.Second)
 	c.Timeouts.Idle = proxy.Duration(200 * time.Millisecond)
 	c.Limits.BodyBytes = maxBody
 	c.Limits.AuthFailures = 1_000_000 // 401 is what is tested, not the 429 of a flood

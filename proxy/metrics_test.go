@@ -79,7 +79,8 @@ func TestMetrics(t *testing.T) {
 		prompt, completion = prompt+e.PromptTokens, completion+e.ProducedTokens
 	}
 	eventually(t, "both are counted", func() bool {
-		return r.metric(`token_proxy_request_duration_seconds_count{upstream="kimi"}`) == "2"
+		return r.metric(`token_proxy_request_duration_seconds_count{upstream="kimi"}`) == "2" &&
+			r.metric(`token_proxy_upstream_ttfb_seconds_count{stream="true",upstream="kimi"}`) == "1"
 	})
 	want(`token_proxy_tokens_total{kind="prompt",model="kimi-k2.5",tier="starter"}`, float64(prompt))
 	want(`token_proxy_tokens_total{kind="completion",model="kimi-k2.5",tier="starter"}`, float64(completion))

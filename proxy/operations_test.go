@@ -157,18 +157,18 @@ func TestRedisHoldsNoTokens(t *testing.T) {
 // be silent, for much longer.
 func TestStreamsOutliveTimeouts(t *testing.T) {
 	t.Parallel()
-	const short = 300 * time.Millisecond
+	const short = time.Second
 	for _, f := range faces {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			r := w.replica(func(c *proxy.Config) {
+			r := w.replica(patientUpstream, func(c *proxy.Config) {
 				c.Timeouts.Write, c.Timeouts.ReadRequest, c.Timeouts.Idle = proxy.Duration(short), proxy.Duration(short), proxy.Duration(short)
 			})
 			tok, _ := w.token(nil)
 			for _, b := range []kimisim.Behavior{
-				{OutputTokens: 60, TokensPerSecond: 40}, // five times as long
-				{OutputTokens: 3, TokensPerSecond: 1},   // and silent for three times as long
+				{OutputTokens: 60, TokensPerSecond: 12}, // five times as long
+				{OutputTokens: 3, TokensPerSecond: 0.5}, // and silent for twice as long
 			} {
 				text, err := r.stream(f, tok, chat(true, sim(b)), 0)
 				if err != nil || received(text) != b.OutputTokens {

@@ -181,7 +181,7 @@ func TestRedisWorkGrowsWithTime(t *testing.T) {
 	stop, answered := r.pace(8, 10*time.Millisecond, faces[0], tok, body)
 	eventually(t, "it is known how much is used", func() bool { return answered.Load() > 100 })
 	before, calls, start := answered.Load(), w.scriptCalls(), time.Now()
-	eventually(t, "many more requests are served", func() bool { return answered.Load() > before+500 })
+	eventually(t, "many more requests are served", func() bool { return answered.Load() > before+200 })
 	calls, took := w.scriptCalls()-calls, time.Since(start)
 	if most := int(took/w.quota.SettleEvery) + 5; calls > most {
 		t.Errorf("%d calls in %v, want at most %d", calls, took, most)

@@ -61,7 +61,7 @@ func TestRefusedRate(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			r := w.replica()
-			tok, g := w.token(func(g *contract.Grant) { g.RequestsPerSecond, g.Burst, g.Concurrent = 0.5, 3, 1 })
+			tok, g := w.token(func(g *contract.Grant) { g.RequestsPerSecond, g.Burst, g.Concurrent = 0.2, 3, 1 })
 			for i := range 3 {
 				a := r.served(f, tok)
 				limitHeaders(t, a, true, true)

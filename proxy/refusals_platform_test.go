@@ -22,7 +22,7 @@ import (
 // again as soon as Redis is back.
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
-	const grace = time.Second
+	const grace = 3 * time.Second
 	reserve := refusal{status: 503, typ: "quota_unavailable", retry: "2"}
 	stale := refusal{status: 503, typ: "quota_unavailable", retry: "2", says: "tokens cannot be checked"}
 	for _, f := range faces {
@@ -53,7 +53,7 @@ func TestRedisAway(t *testing.T) {
 				e = r.post(f, tok, chat(false, "hello"))
 				return strings.Contains(e.body, stale.says)
 			})
-			if took := time.Since(stopped); took < grace-500*time.Millisecond {
+			if took := time.Since(stopped); took < grace-2*time.Second {
 				t.Errorf("the grace was over after %v, want %v", took, grace)
 			}
 			stale.check(t, f, e)
@@ -143,7 +143,7 @@ func TestRefusedWhenTheJournalIsFull(t *testing.T) {
 	w := newWorld(t)
 	r := w.replica(patientUpstream, func(c *proxy.Config) { c.Limits.JournalSlots = 1 })
 	tok, _ := w.token(nil)
-	resp, err := r.request(context.Background(), faces[0], tok, chat(true, sim(kimisim.Behavior{StallAfterEvents: 3, StallFor: 300 * time.Millisecond})))
+	resp, err := r.request(context.Background(), faces[0], tok, chat(true, sim(kimisim.Behavior{StallAfterEvents: 3})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,9 +154,7 @@ func TestRefusedWhenTheJournalIsFull(t *testing.T) {
 	if got := r.metric("token_proxy_journal_refused_total"); got != "2" {
 		t.Errorf("%s refused requests are counted, want 2", got)
 	}
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		t.Error(err)
-	}
+	_ = resp.Body.Close()
 	eventually(t, "it serves again", func() bool { return r.post(faces[0], tok, chat(false, "hello")).status == 200 })
 	w.events(2)
 }
@@ -281,7 +279,7 @@ func TestRefusedWhileDraining(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			r := w.replica(patientUpstream, func(c *proxy.Config) {
-				c.Timeouts.PreStop, c.Timeouts.Drain = proxy.Duration(400*time.Millisecond), proxy.Duration(500*time.Millisecond)
+				c.Timeouts.PreStop, c.Timeouts.Drain = proxy.Duration(time.Second), proxy.Duration(3*time.Second)
 			})
 			tok, g := w.token(nil)
 			stream, err := r.request(context.Background(), f, tok, chat(true, sim(kimisim.Behavior{StallAfterEvents: 3})))

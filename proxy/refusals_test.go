@@ -325,6 +325,13 @@ func TestRefusedBeforeAdmission(t *testing.T) {
 	}
 }
 
+// awayFromTheMinute waits until the next minute is far: failures of the last one count for less.
+func awayFromTheMinute() {
+	for time.Now().Second() >= 45 {
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 // Guessing tokens is slowed down by address; customers who share the address are not.
 func TestFailedAuthenticationsAreLimited(t *testing.T) {
 	t.Parallel()
@@ -335,6 +342,7 @@ func TestFailedAuthenticationsAreLimited(t *testing.T) {
 	for _, f := range faces {
 		r.served(f, known)
 	}
+	awayFromTheMinute()
 	for i := range 5 {
 		if a := r.post(faces[0], "nonsense", chat(false, "x")); a.status != 401 {
 			t.Fatalf("failure %d is answered %d", i+1, a.status)

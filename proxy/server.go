@@ -108,6 +108,7 @@ type Server struct {
 	state     atomic.Int32           // serving, lame (not ready, still accepting), closed
 	enrolled  atomic.Bool            // the ledger was ready once
 	unwritten atomic.Int64           // requests refused because the journal was full, before they were to be in it
+	began     time.Time              // when it was made; fixed
 
 	calls callSet
 
@@ -150,7 +151,8 @@ func New(cfg Config, d Deps) (*Server, error) {
 	s.customers.init()
 	s.failures.init(cfg.Limits.AuthFailures)
 	s.uploads.init(cfg.Limits.InFlightBytes, int64(cfg.Limits.HeaderBytes))
-	s.overload.limit, s.overload.began = time.Duration(cfg.Limits.SchedulingDelay), time.Now()
+	s.began = time.Now()
+	s.overload.limit, s.overload.began = time.Duration(cfg.Limits.SchedulingDelay), s.began
 	s.calls.init()
 	s.life, s.end = context.WithCancel(context.Background())
 	s.http = &fasthttp.Server{

@@ -166,15 +166,11 @@ func TestSuspendedWhileStreaming(t *testing.T) {
 	w := newWorld(t)
 	r := w.replica()
 	tok, g := w.token(nil)
-	done := make(chan string, 1)
-	go func() {
-		text, _ := r.stream(faces[0], tok, chat(true, sim(kimisim.Behavior{OutputTokens: 60, TokensPerSecond: 20})), 0)
-		done <- text
-	}()
-	eventually(t, "the stream runs", func() bool { return w.sim.InFlight() == 1 })
+	begun, done := r.begin(faces[0], tok, chat(true, sim(kimisim.Behavior{OutputTokens: 60, TokensPerSecond: 4})))
+	<-begun
 	g.Version, g.Status = 2, contract.StatusSuspended
 	w.put(tok, g)
-	if text := <-done; !strings.Contains(text, "permission_error") {
+	if text := (<-done).body; !strings.Contains(text, "permission_error") {
 		t.Errorf("the client was told %q", text)
 	}
 	if a := r.post(faces[0], tok, chat(false, "hi")); a.status != 403 {
@@ -226,7 +222,7 @@ func TestDrainEndsWaiters(t *testing.T) {
 		_, err := r.stream(faces[0], tok, body, 0)
 		waiting <- err.Error()
 	}()
-	time.Sleep(100 * time.Millisecond) // it waits for what the first holds
+	eventually(t, "it waits for what the first holds", func() bool { return r.inFlight() == "2" })
 	if err := r.drain(); err != nil {
 		t.Errorf("drain: %v", err)
 	}

@@ -217,6 +217,9 @@ func TestShedTouchesNothingInDoubt(t *testing.T) {
 			}
 		})
 	}
+	if got := r.metric("token_proxy_blocked_unparsed_total"); got != "1" {
+		t.Errorf("%s requests were refused before they were parsed, want that with another in its body only", got)
+	}
 	// A request that comes in two parts, the second of which looks like one.
 	body := `{"model":"kimi-k2.5","messages":[{"role":"user","content":"` + strings.Repeat("x", 100)
 	c := used(t)
@@ -224,11 +227,8 @@ func TestShedTouchesNothingInDoubt(t *testing.T) {
 	if _, err := io.WriteString(c, head); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond) // else it may be read in one piece, which is right as well
+	time.Sleep(500 * time.Millisecond) // else it may be read in one piece, which is right as well
 	if a := exchange(t, c, whole, 1)[0]; !strings.HasPrefix(a, "HTTP/1.1 503") {
 		t.Errorf("answered %s", a)
-	}
-	if got := r.metric("token_proxy_blocked_unparsed_total"); got != "1" {
-		t.Errorf("%s requests were refused before they were parsed, want that with another in its body only", got)
 	}
 }

@@ -284,6 +284,7 @@ func TestRefusedUploadsGiveBack(t *testing.T) {
 			}
 			eventually(t, kind+": a slow client's room is given back", func() bool { return r.heldBytes() == 0 })
 		}
+		r := w.replica(func(c *proxy.Config) { c.Limits.BodyBytes, c.Limits.InFlightBytes = uploadBytes, uploadBytes }) // in no hurry
 		u := r.upload(heads["chunks"] + "ffffff\r\n")
 		refusal{status: 413, typ: "request_too_large"}.checkUnread(t, f, u.answer())
 		eventually(t, "nothing is held of a body that is too large", func() bool { return r.heldBytes() == 0 })

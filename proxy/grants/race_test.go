@@ -133,7 +133,7 @@ func TestKnown(t *testing.T) {
 	p := newPublisher(t, server)
 	d, other := newDigest(), newDigest()
 	p.store(d, grant(1, contract.StatusActive))
-	r := start(t, server, grants.Options{PositiveTTL: time.Millisecond, Grace: time.Second})
+	r := start(t, server, grants.Options{PositiveTTL: time.Millisecond})
 	want := func(d contract.Digest, known bool, when string) {
 		t.Helper()
 		if r.Known(d) != known {

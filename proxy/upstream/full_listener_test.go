@@ -31,7 +31,7 @@ func fullListener(t *testing.T) (net.Listener, []net.Conn) {
 	}
 	var fill []net.Conn
 	for range 16 {
-		c, err := net.DialTimeout("tcp", ln.Addr().String(), 50*time.Millisecond)
+		c, err := net.DialTimeout("tcp", ln.Addr().String(), time.Second)
 		if err != nil {
 			return ln, fill
 		}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/andreabadesso/openclaw-cloud/proxy/eventloop"
 )
 
@@ -23,6 +25,7 @@ type polled struct {
 	watch eventloop.Watch
 	buf   []byte
 	got   bytes.Buffer
+	then  []func()
 	reads int
 	err   error
 	ended bool
@@ -50,6 +53,12 @@ func (p *polled) Ready(e eventloop.Event) {
 		n, more, err = p.r.Poll(p.buf)
 		p.reads++
 		p.got.Write(p.buf[:n])
+		if p.got.Len() > 0 {
+			for _, do := range p.then {
+				time.AfterFunc(20*time.Millisecond, do)
+			}
+			p.then = nil
+		}
 		if err != nil {
 			p.end(err)
 		}
@@ -75,14 +84,15 @@ func (p *polled) end(err error) {
 	close(p.done)
 }
 
-// pollAll reads a body as io.ReadAll does, with a buffer of the given size.
-func pollAll(t *testing.T, r *Response, size int) ([]byte, error) {
+// pollAll reads a body as io.ReadAll does, with a buffer of the given size, and does something once
+// the first bytes are there.
+func pollAll(t *testing.T, r *Response, size int, then ...func()) ([]byte, error) {
 	t.Helper()
 	loop, err := eventloop.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &polled{r: r, loop: loop, buf: make([]byte, size), done: make(chan struct{})}
+	p := &polled{r: r, loop: loop, buf: make([]byte, size), then: then, done: make(chan struct{})}
 	loop.Post(p)
 	select {
 	case <-p.done:
@@ -209,10 +219,11 @@ func TestPolledEnds(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				var then []func()
 				if ending == "canceled" {
-					time.AfterFunc(20*time.Millisecond, func() { cancel.Cancel(errGone) })
+					then = append(then, func() { cancel.Cancel(errGone) })
 				}
-				got, err := pollAll(t, r, 100)
+				got, err := pollAll(t, r, 100, then...)
 				if want := "hello"; !strings.HasPrefix(string(got), want) || !c.check(err) {
 					t.Errorf("%q, %v", got, err)
 				}
@@ -225,6 +236,9 @@ func TestPolledEnds(t *testing.T) {
 		}
 	}
 }
+
+// closeWait is what the kernel calls a connection whose other side has closed it (TCP_CLOSE_WAIT).
+const closeWait = 8
 
 // The end of a connection that comes together with its last bytes is found without another event.
 func TestPolledEndWithTheLastBytes(t *testing.T) {
@@ -259,8 +273,15 @@ func TestPolledEndWithTheLastBytes(t *testing.T) {
 			if _, err := r.cn.nc.Write([]byte("x")); err != nil {
 				t.Fatal(err)
 			}
-			waitFor(t, "the end", func() bool { return !r.cn.probe.quiet(r.cn.rc) })
-			time.Sleep(20 * time.Millisecond) // all of it
+			waitFor(t, "the end", func() (ended bool) {
+				if err := r.cn.rc.Control(func(fd uintptr) {
+					info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+					ended = err == nil && info.State == closeWait
+				}); err != nil {
+					t.Error(err)
+				}
+				return ended
+			})
 			r.Arrived(true)
 			got := ""
 			for more := true; more; {
@@ -314,10 +335,11 @@ func TestPolledDrain(t *testing.T) {
 				if _, _, ok := c.request(); !ok {
 					return
 				}
-				c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+				answer := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
 				if whole {
-					c.send("0\r\n\r\n")
+					answer += "0\r\n\r\n"
 				}
+				c.send(answer)
 			}
 		})
 		pool := newTestPool(t, Options{}, testConfig(p.url()))

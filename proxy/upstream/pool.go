@@ -58,6 +58,7 @@ type Pool struct {
 
 // route lists what can serve one (face, model).
 type route struct {
+	asked      string
 	next       atomic.Uint32 // where to start, so that equals take turns
 	candidates []candidate
 }
@@ -150,7 +151,7 @@ func (p *Pool) add(ep *endpoint) {
 func addRoute(routes map[string]*route, asked, served string, keys []*keyState) {
 	r := routes[asked]
 	if r == nil {
-		r = new(route)
+		r = &route{asked: asked}
 		routes[asked] = r
 	}
 	for _, k := range keys {
@@ -171,6 +172,14 @@ func (p *Pool) Models() []string { return slices.Clone(p.models) }
 
 // Serves reports whether some upstream is configured for the face and model.
 func (p *Pool) Serves(face kimi.Face, model string) bool { return p.routes[face][model] != nil }
+
+// Name returns the name of a model: without a copy of it if some upstream is configured for it.
+func (p *Pool) Name(face kimi.Face, model []byte) string {
+	if r := p.routes[face][string(model)]; r != nil {
+		return r.asked
+	}
+	return string(model)
+}
 
 // Pick chooses the least loaded key (in flight per weight) among those that are not
 // cooling and whose endpoint's breaker lets a request pass, and counts it as in
