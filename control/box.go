@@ -69,6 +69,8 @@ type BoxDetail struct {
 	Box
 	Settings         BoxSettings `json:"settings"` // as they were chosen
 	HasTelegramToken bool        `json:"has_telegram_token"`
+	// Trouble is the kind of trouble that Message tells of; "" if it tells of none.
+	Trouble BoxTrouble `json:"message_kind,omitempty"`
 	// WaitsFor says for people what the customer has to give until the box can run; "" if nothing.
 	WaitsFor string `json:"waits_for,omitempty"`
 	// Held: an operator suspended it, and no payment wakes it.

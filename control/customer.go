@@ -32,6 +32,31 @@ type Customer struct {
 	CreatedAt time.Time      `json:"created_at"`
 }
 
+// ListedCustomer is a customer in a list of customers.
+type ListedCustomer struct {
+	Customer
+	// Period is nil without a present period.
+	Period *LimitUse `json:"period,omitempty" doc:"The present period, as it was written: up to a few seconds old."`
+}
+
+// LimitUse is how much of the limit of a period is used. Weighted tokens.
+type LimitUse struct {
+	Used  int64 `json:"used_tokens"` // settled
+	Limit int64 `json:"limit_tokens"`
+	// Percent is rounded down, so that it is 100 when nothing is left, and not before. Of a
+	// limit of 0 all is used.
+	Percent int64 `json:"used_percent" doc:"Of the limit, rounded down; of a limit of 0 it is 100."`
+}
+
+// CustomersFilter says which customers a list has: those for which all of it holds.
+type CustomersFilter struct {
+	Prefix string         // the e-mail address or the name begins so, in any case; "" for any
+	Status CustomerStatus // "" for any
+	// UsedFrom is how much of the limit of the present period is used at least, in percent;
+	// nil for any, also without a present period.
+	UsedFrom *int
+}
+
 // Language is what a customer is written to in.
 type Language string
 

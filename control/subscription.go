@@ -102,7 +102,7 @@ type Mail struct {
 // MeterReport tells Stripe of the tokens above the limit of one period from From on up
 // to To: weighted, counted from the limit.
 type MeterReport struct {
-	ID             string `json:"id"` // our own: Stripe counts it once
+	ID             string `json:"id"` // our own: within a day Stripe counts it once
 	CustomerID     string `json:"customer_id"`
 	SubscriptionID string `json:"subscription_id"`
 	PeriodID       string `json:"period_id"`
@@ -113,6 +113,11 @@ type MeterReport struct {
 	CreatedAt       time.Time `json:"created_at"`
 	Attempts        int       `json:"attempts"`
 	ReportedAt      time.Time `json:"reported_at,omitzero"`
+	// SentAt is when it was first sent, zero if Stripe is known not to have it: without
+	// ReportedAt it may have it. EventAt is when it happened, as Stripe was told.
+	SentAt  time.Time `json:"sent_at,omitzero"`
+	EventAt time.Time `json:"event_at,omitzero"`
+	Error   string    `json:"error,omitempty"` // of the last attempt
 }
 
 // Microcents is what a report's tokens cost, in millionths of a cent: that is exact.

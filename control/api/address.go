@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/callers"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 )
 
@@ -65,10 +66,10 @@ func (a *API) passwordChanged(ctx context.Context, tx *store.Tx, id string) erro
 // mayMail limits mails to an address of whoever asks for them.
 func (a *API) mayMail(c *call, address string) error {
 	at := time.Now()
-	if wait, ok := a.mailsFrom.take(subnet(c.address), at); !ok {
+	if wait, ok := a.mailsFrom.Take(callers.Subnet(c.address), at); !ok {
 		return tooMany(wait, "Too many mails are asked for from this address.")
 	}
-	if wait, ok := a.mailsTo.take(address, at); !ok {
+	if wait, ok := a.mailsTo.Take(address, at); !ok {
 		return tooMany(wait, "Too many mails are asked for to this address.")
 	}
 	return nil
@@ -127,7 +128,7 @@ func (a *API) mailReset(c *call, address string) error {
 
 // mailed reads a token that was mailed and is good, without using it.
 func (a *API) mailed(c *call, kind, secret string) (control.MailToken, error) {
-	if wait, ok := a.guessAddress.take(subnet(c.address), time.Now()); !ok {
+	if wait, ok := a.guessAddress.Take(callers.Subnet(c.address), time.Now()); !ok {
 		return control.MailToken{}, tooMany(wait, "Too many attempts from this address.")
 	}
 	if !isSecret(secret, control.MailTokenPrefix) {

@@ -15,12 +15,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/callers"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/feed"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 	"github.com/andreabadesso/openclaw-cloud/internal/contract"
 	"github.com/andreabadesso/openclaw-cloud/quota"
 )
+
+// Rate is how many requests are let through: PerSecond on average, Burst at once.
+type Rate = callers.Rate
 
 // Billing is what customers do about money. Without it the routes answer 503. What does not
 // fit the customer's state, such as a second subscription or a change without one, is
@@ -65,9 +69,11 @@ type Books interface {
 	Drop(ctx context.Context, actor string, id int64, reason string) error
 }
 
-// LiveUsage says what Redis knows of a limit, ahead of Postgres; see limits.Records.
+// LiveUsage says what Redis knows ahead of Postgres; see limits.Records.
 type LiveUsage interface {
 	Usage(ctx context.Context, acct quota.Account) (quota.Usage, error)
+	// Traffic returns what replicas announce of what passes through them.
+	Traffic(ctx context.Context, replicas []string) (map[string]contract.Traffic, error)
 }
 
 // Jobs is what operators see of and do to jobs; see jobs.Jobs.
@@ -121,7 +127,7 @@ type Options struct {
 	Webhook     Webhook   // nil: 503
 	Mails       Mails     // nil: 503 for what needs one, and nobody is asked to confirm an address
 	Books       Books     // nil: 503
-	Live        LiveUsage // nil: usage is what Postgres has
+	Live        LiveUsage // nil: usage is what Postgres has, and nobody sees the traffic
 	Jobs        Jobs      // nil: 503
 	Feed        Feed      // nil: nobody is waited for
 	// BoxOperator is asked for the logs and events of boxes; nil: 503.
@@ -189,11 +195,11 @@ type API struct {
 	operators *side
 	metrics   *metrics
 
-	perAddress, perAccount, webhooks              *limiter
-	guessAddress, guessAccount, guessPair, signUp *limiter
-	mailsTo, mailsFrom                            *limiter
-	audited                                       *limiter
-	exports                                       *limiter
+	perAddress, perAccount, webhooks              *callers.Limiter
+	guessAddress, guessAccount, guessPair, signUp *callers.Limiter
+	mailsTo, mailsFrom                            *callers.Limiter
+	audited                                       *callers.Limiter
+	exports                                       *callers.Limiter
 
 	streams   *streams      // of customers
 	follows   *streams      // of operators, whom customers' streams leave room
@@ -212,17 +218,17 @@ func New(o Options) (*API, error) {
 	a := &API{
 		o:            o,
 		passwords:    newPasswords(o.Passwords),
-		perAddress:   newLimiter(o.PerAddress, o.LimitedKeys),
-		perAccount:   newLimiter(o.PerAccount, o.LimitedKeys),
-		webhooks:     newLimiter(o.Webhooks, o.LimitedKeys),
-		guessAddress: newLimiter(o.SignIns.PerAddress, o.LimitedKeys),
-		guessAccount: newLimiter(o.SignIns.PerAccount, o.LimitedKeys),
-		guessPair:    newLimiter(o.SignIns.PerPair, o.LimitedKeys),
-		signUp:       newLimiter(o.SignIns.SignUps, o.LimitedKeys),
-		mailsTo:      newLimiter(o.SignIns.Mails, o.LimitedKeys),
-		mailsFrom:    newLimiter(o.SignIns.MailsFrom, o.LimitedKeys),
-		audited:      newLimiter(o.SignIns.Audited, auditedSorts),
-		exports:      newLimiter(Rate{1.0 / 60, 3}, o.LimitedKeys),
+		perAddress:   callers.NewLimiter(o.PerAddress, o.LimitedKeys),
+		perAccount:   callers.NewLimiter(o.PerAccount, o.LimitedKeys),
+		webhooks:     callers.NewLimiter(o.Webhooks, o.LimitedKeys),
+		guessAddress: callers.NewLimiter(o.SignIns.PerAddress, o.LimitedKeys),
+		guessAccount: callers.NewLimiter(o.SignIns.PerAccount, o.LimitedKeys),
+		guessPair:    callers.NewLimiter(o.SignIns.PerPair, o.LimitedKeys),
+		signUp:       callers.NewLimiter(o.SignIns.SignUps, o.LimitedKeys),
+		mailsTo:      callers.NewLimiter(o.SignIns.Mails, o.LimitedKeys),
+		mailsFrom:    callers.NewLimiter(o.SignIns.MailsFrom, o.LimitedKeys),
+		audited:      callers.NewLimiter(o.SignIns.Audited, auditedSorts),
+		exports:      callers.NewLimiter(Rate{PerSecond: 1.0 / 60, Burst: 3}, o.LimitedKeys),
 		streams:      &streams{most: o.Streams, open: map[string]int{}},
 		follows:      &streams{most: mostFollows, open: map[string]int{}},
 		exporting:    make(chan struct{}, exportsAtOnce),
@@ -292,7 +298,7 @@ func CheckOrigin(origin string) error {
 func (o *Options) setDefaults() {
 	def := func(r *Rate, perSecond float64, burst int) {
 		if *r == (Rate{}) {
-			*r = Rate{perSecond, burst}
+			*r = Rate{PerSecond: perSecond, Burst: burst}
 		}
 	}
 	def(&o.PerAddress, 50, 100)

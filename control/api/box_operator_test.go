@@ -180,13 +180,13 @@ func TestQuietLogsAreFollowed(t *testing.T) {
 	_, o := e.operator(control.RoleOperator)
 	// As cmd/control has it, but shorter.
 	server := httptest.NewUnstartedServer(e.Operators())
-	server.Config.ReadTimeout, server.Config.WriteTimeout = time.Second, time.Second
+	server.Config.ReadTimeout, server.Config.WriteTimeout = 4*time.Second, 4*time.Second
 	server.Start()
 	t.Cleanup(server.Close)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		for _, pause := range []time.Duration{3 * time.Second, 3 * time.Second} {
+		for _, pause := range []time.Duration{6 * time.Second, 6 * time.Second} {
 			time.Sleep(pause)
 			select {
 			case late <- "late":

@@ -96,8 +96,8 @@ func newEnvOn(t *testing.T, pg *testenv.PostgresServer, change func(*api.Options
 	if err != nil {
 		t.Fatal(err)
 	}
-	records, publisher := limits.NewRecords(e.store, e.redis, time.Second), feed.NewPublisher(e.redis)
-	e.service = &customers.Service{Store: e.store, Tiers: table, Grants: publisher, Limits: records, Hasher: hasher, PublishWithin: 300 * time.Millisecond}
+	records, publisher := limits.NewRecords(e.store, e.redis, 5*time.Second), feed.NewPublisher(e.redis)
+	e.service = &customers.Service{Store: e.store, Tiers: table, Grants: publisher, Limits: records, Hasher: hasher, PublishWithin: 20 * time.Second}
 	if e.jobs, err = jobs.New(ctx, e.store, log, &jobs.Handlers{RevokeToken: func(ctx context.Context, id string) error {
 		_, err := e.service.RevokeToken(ctx, "system:rotation", id)
 		return err

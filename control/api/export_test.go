@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -94,17 +93,6 @@ func CheckTable(change func(anyone, op, handler *bool)) error {
 	_, err := newTable([]route{r})
 	return err
 }
-
-// Limiter is a limiter.
-type Limiter struct{ l *limiter }
-
-// NewLimiter returns one.
-func NewLimiter(r Rate, keys int) Limiter { return Limiter{newLimiter(r, keys)} }
-
-// Take, Len and Forget are the limiter's.
-func (l Limiter) Take(key string, at time.Time) (time.Duration, bool) { return l.l.take(key, at) }
-func (l Limiter) Len() int                                            { return l.l.len() }
-func (l Limiter) Forget(key string)                                   { l.l.forget(key) }
 
 // PasswordFits compares.
 func PasswordFits(password, hash string) (bool, error) { return passwordFits(password, hash) }

@@ -23,6 +23,9 @@ type operation struct {
 	status   int
 	answer   any    // a value of the answer's type; nil without a body
 	media    string // of the answer if it is not JSON
+	// events are values of what events of a stream hold that no other answer does, by their names:
+	// so that the document has their types, for which OpenAPI has no place.
+	events map[string]any
 }
 
 type parameter struct {
@@ -220,7 +223,19 @@ func (s *side) operation(r *route, sc *schemas) (object, error) {
 	ok := object{"description": http.StatusText(r.op.status)}
 	switch {
 	case r.op.media != "":
-		ok["content"] = object{r.op.media: object{"schema": object{"type": "string"}}}
+		text := object{"type": "string"}
+		if len(r.op.events) > 0 {
+			events := object{}
+			for name, v := range r.op.events {
+				schema, err := sc.of(v)
+				if err != nil {
+					return nil, err
+				}
+				events[name] = schema
+			}
+			text["$defs"] = events // where a document's readers look for types that it names
+		}
+		ok["content"] = object{r.op.media: object{"schema": text}}
 	case r.op.answer != nil:
 		schema, err := sc.of(r.op.answer)
 		if err != nil {

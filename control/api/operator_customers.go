@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
@@ -67,6 +69,9 @@ func (c *call) saved(err error) error {
 	return err
 }
 
+// MaxUsedFrom is the largest part of a limit, in percent, that a list can be asked for.
+const MaxUsedFrom = 1000
+
 func (a *API) serveCustomers(c *call) (any, error) {
 	p, err := c.readPage()
 	if err != nil {
@@ -84,8 +89,16 @@ func (a *API) serveCustomers(c *call) (any, error) {
 			return nil, err
 		}
 	}
-	list, err := a.o.Store.SearchCustomers(c.ctx(), search, status, p.after, p.limit+1)
-	return listed(list, p, func(v control.Customer) string { return cursorOf(v.CreatedAt, v.ID) }), err
+	of := control.CustomersFilter{Prefix: search, Status: status}
+	if s := c.r.URL.Query().Get("used_from"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 || n > MaxUsedFrom {
+			return nil, invalid("used_from", fmt.Sprintf("it must be a whole number of percent in 0…%d", MaxUsedFrom))
+		}
+		of.UsedFrom = &n
+	}
+	list, err := a.o.Store.CustomersPage(c.ctx(), of, a.now(), p.after, p.limit+1)
+	return listed(list, p, func(v control.ListedCustomer) string { return cursorOf(v.CreatedAt, v.ID) }), err
 }
 
 func (a *API) serveNewCustomer(c *call) (any, error) {

@@ -109,8 +109,8 @@ func (a *API) serveChangeQuota(c *call) (any, error) {
 }
 
 const (
-	// aliveFor is how long a proxy that was not heard of is waited for. Those that ended
-	// well leave the register at once.
+	// aliveFor is how long a proxy that was not heard of is waited for, and counts as one that
+	// lives. Those that ended well leave the register at once.
 	aliveFor = 15 * time.Second
 	// askEvery is how often Redis is asked whether they apply a change.
 	askEvery = 4 * time.Millisecond
@@ -141,12 +141,7 @@ func (a *API) follow(ctx context.Context, began time.Time) (*Replicas, error) {
 	r := &Replicas{Applied: []control.Acknowledgement{}}
 	var left []string
 	for _, k := range known {
-		// The first sign of life after its registration is noted seconds later.
-		heard := k.LastBeat
-		if k.RegisteredAt.After(heard) {
-			heard = k.RegisteredAt
-		}
-		if k.Status == control.ReplicaLive && !k.RegisteredAt.IsZero() && a.now().Sub(heard) < aliveFor {
+		if registered(k) && a.now().Sub(lastHeard(k)) < aliveFor {
 			left = append(left, k.ID)
 		}
 	}
@@ -178,6 +173,20 @@ func (a *API) follow(ctx context.Context, began time.Time) (*Replicas, error) {
 	}
 	r.All = true
 	return r, nil
+}
+
+// registered reports whether a proxy is on the register, and not lost.
+func registered(r control.Replica) bool {
+	return r.Status == control.ReplicaLive && !r.RegisteredAt.IsZero()
+}
+
+// lastHeard is when a registered proxy was heard of last. The first sign of life after its
+// registration is noted seconds later.
+func lastHeard(r control.Replica) time.Time {
+	if r.RegisteredAt.After(r.LastBeat) {
+		return r.RegisteredAt
+	}
+	return r.LastBeat
 }
 
 // over reports whether the time of ctx is up. Connections know of its deadline, and may fail by it

@@ -21,9 +21,12 @@ func (a *API) operatorCustomerRoutes() []route {
 	status := parameter{"status", "Of this status only.", object{"type": "string", "enum": texts(
 		control.CustomerPending, control.CustomerActive, control.CustomerSuspended, control.CustomerCancelled)}}
 	search := parameter{"search", "Whose e-mail address or name begins so, in any case.", object{"type": "string", "minLength": 1, "maxLength": 200}}
+	used := parameter{"used_from", "Who has used so many percent, at least, of the limit of the present period; 0 for all that have one.",
+		object{"type": "integer", "minimum": 0, "maximum": MaxUsedFrom}}
 	return []route{
 		{method: http.MethodGet, path: "/v1/customers", who: everyOperator(), serve: a.serveCustomers,
-			op: operation{id: "listCustomers", tag: "customers", summary: "Customers, oldest first", query: append(paging(), status, search), status: http.StatusOK, answer: List[control.Customer]{}}},
+			op: operation{id: "listCustomers", tag: "customers", summary: "Customers, oldest first", query: append(paging(), status, search, used), status: http.StatusOK, answer: List[control.ListedCustomer]{},
+				about: "Each with what is used of the limit of its present period, if it has one."}},
 		{method: http.MethodPost, path: "/v1/customers", who: operatorsAndAdmins(), serve: a.serveNewCustomer,
 			op: operation{id: "createCustomer", tag: "customers", summary: "Make a customer that need not pay", body: NewCustomer{}, status: http.StatusCreated, answer: customers.Created{}}},
 		{method: http.MethodGet, path: "/v1/customers/{id}", who: everyOperator(), serve: a.serveCustomer,
@@ -87,6 +90,10 @@ func (a *API) platformRoutes() []route {
 			op: operation{id: "getPlatformUsage", tag: "platform", summary: "What is used in the present periods, by tier", status: http.StatusOK, answer: PlatformUsage{}}},
 		{method: http.MethodGet, path: "/v1/replicas", who: everyOperator(), serve: a.serveReplicas,
 			op: operation{id: "listReplicas", tag: "platform", summary: "Proxies, those seen last first", status: http.StatusOK, answer: List[control.Replica]{}}},
+		{method: http.MethodGet, path: "/v1/traffic", who: everyOperator(), stream: a.streamTraffic,
+			op: operation{id: "streamTraffic", tag: "platform", summary: "What passes through the proxies, as it does", status: http.StatusOK, media: "text/event-stream",
+				events: map[string]any{"traffic": Traffic{}},
+				about:  "Server-sent events: traffic (a Traffic), at the beginning and every few seconds, and away (an empty object), once, while it is not known. It ends after an hour at most: connect again."}},
 		{method: http.MethodGet, path: "/v1/stripe-events", who: everyOperator(), serve: a.serveStripeEvents,
 			op: operation{id: "listStripeEvents", tag: "billing", summary: "What Stripe sent, newest first, without its content", query: paging(), status: http.StatusOK, answer: List[control.StripeEvent]{}}},
 		{method: http.MethodPost, path: "/v1/stripe-events/{id}/retry", who: operatorsAndAdmins(), serve: a.serveRetryStripeEvent,

@@ -56,7 +56,7 @@ func TestListsComePageByPage(t *testing.T) {
 			t.Errorf("%s: %d pages", path, pages+1)
 		}
 	}
-	for _, bad := range []string{"limit=0", "limit=501", "limit=x", "cursor=!", "cursor=AAAA", "status=gone", "search=%00", "search=" + strings.Repeat("a", 201)} {
+	for _, bad := range []string{"limit=0", "limit=501", "limit=x", "cursor=!", "cursor=AAAA", "status=gone", "used_from=-1", "used_from=1001", "used_from=90%25", "used_from=0.5", "search=%00", "search=" + strings.Repeat("a", 201)} {
 		if a := c.do("GET", "/v1/customers?"+bad, nil); a.problem() != "invalid" {
 			t.Errorf("%s: %d %s", bad, a.status, a.body)
 		}
@@ -93,19 +93,9 @@ func TestTokensByOperators(t *testing.T) {
 		t.Fatalf("%+v", first.ProxyToken)
 	}
 	// Replaced, both are good for the overlap.
-	if err := e.jobs.Start(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := e.jobs.Stop(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	began := time.Now()
 	var next api.Rotated
 	c.want(http.StatusCreated, "POST", "/v1/tokens/"+first.ID+"/rotate", `{"overlap_seconds":3}`).into(t, &next)
-	began := time.Now()
 	if next.Replaced != first.ID || next.BoxID != first.BoxID || next.Token == first.Token || time.Until(next.RevokedAfter) > 3*time.Second {
 		t.Errorf("%+v", next)
 	}
@@ -117,6 +107,16 @@ func TestTokensByOperators(t *testing.T) {
 	if len(jobs.Items) != 1 || jobs.Items[0].Kind != "token_revocation" {
 		t.Errorf("%+v", jobs)
 	}
+	if err := e.jobs.Start(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := e.jobs.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	for deadline := time.Now().Add(40 * time.Second); e.grantStatus(e.digestOf(first.Token)) != "revoked"; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the old token was not revoked")
@@ -180,11 +180,13 @@ func TestSuspendAndDelete(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	e.service.PublishWithin = 300 * time.Millisecond
 	full("1")
 	if a := c.do("POST", "/v1/customers/"+id+"/suspend", `{"reason":"abuse"}`); a.status != http.StatusAccepted {
 		t.Errorf("unpublished: %d %s", a.status, a.body)
 	}
 	full("0")
+	e.service.PublishWithin = 20 * time.Second
 
 	admin.want(http.StatusNoContent, "DELETE", "/v1/customers/"+id, nil)
 	if s := e.grantStatus(e.digestOf(token.Token)); s != "revoked" {
@@ -208,7 +210,7 @@ func TestSuspendAndDelete(t *testing.T) {
 // The answer to a change of a limit says which proxies apply it, and waits for them.
 func TestQuota(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, nil)
+	e := newEnv(t, func(o *api.Options) { o.AwaitApplied = 5 * time.Second })
 	id, _ := e.customer()
 	_, c := e.operator(control.RoleOperator)
 	var token api.CreatedToken
@@ -258,14 +260,14 @@ func TestQuota(t *testing.T) {
 	}()
 	q := change(`{"action":"set","tokens":600,"reason":"test"}`)
 	if r := q.Replicas; r == nil || !r.All || len(r.Applied) != 2 || r.Applied[0].Replica != "ra" || r.Applied[1].Replica != "rb" ||
-		r.TookMS < 90 || r.TookMS > 900 || r.Applied[0].AfterMS >= r.Applied[1].AfterMS {
+		r.TookMS < 90 || r.Applied[0].AfterMS > r.Applied[1].AfterMS {
 		t.Errorf("%+v", r)
 	}
 	// One that does not answer is named, and not waited for for ever.
 	e.pg.Query(`INSERT INTO replicas (id, registered_at) VALUES ('re', now())`)
 	e.pg.Query(`INSERT INTO replica_beats (replica, life, beat_at, seen_at) VALUES ('re', 1, now(), now())`)
 	q = change(`{"action":"set","tokens":700,"reason":"test"}`)
-	if r := q.Replicas; r == nil || r.All || len(r.Applied) != 3 || r.Applied[2] != (control.Acknowledgement{Replica: "re"}) || r.TookMS < 900 {
+	if r := q.Replicas; r == nil || r.All || len(r.Applied) != 3 || r.Applied[2] != (control.Acknowledgement{Replica: "re"}) || r.TookMS < 4900 {
 		t.Errorf("%+v", r)
 	}
 	if n := strings.TrimSpace(e.pg.Query("SELECT count(*) FROM audit_log WHERE action = 'quota.set' AND detail->>'reason' = 'test'")); n != "5" {
@@ -382,13 +384,13 @@ func (tooLate) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // that is not applied in time: with the proxies that are waited for.
 func TestQuotaWhenTheTimeEndsWithinACall(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, func(o *api.Options) { o.AwaitApplied = 50 * time.Millisecond })
+	e := newEnv(t, func(o *api.Options) { o.AwaitApplied = 2 * time.Second })
 	e.redis.AddHook(tooLate{})
 	id, _ := e.customer()
 	_, c := e.operator(control.RoleOperator)
 	c.want(http.StatusCreated, "POST", "/v1/customers/"+id+"/tokens", nil) // or there is nothing to apply
 	e.pg.Query(`INSERT INTO replicas (id, registered_at) VALUES ('ra', now())`)
-	for range 10 {
+	for range 3 {
 		var q api.QuotaChanged
 		c.want(http.StatusOK, "POST", "/v1/customers/"+id+"/quota", `{"action":"set","tokens":5,"reason":"test"}`).into(t, &q)
 		if r := q.Replicas; r == nil || r.All || len(r.Applied) != 1 || r.Applied[0] != (control.Acknowledgement{Replica: "ra"}) {

@@ -104,6 +104,10 @@ func invalid(field, what string) error {
 	return &failure{kind: kindInvalid(), detail: field + ": " + what, fields: map[string]string{field: what}}
 }
 
+func tooMany(wait time.Duration, what string) error {
+	return &failure{kind: kindTooMany(), detail: what, retryAfter: max(wait, time.Second)}
+}
+
 // judge is the one place that says what an error is answered. frank callers, who are
 // operators, read what our own rules say; nobody reads what a library says.
 func judge(err error, frank bool) *failure {

@@ -14,7 +14,7 @@ import (
 // of its own: strangers must neither fill the log nor keep other things out of it. What is
 // over it is in the access log.
 func (a *API) mayNote(action string) bool {
-	_, ok := a.audited.take(action, time.Now())
+	_, ok := a.audited.Take(action, time.Now())
 	return ok
 }
 

@@ -272,31 +272,6 @@ func floods(t *testing.T) {
 	}
 }
 
-func TestLimiterIsBounded(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	l := api.NewLimiter(api.Rate{PerSecond: 1, Burst: 2}, 100)
-	for i := range 10_000 {
-		l.Take(fmt.Sprint(i), now)
-		if i%7 == 0 { // who comes all the time is not forgotten
-			l.Take("busy", now)
-		}
-	}
-	if n := l.Len(); n > 101 {
-		t.Errorf("%d keys", n)
-	}
-	if wait, ok := l.Take("busy", now); ok || wait <= 0 || wait > time.Second {
-		t.Errorf("busy: %v, %v", wait, ok)
-	}
-	if _, ok := l.Take("busy", now.Add(1100*time.Millisecond)); !ok {
-		t.Error("busy may not come again")
-	}
-	l.Forget("busy")
-	if _, ok := l.Take("busy", now); !ok {
-		t.Error("busy was not forgotten")
-	}
-}
-
 // The log has what is needed to find a request, and no secret of any.
 func TestLogHasNoSecrets(t *testing.T) {
 	t.Parallel()

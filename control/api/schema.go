@@ -44,6 +44,8 @@ func enum(t reflect.Type) []string {
 		return texts(control.English, control.Portuguese)
 	case reflect.TypeFor[control.BoxState]():
 		return boxStates()
+	case reflect.TypeFor[control.BoxTrouble]():
+		return texts(control.BoxTroubles()...)
 	case reflect.TypeFor[control.BoxWants]():
 		return texts(control.BoxRun, control.BoxSuspend, control.BoxDestroy)
 	case reflect.TypeFor[control.Role]():

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"path"
@@ -15,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/andreabadesso/openclaw-cloud/control/callers"
 )
 
 const (
@@ -97,7 +98,7 @@ func (a *API) serve(s *side, mux *http.ServeMux, w http.ResponseWriter, r *http.
 	if s.signed(pattern) {
 		limit = a.webhooks
 	}
-	if wait, ok := limit.take(subnet(c.address), began); !ok {
+	if wait, ok := limit.Take(callers.Subnet(c.address), began); !ok {
 		a.refuse(s, c, tooMany(wait, "Too many requests come from this address."))
 		return
 	}
@@ -209,7 +210,7 @@ func (a *API) admit(s *side, c *call) error {
 		return err
 	}
 	if !p.nobody() {
-		if wait, ok := a.perAccount.take(c.actor(), time.Now()); !ok {
+		if wait, ok := a.perAccount.Take(c.actor(), time.Now()); !ok {
 			return tooMany(wait, "Too many requests come from this account.")
 		}
 	}
@@ -301,35 +302,14 @@ func idOf(r *http.Request) string {
 	return rand.Text()
 }
 
-// addressOf is who is at the other end: the last address that a proxy of ours did not add
-// itself.
+// addressOf is who is at the other end, behind our proxies.
 func (a *API) addressOf(r *http.Request) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{}
-	}
-	addr = addr.Unmap().WithZone("")
-	if len(a.o.TrustedProxies) == 0 && r.Header.Get("X-Forwarded-For") != "" {
+	if len(a.o.TrustedProxies) == 0 && r.Header.Get(callers.Forwarded) != "" {
 		a.forwarded.Do(func() {
-			a.o.Logger.Warn("a request comes with X-Forwarded-For, and no proxies are trusted: behind one, all callers count as one address, with one rate limit for all; set --trusted-proxies", "peer", addr)
+			a.o.Logger.Warn("a request comes with X-Forwarded-For, and no proxies are trusted: behind one, all callers count as one address, with one rate limit for all; set --trusted-proxies", "peer", callers.Peer(r))
 		})
 	}
-	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for _, text := range slices.Backward(forwarded) {
-		if !slices.ContainsFunc(a.o.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) }) {
-			break
-		}
-		next, err := netip.ParseAddr(strings.TrimSpace(text))
-		if err != nil {
-			break
-		}
-		addr = next.Unmap().WithZone("")
-	}
-	return addr
+	return callers.Address(r, a.o.TrustedProxies)
 }
 
 // serveSpec serves the OpenAPI document.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/callers"
 	"github.com/andreabadesso/openclaw-cloud/control/store"
 )
 
@@ -94,13 +95,13 @@ func (a *API) serveSignUp(c *call) (any, error) {
 	if _, err := tiers.Get(in.Tier); err != nil {
 		return nil, invalid("tier", "there is no such tier")
 	}
-	if wait, ok := a.signUp.take(subnet(c.address), time.Now()); !ok {
+	if wait, ok := a.signUp.Take(callers.Subnet(c.address), time.Now()); !ok {
 		return nil, tooMany(wait, "Too many accounts are made from this address.")
 	}
 	// Counted apart from links that are asked for: otherwise those would run out sooner for an
 	// address with an account, and tell that it has one.
 	if a.o.Mails != nil {
-		if wait, ok := a.mailsTo.take("sign-up "+address, time.Now()); !ok {
+		if wait, ok := a.mailsTo.Take("sign-up "+address, time.Now()); !ok {
 			return nil, tooMany(wait, "Too many mails are asked for to this address.")
 		}
 	}
@@ -189,13 +190,13 @@ func (a *API) prove(c *call, s *side, in SignIn, find func(context.Context, stri
 	if len(address) > maxEmail || len(in.Password) > MaxPassword || strings.ContainsRune(address, 0) { // Postgres takes no NUL
 		return control.Subject{}, wrong()
 	}
-	at, account, from := time.Now(), s.name+" "+address, subnet(c.address)
+	at, account, from := time.Now(), s.name+" "+address, callers.Subnet(c.address)
 	pair := account + " " + from
 	for _, l := range []struct {
-		limiter *limiter
+		limiter *callers.Limiter
 		key     string
 	}{{a.guessPair, pair}, {a.guessAddress, from}, {a.guessAccount, account}} {
-		if wait, ok := l.limiter.take(l.key, at); !ok {
+		if wait, ok := l.limiter.Take(l.key, at); !ok {
 			return control.Subject{}, tooMany(wait, "Too many attempts to sign in.")
 		}
 	}
@@ -210,7 +211,7 @@ func (a *API) prove(c *call, s *side, in SignIn, find func(context.Context, stri
 	if !ok {
 		return control.Subject{}, a.noteWrong(c, s, subject)
 	}
-	a.guessPair.forget(pair)
+	a.guessPair.Forget(pair)
 	return subject, nil
 }
 

@@ -18,12 +18,15 @@ import (
 const (
 	// perCustomer is how many event streams a customer may have.
 	perCustomer = 4
-	// mostFollows is how many logs may be followed, perCustomer of them by one operator.
+	// mostFollows is how many streams operators may have, of logs and of the traffic; perCustomer
+	// of them one operator.
 	mostFollows = 100
 	// checkEvery is how often a stream looks whether its session has ended.
 	checkEvery = 30 * time.Second
 	// writeWithin is how long a client of a stream may take nothing.
 	writeWithin = 10 * time.Second
+	// newsWithin is how long an event stream looks for something new.
+	newsWithin = 5 * time.Second
 	// exportWithin bounds an export: Postgres ends a statement then.
 	exportWithin = time.Minute
 	// exportsAtOnce is how many exports there may be: each keeps a connection to Postgres for
@@ -83,6 +86,29 @@ func (a *API) streamEvents(c *call) error {
 	if err != nil {
 		return err // an answer has not begun
 	}
+	checked := time.Now()
+	return a.sendEvents(ctx, c, first, func(ctx context.Context) ([]byte, error) {
+		if time.Since(checked) >= checkEvery {
+			if p, err := a.authenticate(a.customers, c.r); err == nil && p.nobody() || kindOf(err) == kindUnauthenticated() {
+				return nil, errStreamOver
+			}
+			checked = time.Now()
+		}
+		// While Postgres is away the stream stays, and goes on afterwards.
+		news, err := a.news(ctx, c, sent)
+		if errors.Is(err, control.ErrNotFound) {
+			return nil, errStreamOver
+		}
+		return news, nil
+	})
+}
+
+// errStreamOver is what ends a stream in order.
+var errStreamOver = errors.New("the stream is over")
+
+// sendEvents writes server-sent events: first, and then what news returns each time it is
+// asked, until ctx ends, the client is gone, or news fails.
+func (a *API) sendEvents(ctx context.Context, c *call, first []byte, news func(context.Context) ([]byte, error)) error {
 	out := http.NewResponseController(c.w)
 	// The server's limit is for requests that end.
 	if err := out.SetReadDeadline(time.Time{}); err != nil {
@@ -103,31 +129,24 @@ func (a *API) streamEvents(c *call) error {
 	}
 	tick := time.NewTicker(a.o.StreamEvery)
 	defer tick.Stop()
-	heard, checked := time.Now(), time.Now()
+	heard := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		if time.Since(checked) >= checkEvery {
-			if p, err := a.authenticate(a.customers, c.r); err == nil && p.nobody() || kindOf(err) == kindUnauthenticated() {
-				return nil
-			}
-			checked = time.Now()
-		}
-		// While Postgres is away the stream stays, and goes on afterwards.
-		news, err := a.news(ctx, c, sent)
-		if errors.Is(err, control.ErrNotFound) {
+		b, err := news(ctx)
+		if err != nil {
 			return nil
 		}
-		if len(news) == 0 && time.Since(heard) >= a.o.Heartbeat {
-			news = []byte(": still there\n\n")
+		if len(b) == 0 && time.Since(heard) >= a.o.Heartbeat {
+			b = []byte(": still there\n\n")
 		}
-		if len(news) == 0 {
+		if len(b) == 0 {
 			continue
 		}
-		if !write(news) {
+		if !write(b) {
 			return nil
 		}
 		heard = time.Now()
@@ -144,7 +163,7 @@ func kindOf(err error) kind {
 
 // news encodes what differs from what was sent, and notes it as sent.
 func (a *API) news(ctx context.Context, c *call, sent map[string][]byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, newsWithin)
 	defer cancel()
 	var p Profile
 	var period *PeriodUsage
@@ -194,7 +213,7 @@ type Export struct {
 // streamExport writes events as they come from Postgres, since they may be many. If it
 // breaks off, so does the connection.
 func (a *API) streamExport(c *call) error {
-	if wait, ok := a.exports.take(c.customerID(), time.Now()); !ok {
+	if wait, ok := a.exports.Take(c.customerID(), time.Now()); !ok {
 		return tooMany(wait, "Exports take long: come again later.")
 	}
 	select {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control/client"
 )
@@ -110,12 +109,14 @@ func TestTokenStaysHere(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	keys := make(chan string, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		keys <- r.Header.Get("Idempotency-Key")
+		if keys <- r.Header.Get("Idempotency-Key"); len(keys) == 2 {
+			cancel()
+		}
 		problem(w, 503, `{"type":"urn:openclaw:problem:unavailable","status":503}`)
 	})
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(300*time.Millisecond, cancel)
 	_, err := c.Do(ctx, client.Request{Method: http.MethodPost, Path: "/v1/x", Body: 1}, nil)
 	key := <-keys
 	if again := <-keys; key == "" || again != key {

@@ -171,7 +171,7 @@ func changing() map[string]step {
 				e.stopRedis()
 				_, err = e.SetLimit(e.t.Context(), "test", customer, 7) // version 2, which 9 is newer than
 				e.committed(err)
-				e.redis.Start()
+				e.startRedis()
 				return customer, token
 			}, nil, true,
 		},

@@ -48,11 +48,11 @@ func TestTokensOfBoxes(t *testing.T) {
 	}
 	// While Redis is away it is not done, and then it is.
 	second := raw()
-	e.redis.Stop()
+	e.stopRedis()
 	if _, err := b.RegisterToken(ctx, c.Box.ID, second); !errors.Is(err, customers.ErrUnpublished) {
 		t.Errorf("without Redis: %v", err)
 	}
-	e.redis.Start()
+	e.startRedis()
 	two, err := b.RegisterToken(ctx, c.Box.ID, second)
 	if err != nil || status(two) != contract.StatusActive || len(e.desired(c.Box.ID).Tokens) != 2 {
 		t.Fatalf("%+v, %v", two, err)
@@ -83,11 +83,11 @@ func TestTokensOfBoxes(t *testing.T) {
 	}
 
 	// At once; and what could not be published then is when it is asked for again.
-	e.redis.Stop()
+	e.stopRedis()
 	if err := b.RevokeTokens(ctx, c.Box.ID, "", 0); !errors.Is(err, customers.ErrUnpublished) {
 		t.Errorf("without Redis: %v", err)
 	}
-	e.redis.Start()
+	e.startRedis()
 	if err := b.RevokeTokens(ctx, c.Box.ID, "", 0); err != nil || status(one) != contract.StatusRevoked || status(two) != contract.StatusRevoked {
 		t.Errorf("%s, %s, %v", status(one), status(two), err)
 	}

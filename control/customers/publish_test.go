@@ -59,7 +59,7 @@ func TestPostgresGoesBackWhileRedisIsAway(t *testing.T) {
 	if _, err := e.SetLimit(t.Context(), "test", c.Customer.ID, 2); !errors.Is(err, customers.ErrUnpublished) {
 		t.Fatal(err)
 	}
-	e.redis.Start()
+	e.startRedis()
 	if _, err := e.PublishPending(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -79,13 +79,13 @@ func TestLateChangeIsVoid(t *testing.T) {
 	c := e.customer("starter")
 	_, token := e.token(c.Customer.ID)
 	healthy := e.Grants
-	e.Grants = dying{healthy}
+	e.Grants, e.PublishWithin = dying{healthy}, impatience
 	for limit := range int64(3) {
 		if _, err := e.SetLimit(t.Context(), "test", c.Customer.ID, 10+limit); !errors.Is(err, customers.ErrUnpublished) {
 			t.Fatal(err)
 		}
 	}
-	e.Grants = healthy
+	e.Grants, e.PublishWithin = healthy, patience
 	if _, err := e.SetLimit(t.Context(), "test", c.Customer.ID, 99); err != nil {
 		t.Fatal(err)
 	}

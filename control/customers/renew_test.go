@@ -63,7 +63,7 @@ func TestRenewalWithRedisAway(t *testing.T) {
 	if took := time.Since(start); took > 8*time.Second {
 		t.Errorf("took %v", took)
 	}
-	e.redis.Start()
+	e.startRedis()
 	if got, err := e.PublishPending(t.Context()); got != n || err != nil {
 		t.Errorf("published %d, %v", got, err)
 	}

@@ -159,7 +159,7 @@ func TestRedisLosesItsDataAgainWhileRepublishing(t *testing.T) {
 	if _, err := e.RepublishLost(t.Context()); !errors.Is(err, feed.ErrLostAgain) {
 		t.Errorf("%v, want ErrLostAgain", err)
 	}
-	e.Grants = healthy
+	e.Grants, e.PublishWithin = healthy, patience
 	if done, err := e.RepublishLost(t.Context()); done.Tokens != 1 || err != nil {
 		t.Errorf("republished %+v, %v", done, err)
 	}

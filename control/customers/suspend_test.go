@@ -96,7 +96,7 @@ func TestSuspendWhileRedisIsAway(t *testing.T) {
 	if _, err := e.SuspendCustomer(t.Context(), "test", c.Customer.ID, ""); !errors.Is(err, customers.ErrUnpublished) {
 		t.Fatalf("got %v", err)
 	}
-	e.redis.Start()
+	e.startRedis()
 	for e.pending() > 0 {
 		if _, err := e.PublishPending(t.Context()); err != nil {
 			t.Fatal(err)

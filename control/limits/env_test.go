@@ -242,6 +242,18 @@ func (e *env) awaitUsage(a quota.Account, limit, settled, held int64) {
 	})
 }
 
+// awaitSettled waits until Redis has a limit and what is settled, whatever is leased.
+func (e *env) awaitSettled(a quota.Account, limit, settled int64) {
+	e.t.Helper()
+	until(e.t, "Redis is right", func() error {
+		u, err := e.usage(a)
+		if err == nil && (u.Limit != limit || u.Settled != settled) {
+			err = fmt.Errorf("limit %d, settled %d; want %d, %d\n%s", u.Limit, u.Settled, limit, settled, e.log)
+		}
+		return err
+	})
+}
+
 // settled is what Postgres has of a.
 func (e *env) settled(a quota.Account) int64 {
 	e.t.Helper()

@@ -207,14 +207,14 @@ func TestEpochWaitsForALostReplica(t *testing.T) {
 	dies.kill()
 	e.redis.FlushAll()
 	until(t, "it says what it waits for", func() error {
-		if note := k.Note(); !strings.Contains(note, dies.name) {
+		if note := k.Note(); !strings.Contains(note, dies.name) || strings.Contains(note, stays.name) {
 			return fmt.Errorf("note %q\n%s", note, e.log)
+		}
+		if n := gauge(t, registry, "control_quota_undeclared_replicas"); n != 1 {
+			return fmt.Errorf("%v undeclared replicas", n)
 		}
 		return nil
 	})
-	if n := gauge(t, registry, "control_quota_undeclared_replicas"); n != 1 {
-		t.Errorf("%v undeclared replicas", n)
-	}
 	if !strings.Contains(e.log.String(), "ALERT: no lease can grow") || strings.Contains(k.Note(), stays.name) {
 		t.Errorf("note %q\n%s", k.Note(), e.log)
 	}
@@ -222,8 +222,8 @@ func TestEpochWaitsForALostReplica(t *testing.T) {
 	if err != nil || epoch.IsOpen() || epoch.Number <= first.Number {
 		t.Errorf("%+v, %v", epoch, err)
 	}
-	e.declareLost(dies.name)
 	begin := time.Now()
+	e.declareLost(dies.name)
 	e.awaitOpen(epoch.Number)
 	if took := time.Since(begin); took < o.Grace {
 		t.Errorf("open after %v", took)
@@ -352,7 +352,7 @@ func TestLostWhileTheRecordsAreMade(t *testing.T) {
 			if _, err := e.records().GiveUp(t.Context(), name, 0); err != nil {
 				t.Error(err)
 			}
-			e.awaitUsage(a, 1000, 33, e.held(a))
+			e.awaitSettled(a, 1000, 33)
 			if state := e.client.HGet(t.Context(), contract.QuotaEpochKey, "m:"+name).Val(); state != "lost" {
 				t.Errorf("Redis says %q of the replica", state)
 			}
@@ -367,9 +367,12 @@ func TestAlive(t *testing.T) {
 	e.keep(e.options())
 	e.awaitOpen(1)
 	r := e.replica(nil)
-	if alive, err := e.records().Alive(t.Context(), r.name); err != nil || !alive {
-		t.Errorf("alive: %v, %v", alive, err)
-	}
+	until(t, "it is alive", func() error {
+		if alive, err := e.records().Alive(t.Context(), r.name); err != nil || !alive {
+			return fmt.Errorf("alive: %v, %w", alive, err)
+		}
+		return nil
+	})
 	r.kill()
 	for _, name := range []string{r.name, "nobody"} {
 		if alive, err := e.records().Alive(t.Context(), name); err != nil || alive {

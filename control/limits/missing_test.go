@@ -49,7 +49,7 @@ func TestMissingRecordIsMade(t *testing.T) {
 func TestEnsure(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	records := limits.NewRecords(e.store, e.client, time.Second)
+	records := limits.NewRecords(e.store, e.client, 5*time.Second)
 	a := e.customer(10_000)
 	if err := records.Ensure(t.Context(), a.Customer, a.Period.ID); err != nil {
 		t.Errorf("before the first epoch: %v", err)

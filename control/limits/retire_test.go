@@ -52,7 +52,7 @@ func TestAllIsStoppedInOrder(t *testing.T) {
 	r = e.replica(r.journal)
 	r.use(a, 1, 10)
 	until(t, "all is settled", func() error { return flushed(r) })
-	e.awaitUsage(a, 1000, 40, e.held(a))
+	e.awaitSettled(a, 1000, 40)
 }
 
 // Likewise, but its last events come to Postgres when the next epoch has begun: its records
@@ -98,7 +98,7 @@ func eventsComeInTheNextEpoch(t *testing.T, waits bool) {
 		e.awaitOpen(first.Number + 2)
 		next.use(a, 1, 10)
 		until(t, "all is settled", func() error { return flushed(next) })
-		e.awaitUsage(a, 1000, 40, e.held(a))
+		e.awaitSettled(a, 1000, 40)
 		return
 	}
 	e.record(r.events[1:]...)
@@ -179,7 +179,7 @@ func TestBeatOfAReplicaThatIsGone(t *testing.T) {
 	r = e.replica(r.journal)
 	r.use(a, 1, 10)
 	until(t, "all is settled", func() error { return flushed(r) })
-	e.awaitUsage(a, 1000, 20, e.held(a))
+	e.awaitSettled(a, 1000, 20)
 }
 
 // A replica says that it has retired, and then enters an epoch that has begun meanwhile, with
@@ -213,7 +213,7 @@ func TestRetirementOfAnEarlierEpochThanItsLast(t *testing.T) {
 	r = e.replica(r.journal)
 	r.use(a, 1, 10)
 	until(t, "all is settled", func() error { return flushed(r) })
-	e.awaitUsage(a, 1000, 60, e.held(a))
+	e.awaitSettled(a, 1000, 60)
 }
 
 // A replica retires, an epoch begins, and it is silent for a while after it has entered that

@@ -213,7 +213,7 @@ func TestLimitChangesDuringTheRebuild(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
 			a := e.customer(1000)
-			records := limits.NewRecords(e.open(), e.client, time.Second)
+			records := limits.NewRecords(e.open(), e.client, 5*time.Second)
 			step, arm, sprung := once(at, func() error {
 				e.setLimit(records, &a, 77)
 				return nil

@@ -10,14 +10,11 @@ import (
 
 const (
 	nearPercent = 90
-	// reachedPercent is less than 100: a request that does not fit into what is left is refused
-	// by the proxy, so that hardly anybody's last token is ever used.
-	reachedPercent = 99
-	limitPage      = 200
+	limitPage   = 200
 )
 
 // LimitNotices puts mails into the outbox for customers who have used most of their limit,
-// or all of it.
+// or as good as all of it.
 type LimitNotices struct {
 	Store *store.Store
 	// Add puts a mail into the outbox; see jobs.Jobs.AddMail.
@@ -31,15 +28,15 @@ type LimitNotices struct {
 func (n *LimitNotices) Notify(ctx context.Context) (int, error) {
 	added := 0
 	for _, kind := range []struct {
-		name        string
-		from, below int
-	}{{control.MailLimitReached, reachedPercent, 0}, {control.MailNearLimit, nearPercent, reachedPercent}} {
+		name    string
+		stopped bool
+	}{{control.MailLimitReached, true}, {control.MailNearLimit, false}} {
 		for {
 			now := time.Now()
 			if n.Now != nil {
 				now = n.Now()
 			}
-			list, err := n.Store.PeriodsUsed(ctx, now, kind.from, kind.below, kind.name, limitPage)
+			list, err := n.Store.PeriodsUsed(ctx, now, nearPercent, kind.stopped, kind.name, limitPage)
 			if err != nil {
 				return added, err
 			}

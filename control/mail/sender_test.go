@@ -447,6 +447,24 @@ func TestLimitNotices(t *testing.T) {
 	if err := e.SendDue(t.Context()); err != nil || len(e.office.got()) != 4 {
 		t.Errorf("%v, %d letters", err, len(e.office.got()))
 	}
+	// An agent that sends 40 tokens each time has stopped with 290 left, though that is a tenth; one greater request changes nothing.
+	e.query("UPDATE usage_periods SET limit_tokens = 3000; SELECT usage_events_ensure_month(now() - interval '1 minute')")
+	for seq, prompt := range []int{40, 40, 40, 400} {
+		e.query(fmt.Sprintf(`INSERT INTO usage_events SELECT 'r', %d, now() - interval '1 minute', 'now', 'x', 'x', 'c1', 'b', 't', 'pro', 'k', 'k', 'openai', 'x', %d, 0, 1, 0, 1, 0, 1, 'upstream', 'ok', 200, 1, 1`, seq+1, prompt))
+	}
+	notify(2704, 1)
+	notify(2705, 1)
+	if got := e.query("SELECT string_agg(kind, ',' ORDER BY id) FROM mails WHERE cause = 'now/3000'"); got != "near_limit,limit_reached" {
+		t.Errorf("mails %s", got)
+	}
+	// It is told so at once, and nothing else when its prompts have become smaller.
+	e.query("UPDATE usage_periods SET limit_tokens = 3100")
+	notify(2900, 1)
+	e.query("UPDATE usage_events SET prompt_tokens = 0")
+	notify(2801, 0)
+	if got := e.query("SELECT string_agg(kind, ',' ORDER BY id) FROM mails WHERE cause = 'now/3100'"); got != "limit_reached" {
+		t.Errorf("mails %s", got)
+	}
 	e.query("UPDATE customers SET status = 'suspended'; UPDATE usage_periods SET limit_tokens = 1500")
 	notify(1500, 0)
 }

@@ -19,7 +19,7 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, testenv.DedicatedKubernetes(t), testenv.DedicatedPostgres(t))
 	opts := e.options()
-	opts.PlacedWithin, opts.RetryMin, opts.Overlap = 3*time.Second, time.Hour, time.Second
+	opts.PlacedWithin, opts.RetryMin, opts.Overlap = 20*time.Second, time.Hour, time.Second
 	opts.LeaseFor = time.Minute // for the API server takes seconds to start
 	first := e.run(opts)
 

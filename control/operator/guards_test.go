@@ -104,6 +104,20 @@ func TestQuotaOfABox(t *testing.T) {
 	box := g.box(t, "pro")
 	g.make(t, testOptions(), box)
 	g.Kubectl("wait", "-n", box.Namespace, "deployment/"+GatewayName, "--for=condition=Available", "--timeout=60s")
+	client := g.admin(t)
+	retryUntil(t, func() bool { // the controller may have counted before it heard of what was made last
+		quota, err := client.CoreV1().ResourceQuotas(box.Namespace).Get(t.Context(), LimitsName, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, hard := range quota.Spec.Hard {
+			used, counted := quota.Status.Used[name]
+			if exact := name == corev1.ResourceSecrets || strings.HasPrefix(string(name), "count/"); exact && (!counted || used.Cmp(hard) != 0) {
+				return false
+			}
+		}
+		return true
+	})
 	for what, args := range map[string][]string{
 		"a Service":        {"create", "service", "clusterip", "x", "--tcp=80"},
 		"a NodePort":       {"create", "service", "nodeport", "x", "--tcp=80"},

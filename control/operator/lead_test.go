@@ -61,11 +61,13 @@ func TestLeaseIsSeldomRenewed(t *testing.T) {
 	op := e.run(opts)
 	leads(e, op)
 	versions := make(map[string]bool)
-	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(200 * time.Millisecond) {
-		versions[e.field(operator.OperatorSpace, "lease/"+operator.LeaseName, ".metadata.resourceVersion")] = true
+	for began := time.Now(); time.Since(began) < 15*time.Second; time.Sleep(200 * time.Millisecond) {
+		if version := e.field(operator.OperatorSpace, "lease/"+operator.LeaseName, ".metadata.resourceVersion"); version != "" {
+			versions[version] = true
+		}
 	}
-	if n := len(versions); n < 3 || n > 5 {
-		t.Errorf("in 10 s a lease of 9 s had %d versions", n)
+	if n := len(versions); n < 3 || n > 7 {
+		t.Errorf("in 15 s a lease of 9 s had %d versions", n)
 	}
 	if note := op.Note(); note != "this process leads" {
 		t.Error(note)

@@ -37,7 +37,7 @@ func (e *env) asDesired(opts operator.Options, id string) {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.until(10*time.Second, func() string {
+	e.until(soon, func() string {
 		problem, err := operator.Compare(e.t.Context(), opts, d)
 		if err != nil {
 			return err.Error()

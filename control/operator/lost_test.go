@@ -21,6 +21,12 @@ func (e *env) bare() {
 	if err := e.kube.Apply(`{"apiVersion":"v1","kind":"Node","metadata":{"name":"bare","labels":{"kubernetes.io/hostname":"bare"}}}`); err != nil {
 		e.t.Fatal(err)
 	}
+	e.beat()
+}
+
+// beat says that the bare node is there: it is lost some 50 s after it was said last.
+func (e *env) beat() {
+	e.t.Helper()
 	now := time.Now().UTC().Format(time.RFC3339)
 	e.kube.Kubectl("patch", "node", "bare", "--subresource=status", "--type=merge", "-p", fmt.Sprintf(
 		`{"status":{"capacity":{"cpu":"100","memory":"1Ti","pods":"100","ephemeral-storage":"1Ti"},"allocatable":{"cpu":"100","memory":"1Ti","pods":"100","ephemeral-storage":"1Ti"},
@@ -34,6 +40,7 @@ func (e *env) boxesOnBare(n int) (boxes []control.Box) {
 		boxes = append(boxes, e.customer("starter"))
 	}
 	for _, b := range boxes {
+		e.beat()
 		e.until(soon, func() string {
 			if node := e.field(b.Namespace, "pods", ".items[0].spec.nodeName"); node != "bare" {
 				return fmt.Sprintf("the pod is on %q", node)
@@ -81,6 +88,7 @@ func TestLostNode(t *testing.T) {
 		}
 		return ""
 	})
+	e.beat()
 	time.Sleep(6 * time.Second)
 	for _, b := range []control.Box{destroyed, suspended, moved} {
 		if uid := e.podUID(b.Namespace); uid == "" || strings.Contains(uid, " ") {

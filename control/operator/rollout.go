@@ -6,6 +6,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
 )
 
 // rolledOut reports whether what the deployment says now is what runs, all of it and nothing
@@ -39,15 +41,15 @@ type trouble struct {
 
 // The kinds of trouble.
 const (
-	troubleQuota    = "quota"
-	troubleSchedule = "unschedulable"
-	troubleImage    = "image"
-	troubleCrash    = "crash"
-	troubleConfig   = "configuration"
-	troubleProbe    = "not_ready"
-	troubleSlow     = "slow"
-	troubleCluster  = "cluster"
-	troubleStuck    = "stuck"
+	troubleQuota    = string(control.BoxRefused)
+	troubleSchedule = string(control.BoxUnschedulable)
+	troubleImage    = string(control.BoxImage)
+	troubleCrash    = string(control.BoxCrashes)
+	troubleConfig   = string(control.BoxConfiguration)
+	troubleProbe    = string(control.BoxSilent)
+	troubleSlow     = string(control.BoxSlow)
+	troubleCluster  = string(control.BoxCluster)
+	troubleStuck    = string(control.BoxStuck)
 )
 
 // troubles are all kinds.

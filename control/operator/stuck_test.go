@@ -181,7 +181,7 @@ func refusedByQuota(t *testing.T, e *env) {
 		t.Fatalf("the quota allows the pod %s", uid)
 	}
 	e.kube.Kubectl("delete", "quota", "another", "-n", b.Namespace)
-	e.until(20*time.Second, func() string {
+	e.until(30*time.Second, func() string {
 		if e.podUID(b.Namespace) == "" {
 			return "there is no pod"
 		}

@@ -1,6 +1,10 @@
 package operator
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/andreabadesso/openclaw-cloud/control"
+)
 
 // said is what is told of a box. text is for its customer and names nothing of the cluster: no image,
 // node, address or object. detail is for operators; "" if there is no more to say than text does.
@@ -34,24 +38,4 @@ func (t trouble) said() said {
 }
 
 // forCustomers is what a customer reads of a kind of trouble: whether there is something to do about it.
-func forCustomers(kind string) string {
-	switch kind {
-	case troubleQuota:
-		return "its gateway is refused by a limit that is ours to correct"
-	case troubleSchedule:
-		return "there is no room for its gateway at the moment, which is ours to make"
-	case troubleImage:
-		return "its program cannot be loaded at the moment, which is ours to repair"
-	case troubleCrash:
-		return "its gateway ends by itself soon after it has started"
-	case troubleConfig:
-		return "its gateway cannot be started as it is configured: check its settings, or ask support"
-	case troubleProbe:
-		return "its gateway runs, and does not answer"
-	case troubleSlow:
-		return "its gateway takes longer than usual"
-	case troubleStuck:
-		return "what was decided about it takes longer than usual, and is tried on"
-	}
-	return "something of it could not be done yet, and is tried again"
-}
+func forCustomers(kind string) string { return control.BoxTrouble(kind).Text() }

@@ -364,7 +364,7 @@ func TestNothingListens(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() { close(hangs) })
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
 	defer cancel()
 	results, err := smoke.Run(ctx, in.cfg)
 	if !errors.Is(err, smoke.ErrFailed) {

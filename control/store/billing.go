@@ -77,19 +77,32 @@ func (s *Store) OverdueSubscriptions(ctx context.Context, at time.Time, limit in
 	return list, explain("overdue subscriptions", err)
 }
 
+// usedUp says of a period p whether an agent can hardly do anything with what is left: less than 1 %, or than the
+// prompts of its last requests and the answer that token-proxy wants room for (limits.min_output). What does not fit
+// is refused, so hardly anybody's last token is ever used; and an agent's prompts alone may be 1 % of a small limit.
+// Of the last prompts it is the median: one that was larger than all others stops nobody. Tokens weigh 1 here, as in
+// all tiers that are built in, and 256 is min_output's default: a mail is no limit.
+const usedUp = `(settled_tokens * 100.0 >= limit_tokens * 99.0 OR limit_tokens - settled_tokens < 256 + (
+	SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY prompt_tokens) FROM (
+		SELECT prompt_tokens FROM usage_events e
+		WHERE e.customer_id = p.customer_id AND admitted_at > $1 - interval '7 days' AND admitted_at <= $1
+		ORDER BY admitted_at DESC LIMIT 20) last))`
+
 const periodsUsed = selectPeriods + ` p
-	WHERE ends_at > $1 AND starts_at <= $1 AND settled_tokens * 100.0 >= limit_tokens * $2::numeric
-		AND ($3 = 0 OR settled_tokens * 100.0 < limit_tokens * $3::numeric)
+	WHERE ends_at > $1 AND starts_at <= $1 AND settled_tokens * 100.0 >= limit_tokens * $2::numeric AND coalesce(` + usedUp + `, false) = $3
 		AND EXISTS (SELECT FROM customers c WHERE c.id = p.customer_id AND c.status = 'active' AND c.email IS NOT NULL)
 		AND NOT EXISTS (SELECT FROM mails m WHERE m.customer_id = p.customer_id AND m.kind = $4
 			AND m.cause = p.period_id || '/' || p.limit_tokens)
+		-- Prompts may become smaller again. Who was told that it is used up is not told that it comes close.
+		AND ($3 OR NOT EXISTS (SELECT FROM mails m WHERE m.customer_id = p.customer_id AND m.kind = '` + control.MailLimitReached + `'
+			AND m.cause = p.period_id || '/' || p.limit_tokens))
 	LIMIT $5`
 
-// PeriodsUsed lists present periods of active customers with an address, at most limit, that
-// have used at least from percent of their limit and less than below percent (0 for no such
-// bound), and of which no mail of a kind tells with control.LimitCause.
-func (s *Store) PeriodsUsed(ctx context.Context, at time.Time, from, below int, kind string, limit int) ([]control.UsagePeriod, error) {
-	rows, _ := s.pool.Query(ctx, periodsUsed, at, from, below, kind, limit)
+// PeriodsUsed lists present periods of active customers with an address, at most limit, that have used at least from
+// percent of their limit, and of which no mail of a kind tells with control.LimitCause: those with stopped of which
+// so little is left that an agent can hardly do anything, or the others.
+func (s *Store) PeriodsUsed(ctx context.Context, at time.Time, from int, stopped bool, kind string, limit int) ([]control.UsagePeriod, error) {
+	rows, _ := s.pool.Query(ctx, periodsUsed, at, from, stopped, kind, limit)
 	list, err := pgx.CollectRows(rows, scanPeriod)
 	return list, explain("periods by use", err)
 }
@@ -155,22 +168,30 @@ func (s *Store) MeteredCustomers(ctx context.Context, ended time.Time, after str
 	return list, explain("customers with overage", err)
 }
 
-// StripeInbox says what waits in the inbox.
-type StripeInbox struct {
-	Waiting int           // events that are not processed
-	Failing int           // those of them that were tried in vain
-	Oldest  time.Duration // age of the oldest one; 0 without any
+// StripeQueue says what waits, from Stripe or for it.
+type StripeQueue struct {
+	Waiting int           // what is not done yet
+	Failing int           // that of it which was tried in vain
+	Oldest  time.Duration // age of the oldest; 0 without any
 }
 
-// StripeInbox reads what waits in the inbox.
-func (s *Store) StripeInbox(ctx context.Context) (StripeInbox, error) {
-	var in StripeInbox
+// StripeInbox reads what waits of Stripe's events: those that are not processed.
+func (s *Store) StripeInbox(ctx context.Context) (StripeQueue, error) {
+	return s.stripeQueue(ctx, "Stripe inbox", "received_at", "stripe_events WHERE processed_at IS NULL")
+}
+
+// MeterQueue reads what waits to be reported to Stripe: what Stripe is not known to have.
+func (s *Store) MeterQueue(ctx context.Context) (StripeQueue, error) {
+	return s.stripeQueue(ctx, "meter reports that wait", "created_at", "meter_reports WHERE reported_at IS NULL")
+}
+
+func (s *Store) stripeQueue(ctx context.Context, what, since, rows string) (q StripeQueue, err error) {
 	var seconds float64
-	err := s.pool.QueryRow(ctx, `
-		SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL), coalesce(extract(epoch FROM now() - min(received_at)), 0)
-		FROM stripe_events WHERE processed_at IS NULL`).Scan(&in.Waiting, &in.Failing, &seconds)
-	in.Oldest = time.Duration(seconds * float64(time.Second))
-	return in, explain("Stripe inbox", err)
+	err = s.pool.QueryRow(ctx, `
+		SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL), coalesce(extract(epoch FROM now() - min(`+since+`)), 0)
+		FROM `+rows).Scan(&q.Waiting, &q.Failing, &seconds)
+	q.Oldest = time.Duration(seconds * float64(time.Second))
+	return q, explain(what, err)
 }
 
 // NoteStripeEvent finishes an event, as FinishStripeEvent does, that has no effect.

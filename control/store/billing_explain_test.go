@@ -18,7 +18,7 @@ func ExplainBilling(ctx context.Context, s *Store, at time.Time) map[string]stri
 		args []any
 	}{
 		"overdue":     {overdueSubscriptions, []any{at, 10}},
-		"used":        {periodsUsed, []any{at, 90, 99, control.MailNearLimit, 200}},
+		"used":        {periodsUsed, []any{at, 90, false, control.MailNearLimit, 200}},
 		"above limit": {periodsAboveLimit, []any{at, "", "", 200}},
 	} {
 		rows, _ := s.pool.Query(ctx, "EXPLAIN "+q.sql, q.args...)

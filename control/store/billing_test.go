@@ -27,7 +27,7 @@ func TestBillingPlans(t *testing.T) {
 			t.Errorf("%s: the plan is\n%s", name, plan)
 		}
 	}
-	used, err := st.PeriodsUsed(t.Context(), at, 90, 99, control.MailNearLimit, 500)
+	used, err := st.PeriodsUsed(t.Context(), at, 90, false, control.MailNearLimit, 500)
 	if err != nil || len(used) != 180 { // 900…989, twice
 		t.Errorf("%d periods, %v", len(used), err)
 	}
@@ -135,7 +135,7 @@ func TestNoteStripeEventOfAnother(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if in, err := st.StripeInbox(t.Context()); err != nil || in != (store.StripeInbox{}) {
+	if in, err := st.StripeInbox(t.Context()); err != nil || in != (store.StripeQueue{}) {
 		t.Errorf("%+v, %v", in, err)
 	}
 }

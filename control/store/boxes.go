@@ -64,6 +64,7 @@ const selectBoxDetails = `SELECT ` + boxColumns + `, settings, has_telegram_toke
 func scanBoxDetail(row pgx.CollectableRow) (d control.BoxDetail, err error) {
 	err = row.Scan(append(boxFields(&d.Box), &d.Settings, &d.HasTelegramToken, &d.Held, &d.Size, &d.Rotation, &d.Restart)...)
 	d.Box, d.Steps = inUTC(d.Box), []control.BoxStep{}
+	d.Trouble = control.BoxTroubleOf(d.Message)
 	if d.Wants == control.BoxRun {
 		d.WaitsFor = control.BoxWaitsFor(d.ID, d.HasTelegramToken, len(d.Settings.TelegramUsers))
 	}

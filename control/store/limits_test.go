@@ -218,14 +218,15 @@ func TestRecordsAreNotedOnce(t *testing.T) {
 // A leader that says nothing for some seconds is none any more.
 func TestSilentLeader(t *testing.T) {
 	t.Parallel()
-	st, pg := migrated(t)
-	second := make(chan struct{})
+	st, _ := migrated(t)
+	led, second := make(chan struct{}), make(chan struct{})
 	first := make(chan error, 1)
 	go func() {
 		first <- st.Lead(context.Background(), "x", 10*time.Millisecond, func(ctx context.Context, l *store.Leader) error {
 			if err := l.Ping(ctx); err != nil {
 				return err
 			}
+			close(led)
 			<-second
 			if err := l.Ping(ctx); err == nil || l.Alive() {
 				return fmt.Errorf("alive %v, %w", l.Alive(), err)
@@ -233,8 +234,10 @@ func TestSilentLeader(t *testing.T) {
 			return nil
 		})
 	}()
-	for strings.TrimSpace(pg.Query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")) != "1" {
-		time.Sleep(10 * time.Millisecond)
+	select {
+	case <-led:
+	case err := <-first:
+		t.Fatal(err)
 	}
 	errLed := errors.New("led")
 	err := st.Lead(t.Context(), "x", 10*time.Millisecond, func(context.Context, *store.Leader) error { close(second); return errLed })

@@ -10,12 +10,14 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
 
-const meterColumns = `id, customer_id, subscription_id, period_id, tokens_from, tokens_to, cents_per_million, created_at, attempts, reported_at`
+const meterColumns = `id, customer_id, subscription_id, period_id, tokens_from, tokens_to, cents_per_million, created_at, attempts, reported_at,
+	sent_at, event_at, coalesce(error, '')`
 
 func scanMeterReport(row pgx.CollectableRow) (m control.MeterReport, err error) {
-	var reported *time.Time
-	err = row.Scan(&m.ID, &m.CustomerID, &m.SubscriptionID, &m.PeriodID, &m.From, &m.To, &m.CentsPerMillion, &m.CreatedAt, &m.Attempts, &reported)
-	m.CreatedAt, m.ReportedAt = m.CreatedAt.UTC(), orZero(reported)
+	var reported, sent, event *time.Time
+	err = row.Scan(&m.ID, &m.CustomerID, &m.SubscriptionID, &m.PeriodID, &m.From, &m.To, &m.CentsPerMillion, &m.CreatedAt, &m.Attempts, &reported,
+		&sent, &event, &m.Error)
+	m.CreatedAt, m.ReportedAt, m.SentAt, m.EventAt = m.CreatedAt.UTC(), orZero(reported), orZero(sent), orZero(event)
 	return m, err
 }
 
@@ -41,7 +43,7 @@ func (t *Tx) AddMeterReport(ctx context.Context, id string, v control.Subscripti
 }
 
 // ClaimMeterReports takes reports that are due in hand for the length of lease, at most
-// limit. One may be sent twice, if its sender dies: Stripe counts its identifier once.
+// limit. One may be sent twice, if its sender dies: within a day Stripe counts its identifier once.
 func (s *Store) ClaimMeterReports(ctx context.Context, lease time.Duration, limit int) ([]control.MeterReport, error) {
 	rows, _ := s.pool.Query(ctx, `
 		WITH due AS (
@@ -54,12 +56,39 @@ func (s *Store) ClaimMeterReports(ctx context.Context, lease time.Duration, limi
 }
 
 // WaitingMeterReports lists the reports of a customer that Stripe is not known to have, also
-// those that another sender has in hand: Stripe counts their identifiers once.
+// those that another sender has in hand: within a day Stripe counts their identifiers once.
 func (t *Tx) WaitingMeterReports(ctx context.Context, customer string) ([]control.MeterReport, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT `+meterColumns+` FROM meter_reports
 		WHERE customer_id = $1 AND reported_at IS NULL ORDER BY created_at, id`, customer)
 	list, err := pgx.CollectRows(rows, scanMeterReport)
 	return list, explain("meter reports of customer "+customer, err)
+}
+
+// MeterReportsOn lists the reports of a customer of which Stripe was told, or may have been, that they
+// happened from a time on, and before another.
+func (t *Tx) MeterReportsOn(ctx context.Context, customer string, from, before time.Time) ([]control.MeterReport, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT `+meterColumns+` FROM meter_reports
+		WHERE customer_id = $1 AND event_at >= $2 AND event_at < $3 ORDER BY event_at, id`, customer, from, before)
+	list, err := pgx.CollectRows(rows, scanMeterReport)
+	return list, explain("meter reports of customer "+customer, err)
+}
+
+// SendMeterReport notes, before it is done, that a report is sent at a time, as of something that
+// happened at event. It returns the report: with the times of an earlier sending, if it is not known
+// that Stripe does not have it. One that Stripe has is control.ErrNotFound.
+func (s *Store) SendMeterReport(ctx context.Context, id string, at, event time.Time) (control.MeterReport, error) {
+	rows, _ := s.pool.Query(ctx, `
+		UPDATE meter_reports SET sent_at = coalesce(sent_at, $2), event_at = CASE WHEN sent_at IS NULL THEN $3 ELSE event_at END
+		WHERE id = $1 AND reported_at IS NULL RETURNING `+meterColumns, id, at, event)
+	m, err := pgx.CollectExactlyOneRow(rows, scanMeterReport)
+	return m, explain("send meter report "+id, err)
+}
+
+// MeterReportNotTaken notes that Stripe does not have a report that was first sent at a time.
+func (s *Store) MeterReportNotTaken(ctx context.Context, id string, sent time.Time) error {
+	_, err := s.pool.Exec(ctx, `
+		UPDATE meter_reports SET sent_at = NULL, event_at = NULL WHERE id = $1 AND sent_at = $2 AND reported_at IS NULL`, id, sent)
+	return explain("meter report "+id, err)
 }
 
 // MeterReported notes that Stripe has a report.

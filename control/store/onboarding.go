@@ -16,9 +16,14 @@ const (
 	selectOnboardings = `SELECT ` + onboardingColumns + ` FROM onboarding_sessions`
 )
 
-// wipedFor is how long what is left of a conversation that nobody ended is kept: its id and how far
-// it came, for counting.
-const wipedFor = 24 * time.Hour
+const (
+	// wipedFor is how long what is left of a conversation that nobody ended is kept: its id and how far
+	// it came, for counting.
+	wipedFor = 24 * time.Hour
+	// latePayment is how long it is kept whose it was, if there is a customer: a page to pay on is open for a
+	// day, and what was paid on it may be heard of days later.
+	latePayment = 7 * 24 * time.Hour
+)
 
 func scanOnboarding(row pgx.CollectableRow) (v control.OnboardingSession, err error) {
 	var digest []byte
@@ -124,9 +129,20 @@ func (s *Store) WaitingOnboardings(ctx context.Context, after string, now time.T
 	return list, explain("conversations that wait", err)
 }
 
+// PaidLateOnboardings lists conversations that have expired and whose customer has paid all the same. By id
+// from after on, at most limit.
+func (s *Store) PaidLateOnboardings(ctx context.Context, after string, now time.Time, limit int) ([]control.OnboardingSession, error) {
+	rows, _ := s.pool.Query(ctx, selectOnboardings+` o
+		WHERE id > $1 AND state = 'abandoned' AND customer_id IS NOT NULL AND expires_at > $2
+			AND (SELECT c.status = 'active' FROM customers c WHERE c.id = o.customer_id)
+		ORDER BY id LIMIT $3`, after, now, limit)
+	list, err := pgx.CollectRows(rows, scanOnboarding)
+	return list, explain("conversations that were paid for late", err)
+}
+
 // ExpireOnboardings forgets what was said in conversations that have expired by then, at most limit of
-// them, and returns how many: those that nobody ended become abandoned, and nothing personal is left of
-// them; those that were ended are removed.
+// them, and returns how many: those that nobody ended become abandoned, and nothing is left of them but whose
+// they were, if there is a customer; those that were ended are removed.
 func (s *Store) ExpireOnboardings(ctx context.Context, then time.Time, limit int) (int64, error) {
 	var n int64
 	for _, q := range []struct {
@@ -137,9 +153,9 @@ func (s *Store) ExpireOnboardings(ctx context.Context, then time.Time, limit int
 			SELECT id FROM onboarding_sessions WHERE expires_at <= $1 AND state IN ('complete', 'abandoned')
 			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, []any{then, limit}},
 		{`UPDATE onboarding_sessions SET state = 'abandoned', version = version + 1, data = jsonb_build_object('left', state), bot_token = NULL,
-			key_digest = NULL, telegram_user = NULL, customer_id = NULL, updated_at = $1, expires_at = $3
+			key_digest = NULL, telegram_user = NULL, updated_at = $1, expires_at = CASE WHEN customer_id IS NULL THEN $3::timestamptz ELSE $4::timestamptz END
 		WHERE id IN (SELECT id FROM onboarding_sessions WHERE expires_at <= $1 AND state NOT IN ('complete', 'abandoned')
-			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, []any{then, limit, then.Add(wipedFor)}},
+			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, []any{then, limit, then.Add(wipedFor), then.Add(latePayment)}},
 	} {
 		tag, err := s.pool.Exec(ctx, q.statement, q.args...)
 		if err != nil {

@@ -229,11 +229,35 @@ func TestOnboardingsWaitAndExpire(t *testing.T) {
 	expire(now.Add(time.Hour), 4, 4+2) // of each sort at most four
 	expire(now.Add(time.Hour), 100, 6)
 	if left := strings.TrimSpace(pg.Query(`SELECT count(*) || ' ' || string_agg(DISTINCT state, ',') || ' ' || count(*) FILTER (WHERE data ? 'left') || ' ' ||
-		count(key_digest) + count(telegram_user) + count(customer_id) + count(bot_token) || ' ' || count(*) FILTER (WHERE data::text ~ 'personal') FROM onboarding_sessions`)); left != "10 abandoned 10 0 0" {
+		count(key_digest) + count(telegram_user) + count(bot_token) || ' ' || count(*) FILTER (WHERE data::text ~ 'personal') || ' ' || count(customer_id) FROM onboarding_sessions`)); left != "10 abandoned 10 0 0 3" {
 		t.Errorf("left is %q", left)
 	}
+	late := func(what, want string) {
+		t.Helper()
+		var got []string
+		for after := ""; ; {
+			list, err := st.PaidLateOnboardings(ctx, after, now.Add(2*time.Hour), 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range list {
+				got, after = append(got, v.ID), v.ID
+			}
+			if len(list) < 2 {
+				break
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: paid late are %q, want %q", what, got, want)
+		}
+	}
+	late("gone", "")
+	pg.Query(`UPDATE customers SET status = 'active', deleted_at = NULL`)
+	late("paid", "n06 n07 n99")
 	expire(now.Add(2*time.Hour), 100, 0)
-	expire(now.Add(26*time.Hour), 100, 10)
+	expire(now.Add(26*time.Hour), 100, 7)
+	late("after a day", "n06 n07 n99")
+	expire(now.Add(8*24*time.Hour), 100, 3)
 	if left := strings.TrimSpace(pg.Query(`SELECT count(*) FROM onboarding_sessions`)); left != "0" {
 		t.Errorf("%s are left", left)
 	}

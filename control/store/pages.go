@@ -14,44 +14,7 @@ import (
 // removed meanwhile, nothing else is seen twice or not at all, and the last page costs
 // what the first one does.
 
-// CustomersPage lists customers by age, oldest first, of one status or, with "", of all.
-func (s *Store) CustomersPage(ctx context.Context, status control.CustomerStatus, after control.PageKey, limit int) ([]control.Customer, error) {
-	rows, _ := s.pool.Query(ctx, selectCustomers+ofStatus(status), after.At, after.ID, string(status), limit)
-	list, err := pgx.CollectRows(rows, scanCustomer)
-	return list, explain("list customers", err)
-}
-
-// searchCustomers reads what begins with $3 by two indexes, and only then looks at the age.
-const searchCustomers = `
-	SELECT id, name, email, tier, status, created_at FROM (
-		SELECT id, name, coalesce(email, '') AS email, tier, status, created_at FROM customers
-		WHERE email IS NOT NULL AND lower(email) ~>=~ lower($3) AND lower(email) ~<~ (lower($3) || U&'\+10FFFF')
-		UNION
-		SELECT id, name, coalesce(email, ''), tier, status, created_at FROM customers
-		WHERE lower(name) ~>=~ lower($3) AND lower(name) ~<~ (lower($3) || U&'\+10FFFF')) found
-	WHERE (created_at, id) > ($1, $2) AND ($5 = '' OR status = $5) ORDER BY created_at, id LIMIT $4`
-
-// SearchCustomers does what CustomersPage does, of customers whose e-mail address or name
-// begins with prefix, in any case.
-func (s *Store) SearchCustomers(ctx context.Context, prefix string, status control.CustomerStatus, after control.PageKey, limit int) ([]control.Customer, error) {
-	if prefix == "" {
-		return s.CustomersPage(ctx, status, after, limit)
-	}
-	rows, _ := s.pool.Query(ctx, searchCustomers, after.At, after.ID, prefix, limit, string(status))
-	list, err := pgx.CollectRows(rows, scanCustomer)
-	return list, explain("search customers", err)
-}
-
 const byAge = ` ORDER BY created_at, id LIMIT $4`
-
-// ofStatus makes the condition that lists of all customers do without: each has an index
-// that has just its rows in order.
-func ofStatus(status control.CustomerStatus) string {
-	if status == "" {
-		return ` WHERE (created_at, id) > ($1, $2) AND $3 = ''` + byAge
-	}
-	return ` WHERE (created_at, id) > ($1, $2) AND status = $3` + byAge
-}
 
 // ofCustomer makes the condition that lists of all customers do without.
 func ofCustomer(customer string) string {

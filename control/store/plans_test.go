@@ -37,7 +37,7 @@ func populate(t *testing.T, st *store.Store, pg *testenv.PostgresServer) {
 			SELECT 'k' || n, 'x' || n, sha256(n::text::bytea), 'abcd', 'x', now() FROM generate_series(1, 5000) n`,
 		`INSERT INTO sessions (id, customer_id, expires_at) SELECT 'o' || n, 'x' || n, now() + '1 day' FROM generate_series(1, 5000) n`,
 		`INSERT INTO onboarding_sessions (id, key_digest, telegram_user, customer_id, state, expires_at)
-			SELECT 'n' || n, sha256(n::text::bytea), n, 'x' || n, CASE WHEN n % 100 = 0 THEN 'provisioning' WHEN n % 10 = 0 THEN 'awaiting_payment' ELSE 'complete' END, now() + '1 day' FROM generate_series(1, 5000) n`,
+			SELECT 'n' || n, sha256(n::text::bytea), n, 'x' || n, CASE WHEN n % 100 = 0 THEN 'provisioning' WHEN n % 100 = 1 THEN 'abandoned' WHEN n % 10 = 0 THEN 'awaiting_payment' ELSE 'complete' END, now() + '1 day' FROM generate_series(1, 5000) n`,
 		`INSERT INTO refresh_tokens (digest, session_id, expires_at) SELECT sha256(('r' || n)::bytea), 'o' || n, now() + '1 day' FROM generate_series(1, 5000) n`,
 		`INSERT INTO mails (customer_id, kind, cause, language, claimed_at, sent_at)
 			SELECT 'x' || n, 'welcome', 'x', 'en', now(), now() FROM generate_series(1, 5000) n`,
@@ -77,9 +77,13 @@ func TestPlansOfPages(t *testing.T) {
 	usage := func(from, to time.Time) func(*store.Store, *store.Tx) error {
 		return own(func(tx *store.Tx) error { _, err := tx.UsageByDay(ctx, id, from, to); return err })
 	}
-	customers := func(status control.CustomerStatus, after control.PageKey) func(*store.Store, *store.Tx) error {
-		return all(func(st *store.Store) error { _, err := st.CustomersPage(ctx, status, after, 51); return err })
+	customersOf := func(of control.CustomersFilter, after control.PageKey) func(*store.Store, *store.Tx) error {
+		return all(func(st *store.Store) error { _, err := st.CustomersPage(ctx, of, now, after, 51); return err })
 	}
+	customers := func(status control.CustomerStatus, after control.PageKey) func(*store.Store, *store.Tx) error {
+		return customersOf(control.CustomersFilter{Status: status}, after)
+	}
+	nearLimit := 90
 	for _, page := range []struct {
 		name, customer string
 		ask            func(*store.Store, *store.Tx) error
@@ -107,10 +111,11 @@ func TestPlansOfPages(t *testing.T) {
 		{"suspended ones, later", "", customers(control.CustomerSuspended, middle)},
 		{"active ones, later", "", customers(control.CustomerActive, middle)},
 		{"cancelled ones, of which there are none", "", customers(control.CustomerCancelled, control.PageKey{})},
-		{"customers by the beginning of a name or address", "", all(func(st *store.Store) error {
-			_, err := st.SearchCustomers(ctx, "ada", control.CustomerActive, middle, 51)
-			return err
-		})},
+		{"customers by the beginning of a name or address", "", customersOf(control.CustomersFilter{Prefix: "ada", Status: control.CustomerActive}, middle)},
+		{"customers near their limit, of whom there are none", "", customersOf(control.CustomersFilter{UsedFrom: &nearLimit}, control.PageKey{})},
+		{"customers near their limit, later", "", customersOf(control.CustomersFilter{UsedFrom: &nearLimit}, middle)},
+		{"active customers near their limit, later", "", customersOf(control.CustomersFilter{Status: control.CustomerActive, UsedFrom: &nearLimit}, middle)},
+		{"customers near their limit by the beginning of a name", "", customersOf(control.CustomersFilter{Prefix: "ada", UsedFrom: &nearLimit}, middle)},
 		{"boxes", "", all(func(st *store.Store) error { _, err := st.BoxesPage(ctx, "", "", middle, 51); return err })},
 		{"active boxes", "", all(func(st *store.Store) error {
 			_, err := st.BoxesPage(ctx, "", control.BoxActive, middle, 51)
@@ -144,6 +149,16 @@ func TestPlansOfPages(t *testing.T) {
 					t.Errorf("%s: %s\n%s", page.name, a.SQL, plan)
 				}
 			}
+		}
+	}
+	// Of the conversations, nearly all of which were ended otherwise, only those are read that were paid for late.
+	asked, err := store.Plans(ctx, st, "", all(func(st *store.Store) error { _, err := st.PaidLateOnboardings(ctx, "", now, 200); return err }))
+	if err != nil || len(asked) != 1 {
+		t.Fatal(len(asked), err)
+	}
+	for _, plan := range []string{asked[0].Custom, asked[0].Generic} {
+		if wide.MatchString(plan) || !strings.Contains(plan, "onboarding_sessions_late") {
+			t.Errorf("%s\n%s", asked[0].SQL, plan)
 		}
 	}
 	// Without their indexes the same look finds what is read as a whole.

@@ -156,6 +156,9 @@ func TestLocksAreBounded(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	for deadline := time.Now().Add(20 * time.Second); connections() != before && time.Now().Before(deadline); { // that which counted may not have ended
+		time.Sleep(20 * time.Millisecond)
+	}
 	if after := connections(); after != before {
 		t.Errorf("%s connections, before %s", after, before)
 	}

@@ -50,8 +50,8 @@ func fill(t *testing.T, st *store.Store, pg *testenv.PostgresServer) control.Cus
 		`INSERT INTO audit_log (actor, action, customer_id, target) VALUES ('x', 'x', '%[1]s', 'x')`,
 		`INSERT INTO mails (customer_id, kind, cause, language) VALUES ('%[1]s', 'welcome', 'x', 'en')`,
 		`INSERT INTO mail_tokens (customer_id, kind, digest, address, expires_at) VALUES ('%[1]s', 'verify_email', %[2]s, 'x', now() + '1 day')`,
-		`INSERT INTO meter_reports (id, customer_id, subscription_id, period_id, tokens_from, tokens_to, cents_per_million)
-			VALUES ('m-%[1]s', '%[1]s', 'sub-%[1]s', '%[4]s', 0, 5, 300)`,
+		`INSERT INTO meter_reports (id, customer_id, subscription_id, period_id, tokens_from, tokens_to, cents_per_million, event_at)
+			VALUES ('m-%[1]s', '%[1]s', 'sub-%[1]s', '%[4]s', 0, 5, 300, now())`,
 		`INSERT INTO onboarding_sessions (id, customer_id, state, expires_at) VALUES ('n-%[1]s', '%[1]s', 'provisioning', now() + '1 day')`,
 		`INSERT INTO quota_records (customer_id, period_id, epoch, made) VALUES ('%[1]s', '%[4]s', 1, true)`,
 		`INSERT INTO quota_releases (replica, customer_id, period_id, settled_tokens, freed_tokens) VALUES ('r', '%[1]s', '%[4]s', 0, 0)`,

@@ -174,10 +174,15 @@ func TestMigrationSumsUpWhatIsBeingWritten(t *testing.T) {
 	written := make(chan string)
 	go func() {
 		written <- pg.Query(`INSERT INTO usage_events SELECT 'r', 1, now(), 'p', 'x', 'x', id, 'b', 't', 'pro', 'k', 'k', 'openai', 'x', 1, 1, 1, 1, 1, 1, 1, 'upstream', 'ok', 200, 1, 1
-			FROM customers; SELECT pg_sleep(3)`)
+			FROM customers; SELECT pg_sleep(10)`)
 	}()
 	for strings.TrimSpace(pg.Query("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")) == "0" {
 		time.Sleep(20 * time.Millisecond)
+		select {
+		case said := <-written:
+			t.Fatalf("they were written before anybody looked: %s", said)
+		default:
+		}
 	}
 	if _, err := st.Migrate(t.Context()); err != nil {
 		t.Fatal(err)

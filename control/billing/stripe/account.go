@@ -35,6 +35,7 @@ const requestTimeout = 20 * time.Second
 // Account speaks to one account of Stripe. It is safe for concurrent use.
 type Account struct {
 	backend api.Backend
+	once    api.Backend // sends nothing a second time
 	key     string
 }
 
@@ -52,7 +53,9 @@ func NewAccount(key, url string) (*Account, error) {
 	if url != "" {
 		cfg.URL = &url
 	}
-	return &Account{backend: api.GetBackendWithConfig(api.APIBackend, cfg), key: key}, nil
+	single := *cfg
+	single.MaxNetworkRetries = api.Int64(0)
+	return &Account{backend: api.GetBackendWithConfig(api.APIBackend, cfg), once: api.GetBackendWithConfig(api.APIBackend, &single), key: key}, nil
 }
 
 func (a *Account) customers() customer.Client { return customer.Client{B: a.backend, Key: a.key} }
@@ -70,8 +73,10 @@ func (a *Account) products() product.Client { return product.Client{B: a.backend
 func (a *Account) endpoints() webhookendpoint.Client {
 	return webhookendpoint.Client{B: a.backend, Key: a.key}
 }
-func (a *Account) meters() meter.Client           { return meter.Client{B: a.backend, Key: a.key} }
-func (a *Account) meterEvents() meterevent.Client { return meterevent.Client{B: a.backend, Key: a.key} }
+func (a *Account) meters() meter.Client { return meter.Client{B: a.backend, Key: a.key} }
+
+// meterEvents sends each once, so that what is answered is all that became of it.
+func (a *Account) meterEvents() meterevent.Client { return meterevent.Client{B: a.once, Key: a.key} }
 func (a *Account) meterSums() metereventsummary.Client {
 	return metereventsummary.Client{B: a.backend, Key: a.key}
 }

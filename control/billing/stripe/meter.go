@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ type Meter struct {
 
 // ReportDue writes down what was used above the limit, and tells Stripe of what it was not
 // told yet. It returns how many reports Stripe has taken. Each has an identifier of ours:
-// told of it twice, Stripe counts it once.
+// told of it twice within a day, Stripe counts it once; later on see taken.
 func (m *Meter) ReportDue(ctx context.Context) (int, error) {
 	var errs []error
 	if _, err := m.Customers.ReportOverage(ctx); err != nil {
@@ -63,7 +64,9 @@ func (m *Meter) ReportDue(ctx context.Context) (int, error) {
 	}
 }
 
-// settle tells Stripe of all that a customer used above its limit, for a last invoice.
+// settle tells Stripe of all that a customer used above its limit, for a last invoice. A report that
+// Stripe may have already holds up nobody who leaves; should it turn out later that Stripe does not have
+// it, there is no invoice any more that it could be on.
 func (m *Meter) settle(ctx context.Context, customerID string) error {
 	if err := m.Customers.ReportOverageOf(ctx, customerID); err != nil {
 		return err
@@ -76,6 +79,9 @@ func (m *Meter) settle(ctx context.Context, customerID string) error {
 	for _, r := range list {
 		if err == nil {
 			err = m.report(ctx, r)
+		}
+		if errors.Is(err, errDoubt) {
+			err = nil
 		}
 	}
 	return err
@@ -90,6 +96,13 @@ func (m *Meter) report(ctx context.Context, r control.MeterReport) error {
 	if account.StripeID == "" {
 		return fmt.Errorf("%w: Stripe does not know the customer", control.ErrInvalid)
 	}
+	now := m.Customers.Clock().Truncate(time.Microsecond) // as Postgres keeps it
+	if !r.SentAt.IsZero() && now.Sub(r.SentAt) >= sendWithin {
+		if taken, err := m.taken(ctx, account.StripeID, r, now); err != nil || taken {
+			return err
+		}
+		r.SentAt = time.Time{}
+	}
 	var p control.UsagePeriod
 	if err := st.InTx(ctx, func(tx *store.Tx) (err error) {
 		p, err = tx.Period(ctx, r.CustomerID, r.PeriodID)
@@ -98,18 +111,29 @@ func (m *Meter) report(ctx context.Context, r control.MeterReport) error {
 		return err
 	}
 	// Stripe bills what happened within the period.
-	at := m.Customers.Clock()
+	at := now
 	if !at.Before(p.End) {
 		at = p.End.Add(-time.Second)
 	}
+	sent, err := st.SendMeterReport(ctx, r.ID, now, at)
+	if errors.Is(err, control.ErrNotFound) {
+		return nil // somebody else has reported it meanwhile
+	}
+	if err != nil {
+		return err
+	}
 	name, identifier := meterEventName, r.ID
 	params := &api.BillingMeterEventParams{
-		EventName: &name, Identifier: &identifier, Timestamp: api.Int64(at.Unix()),
+		EventName: &name, Identifier: &identifier, Timestamp: api.Int64(sent.EventAt.Unix()),
 		Payload: map[string]string{payloadCustomer: account.StripeID, payloadValue: strconv.FormatInt(r.Microcents(), 10)},
 	}
 	params.Context = ctx
 	if _, err := m.Account.meterEvents().New(params); err != nil && !alreadyReported(err) {
-		return failure("tell Stripe", err)
+		err, known := failure("tell Stripe", err), refused(err)
+		if known && r.SentAt.IsZero() && sent.SentAt.Equal(now) { // of an earlier sending it says nothing
+			err = errors.Join(err, st.MeterReportNotTaken(context.WithoutCancel(ctx), r.ID, now))
+		}
+		return err
 	}
 	return st.MeterReported(ctx, r.ID)
 }
@@ -121,6 +145,20 @@ func alreadyReported(err error) bool {
 	return errors.As(err, &e) && (e.Code == "duplicate_meter_event" || strings.Contains(e.Msg, "already exists with identifier"))
 }
 
+// refused reports whether Stripe has answered that it does not take a report, or cannot say what it counts.
+// After 408, 409 and 429 it may do so a moment later.
+func refused(err error) bool {
+	var e *api.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.HTTPStatusCode {
+	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
+		return false
+	}
+	return e.HTTPStatusCode >= 400 && e.HTTPStatusCode < 500
+}
+
 // MeterCheck compares what was reported of a customer since a time.
 type MeterCheck struct {
 	CustomerID string    `json:"customer_id"`
@@ -129,6 +167,8 @@ type MeterCheck struct {
 	Reported int64 `json:"reported_microcents"` // by what we keep
 	Waiting  int64 `json:"waiting_microcents"`  // of reports that Stripe has not taken yet
 	Stripe   int64 `json:"stripe_microcents"`   // by Stripe, which takes a moment to sum up
+	// Why is what the last attempt at one of those that wait came to.
+	Why string `json:"why_waiting,omitempty"`
 }
 
 // Differs reports whether Stripe counts what it was not told of, or the other way round.
@@ -158,6 +198,9 @@ func (m *Meter) Verify(ctx context.Context, customerID string, ended time.Time) 
 			for _, r := range reports {
 				if r.ReportedAt.IsZero() {
 					out.Waiting += r.Microcents()
+					if out.Why == "" {
+						out.Why = r.Error
+					}
 				} else {
 					out.Reported += r.Microcents()
 				}
@@ -168,21 +211,29 @@ func (m *Meter) Verify(ctx context.Context, customerID string, ended time.Time) 
 	if err != nil || account.StripeID == "" || out.Since.IsZero() {
 		return out, err
 	}
-	meterID, err := m.Account.meterID(ctx)
+	// Stripe sums up whole minutes.
+	out.Stripe, err = m.sum(ctx, account.StripeID, out.Since.Truncate(time.Minute), until.Truncate(time.Minute).Add(time.Minute))
 	if err != nil {
 		return out, fmt.Errorf("%s: %w", op, err)
 	}
-	// Stripe sums up whole minutes.
+	return out, nil
+}
+
+// sum asks Stripe what it counts of a customer of its own, from a whole minute on and before another.
+func (m *Meter) sum(ctx context.Context, stripeID string, from, before time.Time) (sum int64, err error) {
+	meterID, err := m.Account.meterID(ctx)
+	if err != nil {
+		return 0, err
+	}
 	params := &api.BillingMeterEventSummaryListParams{
-		ID: &meterID, Customer: &account.StripeID, StartTime: api.Int64(out.Since.Truncate(time.Minute).Unix()),
-		EndTime: api.Int64(until.Truncate(time.Minute).Add(time.Minute).Unix()),
+		ID: &meterID, Customer: &stripeID, StartTime: api.Int64(from.Unix()), EndTime: api.Int64(before.Unix()),
 	}
 	params.Context = ctx
 	list := m.Account.meterSums().List(params)
 	for list.Next() {
-		out.Stripe += int64(list.BillingMeterEventSummary().AggregatedValue)
+		sum += int64(list.BillingMeterEventSummary().AggregatedValue)
 	}
-	return out, failure(op, list.Err())
+	return sum, failure("ask Stripe what it counts", list.Err())
 }
 
 // VerifyAll is Verify of all customers who have reports, or of one. It returns those that

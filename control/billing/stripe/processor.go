@@ -61,6 +61,8 @@ type Processor struct {
 	oldest  prometheus.Gauge
 	second  prometheus.Counter
 
+	reports, reportsFailing, reportsOldest prometheus.Gauge
+
 	mu    sync.Mutex
 	again map[string]pause // by subscription: see SyncOverdue
 }
@@ -96,6 +98,11 @@ func NewProcessor(o ProcessorOptions) (*Processor, error) {
 			Help: "Subscriptions that were cancelled because their customer had bought another one, or is cancelled itself; someone should see whether money has to go back.",
 		}),
 		oldest: gauge("billing_stripe_inbox_oldest_seconds", "Age of the oldest event that is not processed; 0 without any."),
+
+		reports: gauge("billing_stripe_reports_waiting", "Reports of what was used above limits that Stripe is not known to have."),
+		reportsFailing: gauge("billing_stripe_reports_failing",
+			"Reports of what was used above limits that were sent in vain; they are tried again, and someone should look why."),
+		reportsOldest: gauge("billing_stripe_reports_oldest_seconds", "Age of the oldest report that Stripe is not known to have; 0 without any."),
 	}
 	for _, result := range []string{"applied", "ignored", "failed"} {
 		p.events.WithLabelValues(result)
@@ -103,7 +110,7 @@ func NewProcessor(o ProcessorOptions) (*Processor, error) {
 	if o.Registerer == nil {
 		return p, nil
 	}
-	for _, c := range []prometheus.Collector{p.events, p.waiting, p.failing, p.oldest, p.second} {
+	for _, c := range []prometheus.Collector{p.events, p.waiting, p.failing, p.oldest, p.second, p.reports, p.reportsFailing, p.reportsOldest} {
 		if err := o.Registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("stripe processor: register metrics: %w", err)
 		}
@@ -144,7 +151,7 @@ func (p *Processor) ProcessDue(ctx context.Context) (int, error) {
 	}
 }
 
-// Observe sets the metrics of what waits.
+// Observe sets the metrics of what waits, in the inbox and for Stripe.
 func (p *Processor) Observe(ctx context.Context) error {
 	in, err := p.store.StripeInbox(ctx)
 	if err != nil {
@@ -153,6 +160,13 @@ func (p *Processor) Observe(ctx context.Context) error {
 	p.waiting.Set(float64(in.Waiting))
 	p.failing.Set(float64(in.Failing))
 	p.oldest.Set(in.Oldest.Seconds())
+	reports, err := p.store.MeterQueue(ctx)
+	if err != nil {
+		return err
+	}
+	p.reports.Set(float64(reports.Waiting))
+	p.reportsFailing.Set(float64(reports.Failing))
+	p.reportsOldest.Set(reports.Oldest.Seconds())
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -26,12 +27,7 @@ import (
 // mock runs stripe-mock, which checks requests against Stripe's own description of its API.
 func mock(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := listener.Addr().String()
-	listener.Close()
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(testenv.FreePort(t)))
 	log := filepath.Join(t.TempDir(), "stripe-mock.log")
 	p := testenv.Start(t, os.Environ(), log, testenv.BuildBinary(t, "github.com/stripe/stripe-mock"), "-http-addr", addr, "-https-addr", "127.0.0.1:0")
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
