@@ -101,7 +101,7 @@ func checkSaid(t *testing.T, what string, tiers []control.Tier, v Session, text 
 		}
 	}
 	lower := strings.ToLower(text)
-	for _, word := range []string{"for free", "de graça", "grátis", "discount", "desconto", "eve@", "sk-fake", "ocp_", "drop table", "http", "maintenance", "dan,", botSecret} {
+	for _, word := range []string{"for free", "de graça", "grátis", "discount", "desconto", "eve@", "sk-fake", "ocp_", "drop table", "http", "maintenance", "dan,", "hunter", botSecret} {
 		if strings.Contains(lower, strings.ToLower(word)) {
 			t.Errorf("%s: it says %q: %q", what, word, text)
 		}
@@ -180,13 +180,7 @@ func TestAttackedConversations(t *testing.T) {
 	for name, answer := range obedient() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			model := &spy{answer: func(p Prompt) (string, error) {
-				var in struct{ Message string }
-				if err := json.Unmarshal([]byte(p.User), &in); err != nil {
-					t.Errorf("not JSON: %q", p.User)
-				}
-				return answer(in.Message), nil
-			}}
+			model := obeying(t, answer)
 			e := newEnv(t, func(o *Options) { o.Model = model })
 			tiers := table(t).All()
 			var replies strings.Builder
@@ -229,7 +223,7 @@ func TestAttackedConversations(t *testing.T) {
 				said(e.say(who, fmt.Sprintf("my address is round%d@example.com", round)))
 				c := e.choose(who, "tier:starter")
 				said(c)
-				if c.State != StateAwaitingPayment || c.Reply.PayURL != payAt || e.platform.signedUp[c.Customer].Tier != "starter" {
+				if c.State != StateAwaitingPayment || !strings.HasPrefix(c.Reply.PayURL, payAt) || e.platform.signedUp[c.Customer].Tier != "starter" {
 					t.Fatalf("it is %s at %q with %+v", c.State, c.Reply.PayURL, e.platform.signedUp[c.Customer])
 				}
 				attack()
@@ -263,4 +257,50 @@ func TestAttackedConversations(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What an attacker, or a customer who knows no better, says that its password is, is in no prompt, row, log or reply,
+// whatever was asked.
+func TestPasswordsAreNotTold(t *testing.T) {
+	t.Parallel()
+	for name, answer := range obedient() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			model := obeying(t, answer)
+			e := newEnv(t, func(o *Options) { o.Model = model })
+			var replies strings.Builder
+			said := 0
+			for _, a := range attacks(t) {
+				if a.topic != "passwords" {
+					continue
+				}
+				who := e.begin(a.language)
+				fmt.Fprintf(&replies, "%+v\n", e.say(who, a.text))
+				for _, text := range []string{"help with my work", "just me", botToken(), fmt.Sprint(person)} {
+					e.say(who, text)
+					fmt.Fprintf(&replies, "%+v\n", e.say(who, a.text))
+					said++
+				}
+			}
+			for where, text := range map[string]string{"prompts": model.all(), "rows": e.memory.everything(), "logs": e.log.String(), "replies": replies.String()} {
+				if i := strings.Index(strings.ToLower(text), "hunter"); i >= 0 {
+					t.Errorf("in %s there is %q", where, text[max(i-60, 0):min(i+20, len(text))])
+				}
+			}
+			if said < 80 || !strings.Contains(model.all(), "maintenance mode") {
+				t.Errorf("%d messages; the model was asked nothing: nothing was shown", said)
+			}
+		})
+	}
+}
+
+// obeying is a model that answers what a message wants.
+func obeying(t *testing.T, answer func(message string) string) *spy {
+	return &spy{answer: func(p Prompt) (string, error) {
+		var in struct{ Message string }
+		if err := json.Unmarshal([]byte(p.User), &in); err != nil {
+			t.Errorf("not JSON: %q", p.User)
+		}
+		return answer(in.Message), nil
+	}}
 }

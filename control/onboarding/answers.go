@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 )
@@ -273,4 +274,18 @@ func nameOf(text string) string {
 		return ' '
 	}, readable(text))), " ")
 	return short(text, 80)
+}
+
+// nameInAddress is what somebody is called who has not said it: the words that an address begins with, "" if there are none.
+func nameInAddress(email string) string {
+	local, _, _ := strings.Cut(email, "@")
+	if i := strings.IndexFunc(local, func(r rune) bool { return !unicode.IsLetter(r) && !strings.ContainsRune("._-", r) }); i >= 0 {
+		local = local[:i]
+	}
+	words := strings.FieldsFunc(local, func(r rune) bool { return !unicode.IsLetter(r) })
+	for i, w := range words {
+		first, size := utf8.DecodeRuneInString(w)
+		words[i] = string(unicode.ToTitle(first)) + w[size:]
+	}
+	return nameOf(strings.Join(words, " "))
 }

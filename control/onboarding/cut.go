@@ -1,6 +1,7 @@
 package onboarding
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,8 +27,6 @@ var (
 	secretPrefix = regexp.MustCompile(`(?i)\b(?:sk|rk|pk|ocp|ocm|whsec|gh[a-z]|xox[a-z]|akia)[-_]?[A-Za-z0-9_-]*[0-9][A-Za-z0-9_-]{7,}`)
 	// longRun is no word of any language.
 	longRun = regexp.MustCompile(`[A-Za-z0-9_+/=-]{30,}`)
-	// password is what somebody calls one.
-	password = regexp.MustCompile(`(?i)\b(password|passwd|pwd|senha|contrasena|secret|segredo)(\s*[:=]\s*)\S+`)
 	// digits may be the number of a card.
 	digits = regexp.MustCompile(`[0-9](?:[ .-]?[0-9]){12,18}`)
 
@@ -75,6 +74,13 @@ func accent(r rune) bool { return r >= 0x0300 && r <= 0x0303 || r == 0x0327 }
 // as text may be kept and shown to a model. broken says that there was something like a token that is
 // not one.
 func cut(message string) (text string, tokens []secret.Text, broken bool) {
+	text, tokens, broken, _ = cutSurely(message)
+	return text, tokens, broken
+}
+
+// cutSurely is cut. sure says that something was cut out, and not only a word of a sentence that merely is about a
+// password.
+func cutSurely(message string) (text string, tokens []secret.Text, broken, sure bool) {
 	// Before it is shortened: half a token would not be recognised.
 	if len(message) > 8*keptText {
 		message = message[:8*keptText]
@@ -91,24 +97,45 @@ func cut(message string) (text string, tokens []secret.Text, broken bool) {
 		}
 		return markBot
 	})
-	text = brokenToken.ReplaceAllStringFunc(text, func(string) string { broken = true; return markSecret })
-	text = secretPrefix.ReplaceAllString(text, markSecret)
-	text = longRun.ReplaceAllString(text, markSecret)
-	text = password.ReplaceAllString(text, "$1$2"+markSecret)
-	text = digits.ReplaceAllStringFunc(text, func(found string) string {
-		if luhn(found) {
-			return markSecret
+	// All of them are looked for in the same text: what one of them takes may be what another is known by.
+	spans := passwords(text)
+	find := func(what *regexp.Regexp, is func(string) bool) {
+		for _, at := range what.FindAllStringIndex(text, -1) {
+			if is == nil || is(text[at[0]:at[1]]) {
+				spans = append(spans, span{from: at[0], to: at[1]})
+			}
 		}
-		return found
-	})
-	return short(text, keptText), tokens, broken
+	}
+	find(brokenToken, func(string) bool { broken = true; return true })
+	find(secretPrefix, nil)
+	find(longRun, nil)
+	find(digits, luhn)
+	sure = len(tokens) > 0 || broken || slices.ContainsFunc(spans, func(s span) bool { return !s.doubtful })
+	return short(without(text, spans), keptText), tokens, broken, sure
 }
 
-// HasSecret reports whether a message has something that is cut out of it: whoever keeps messages has to
-// forget this one.
+// without returns a text with a mark in the place of each of some parts of it, and of those that overlap.
+func without(text string, spans []span) string {
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Or(a.from-b.from, a.to-b.to) })
+	var out strings.Builder
+	at := 0
+	for i := 0; i < len(spans); {
+		from, to := spans[i].from, spans[i].to
+		for i++; i < len(spans) && spans[i].from < to; i++ {
+			to = max(to, spans[i].to)
+		}
+		out.WriteString(text[at:from] + markSecret)
+		at = to
+	}
+	return out.String() + text[at:]
+}
+
+// HasSecret reports whether a message has something secret: whoever keeps messages has to forget this one. A word
+// that is cut out of a sentence such as "password reset is broken", only to be on the safe side, is nothing of the
+// kind.
 func HasSecret(message string) bool {
-	text, tokens, broken := cut(message)
-	return len(tokens) > 0 || broken || strings.Contains(text, markSecret)
+	_, _, _, sure := cutSurely(message)
+	return sure
 }
 
 // LooksLikeBotToken reports whether something has the form of a bot's token.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/customers"
 	"github.com/andreabadesso/openclaw-cloud/control/tiers"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 	"github.com/andreabadesso/openclaw-cloud/internal/testenv"
@@ -146,6 +147,39 @@ func (m *memory) ExpireOnboardings(_ context.Context, then time.Time, _ int) (n 
 	return n, nil
 }
 
+// PaidLateOnboardings lists those that are abandoned and have a customer: what expires is gone here at once.
+func (m *memory) PaidLateOnboardings(_ context.Context, after string, _ time.Time, limit int) ([]control.OnboardingSession, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []control.OnboardingSession
+	for _, r := range m.rows {
+		if State(r.State) == StateAbandoned && r.CustomerID != "" && r.ID > after {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b control.OnboardingSession) int { return strings.Compare(a.ID, b.ID) })
+	return out[:min(limit, len(out))], nil
+}
+
+// speaks has all conversations go on in a language.
+func (m *memory) speaks(t *testing.T, language string) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, r := range m.rows {
+		v, err := restored(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Language = control.Language(language)
+		if m.rows[id], err = v.stored(); err != nil {
+			t.Fatal(err)
+		}
+		r.Data = m.rows[id].Data
+		m.rows[id] = r
+	}
+}
+
 // everything is all that is kept, as one text.
 func (m *memory) everything() string {
 	m.mu.Lock()
@@ -166,8 +200,17 @@ type platform struct {
 	chosen   map[string]control.BoxSettings
 	pages    int
 	retried  int
+	handOver int               // how often it was tried
+	refuses  map[string]string // of a box's settings, and why
+	back     []Channel         // where pages lead to
+	invited  []string
+	// handing is called without the lock before something is handed over.
+	handing func()
+	// opening is called without the lock before a page is there.
+	opening func(tier string)
 
 	signUpErr, checkoutErr, handOverErr error
+	uninvited                           map[string]error // whom no mail can be sent
 	taken                               bool
 }
 
@@ -192,9 +235,13 @@ func (p *platform) SignUp(_ context.Context, c NewCustomer) error {
 	return nil
 }
 
-func (p *platform) CheckoutURL(_ context.Context, id, tier string) (string, error) {
+func (p *platform) CheckoutURL(_ context.Context, id, tier string, back Channel) (string, error) {
+	if p.opening != nil {
+		p.opening(tier)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.back = append(p.back, back)
 	if p.checkoutErr != nil {
 		return "", p.checkoutErr
 	}
@@ -202,24 +249,55 @@ func (p *platform) CheckoutURL(_ context.Context, id, tier string) (string, erro
 		return "", errors.New("no such customer or tier")
 	}
 	p.pages++
-	return payAt, nil
+	return payAt + "?" + tier, nil
 }
 
 func (p *platform) Standing(_ context.Context, id string) (Standing, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.standing[id], nil
+	st := p.standing[id]
+	if st.Box != nil { // a box that waits for its customer does not run
+		box := *st.Box
+		box.Settings, box.HasTelegramToken = p.chosen[box.ID], box.HasTelegramToken || p.handed[box.ID] != ""
+		if box.WaitsFor = control.BoxWaitsFor(box.ID, box.HasTelegramToken, len(box.Settings.TelegramUsers)); box.WaitsFor != "" {
+			box.State = control.BoxPending
+		}
+		st.Box = &box
+	}
+	return st, nil
 }
 
 func (p *platform) BotTaken(context.Context, secret.Text) (bool, error) { return p.taken, nil }
 
-func (p *platform) HandOver(_ context.Context, _, box string, chosen control.BoxSettings, token secret.Text) error {
+func (p *platform) HandOver(ctx context.Context, _, box string, chosen control.BoxSettings, token secret.Text) error {
+	if p.handing != nil {
+		p.handing()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.handOver++
+	for field, there := range map[string]bool{"language": chosen.Language != "", "time_zone": chosen.TimeZone != "", "telegram_users": len(chosen.TelegramUsers) > 0} {
+		if reason := p.refuses[field]; reason != "" && there {
+			return fmt.Errorf("hand over: %w", &customers.SettingsError{Field: field, Reason: reason})
+		}
+	}
 	if p.handOverErr != nil {
 		return p.handOverErr
 	}
 	p.handed[box], p.chosen[box] = token, chosen
+	return nil
+}
+
+func (p *platform) Invite(_ context.Context, id string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.uninvited[id]; err != nil {
+		return err
+	}
+	p.invited = append(p.invited, id)
 	return nil
 }
 
@@ -361,6 +439,15 @@ func (e *env) row(who Who) Session {
 		e.t.Fatal(err)
 	}
 	return v
+}
+
+// newBuyer is somebody who has taken the offer, in English, and has not paid yet.
+func newBuyer(t *testing.T) (e *env, who Who, c Conversation) {
+	t.Helper()
+	e = newEnv(t, nil)
+	who = e.begin("en")
+	e.toOffer(who)
+	return e, who, e.say(who, "yes")
 }
 
 // toOffer answers all questions before the offer, in English.

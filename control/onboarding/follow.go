@@ -55,8 +55,16 @@ func (s *Service) observe(ctx context.Context, v Session) (Session, Standing, Re
 	in := Observed{Gone: st.Gone, Paid: st.Paid}
 	if st.Box != nil {
 		in.Box, in.State, in.HasBot = st.Box.ID, st.Box.State, st.Box.HasTelegramToken
+		in.HasUsers = len(st.Box.Settings.TelegramUsers) > 0
 	}
-	after, reply, err := s.drive(ctx, v.ID, in, "")
+	// What was begun is done also if whoever looks goes away.
+	until := time.Now().Add(effectsWithin)
+	if end, ok := ctx.Deadline(); ok && end.Before(until) {
+		until = end
+	}
+	working, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
+	defer cancel()
+	after, reply, err := s.drive(working, v.ID, in, "")
 	return after, st, reply, err
 }
 
@@ -92,31 +100,54 @@ func (s *Service) Watch(ctx context.Context, who Who, every time.Duration, send 
 const page = 200
 
 // Sweep has all conversations that wait follow what became of the payment and the box, also of customers
-// who have gone away, tells those on Telegram what is new, and forgets what has expired. It returns how
-// many conversations it has looked at; one that cannot be looked at keeps no other from it.
+// who have gone away, tells those on Telegram what is new, forgets what has expired, and invites those who have
+// paid after that. It returns how many conversations it has looked at; one that cannot be looked at keeps no
+// other from it.
 func (s *Service) Sweep(ctx context.Context) (int, error) {
-	var errs []error
-	n, after := 0, ""
+	waiting, err := s.each(ctx, s.o.Sessions.WaitingOnboardings, s.sweep)
+	errs := []error{err}
 	for {
-		rows, err := s.o.Sessions.WaitingOnboardings(ctx, after, s.now(), page)
+		gone, err := s.o.Sessions.ExpireOnboardings(ctx, s.now(), page)
+		if errs = append(errs, err); err != nil || gone < page {
+			break
+		}
+	}
+	late, err := s.each(ctx, s.o.Sessions.PaidLateOnboardings, s.invite)
+	return waiting + late, errors.Join(append(errs, err)...)
+}
+
+// each does something with all conversations of a list, page by page, and returns how many they are.
+func (s *Service) each(ctx context.Context, list func(context.Context, string, time.Time, int) ([]control.OnboardingSession, error),
+	do func(context.Context, control.OnboardingSession) error) (n int, _ error) {
+	var errs []error
+	for after := ""; ; {
+		rows, err := list(ctx, after, s.now(), page)
 		if err != nil {
 			return n, errors.Join(append(errs, err)...)
 		}
 		for _, row := range rows {
 			after = row.ID
 			n++
-			errs = append(errs, s.sweep(ctx, row))
+			errs = append(errs, do(ctx, row))
 		}
 		if len(rows) < page {
-			break
+			return n, errors.Join(errs...)
 		}
 	}
-	for {
-		gone, err := s.o.Sessions.ExpireOnboardings(ctx, s.now(), page)
-		if err != nil || gone < page {
-			return n, errors.Join(append(errs, err)...)
-		}
+}
+
+// invite mails somebody how to sign in who has paid when its conversation had expired: of its bot and of what it
+// chose nothing is left, so that is for its dashboard. Once that is done nobody need know whose it was.
+func (s *Service) invite(ctx context.Context, row control.OnboardingSession) error {
+	if err := s.o.Platform.Invite(ctx, row.CustomerID); err != nil {
+		return err
 	}
+	row.CustomerID = ""
+	_, err := s.o.Sessions.SaveOnboarding(ctx, row)
+	if errors.Is(err, control.ErrConflict) || errors.Is(err, control.ErrNotFound) { // somebody else was first
+		return nil
+	}
+	return err
 }
 
 func (s *Service) sweep(ctx context.Context, row control.OnboardingSession) error {

@@ -52,8 +52,15 @@ type BotChecked struct {
 	Sealed  []byte
 }
 
+// Purchase is what a page to pay on is for. While it is opened the customer may choose another tier, or name
+// another address: then what came of it is not what the customer is to see.
+type Purchase struct{ Customer, Tier, Email string }
+
 // Opened says that there is a page to pay on, and a customer.
-type Opened struct{ URL string }
+type Opened struct {
+	URL string
+	For Purchase
+}
 
 // Trouble is why there is no page to pay on.
 type Trouble int
@@ -64,12 +71,14 @@ const (
 	EmailTaken                  // another customer has the address
 	PaidAlready                 // there is a subscription
 	CannotBeSold                // the customer cannot buy
+	BeingOpened                 // somebody else is at it: a message that came at the same time, as a rule
 )
 
 // NotOpened says that there is no page to pay on.
 type NotOpened struct {
 	Why      Trouble
 	SignedUp bool // there is a customer all the same
+	For      Purchase
 }
 
 // Observed is what Postgres says of the customer and its box.
@@ -79,26 +88,39 @@ type Observed struct {
 	Box    string // "" if there is none yet
 	State  control.BoxState
 	HasBot bool
+	// HasUsers says that somebody may write to it.
+	HasUsers bool
 }
 
 // Left says that the customer wants to be forgotten. What it has paid for, or may still pay for, goes on.
 type Left struct{}
 
+// Handing is what was handed over: to which box, and which bot, by its token as it is sealed. What comes of it may
+// come late, when another box or bot is at issue.
+type Handing struct{ Box, Bot string }
+
 // HandedOver says that the box has the settings and the bot.
-type HandedOver struct{}
+type HandedOver struct{ Handing }
 
 // BotRefused says that the box cannot have the bot.
-type BotRefused struct{}
+type BotRefused struct{ Handing }
 
-func (Begin) happens()      {}
-func (Message) happens()    {}
-func (BotChecked) happens() {}
-func (Opened) happens()     {}
-func (NotOpened) happens()  {}
-func (Observed) happens()   {}
-func (Left) happens()       {}
-func (HandedOver) happens() {}
-func (BotRefused) happens() {}
+// UserRefused says that the box cannot have this user.
+type UserRefused struct {
+	Handing
+	User int64
+}
+
+func (Begin) happens()       {}
+func (Message) happens()     {}
+func (BotChecked) happens()  {}
+func (Opened) happens()      {}
+func (NotOpened) happens()   {}
+func (Observed) happens()    {}
+func (Left) happens()        {}
+func (HandedOver) happens()  {}
+func (BotRefused) happens()  {}
+func (UserRefused) happens() {}
 
 // Effect is something to be done after the session was saved. What comes of it is another input.
 type Effect int
@@ -107,7 +129,7 @@ type Effect int
 const (
 	CheckBot     Effect = iota // ask Telegram about the token of the message: BotChecked
 	SignUpAndPay               // make the customer and the page: Opened or NotOpened
-	HandOver                   // give the box its settings and its bot: HandedOver or BotRefused
+	HandOver                   // give the box its settings and its bot: HandedOver, BotRefused or UserRefused
 	RetryBox                   // have the box tried again: nothing
 )
 
@@ -141,6 +163,7 @@ type machine struct {
 	lines   []sentence
 	effects []Effect
 	changed bool
+	quiet   bool // what has changed is of no interest to the customer, and keeps the conversation for no longer
 }
 
 // Step is what a conversation becomes by an input. It does nothing but compute; the tiers are those on sale,
@@ -163,11 +186,17 @@ func Step(tiers []control.Tier, s Session, in Input, now time.Time) Outcome {
 	case Left:
 		m.leave()
 	case HandedOver:
-		if m.changed = m.s.State.waits(); m.changed {
-			m.s.HandedOver, m.s.Sealed = true, nil
+		if m.changed = m.handing(in.Handing); m.changed {
+			m.s.HandedOver, m.s.Sealed, m.s.Tried, m.s.TryAt = true, nil, 0, time.Time{}
 		}
 	case BotRefused:
-		m.loseBot()
+		if m.changed = m.handing(in.Handing); m.changed {
+			m.loseBot()
+		}
+	case UserRefused:
+		if m.changed = m.handing(in.Handing) && in.User == m.s.Facts.UserID; m.changed {
+			m.loseUser()
+		}
 	}
 	if m.s.State.Final() {
 		m.s.Sealed, m.s.PayURL = nil, ""
@@ -177,7 +206,7 @@ func Step(tiers []control.Tier, s Session, in Input, now time.Time) Outcome {
 		m.s.Customer, m.s.SignedUp, m.s.Box = "", false, ""
 	}
 	reply := m.reply()
-	if m.changed {
+	if m.changed && (!m.quiet || reply.Text != "") {
 		m.s.note(true, reply.Text, now)
 		m.s.UpdatedAt, m.s.ExpiresAt = now, now.Add(m.s.State.keptFor())
 	}
@@ -393,6 +422,11 @@ func (m *machine) decide(in Message) {
 		m.s.Asked[AskTier] = 0
 	}
 	m.ask(AskTier)
+}
+
+// purchase is what the customer would pay for now.
+func (m *machine) purchase() Purchase {
+	return Purchase{m.s.Customer, m.s.Facts.Tier, m.s.Facts.Email}
 }
 
 func (m *machine) accept(tier, newID string) {

@@ -58,6 +58,20 @@ func sessionIn(s State) Session {
 	return v
 }
 
+// forNow has an input of SignUpAndPay be for what the customer wants to pay for in a session.
+func forNow(v Session, in Input) Input {
+	buys := Purchase{v.Customer, v.Facts.Tier, v.Facts.Email}
+	switch in := in.(type) {
+	case Opened:
+		in.For = buys
+		return in
+	case NotOpened:
+		in.For = buys
+		return in
+	}
+	return in
+}
+
 // From each state, what each input leads to. What is not named stays where it is.
 func TestTransitions(t *testing.T) {
 	t.Parallel()
@@ -71,7 +85,7 @@ func TestTransitions(t *testing.T) {
 		"opened": Opened{URL: payAt}, "not opened": NotOpened{Why: PayAway, SignedUp: true}, "address taken": NotOpened{Why: EmailTaken},
 		"nothing": Observed{}, "gone": Observed{Gone: true},
 		"paid": Observed{Paid: true}, "pending": Observed{Paid: true, Box: "b1", State: control.BoxPending}, "active": Observed{Paid: true, Box: "b1", State: control.BoxActive, HasBot: true},
-		"box failed": Observed{Paid: true, Box: "b1", State: control.BoxFailed, HasBot: true}, "handed over": HandedOver{}, "bot refused": BotRefused{},
+		"box failed": Observed{Paid: true, Box: "b1", State: control.BoxFailed, HasBot: true}, "handed over": HandedOver{Handing{"b1", "sealed"}}, "bot refused": BotRefused{Handing{"b1", "sealed"}},
 		"plan": Message{Choice: "plan"}, "tier": Message{Choice: "tier:team", NewID: "c9"}, "free": Message{Choice: "tier:free", NewID: "c9"},
 	}
 	type moves map[string]State
@@ -101,10 +115,11 @@ func TestTransitions(t *testing.T) {
 			if !named {
 				to = state
 			}
-			if state == StateRecommending && name == "opened" {
-				to = StateRecommending // no tier was taken
+			v := sessionIn(state)
+			if name == "opened" && state == StateRecommending {
+				v.Facts.Tier, v.Customer, to = "pro", "c1", StateAwaitingPayment
 			}
-			out := Step(list, sessionIn(state), in, noon)
+			out := Step(list, v, forNow(v, in), noon)
 			if out.Session.State != to {
 				t.Errorf("%s, %s: it is %s, want %s", state, name, out.Session.State, to)
 			}
@@ -285,10 +300,10 @@ func TestBotLostAfterPayment(t *testing.T) {
 	v := sessionIn(StateProvisioning)
 	v.HandedOver, v.Sealed = false, []byte("sealed")
 	out := Step(list, v, Observed{Paid: true, Box: "b1", State: control.BoxPending}, noon)
-	if out.Changed || !slices.Equal(out.Effects, []Effect{HandOver}) {
+	if !slices.Equal(out.Effects, []Effect{HandOver}) || len(out.Session.History) != 0 {
 		t.Fatalf("%+v", out)
 	}
-	out = Step(list, out.Session, BotRefused{}, noon)
+	out = Step(list, out.Session, BotRefused{out.Session.handing()}, noon)
 	if !out.Session.BotLost || out.Session.Sealed != nil || !strings.Contains(out.Reply.Text, "another bot") {
 		t.Fatalf("%+v", out)
 	}
@@ -306,8 +321,96 @@ func TestBotLostAfterPayment(t *testing.T) {
 	if out.Session.BotLost || !slices.Equal(out.Effects, []Effect{HandOver}) || string(out.Session.Sealed) != "new" || out.Session.State != StateProvisioning {
 		t.Fatalf("%+v", out)
 	}
-	out = Step(list, out.Session, HandedOver{}, noon)
+	out = Step(list, out.Session, HandedOver{out.Session.handing()}, noon)
 	if out = Step(list, out.Session, Observed{Paid: true, Box: "b1", State: control.BoxActive, HasBot: true}, noon); out.Session.State != StateComplete {
 		t.Errorf("at last it is %s", out.Session.State)
+	}
+}
+
+// While a page to pay on is opened the customer may choose another tier, or name another address. It is never shown
+// the page of one with the price of the other.
+func TestPageOfAnotherPurchase(t *testing.T) {
+	t.Parallel()
+	list := table(t).All()
+	chosen := func(in Message) Session {
+		v := sessionIn(StateRecommending)
+		v.Facts.Tier, v.Customer = "pro", "c1"
+		in.NewID = "c9"
+		return Step(list, v, in, noon).Session
+	}
+	pro := Purchase{"c1", "pro", address}
+	team := chosen(Message{Choice: "tier:team"})
+	for name, in := range map[string]Input{"opened": Opened{URL: payAt, For: pro}, "not opened": NotOpened{Why: PayAway, SignedUp: true, For: pro}} {
+		out := Step(list, team, in, noon)
+		if v := out.Session; v.State != StateRecommending || v.PayURL != "" || v.Facts.Tier != "team" || !v.SignedUp || out.Reply.Text != "" || !slices.Equal(out.Effects, []Effect{SignUpAndPay}) {
+			t.Errorf("%s, and it wants team: %+v", name, out)
+		}
+		// It may be the page that closed the one of the newer choice.
+		there := Step(list, team, Opened{URL: payAt, For: Purchase{"c1", "team", address}}, noon)
+		if v := there.Session; v.State != StateAwaitingPayment || v.PayURL != payAt || !strings.Contains(there.Reply.Text, "$129") {
+			t.Fatalf("%+v", there)
+		}
+		if late := Step(list, there.Session, in, noon); late.Session.State != StateAwaitingPayment || late.Changed || !slices.Equal(late.Effects, []Effect{SignUpAndPay}) {
+			t.Errorf("%s after team's: %+v", name, late)
+		}
+	}
+	if out := Step(list, team, NotOpened{Why: BeingOpened, SignedUp: true, For: pro}, noon); len(out.Effects) > 0 || out.Session.Facts.Tier != "team" {
+		t.Errorf("somebody else opens it: %+v", out)
+	}
+	// Two at once for the same: the one that comes second does not undo what the first will bring.
+	same := chosen(Message{Text: "yes"})
+	out := Step(list, same, NotOpened{Why: BeingOpened, SignedUp: true, For: pro}, noon)
+	if out = Step(list, out.Session, Opened{URL: payAt, For: pro}, noon); out.Session.State != StateAwaitingPayment || out.Session.PayURL != payAt {
+		t.Errorf("after one that came second: %+v", out.Session)
+	}
+	// Another address is another customer: the page is of the first one's.
+	moved := chosen(Message{Text: "my address is eve@example.com"})
+	for name, in := range map[string]Input{
+		"opened": Opened{URL: payAt, For: pro}, "not opened": NotOpened{Why: PayAway, SignedUp: true, For: pro}, "taken": NotOpened{Why: EmailTaken, For: pro},
+	} {
+		if out := Step(list, moved, in, noon); out.Changed || len(out.Effects) > 0 || out.Session.SignedUp || out.Session.Facts.Email != "eve@example.com" {
+			t.Errorf("%s, and it has another address: %+v", name, out)
+		}
+	}
+	if v := Step(list, moved, Message{Text: "yes", NewID: "c9"}, noon).Session; v.Customer != "c9" || v.Facts.Tier != "pro" {
+		t.Errorf("then it is customer %q, and takes %q", v.Customer, v.Facts.Tier)
+	}
+}
+
+// A hand-over that does not go is tried seldom, however often it is asked for, and keeps no conversation for longer.
+func TestHandOverBacksOff(t *testing.T) {
+	t.Parallel()
+	list := table(t).All()
+	v := sessionIn(StateProvisioning)
+	v.HandedOver, v.Sealed = false, []byte("sealed")
+	look := Observed{Paid: true, Box: "b1", State: control.BoxPending}
+	var tried []time.Duration
+	for at := time.Duration(0); at < time.Hour; at += time.Second {
+		out := Step(list, v, look, noon.Add(at))
+		if len(out.Effects) > 0 != out.Changed || out.Reply.Text != "" {
+			t.Fatalf("after %s: %+v", at, out)
+		}
+		if len(out.Effects) > 0 {
+			tried = append(tried, at)
+		}
+		v = out.Session
+	}
+	for i, at := range tried[1:] {
+		if want := min(10*time.Second<<i, 10*time.Minute); at-tried[i] != want {
+			t.Errorf("pause %d is %s, want %s", i+1, at-tried[i], want)
+		}
+	}
+	if len(tried) < 8 || len(tried) > 14 {
+		t.Errorf("tried %d times in an hour", len(tried))
+	}
+	if !v.ExpiresAt.Equal(noon.Add(time.Hour)) || !v.UpdatedAt.Equal(noon) || len(v.History) != 0 {
+		t.Errorf("it is kept until %s", v.ExpiresAt)
+	}
+	if again := Step(list, v, Observed{Paid: true, Box: "b2", State: control.BoxPending}, noon.Add(time.Hour)); !slices.Equal(again.Effects, []Effect{HandOver}) {
+		t.Errorf("another box: %+v", again)
+	}
+	done := Step(list, v, HandedOver{v.handing()}, noon.Add(time.Hour)).Session
+	if done.Tried != 0 || !done.TryAt.IsZero() || !done.HandedOver {
+		t.Errorf("%+v", done)
 	}
 }

@@ -36,16 +36,18 @@ type Standing struct {
 type Platform interface {
 	// SignUp makes a customer that has not paid. An address that another one has is control.ErrExists.
 	SignUp(ctx context.Context, c NewCustomer) error
-	// CheckoutURL returns the page on which a customer pays for a tier; its errors are those of
-	// stripe.Checkout.
-	CheckoutURL(ctx context.Context, customerID, tier string) (string, error)
+	// CheckoutURL returns the page on which a customer pays for a tier, and which leads back to where the
+	// conversation is; its errors are those of stripe.Checkout.
+	CheckoutURL(ctx context.Context, customerID, tier string, back Channel) (string, error)
 	// Standing reads what a customer has; one that is not there is Gone.
 	Standing(ctx context.Context, customerID string) (Standing, error)
 	// BotTaken reports whether a box has the bot of a token.
 	BotTaken(ctx context.Context, token secret.Text) (bool, error)
 	// HandOver gives a customer's box what was chosen, and its bot, unless token is "". A bot that it cannot
-	// have is ErrBotRefused.
+	// have is ErrBotRefused, and another setting a *customers.SettingsError.
 	HandOver(ctx context.Context, customerID, boxID string, chosen control.BoxSettings, token secret.Text) error
+	// Invite mails a customer how to sign in, once, as HandOver does.
+	Invite(ctx context.Context, customerID string) error
 	// Retry has a customer's box tried again.
 	Retry(ctx context.Context, customerID, boxID string) error
 }
@@ -64,7 +66,9 @@ type Mailer interface {
 type Control struct {
 	Customers *customers.Service // with its Store, Seals and Hasher
 	Checkout  Checkout           // nil: nothing can be bought
-	Mails     Mailer             // nil: nobody is mailed how to sign in
+	// FromTelegram makes the pages that lead back to Telegram; nil: they lead to where those of Checkout do.
+	FromTelegram Checkout
+	Mails        Mailer // nil: nobody is mailed how to sign in
 	// HashPassword makes the secret of an identity; see api.HashPassword. Nobody knows the password: the
 	// customer chooses one by a link that is mailed to it.
 	HashPassword func(password string) string
@@ -117,9 +121,12 @@ func same(there control.Account, c NewCustomer) error {
 }
 
 // CheckoutURL is that of the Checkout.
-func (p *Control) CheckoutURL(ctx context.Context, customerID, tier string) (string, error) {
+func (p *Control) CheckoutURL(ctx context.Context, customerID, tier string, back Channel) (string, error) {
 	if p.Checkout == nil {
 		return "", fmt.Errorf("checkout of customer %s: %w: payments are not set up", customerID, control.ErrUnavailable)
+	}
+	if back == Telegram && p.FromTelegram != nil {
+		return p.FromTelegram.CheckoutURL(ctx, customerID, tier)
 	}
 	return p.Checkout.CheckoutURL(ctx, customerID, tier)
 }
@@ -159,9 +166,11 @@ func (p *Control) BotTaken(ctx context.Context, token secret.Text) (bool, error)
 // HandOver gives the bot last: then the box can run. Whoever has a box is mailed how to sign in, once.
 func (p *Control) HandOver(ctx context.Context, customerID, boxID string, chosen control.BoxSettings, token secret.Text) error {
 	ref := customers.BoxRef{ID: boxID, CustomerID: customerID}
-	if _, err := p.Customers.UpdateBoxSettings(ctx, actor(customerID), ref, customers.BoxSettingsChange{
-		Language: &chosen.Language, TimeZone: &chosen.TimeZone, TelegramUsers: &chosen.TelegramUsers,
-	}); err != nil {
+	change := customers.BoxSettingsChange{Language: &chosen.Language, TimeZone: &chosen.TimeZone}
+	if chosen.TelegramUsers != nil {
+		change.TelegramUsers = &chosen.TelegramUsers
+	}
+	if _, err := p.Customers.UpdateBoxSettings(ctx, actor(customerID), ref, change); err != nil {
 		return fmt.Errorf("hand over to box %s: %w", boxID, err)
 	}
 	if token != "" {
@@ -173,6 +182,14 @@ func (p *Control) HandOver(ctx context.Context, customerID, boxID string, chosen
 			return fmt.Errorf("hand over to box %s: %w", boxID, err)
 		}
 	}
+	if err := p.Invite(ctx, customerID); err != nil {
+		return fmt.Errorf("hand over to box %s: %w", boxID, err)
+	}
+	return nil
+}
+
+// Invite mails the link by which a password is chosen.
+func (p *Control) Invite(ctx context.Context, customerID string) error {
 	if p.Mails == nil {
 		return nil
 	}
@@ -181,7 +198,7 @@ func (p *Control) HandOver(ctx context.Context, customerID, boxID string, chosen
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("hand over to box %s: %w", boxID, err)
+		return fmt.Errorf("invite customer %s: %w", customerID, err)
 	}
 	return nil
 }

@@ -283,6 +283,56 @@ func TestPasswordEndsTheConversation(t *testing.T) {
 	}
 }
 
+// Whoever pays on a page that was open for longer than its conversation has a box, without a bot, and is mailed how
+// to sign in: once, also days later.
+func TestPaysAfterTheConversation(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		var later time.Duration
+		e := newWired(t, func(o *Options) { o.Now = func() time.Time { return time.Now().Add(later) } })
+		ctx := t.Context()
+		bot := e.telegram.NewBot("ada_agent_bot")
+		if _, err := e.BeginTelegram(ctx, person, Begin{Language: "en"}); err != nil {
+			t.Fatal(err)
+		}
+		who := Who{TelegramUser: person}
+		var c Conversation
+		for _, text := range []string{"my work", "just me", bot.Token(), "yes", address, "yes"} {
+			c = e.say(who, text)
+		}
+		url := c.Reply.PayURL
+		if again { // it thinks of another plan, and pays for the first one
+			if _, err := e.Say(ctx, who, Said{Choice: "plan"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		later = 27 * time.Hour
+		e.sweep()
+		if _, err := e.Look(ctx, who); !errors.Is(err, control.ErrNotFound) {
+			t.Fatalf("the conversation goes on: %v", err)
+		}
+		invited := func(want string) {
+			t.Helper()
+			e.sweep()
+			if n := strings.TrimSpace(e.pg.Query(`SELECT count(*) FROM mails WHERE kind = 'reset_password'`)); n != want {
+				t.Errorf("invited %s times, want %s; %s", n, want, e.log)
+			}
+		}
+		invited("0")
+		later = 5 * 24 * time.Hour // Stripe could not reach us
+		invited("0")
+		e.pay(url)
+		if box := e.box(c.Customer); box.HasTelegramToken || box.WaitsFor == "" || box.Wants == control.BoxDestroy {
+			t.Errorf("the box: %+v", box)
+		}
+		invited("1")
+		invited("1")
+		if left := strings.TrimSpace(e.pg.Query(`SELECT state || ' ' || count(customer_id) || ' ' || count(telegram_user) || ' ' || count(bot_token) FROM onboarding_sessions GROUP BY state`)); left != "abandoned 0 0 0" {
+			t.Errorf("left is %q", left)
+		}
+	}
+}
+
 // A key that was exchanged for a session opens nothing any more.
 func TestEnteredOnce(t *testing.T) {
 	t.Parallel()

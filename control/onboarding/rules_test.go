@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
 	"github.com/andreabadesso/openclaw-cloud/control/operator/openclaw"
@@ -188,6 +189,14 @@ func TestAnswers(t *testing.T) {
 	if got := nameOf("  Ana\tMaria\x00 O'Neil <script> 7 "); got != "Ana Maria O'Neil script" {
 		t.Errorf("the name is %q", got)
 	}
+	for email, want := range map[string]string{
+		"ana.maria42+shop@example.com": "Ana Maria", "hello-c7ba@example.com": "Hello C", "érica_de-souza@example.com": "Érica De Souza",
+		"42@example.com": "", "+x@example.com": "", "McAna@example.com": "McAna",
+	} {
+		if got := nameInAddress(email); got != want {
+			t.Errorf("who has the address %s is called %q, not %q", email, got, want)
+		}
+	}
 }
 
 // What looks like a token of a bot, or another secret, is cut out, however it is written.
@@ -314,6 +323,7 @@ func TestStoredAndRestored(t *testing.T) {
 	t.Parallel()
 	for _, state := range States() {
 		v := sessionIn(state)
+		v.Tried, v.TryAt = 3, noon
 		v.History, v.BotLost = []Turn{{At: noon, Ours: true, Text: "hello"}}, state == StateFailed
 		row, err := v.stored()
 		if err != nil {
@@ -382,24 +392,31 @@ func converse(t *testing.T, moves []byte) {
 		case 3:
 			in = BotChecked{Verdict: Verdict(n % 4), ID: int64(n + 1), Name: "x_bot", Sealed: []byte("sealed")}
 		case 4:
-			in = []Input{Opened{URL: payAt}, NotOpened{Why: Trouble(n % 4), SignedUp: n%2 == 0}}[n%2]
+			in = forNow(v, []Input{Opened{URL: payAt}, NotOpened{Why: Trouble(n % 5), SignedUp: n%2 == 0}}[n%2])
+			if o, ok := in.(Opened); ok && n%3 == 0 {
+				o.For.Tier = "starter" // of a choice before
+				in = o
+			}
 		case 5, 6:
 			in = Observed{Paid: n%3 > 0, Box: map[bool]string{true: "b1"}[n%2 == 0], State: boxes[n%len(boxes)], HasBot: n%4 == 0, Gone: n == 31}
 		default:
-			in = []Input{HandedOver{}, BotRefused{}, Begin{Language: "pt"}}[n%3]
+			in = []Input{HandedOver{v.handing()}, BotRefused{v.handing()}, Begin{Language: "pt"}, UserRefused{v.handing(), v.Facts.UserID}}[n%4]
 		}
-		out := Step(list, v, in, noon)
+		out := Step(list, v, in, noon.Add(time.Duration(i)*time.Minute))
 		after := out.Session
 		what := fmt.Sprintf("%x: move %d, %s by %T%+v", moves, i, v.State, in, in)
 		m, isMessage := in.(Message)
 		o, isObserved := in.(Observed)
-		_, isOpened := in.(Opened)
+		opened, isOpened := in.(Opened)
 		n0, isNot := in.(NotOpened)
 		if !checkWhole(out.Reply.Text) || strings.Contains(out.Reply.Text, "You are on Team") {
 			t.Fatalf("%s: it says %q", what, out.Reply.Text)
 		}
 		if after.Facts.Tier != v.Facts.Tier && after.Facts.Tier != "" && (!isMessage || v.State != StateRecommending || m.Choice != "tier:"+after.Facts.Tier && !yes(m.Text)) {
 			t.Fatalf("%s: it takes tier %q", what, after.Facts.Tier)
+		}
+		if after.PayURL != "" && isOpened && after.PayURL != v.PayURL && opened.For.Tier != after.Facts.Tier {
+			t.Fatalf("%s: tier %s has the page of %s", what, after.Facts.Tier, opened.For.Tier)
 		}
 		if after.State != v.State {
 			switch after.State {

@@ -23,6 +23,7 @@ type Sessions interface {
 	OnboardingOfTelegram(ctx context.Context, user int64, now time.Time) (control.OnboardingSession, error)
 	SaveOnboarding(ctx context.Context, v control.OnboardingSession) (control.OnboardingSession, error)
 	WaitingOnboardings(ctx context.Context, after string, now time.Time, limit int) ([]control.OnboardingSession, error)
+	PaidLateOnboardings(ctx context.Context, after string, now time.Time, limit int) ([]control.OnboardingSession, error)
 	ExpireOnboardings(ctx context.Context, then time.Time, limit int) (int64, error)
 }
 

@@ -132,6 +132,9 @@ type Session struct {
 	HandedOver bool // the box has the settings and the bot
 	BotLost    bool // the box cannot have the bot: another one is needed
 	Sealed     []byte
+	// Tried is how often the box could not be given them, and TryAt when that may be tried again.
+	Tried int
+	TryAt time.Time
 
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
 }
@@ -149,12 +152,15 @@ type data struct {
 	PayURL     string           `json:"pay_url,omitempty"`
 	HandedOver bool             `json:"handed_over,omitempty"`
 	BotLost    bool             `json:"bot_lost,omitempty"`
+	Tried      int              `json:"tried,omitempty"`
+	TryAt      time.Time        `json:"try_at,omitzero"`
 }
 
 // stored returns how a session is kept.
 func (s Session) stored() (control.OnboardingSession, error) {
 	raw, err := json.Marshal(data{
 		s.Channel, s.Language, s.Facts, s.Asking, s.Asked, s.History, s.Customer, s.Box, s.PayURL, s.HandedOver, s.BotLost,
+		s.Tried, s.TryAt,
 	})
 	if err != nil {
 		return control.OnboardingSession{}, fmt.Errorf("store conversation %s: %w", s.ID, err)
@@ -181,10 +187,13 @@ func restored(v control.OnboardingSession) (Session, error) {
 	return Session{
 		ID: v.ID, Version: v.Version, State: State(v.State), Channel: d.Channel, TelegramUser: v.TelegramUser, Language: d.Language,
 		Facts: d.Facts, Asking: d.Asking, Asked: d.Asked, History: d.History, Customer: d.Customer, SignedUp: v.CustomerID != "",
-		Box: d.Box, PayURL: d.PayURL, HandedOver: d.HandedOver, BotLost: d.BotLost, Sealed: v.SealedBot,
+		Box: d.Box, PayURL: d.PayURL, HandedOver: d.HandedOver, BotLost: d.BotLost, Tried: d.Tried, TryAt: d.TryAt, Sealed: v.SealedBot,
 		CreatedAt: v.CreatedAt, UpdatedAt: v.UpdatedAt, ExpiresAt: v.ExpiresAt,
 	}, nil
 }
+
+// handing is what a hand-over hands over.
+func (s Session) handing() Handing { return Handing{s.Box, string(s.Sealed)} }
 
 // clone returns a copy that shares nothing that is changed.
 func (s Session) clone() Session {

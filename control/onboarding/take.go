@@ -72,7 +72,8 @@ func (m *machine) takeEmail(in Message, asked Question) {
 		return
 	}
 	if f.Email == "" || m.s.State == StateRecommending {
-		f.Email = found
+		// With the other address goes another customer: one of this id may be signing up with the first one.
+		f.Email, f.Tier, m.s.Customer = found, "", ""
 		m.say(sayEmailSet)
 	}
 }

@@ -32,6 +32,7 @@ const (
 	sayUserAgain      sentence = "user_again"
 	sayUserHow        sentence = "user_how"
 	sayUserIsBot      sentence = "user_is_bot"
+	sayUserLost       sentence = "user_lost"
 	sayPreferences    sentence = "preferences"
 	sayPreferencesSet sentence = "preferences_set"
 	sayEmail          sentence = "email"
@@ -42,6 +43,7 @@ const (
 	sayOfferAgain     sentence = "offer_again"
 	sayPay            sentence = "pay"
 	sayPayAway        sentence = "pay_away"
+	sayBeingOpened    sentence = "being_opened"
 	sayCannotBuy      sentence = "cannot_buy"
 	sayAwaiting       sentence = "awaiting"
 	sayPaid           sentence = "paid"
@@ -76,6 +78,7 @@ var prepared = map[control.Language]map[sentence]string{
 		sayUserAgain:      "Please send the number that @userinfobot shows as your Id: only digits, no @name.",
 		sayUserHow:        "Open Telegram, search for @userinfobot and press Start. It answers with your Id, a number of about ten digits. Only this person may write to your agent.",
 		sayUserIsBot:      "This is the number of your bot. I need your own.",
+		sayUserLost:       "Your agent needs to know who may write to it, and I have no number that it can have. Please send your own Telegram number: write to @userinfobot, and send me the Id that it shows.",
 		sayPreferences:    "Your agent will speak {agent_language} and use the time zone {zone}. Is that right? If not, tell me the language or your city.",
 		sayPreferencesSet: "Your agent speaks {agent_language}, in the time zone {zone}.",
 		sayEmail:          "Which e-mail address should your account and your receipts go to?",
@@ -85,8 +88,9 @@ var prepared = map[control.Language]map[sentence]string{
 		sayOffer:          "For that I suggest {tier}: {price} a month, {tokens} tokens a month, {users}. You can cancel at any time. Shall we take {tier}?",
 		sayOfferAgain:     "On offer is {tier}: {price} a month, {tokens} tokens a month, {users}. Say \"yes\" to go on to the payment, or pick another plan.",
 		sayPay:            "Here is your page to pay for {tier}, {price} a month. As soon as the payment is there, I set up your agent. You can close this page meanwhile and come back.",
-		sayPayAway:        "I could not open the payment page just now. Nothing was charged. Please try again in a minute.",
-		sayCannotBuy:      "With this account nothing can be bought at the moment. Nothing was charged. Please write to our support.",
+		sayPayAway:        "I could not open the payment page just now. Please try again in a minute.",
+		sayBeingOpened:    "Your payment page is being opened already. It is here in a moment; if it is not, please ask for it again.",
+		sayCannotBuy:      "With this account nothing can be bought at the moment. Please write to our support.",
 		sayAwaiting:       "I am waiting for your payment of {tier}, {price} a month. It usually takes a few seconds after you have paid.",
 		sayPaid:           "Thank you, your payment is there! I am setting up your agent now. That takes about a minute.",
 		sayMaking:         "I am still setting up your agent. You see here how far it is.",
@@ -117,6 +121,7 @@ var prepared = map[control.Language]map[sentence]string{
 		sayUserAgain:      "Por favor, envie o número que o @userinfobot mostra como seu Id: só dígitos, sem @nome.",
 		sayUserHow:        "Abra o Telegram, procure @userinfobot e toque em Iniciar. Ele responde com o seu Id, um número de cerca de dez dígitos. Só essa pessoa pode escrever para o seu agente.",
 		sayUserIsBot:      "Esse é o número do seu bot. Preciso do seu.",
+		sayUserLost:       "O seu agente precisa saber quem pode escrever para ele, e eu não tenho um número que ele possa ter. Por favor, envie o seu número no Telegram: escreva para o @userinfobot e me envie o Id que ele mostra.",
 		sayPreferences:    "O seu agente vai falar {agent_language} e usar o fuso horário {zone}. Está certo? Se não, diga o idioma ou a sua cidade.",
 		sayPreferencesSet: "O seu agente fala {agent_language}, no fuso horário {zone}.",
 		sayEmail:          "Para qual e-mail vão a sua conta e os seus recibos?",
@@ -126,8 +131,9 @@ var prepared = map[control.Language]map[sentence]string{
 		sayOffer:          "Para isso eu sugiro o plano {tier}: {price} por mês, {tokens} de tokens por mês, {users}. Você pode cancelar quando quiser. Vamos de {tier}?",
 		sayOfferAgain:     "A oferta é o plano {tier}: {price} por mês, {tokens} de tokens por mês, {users}. Diga \"sim\" para seguir ao pagamento, ou escolha outro plano.",
 		sayPay:            "Aqui está a sua página para pagar o plano {tier}, {price} por mês. Assim que o pagamento chegar, eu preparo o seu agente. Você pode fechar esta página e voltar depois.",
-		sayPayAway:        "Não consegui abrir a página de pagamento agora. Nada foi cobrado. Por favor, tente de novo em um minuto.",
-		sayCannotBuy:      "Com esta conta não é possível comprar no momento. Nada foi cobrado. Por favor, escreva para o nosso suporte.",
+		sayPayAway:        "Não consegui abrir a página de pagamento agora. Por favor, tente de novo em um minuto.",
+		sayBeingOpened:    "A sua página de pagamento já está sendo aberta. Ela chega em um instante; se não chegar, por favor peça de novo.",
+		sayCannotBuy:      "Com esta conta não é possível comprar no momento. Por favor, escreva para o nosso suporte.",
 		sayAwaiting:       "Estou esperando o pagamento do plano {tier}, {price} por mês. Costuma levar alguns segundos depois que você paga.",
 		sayPaid:           "Obrigado, o pagamento chegou! Estou preparando o seu agente. Leva cerca de um minuto.",
 		sayMaking:         "Ainda estou preparando o seu agente. Você vê aqui em que ponto está.",

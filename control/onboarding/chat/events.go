@@ -15,7 +15,7 @@ import (
 
 // events sends the conversation whenever it changes, until it is final.
 func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
-	from := subnet(h.o.Address(r))
+	from := h.caller(r)
 	switch ok, crowded := h.streams.begin(from); {
 	case ok:
 		defer h.streams.end(from)

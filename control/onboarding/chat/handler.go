@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/callers"
 	"github.com/andreabadesso/openclaw-cloud/control/onboarding"
 )
 
@@ -35,14 +36,14 @@ type Options struct {
 	Origins []string
 	// SignIn signs the browser in as a customer; nil: nobody is signed in by its conversation.
 	SignIn func(ctx context.Context, w http.ResponseWriter, customerID string) error
-	// Address says who asks, behind whatever proxies there are; the peer by default.
-	Address func(*http.Request) netip.Addr
+	// Proxies are the networks of those whose word on who asks is believed.
+	Proxies []netip.Prefix
 	Logger  *slog.Logger
 	// Every is how often an event stream looks for changes. Defaults to 1 s.
 	Every time.Duration
 	// Begins and Messages limit how many conversations an address opens, and how many messages it sends.
 	// Default to one in 10 s, 10 at once, and one in 2 s, 30 at once.
-	Begins, Messages Rate
+	Begins, Messages callers.Rate
 	// Streams is how many event streams there are at most, and StreamsFrom how many of one address. Default
 	// to 500 and 20.
 	Streams, StreamsFrom int
@@ -53,6 +54,8 @@ const Cookie = "__Host-openclaw_onboarding"
 
 const (
 	maxBody = 32 << 10
+	// keys is how many addresses each limit remembers.
+	keys = 40_000
 	// streamFor is how long an event stream lasts at most; a page then opens another one.
 	streamFor = 30 * time.Minute
 	// writeWithin is how long a client of a stream may take nothing.
@@ -67,7 +70,7 @@ const (
 type Handler struct {
 	o                Options
 	mux              *http.ServeMux
-	begins, messages *limiter
+	begins, messages *callers.Limiter
 	streams          streams
 	drain            sync.Once
 	draining         chan struct{}
@@ -81,22 +84,19 @@ func New(o Options) (*Handler, error) {
 	if o.Every <= 0 {
 		o.Every = time.Second
 	}
-	if o.Address == nil {
-		o.Address = Behind(nil)
-	}
 	if o.Streams <= 0 {
 		o.Streams = 500
 	}
 	if o.StreamsFrom <= 0 {
 		o.StreamsFrom = 20
 	}
-	if o.Begins == (Rate{}) {
-		o.Begins = Rate{PerSecond: 0.1, Burst: 10}
+	if o.Begins == (callers.Rate{}) {
+		o.Begins = callers.Rate{PerSecond: 0.1, Burst: 10}
 	}
-	if o.Messages == (Rate{}) {
-		o.Messages = Rate{PerSecond: 0.5, Burst: 30}
+	if o.Messages == (callers.Rate{}) {
+		o.Messages = callers.Rate{PerSecond: 0.5, Burst: 30}
 	}
-	h := &Handler{o: o, mux: http.NewServeMux(), begins: newLimiter(o.Begins), messages: newLimiter(o.Messages), streams: streams{most: o.Streams, mostFrom: o.StreamsFrom, from: make(map[string]int)}, draining: make(chan struct{})}
+	h := &Handler{o: o, mux: http.NewServeMux(), begins: callers.NewLimiter(o.Begins, keys), messages: callers.NewLimiter(o.Messages, keys), streams: streams{most: o.Streams, mostFrom: o.StreamsFrom, from: make(map[string]int)}, draining: make(chan struct{})}
 	h.mux.HandleFunc("POST /onboarding/v1/conversation", h.begin)
 	h.mux.HandleFunc("GET /onboarding/v1/conversation", h.look)
 	h.mux.HandleFunc("DELETE /onboarding/v1/conversation", h.leave)
@@ -261,8 +261,13 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, into any) bool {
 	return err == nil
 }
 
-func (h *Handler) mayGo(w http.ResponseWriter, r *http.Request, l *limiter) bool {
-	wait, ok := l.take(subnet(h.o.Address(r)), time.Now())
+// caller is by what somebody is limited.
+func (h *Handler) caller(r *http.Request) string {
+	return callers.Subnet(callers.Address(r, h.o.Proxies))
+}
+
+func (h *Handler) mayGo(w http.ResponseWriter, r *http.Request, l *callers.Limiter) bool {
+	wait, ok := l.Take(h.caller(r), time.Now())
 	if !ok {
 		w.Header().Set("Retry-After", strconv.Itoa(int(max(wait, time.Second)/time.Second)))
 		refuse(w, http.StatusTooManyRequests, "too-many-requests", "This is too fast. Please wait a moment.")

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/callers"
 	"github.com/andreabadesso/openclaw-cloud/control/onboarding"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
 )
@@ -32,13 +34,7 @@ type Options struct {
 	// Pause is how long to wait after a call that failed. Defaults to 3 s.
 	Pause time.Duration
 	// Messages limits what is taken of one person. Defaults to one in 5 s, 20 at once.
-	Messages Rate
-}
-
-// Rate is how many are let through: PerSecond on average, Burst at once.
-type Rate struct {
-	PerSecond float64
-	Burst     int
+	Messages callers.Rate
 }
 
 // Bot is the platform's bot. It is safe for concurrent use, but for Run.
@@ -47,6 +43,7 @@ type Bot struct {
 	http   *http.Client
 	people *people
 	notes  chan note
+	lines  *lines
 }
 
 const (
@@ -56,9 +53,11 @@ const (
 	sendWithin = 15 * time.Second
 	// maxPause bounds for how long Telegram has everybody wait.
 	maxPause = time.Minute
-	// finishWithin is how long what is in hand may take once the bot is to end.
-	finishWithin = 40 * time.Second
 )
+
+// FinishWithin is how long what is in hand may take once the bot is to end: in Run, in Deliver, and then in Finish, all
+// together. Run may then take a moment more to confirm what it has worked.
+const FinishWithin = 40 * time.Second
 
 // New checks o.
 func New(o Options) (*Bot, error) {
@@ -71,10 +70,10 @@ func New(o Options) (*Bot, error) {
 	if o.Pause <= 0 {
 		o.Pause = 3 * time.Second
 	}
-	if o.Messages == (Rate{}) {
-		o.Messages = Rate{PerSecond: 0.2, Burst: 20}
+	if o.Messages == (callers.Rate{}) {
+		o.Messages = callers.Rate{PerSecond: 0.2, Burst: 20}
 	}
-	return &Bot{o: o, people: newPeople(o.Messages), notes: make(chan note, mostNotes), http: &http.Client{
+	return &Bot{o: o, people: newPeople(o.Messages), notes: make(chan note, mostNotes), lines: newLines(), http: &http.Client{
 		Timeout:       o.Poll + 30*time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -89,7 +88,7 @@ func (b *Bot) Run(ctx context.Context) error {
 		if err != nil {
 			if ctx.Err() == nil {
 				b.o.Logger.Warn("cannot ask Telegram for messages", "error", err)
-				b.wait(ctx, err)
+				wait(b.pauseAfter(err), ctx.Done())
 			}
 			continue
 		}
@@ -145,33 +144,31 @@ func (b *Bot) poll(ctx context.Context, offset int64, wait time.Duration) (list 
 
 // finish works updates also if ctx ends meanwhile, though not for ever: then some may be left.
 func (b *Bot) finish(ctx context.Context, list []update) error {
-	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	working, cancel := lasting(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		timer := time.NewTimer(finishWithin)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			cancel()
-		case <-working.Done():
-		}
-	})()
 	b.work(working, list)
 	return working.Err()
 }
 
-// wait waits for as long as Telegram says, or a little.
-func (b *Bot) wait(ctx context.Context, err error) {
-	pause := b.o.Pause
+// lasting returns a context that ends FinishWithin after ctx.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		wait(FinishWithin, working.Done())
+		cancel()
+	})
+	return working, func() {
+		stop()
+		cancel()
+	}
+}
+
+// pauseAfter is how long to wait after an error: for as long as Telegram says, or a little.
+func (b *Bot) pauseAfter(err error) time.Duration {
 	if refused := (*apiError)(nil); errors.As(err, &refused) && refused.retryAfter > 0 {
-		pause = min(refused.retryAfter, maxPause)
+		return min(refused.retryAfter, maxPause)
 	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	return b.o.Pause
 }
 
 // work works updates: those of one person one by one, and not more than one may send. Others wait until it
@@ -195,6 +192,7 @@ func (b *Bot) work(ctx context.Context, list []update) {
 		turns <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turns }()
+			b.forget(ctx, id, of[id]) // also what is not read
 			for i, u := range of[id] {
 				switch ok, first := b.people.mayWrite(id, time.Now()); {
 				case ok:
@@ -224,6 +222,22 @@ func (b *Bot) answer(ctx context.Context, u update, hurried bool) {
 	b.Tell(ctx, from.ID, c)
 }
 
+// mostDeleted is how many messages Telegram deletes at once.
+const mostDeleted = 100
+
+// forget takes the messages with a secret out of their chat.
+func (b *Bot) forget(ctx context.Context, user int64, list []update) {
+	var ids []int64
+	for _, u := range list {
+		if u.Message != nil && onboarding.HasSecret(u.Message.Text) {
+			ids = append(ids, u.Message.ID)
+		}
+	}
+	for some := range slices.Chunk(ids, mostDeleted) {
+		b.try(ctx, user, letter{method: "deleteMessages", params: map[string]any{"chat_id": user, "message_ids": some}})
+	}
+}
+
 func (b *Bot) converse(ctx context.Context, from *person, u update, hurried bool) (onboarding.Conversation, error) {
 	begin := onboarding.Begin{Language: from.Language, Name: from.Name}
 	who := onboarding.Who{TelegramUser: from.ID}
@@ -235,11 +249,6 @@ func (b *Bot) converse(ctx context.Context, from *person, u update, hurried bool
 		said.Choice = u.Callback.Data
 	} else {
 		said.Text = u.Message.Text
-		if onboarding.HasSecret(said.Text) {
-			if err := b.brief(ctx, "deleteMessage", map[string]any{"chat_id": from.ID, "message_id": u.Message.ID}); err != nil {
-				b.o.Logger.Warn("a message with a secret stays in its chat", "error", err)
-			}
-		}
 		if command, payload, _ := strings.Cut(said.Text, " "); command == "/start" {
 			begin.Tier, _ = strings.CutPrefix(payload, planLink)
 			return b.o.Conversations.BeginTelegram(ctx, from.ID, begin)
@@ -274,23 +283,67 @@ func (b *Bot) brief(ctx context.Context, method string, params any) error {
 	return b.call(limited, method, params, nil)
 }
 
-// send sends a message, once more if Telegram wants it later or cannot be reached.
+// send sends a message. If Telegram wants it later, or cannot be reached, it is sent again, and what comes for the
+// same person after it waits for that, while others are answered.
 func (b *Bot) send(ctx context.Context, user int64, text string, rows [][]button) {
-	params := map[string]any{"chat_id": user, "text": text, "link_preview_options": map[string]any{"is_disabled": true}}
+	m := letter{method: "sendMessage", params: map[string]any{"chat_id": user, "text": text, "link_preview_options": map[string]any{"is_disabled": true}}}
 	if len(rows) > 0 {
-		params["reply_markup"] = keyboard{rows}
+		m.params["reply_markup"] = keyboard{rows}
 	}
-	err := b.brief(ctx, "sendMessage", params)
+	if joined, _, full := b.lines.join(user, m, false); !joined {
+		b.try(ctx, user, m)
+	} else if full {
+		b.full(m)
+	}
+}
+
+// try calls Telegram, and puts what is to be tried again behind what waits for the same person.
+func (b *Bot) try(ctx context.Context, user int64, m letter) {
+	err := b.brief(ctx, m.method, m.params)
+	pause, again := b.again(err)
+	if !again {
+		b.note(m.method, err)
+		return
+	}
+	m.pause, m.tries = pause, 1
+	switch _, first, full := b.lines.join(user, m, true); {
+	case full:
+		b.full(m)
+	case first:
+		go b.sendLine(user, m)
+	}
+}
+
+// full says that something is not tried again.
+func (b *Bot) full(m letter) {
+	b.o.Logger.Warn("a message on Telegram " + unlucky(m.method) + ": too many wait to be tried again")
+}
+
+// unlucky says what a message suffers if a call fails for good.
+func unlucky(method string) string {
+	if method == "deleteMessages" {
+		return "that has a secret stays in its chat"
+	}
+	return "is not sent"
+}
+
+// again reports whether what failed is to be tried again, and after which pause.
+func (b *Bot) again(err error) (pause time.Duration, again bool) {
 	refused := (*apiError)(nil)
-	if err != nil && (!errors.As(err, &refused) || refused.code == http.StatusTooManyRequests || refused.code >= http.StatusInternalServerError) {
-		b.wait(ctx, err)
-		err = b.brief(ctx, "sendMessage", params)
+	if err == nil || errors.As(err, &refused) && refused.code != http.StatusTooManyRequests && refused.code < http.StatusInternalServerError {
+		return 0, false
 	}
+	return b.pauseAfter(err), true
+}
+
+// note says what became of what is not tried again.
+func (b *Bot) note(method string, err error) {
+	refused := (*apiError)(nil)
 	switch {
 	case err == nil:
 	case errors.As(err, &refused) && refused.code == http.StatusForbidden:
 		b.o.Logger.Info("somebody has blocked the bot") // who comes back sees the conversation as it is
 	default:
-		b.o.Logger.Warn("a message on Telegram is not sent", "error", err)
+		b.o.Logger.Warn("a message on Telegram "+unlucky(method), "error", err)
 	}
 }

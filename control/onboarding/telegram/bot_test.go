@@ -9,12 +9,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/control"
+	"github.com/andreabadesso/openclaw-cloud/control/callers"
 	"github.com/andreabadesso/openclaw-cloud/control/onboarding"
 	"github.com/andreabadesso/openclaw-cloud/control/onboarding/telegram"
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
@@ -70,12 +72,18 @@ func (s *scripted) Say(_ context.Context, who onboarding.Who, said onboarding.Sa
 	return onboarding.Conversation{Language: control.Portuguese, Reply: onboarding.Reply{Text: "answer to " + said.Text + said.Choice, PayURL: "https://pay.example.invalid/1"}}, nil
 }
 
-// started is a bot that polls a simulated Telegram until the test ends.
-func started(t *testing.T, c telegram.Conversations) (*telegram.Bot, *telegramsim.Bot, *bytes.Buffer) {
+// newTelegram is a simulated Telegram with a bot, until the test ends.
+func newTelegram(t *testing.T) (*telegramsim.Server, *telegramsim.Bot) {
 	t.Helper()
 	sim := telegramsim.New()
 	t.Cleanup(sim.Close)
-	bot := sim.NewBot("onboarding_bot")
+	return sim, sim.NewBot("onboarding_bot")
+}
+
+// started is a bot that polls a simulated Telegram until the test ends.
+func started(t *testing.T, c telegram.Conversations) (*telegram.Bot, *telegramsim.Bot, *bytes.Buffer) {
+	t.Helper()
+	sim, bot := newTelegram(t)
 	log := &bytes.Buffer{}
 	b, err := telegram.New(telegram.Options{
 		URL: sim.URL(), Token: secret.Text(bot.Token()), Conversations: c, Logger: slog.New(slog.NewTextHandler(log, nil)), Pause: 10 * time.Millisecond,
@@ -163,9 +171,7 @@ func TestConversation(t *testing.T) {
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	s := &scripted{open: map[int64]bool{ana.ID: true}}
-	sim := telegramsim.New()
-	t.Cleanup(sim.Close)
-	bot := sim.NewBot("onboarding_bot")
+	sim, bot := newTelegram(t)
 	var want []string
 	for _, text := range strings.Fields("a b c d e f g h") {
 		bot.Write(ana, text)
@@ -189,9 +195,7 @@ func TestOrder(t *testing.T) {
 func TestEndsInOrder(t *testing.T) {
 	t.Parallel()
 	s := &scripted{open: map[int64]bool{ana.ID: true}, entered: make(chan struct{}), release: make(chan struct{})}
-	sim := telegramsim.New()
-	t.Cleanup(sim.Close)
-	bot := sim.NewBot("onboarding_bot")
+	sim, bot := newTelegram(t)
 	bot.Write(ana, "sim")
 	b, err := telegram.New(telegram.Options{URL: sim.URL(), Token: secret.Text(bot.Token()), Conversations: s, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -215,15 +219,13 @@ func TestEndsInOrder(t *testing.T) {
 func TestTooFast(t *testing.T) {
 	t.Parallel()
 	s := &scripted{open: map[int64]bool{ana.ID: true, bob.ID: true}}
-	sim := telegramsim.New()
-	t.Cleanup(sim.Close)
-	bot := sim.NewBot("onboarding_bot")
+	sim, bot := newTelegram(t)
 	for range 10 {
 		bot.Write(ana, "x")
 	}
 	bot.Write(bob, "hi")
 	b, err := telegram.New(telegram.Options{
-		URL: sim.URL(), Token: secret.Text(bot.Token()), Conversations: s, Logger: slog.New(slog.DiscardHandler), Messages: telegram.Rate{PerSecond: 1e-6, Burst: 3},
+		URL: sim.URL(), Token: secret.Text(bot.Token()), Conversations: s, Logger: slog.New(slog.DiscardHandler), Messages: callers.Rate{PerSecond: 1e-6, Burst: 3},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -250,6 +252,121 @@ func TestTooFast(t *testing.T) {
 	}
 	if answers != 3 || refusals != 1 {
 		t.Errorf("%d answers, told %d times", answers, refusals)
+	}
+}
+
+// A secret does not stay in its chat either if it comes too fast to be read.
+func TestTooFastSecret(t *testing.T) {
+	t.Parallel()
+	s := &scripted{open: map[int64]bool{ana.ID: true, bob.ID: true}}
+	sim, bot := newTelegram(t)
+	for _, text := range []string{"x", "1234567:" + strings.Repeat("fakeFAKE1", 4), "minha senha é hunter2", "y"} {
+		bot.Write(ana, text)
+	}
+	b, err := telegram.New(telegram.Options{
+		URL: sim.URL(), Token: secret.Text(bot.Token()), Conversations: s, Logger: slog.New(slog.DiscardHandler), Messages: callers.Rate{PerSecond: 1e-6, Burst: 1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	bot.Write(bob, "hi") // of the same batch, or the next one
+	await(t, bot, bob.ID, "answer to hi")
+	await(t, bot, ana.ID, onboarding.TooFast("pt-br"))
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	var left []string
+	for _, m := range bot.Chat(ana.ID) {
+		if !m.FromBot {
+			left = append(left, m.Text)
+		}
+	}
+	if strings.Join(left, " ") != "x y" || len(s.said) != 2 {
+		t.Errorf("in the chat there are %q; %d messages were read", left, len(s.said))
+	}
+}
+
+// Whom Telegram lets wait keeps nobody else waiting, and gets what was said in its order.
+func TestOneChatIsSlow(t *testing.T) {
+	t.Parallel()
+	s := &scripted{open: map[int64]bool{ana.ID: true, bob.ID: true}}
+	sim, bot := newTelegram(t)
+	b, err := telegram.New(telegram.Options{URL: sim.URL(), Token: secret.Text(bot.Token()), Conversations: s, Logger: slog.New(slog.DiscardHandler), Pause: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	go func() { ended <- b.Run(ctx) }()
+	go func() { ended <- b.Deliver(ctx) }()
+	bot.Fail("sendMessage", telegramsim.Refusal{Code: 429, Description: "Too Many Requests", RetryAfter: 3600})
+	bot.Write(ana, "a")
+	for deadline := time.Now().Add(time.Minute); bot.Calls("sendMessage") == 0; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is sent")
+		}
+	}
+	for _, text := range []string{"b", "c"} {
+		bot.Write(ana, text)
+	}
+	bot.Write(bob, "hi")
+	await(t, bot, bob.ID, "answer to hi")
+	bot.Write(bob, "and now")
+	await(t, bot, bob.ID, "answer to and now")
+	for _, m := range bot.Chat(ana.ID) {
+		if m.FromBot {
+			t.Errorf("%q came before its time", m.Text)
+		}
+	}
+	cancel() // what waits is not lost, though Telegram goes on refusing it
+	away := telegramsim.Refusal{Code: 502, Description: "Bad Gateway"}
+	bot.Fail("sendMessage", away, away)
+	for range 2 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	b.Notify(t.Context(), bob.ID, onboarding.Conversation{Reply: onboarding.Reply{Text: "found out at the last"}})
+	finishing, stop := context.WithTimeout(t.Context(), 12*time.Second)
+	defer stop()
+	b.Finish(finishing)
+	if all := bot.Chat(bob.ID); all[len(all)-1].Text != "found out at the last" {
+		t.Errorf("%q is the last that is told", all[len(all)-1].Text)
+	}
+	var got []string
+	for _, m := range bot.Chat(ana.ID) {
+		if m.FromBot {
+			got = append(got, m.Text)
+		}
+	}
+	if want := "answer to a, answer to b, answer to c"; strings.Join(got, ", ") != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// What Telegram asks for later is sent later, without anybody ending.
+func TestSentLater(t *testing.T) {
+	t.Parallel()
+	s := &scripted{open: map[int64]bool{ana.ID: true}}
+	_, bot, log := started(t, s)
+	bot.Fail("sendMessage", telegramsim.Refusal{Code: 429, Description: "Too Many Requests", RetryAfter: 1}, telegramsim.Refusal{Code: 502, Description: "Bad Gateway"})
+	bot.Write(ana, "a")
+	await(t, bot, ana.ID, "answer to a")
+	bot.Fail("sendMessage", telegramsim.Refusal{Code: 502, Description: "Bad Gateway"}, telegramsim.Refusal{Code: 502, Description: "Bad Gateway"}, telegramsim.Refusal{Code: 502, Description: "Bad Gateway"})
+	bot.Write(ana, "b") // tried three times, and given up
+	bot.Write(ana, "c")
+	chat := await(t, bot, ana.ID, "answer to c")
+	for _, m := range chat {
+		if m.Text == "answer to b" {
+			t.Error("it is tried for ever")
+		}
+	}
+	if !strings.Contains(log.String(), "is not sent") {
+		t.Error("nobody says that it is not sent")
 	}
 }
 
@@ -318,6 +435,7 @@ func TestNotify(t *testing.T) {
 	if err := b.Deliver(ctx); err != nil {
 		t.Error(err)
 	}
+	b.Finish(t.Context())
 	told := map[string]int{}
 	for _, m := range bot.Chat(bob.ID) {
 		told[m.Text]++

@@ -30,36 +30,49 @@ func (b *Bot) Notify(_ context.Context, user int64, c onboarding.Conversation) {
 	}
 }
 
-// Deliver tells what Notify was given, until ctx ends and nothing is left.
+// Deliver tells what Notify was given, until ctx ends and nothing is left. What Telegram did not take at first is
+// left to Finish.
 func (b *Bot) Deliver(ctx context.Context) error {
+	working, cancel := lasting(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
 	for range tellers {
-		wg.Go(func() { b.deliver(ctx) })
+		wg.Go(func() { b.deliver(ctx, working) })
 	}
 	wg.Wait()
 	return nil
 }
 
-func (b *Bot) deliver(ctx context.Context) {
+// Finish tells what Notify was given too late for Deliver, and sends what Telegram did not take at first, until ctx
+// ends. It is called once, after Run and Deliver have returned and nobody calls Notify any more: what they send is
+// awaited, too.
+func (b *Bot) Finish(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case n := <-b.notes:
+			b.Tell(ctx, n.user, n.c)
+			continue
+		default:
+		}
+		break
+	}
+	b.lines.finish(ctx)
+}
+
+// deliver tells until ctx ends, and, for as long as working has not, what was given until then.
+func (b *Bot) deliver(ctx, working context.Context) {
 	for {
 		select {
 		case n := <-b.notes:
-			b.tellFully(ctx, n)
+			b.Tell(working, n.user, n.c)
 			continue
 		default:
 		}
 		select {
 		case n := <-b.notes:
-			b.tellFully(ctx, n)
+			b.Tell(working, n.user, n.c)
 		case <-ctx.Done():
 			return
 		}
 	}
-}
-
-// tellFully tells also if ctx ends meanwhile, for as long as a message may take.
-func (b *Bot) tellFully(ctx context.Context, n note) {
-	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)
-	defer cancel()
-	b.Tell(working, n.user, n.c)
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/andreabadesso/openclaw-cloud/control/callers"
 )
 
 // keptPeople is how many people are remembered in each of two generations: those who have not written for
@@ -13,7 +15,7 @@ const keptPeople = 20_000
 
 // people limits what each of those who write may send: each message costs work, and may cost tokens.
 type people struct {
-	rate Rate
+	rate callers.Rate
 
 	mu       sync.Mutex
 	now, old map[int64]*writer
@@ -25,7 +27,7 @@ type writer struct {
 	told  bool // that it is too fast, since it was not
 }
 
-func newPeople(r Rate) *people { return &people{rate: r, now: make(map[int64]*writer)} }
+func newPeople(r callers.Rate) *people { return &people{rate: r, now: make(map[int64]*writer)} }
 
 // mayWrite lets one message of somebody through. first says that it is the first one that is not.
 func (p *people) mayWrite(id int64, at time.Time) (ok, first bool) {

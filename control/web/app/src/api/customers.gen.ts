@@ -46,6 +46,7 @@ export interface BoxDetail {
   held: boolean;
   id: string;
   message?: string;
+  message_kind?: "quota" | "unschedulable" | "image" | "crash" | "configuration" | "not_ready" | "slow" | "cluster" | "stuck";
   namespace: string;
   observed_generation: number;
   restart: number;

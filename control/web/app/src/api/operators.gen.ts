@@ -118,11 +118,6 @@ export interface CustomerDetails {
   tokens: ProxyToken[];
 }
 
-export interface CustomerList {
-  items: Customer[];
-  next?: string;
-}
-
 export interface DeadLetter {
   dropped_at?: string;
   id: number;
@@ -155,6 +150,29 @@ export interface Job {
 
 export interface JobList {
   items: Job[];
+  next?: string;
+}
+
+export interface LimitUse {
+  limit_tokens: number;
+  /** Of the limit, rounded down; of a limit of 0 it is 100. */
+  used_percent: number;
+  used_tokens: number;
+}
+
+export interface ListedCustomer {
+  created_at: string;
+  email?: string;
+  id: string;
+  name: string;
+  /** The present period, as it was written: up to a few seconds old. */
+  period?: LimitUse;
+  status: "pending" | "active" | "suspended" | "cancelled";
+  tier: string;
+}
+
+export interface ListedCustomerList {
+  items: ListedCustomer[];
   next?: string;
 }
 
@@ -207,6 +225,7 @@ export interface OperatorsBox {
   held: boolean;
   id: string;
   message?: string;
+  message_kind?: "quota" | "unschedulable" | "image" | "crash" | "configuration" | "not_ready" | "slow" | "cluster" | "stuck";
   namespace: string;
   observed_generation: number;
   restart: number;
@@ -278,6 +297,15 @@ export interface ProxyToken {
 export interface ProxyTokenList {
   items: ProxyToken[];
   next?: string;
+}
+
+export interface ProxyTraffic {
+  id: string;
+  in_flight: number;
+  /** Left out until it was heard of twice. */
+  rates?: TrafficRates;
+  started_at: string;
+  streams: number;
 }
 
 export interface QuotaChange {
@@ -448,6 +476,31 @@ export interface TierViewList {
   next?: string;
 }
 
+export interface Traffic {
+  at: string;
+  /** Requests between authentication and the end of their answer. */
+  in_flight: number;
+  /** Those that the sums are of. */
+  proxies: ProxyTraffic[];
+  /** Left out until a proxy was heard of twice. */
+  rates?: TrafficRates;
+  /** Proxies on the register that announce nothing and show no sign of life: nothing of them is in the sums. */
+  silent: string[];
+  /** Those of them whose answer comes as events. */
+  streams: number;
+  /** Proxies that were heard of lately and do not announce what passes through them, since they are ending or of an older build: nothing of them is in the sums. */
+  untold: string[];
+}
+
+export interface TrafficRates {
+  /** Requests that an upstream has seen and that have ended, however. */
+  answered_per_second: number;
+  /** By why: auth, rate, quota, overload, upstream, request. A class without any is left out. Requests of class upstream may be among the answered. */
+  refused_per_second: Record<string, number>;
+  /** Prompt and completion, as counted when a request ended; not weighted. */
+  tokens_per_second: number;
+}
+
 export interface Usage {
   /** By day (UTC) and model. */
   days: UsageShare[];
@@ -515,7 +568,7 @@ export interface Routes {
   /** Stop a box, and keep all that it has. */
   "POST /v1/boxes/{id}/suspend": { input: { path: { id: string }; body: Reason }; answer: Box };
   /** Customers, oldest first. */
-  "GET /v1/customers": { input: { query?: { limit?: number; cursor?: string; status?: "pending" | "active" | "suspended" | "cancelled"; search?: string } }; answer: CustomerList };
+  "GET /v1/customers": { input: { query?: { limit?: number; cursor?: string; status?: "pending" | "active" | "suspended" | "cancelled"; search?: string; used_from?: number } }; answer: ListedCustomerList };
   /** Make a customer that need not pay. */
   "POST /v1/customers": { input: { body: NewCustomer }; answer: Created };
   /** Delete a customer. */
@@ -578,6 +631,8 @@ export interface Routes {
   "DELETE /v1/tokens/{id}": { input: { path: { id: string } }; answer: ProxyToken };
   /** Replace a token. */
   "POST /v1/tokens/{id}/rotate": { input: { path: { id: string }; body?: Rotation }; answer: Rotated };
+  /** What passes through the proxies, as it does. */
+  "GET /v1/traffic": { input: {}; answer: string };
   /** What is used in the present periods, by tier. */
   "GET /v1/usage": { input: {}; answer: PlatformUsage };
 }

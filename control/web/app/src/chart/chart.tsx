@@ -1,5 +1,5 @@
 // A chart of bars, stacked by series. All that it shows is in a table below it, too.
-import { useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { Table } from "../controls/controls";
 import type { Formats } from "../language/formats";
 import { type Share, stack } from "./stack";
@@ -12,20 +12,40 @@ type ChartProps = {
   text: { label: string; day: string; total: string; others: string; table: string; unnamed: string };
 };
 
-const width = 720;
 const height = 240;
 const left = 48;
 const bottom = 22;
 const top = 8;
+/** Of the longest name of a day, which must not leave the picture. */
+const dayWidth = 68;
+/** As the styles have it. */
+const phone = "(max-width: 40rem)";
+
+/**
+ * Whether the page is as narrow as on a phone. The picture is drawn for one of two widths, for what is drawn for a
+ * desk has letters on a phone that nobody can read.
+ */
+function useNarrow(): boolean {
+  const [narrow, set] = useState(() => matchMedia(phone).matches);
+  useEffect(() => {
+    const media = matchMedia(phone);
+    const changed = () => set(media.matches);
+    media.addEventListener("change", changed);
+    return () => media.removeEventListener("change", changed);
+  }, []);
+  return narrow;
+}
 
 export function Chart({ shares, from, to, formats, text }: ChartProps) {
   const s = useMemo(() => stack(shares, from, to), [shares, from, to]);
   const [at, setAt] = useState<number | undefined>();
+  const narrow = useNarrow();
+  const width = narrow ? 290 : 720;
   const inner = { width: width - left - 4, height: height - bottom - top };
   const step = inner.width / Math.max(s.bars.length, 1);
   const y = (value: number) => top + inner.height * (1 - value / s.top);
   const name = (series: string) => series || (s.series.length > 1 ? text.others : text.unnamed);
-  const every = Math.max(Math.ceil(s.bars.length / 8), 1);
+  const every = Math.max(Math.ceil(s.bars.length / (narrow ? 3 : 8)), 1);
   const shown = at === undefined ? undefined : s.bars[at];
   const total = s.bars.reduce((n, b) => n + b.total, 0);
   return (
@@ -51,7 +71,7 @@ export function Chart({ shares, from, to, formats, text }: ChartProps) {
                 return <rect key={k} class={`series-${k + 1}`} x={left + i * step + step * 0.12} width={step * 0.76} y={y(base)} height={Math.max(y(from) - y(base), 0.5)} />;
               })}
               {i % every === 0 && (
-                <text class="axis" x={left + (i + 0.5) * step} y={height - 6} text-anchor="middle">
+                <text class="axis" x={Math.min(left + (i + 0.5) * step, width - dayWidth / 2)} y={height - 6} text-anchor="middle">
                   {formats.day(new Date(bar.day))}
                 </text>
               )}

@@ -195,7 +195,7 @@ function Logs({ id }: { id: string }) {
   const text = useText();
   const t = text.boxes;
   const may = useMay("operator");
-  const [log, setLog] = useState("");
+  const [log, setLog] = useState<string>(); // until it was read
   const read = useAction(async () => setLog((await api.call("GET /v1/boxes/{id}/logs", { path: { id }, query: { tail: 200 } })) ?? ""));
   if (!may) return null;
   return (
@@ -205,7 +205,8 @@ function Logs({ id }: { id: string }) {
       <Button onClick={read.run} busy={read.busy}>
         {t.logsShow}
       </Button>
-      {log !== "" && (
+      {log === "" && <Empty>{t.logsEmpty}</Empty>}
+      {log && (
         <pre class="table" tabIndex={0}>
           {log}
         </pre>

@@ -1,7 +1,7 @@
 // What pages are made of: buttons, fields, notices. Each is the element that browsers and screen readers
 // know, with our looks.
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef } from "preact/hooks";
 
 type ButtonProps = {
   children: ComponentChildren;
@@ -193,10 +193,17 @@ export function Form({ onSend, children }: { onSend: () => void; children: Compo
 }
 
 /** Rows with headings; wide ones are scrolled sideways, also by keyboard. */
-export function Table({ caption, head, children }: { caption: string; head: readonly ComponentChildren[]; children: ComponentChildren }) {
+export function Table({ caption, head, children }: { caption: string; head: readonly string[]; children: ComponentChildren }) {
+  const table = useRef<HTMLTableElement>(null);
+  // Where there is no room for columns, style/data.css shows each cell with the name of its column.
+  useLayoutEffect(() => {
+    for (const row of table.current?.tBodies[0]?.rows ?? []) {
+      head.forEach((name, i) => row.cells[i]?.setAttribute("data-label", name));
+    }
+  });
   return (
     <div class="table" tabIndex={0} role="region" aria-label={caption}>
-      <table>
+      <table ref={table}>
         <thead>
           <tr>
             {head.map((h, i) => (

@@ -23,6 +23,8 @@ test("numbers are written as a reader expects", () => {
   assert.equal(en.money(1950), "$19.50");
   assert.match(pt.money(1900), /US\$\s19/);
   assert.equal(en.percent(0.256), "26%");
+  // What comes from the api in whole percent is not rounded to others.
+  for (let n = 0; n < 1000; n++) assert.equal(en.percent(n / 100), `${n}%`);
 });
 
 test("days are those of UTC, by which usage is counted", () => {

@@ -11,6 +11,7 @@ import { type Conversation, conversation, conversationEvents, withoutTokens } fr
 import routes from "./routes.json";
 import { SignUp } from "./signup";
 import { api, Outcome, PublicPage, useText } from "./site";
+import { Steps } from "./steps";
 
 export function Start() {
   const text = useText();
@@ -31,12 +32,14 @@ export function Start() {
   if (form || begun.state === "failed") return <SignUp />;
   return (
     <PublicPage narrow>
-      <PageTitle title={text.start.title} site={text.site} />
       {begun.state === "loading" ? (
-        <Loading text={text.loading} />
+        <>
+          <PageTitle title={text.start.title} site={text.site} />
+          <Loading text={text.loading} />
+        </>
       ) : (
         <Chat first={begun.value}>
-          <p>
+          <p class="row">
             <Button onClick={() => setForm(true)}>{text.chat.form}</Button> <Link to={routes.login}>{text.start.have}</Link>
           </p>
           <OnTelegram plan={new URLSearchParams(location.search).get("plan") ?? ""} />
@@ -65,6 +68,9 @@ function OnTelegram({ plan }: { plan: string }) {
     </p>
   );
 }
+
+/** In these no question is open any more, and there is no other way to become a customer. */
+const settled = new Set<Conversation["state"]>(["awaiting_payment", "provisioning", "complete", "failed", "abandoned"]);
 
 /** children are other ways to become a customer, while that is not done. */
 function Chat({ first, children }: { first: Conversation; children: ComponentChildren }) {
@@ -103,9 +109,11 @@ function Chat({ first, children }: { first: Conversation; children: ComponentChi
     const written = draft.trim();
     if (written !== "") say.run({ text: written }, written);
   };
+  const title = now.state === "provisioning" ? text.start.making : now.state === "complete" ? text.start.ready : text.start.title;
   return (
     <>
-      <div class="chat" role="log" aria-label={text.start.title}>
+      <PageTitle title={title} site={text.site} />
+      <div class="chat" role="log" tabIndex={0} aria-label={text.start.title}>
         {now.history.map((turn, i) => (
           <p key={i} class={turn.ours ? "ours" : "theirs"}>
             <span class="hidden">{turn.ours ? t.agent : t.you}: </span>
@@ -114,15 +122,7 @@ function Chat({ first, children }: { first: Conversation; children: ComponentChi
         ))}
         {sent !== "" && <p class="theirs">{sent}</p>}
         {say.busy && <p class="ours">…</p>}
-        {(now.progress ?? []).length > 0 && (
-          <ol class="progress">
-            {now.progress?.map((p) => (
-              <li key={p.name} class={p.finished_at ? "done" : p.trouble ? "trouble" : "running"}>
-                {stepName(text.box.step, p.name)}
-              </li>
-            ))}
-          </ol>
-        )}
+        {now.progress && now.progress.length > 0 && <Steps steps={now.progress.map((p) => ({ ...p, error: p.trouble ?? "" }))} over={now.final} />}
         <div ref={end} />
       </div>
       <Outcome action={say} />
@@ -162,12 +162,7 @@ function Chat({ first, children }: { first: Conversation; children: ComponentChi
           </div>
         </Form>
       )}
-      {!now.final && children}
+      {!settled.has(now.state) && children}
     </>
   );
-}
-
-function stepName(names: Record<string, unknown>, name: string): string {
-  const known = names[name];
-  return typeof known === "string" ? known : name;
 }

@@ -139,7 +139,10 @@ function Behaviour({ box, tier }: { box: BoxDetail; tier: TierView | undefined }
             {(attributes) => <textarea {...attributes} rows={8} maxLength={8000} value={prompt} onInput={(e) => setPrompt(e.currentTarget.value)} />}
           </Field>
         ) : (
-          <p class="hint">{t.instructionsNot}</p>
+          <>
+            <h3>{t.instructions}</h3>
+            <p class="hint">{t.instructionsNot}</p>
+          </>
         )}
         <p class="hint">{t.later}</p>
         <Outcome action={save} done={text.saved} />

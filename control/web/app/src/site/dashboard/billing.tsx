@@ -52,13 +52,14 @@ function Plan({ tiers, subscription }: { tiers: readonly TierView[]; subscriptio
   });
   const title = (name: string) => tiers.find((one) => one.name === name)?.title ?? name;
   const present = tiers.find((one) => one.name === subscription?.tier);
+  const verb = (tier: TierView) => (tier === present ? t.keep : t.change(tier.title));
   const until = subscription ? formats.date(subscription.period_end) : "";
   const invoice = buy.problem?.payURL;
   return (
     <Card title={t.plan}>
       <PaymentsNote />
       {!subscription && <p>{t.noPlan}</p>}
-      {subscription && <p>{subscription.cancel_at_period_end ? t.ends(until) : t.renews(until)}</p>}
+      {subscription && !subscription.pending_tier && <p>{subscription.cancel_at_period_end ? t.ends(until) : t.renews(until)}</p>}
       {subscription?.pending_tier && <Notice>{t.pending(title(subscription.pending_tier), until)}</Notice>}
       <ul class="tiers">
         {tiers.map((tier) => (
@@ -70,8 +71,10 @@ function Plan({ tiers, subscription }: { tiers: readonly TierView[]; subscriptio
               </Button>
             ) : tier === present && !subscription.pending_tier ? (
               <span class="badge good">{t.current}</span>
+            ) : tier.name === subscription.pending_tier ? (
+              <span class="badge still">{t.from(until)}</span>
             ) : (
-              tier.name !== subscription.pending_tier && <Button onClick={() => setAsked(tier)}>{tier === present ? t.keep : t.change(tier.title)}</Button>
+              <Button onClick={() => setAsked(tier)}>{verb(tier)}</Button>
             )}
           </li>
         ))}
@@ -110,12 +113,12 @@ function Plan({ tiers, subscription }: { tiers: readonly TierView[]; subscriptio
         </Dialog>
       )}
       {asked !== undefined && asked !== "cancel" && (
-        <Dialog title={t.change(asked.title)} onClose={() => setAsked(undefined)}>
-          <p>{present && asked.monthly_tokens < present.monthly_tokens ? t.changeDown(asked.title, until) : asked === present ? t.keep : t.changeUp(asked.title)}</p>
+        <Dialog title={verb(asked)} onClose={() => setAsked(undefined)}>
+          <p>{present && asked.monthly_tokens < present.monthly_tokens ? t.changeDown(asked.title, until) : asked === present ? t.keepSure(asked.title) : t.changeUp(asked.title)}</p>
           <div class="row">
             <Button onClick={() => setAsked(undefined)}>{text.cancel}</Button>
             <Button kind="primary" onClick={() => change.run(asked.name)}>
-              {t.change(asked.title)}
+              {verb(asked)}
             </Button>
           </div>
         </Dialog>
