@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,9 +35,9 @@ line of the standard input, so that it is in no list of processes and no shell's
 		return err
 	}
 	return command(cmd, getenv, validate, func(cmd *cobra.Command, log *slog.Logger) error {
-		line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-		if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
-			return usageError{fmt.Errorf("read the password from the standard input: %w", err)}
+		password, err := readPassword(cmd)
+		if err != nil {
+			return err
 		}
 		st, err := openStore(cmd.Context(), database.Reveal())
 		if err != nil {
@@ -54,7 +51,7 @@ line of the standard input, so that it is in no list of processes and no shell's
 		if !account.DeletedAt.IsZero() {
 			return fmt.Errorf("customer %s: %w: it was deleted", customer, control.ErrNotFound)
 		}
-		identity, err := api.MakeLogin(account, strings.TrimRight(line, "\r\n"), time.Now().UTC())
+		identity, err := api.MakeLogin(account, password, time.Now().UTC())
 		if err != nil {
 			return usageError{err}
 		}

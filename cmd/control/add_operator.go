@@ -1,12 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,11 +35,11 @@ processes and no shell's history. Later ones are better made by an admin, by the
 		return err
 	}
 	return command(cmd, getenv, validate, func(cmd *cobra.Command, log *slog.Logger) error {
-		line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-		if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
-			return usageError{fmt.Errorf("read the password from the standard input: %w", err)}
+		password, err := readPassword(cmd)
+		if err != nil {
+			return err
 		}
-		o, err := api.MakeOperator(email, control.Role(role), strings.TrimRight(line, "\r\n"), time.Now().UTC())
+		o, err := api.MakeOperator(email, control.Role(role), password, time.Now().UTC())
 		if err != nil {
 			return usageError{err}
 		}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"sync"
 	"time"
 
@@ -97,54 +96,19 @@ hand and exits with 0.`,
 
 func (s *apiSettings) validate() error {
 	_, redisErr := redisTarget(&s.redis)
-	errs := []error{checkDatabaseURL(&s.database), redisErr, positive("drain-within", s.drainWithin)}
-	for _, l := range []struct{ flag, address string }{{"listen", s.listen}, {"listen-operators", s.listenOperators}, {"listen-probes", s.listenProbes}} {
-		if _, _, err := net.SplitHostPort(l.address); err != nil {
-			errs = append(errs, fmt.Errorf("--%s %q: write it with a port, like :8000", l.flag, l.address))
-		}
+	errs := []error{
+		checkDatabaseURL(&s.database), redisErr, positive("drain-within", s.drainWithin),
+		checkListen("listen", s.listen, ":8000"), checkListen("listen-operators", s.listenOperators, "127.0.0.1:8001"), checkListen("listen-probes", s.listenProbes, ":8083"),
+		checkPublicURL(s.publicURL, "the api"), checkOrigins("origins", s.origins...), checkOrigins("operator-origins", s.operatorOrigins...),
+		checkBotPage(s.telegramBot), s.checkOperator(), s.payments.validate(s.publicURL), checkJWTSecret(&s.jwtSecret), checkPepper(&s.pepper),
 	}
 	if s.listen == s.listenOperators {
 		errs = append(errs, errors.New("--listen-operators is the address for customers: operators need one of their own, which is not public"))
 	}
-	if s.publicURL == "" {
-		errs = append(errs, errors.New("--public-url (PUBLIC_URL) is required: where customers reach the api, such as https://app.example.com"))
-	} else if err := api.CheckOrigin(s.publicURL); err != nil {
-		errs = append(errs, fmt.Errorf("--public-url: %w", err))
-	}
-	for _, list := range []struct {
-		flag    string
-		origins []string
-	}{{"origins", s.origins}, {"operator-origins", s.operatorOrigins}} {
-		for _, origin := range list.origins {
-			if err := api.CheckOrigin(origin); err != nil {
-				errs = append(errs, fmt.Errorf("--%s: %w", list.flag, err))
-			}
-		}
-	}
-	s.proxies = nil
-	for _, text := range s.trustedProxies {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("--trusted-proxies: %q is no network, such as 10.0.0.0/8", text))
-			continue
-		}
-		s.proxies = append(s.proxies, p)
-	}
-	var err error
-	s.keys, err = sealsOf(&s.seals)
-	if u, err := url.Parse(s.telegramBot); s.telegramBot != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || len(u.Path) < 2 || u.RawQuery != "" || u.Fragment != "") {
-		errs = append(errs, fmt.Errorf("--telegram-bot-page %q: write it like https://t.me/name_bot", s.telegramBot))
-	}
-	errs = append(errs, err, s.checkOperator(), s.payments.validate(s.publicURL),
-		s.jwtSecret.required("what access tokens are signed with"),
-		s.pepper.required("the pepper that token-proxy has"))
-	if n := len(s.jwtSecret.Reveal()); n > 0 && n < api.MinSecret {
-		errs = append(errs, fmt.Errorf("--jwt-secret has %d bytes; it needs %d of them, by chance: openssl rand -base64 48", n, api.MinSecret))
-	}
-	if n := len(s.pepper.Reveal()); n > 0 && n < contract.MinPepperLen {
-		errs = append(errs, fmt.Errorf("--openclaw-token-pepper has %d bytes, and needs %d", n, contract.MinPepperLen))
-	}
-	return errors.Join(errs...)
+	var proxiesErr, sealsErr error
+	s.proxies, proxiesErr = trustedProxies(s.trustedProxies)
+	s.keys, sealsErr = sealsOf(&s.seals)
+	return errors.Join(append(errs, proxiesErr, sealsErr)...)
 }
 
 // checkOperator says what is wrong with where the operator of the boxes is.
@@ -152,14 +116,10 @@ func (s *apiSettings) checkOperator() error {
 	if err := s.operatorKey.read(); err != nil {
 		return err
 	}
-	u, err := url.Parse(s.operatorURL)
-	switch {
-	case (s.operatorURL == "") != (s.operatorKey.Text == ""):
+	if (s.operatorURL == "") != (s.operatorKey.Text == "") {
 		return errors.New("--operator-url and --operator-key go together")
-	case s.operatorURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != ""):
-		return errors.New("--operator-url: write it like http://operator:8081")
 	}
-	return nil
+	return checkURL("operator-url", s.operatorURL, "http://operator:8081")
 }
 
 // boxOperator is who is asked for what is in the cluster; nil for nobody.
@@ -266,12 +226,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 		return atStart(ctx, err)
 	}
 	err = serveUntil(ctx, a, s, log, func() {
-		ready.set(func(check context.Context) error {
-			if ctx.Err() != nil {
-				return errors.New("draining")
-			}
-			return st.Ping(check)
-		}, func() string { return "" })
+		ready.serves(ctx, st.Ping)
 	})
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainWithin)
 	defer cancel()
@@ -302,24 +257,7 @@ func serveUntil(ctx context.Context, a *api.API, s apiSettings, log *slog.Logger
 			WriteTimeout: 30 * time.Second, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 16 << 10,
 			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		}
-		log.Info("serving "+side.name, "address", listener.Addr().String())
-		group.Go(func() error {
-			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve %s: %w", side.name, err)
-			}
-			return nil
-		})
-		group.Go(func() error {
-			<-ctx.Done()
-			a.Drain()
-			limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainWithin)
-			defer cancel()
-			if err := server.Shutdown(limited); err != nil {
-				log.Warn("requests were cut off", "side", side.name, "error", err)
-				_ = server.Close()
-			}
-			return nil
-		})
+		group.Go(func() error { return serveUntilEnd(ctx, server, listener, side.name, a.Drain, s.drainWithin, log) })
 	}
 	return group.Wait()
 }

@@ -99,7 +99,7 @@ func (s *workerSettings) validate() error {
 		positive("keep-published-changes", s.keepChanges),
 		positive("ledger-gather", s.ledger.Gather), positive("ledger-claim-idle", s.ledger.ClaimIdle), positive("ledger-commit-timeout", s.ledger.CommitTimeout),
 		positive("ledger-finish-within", s.ledger.FinishWithin), positive("ledger-retry-max", s.ledger.RetryMax),
-		positive("ledger-acked-every", s.ledger.AckedEvery), s.stripe.validate(),
+		positive("ledger-acked-every", s.ledger.AckedEvery), s.stripe.validate(), checkListen("listen", s.listen, ":8082"),
 	}
 	if s.replicaGrace < minGrace {
 		errs = append(errs, fmt.Errorf("--replica-grace must be at least %s, the least that a token-proxy can have", minGrace))
@@ -109,9 +109,6 @@ func (s *workerSettings) validate() error {
 	}
 	if s.ledger.ReadEntries <= 0 || s.ledger.TxEvents <= 0 {
 		errs = append(errs, errors.New("--ledger-read-entries and --ledger-tx-events must be positive"))
-	}
-	if _, _, err := net.SplitHostPort(s.listen); err != nil {
-		errs = append(errs, fmt.Errorf("--listen %q: write it with a port, like :8082", s.listen))
 	}
 	s.ledger.RetryMin = min(50*time.Millisecond, s.ledger.RetryMax)
 	if errors.Join(errs...) == nil {

@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,7 +42,7 @@ type onboardingSettings struct {
 	modelWithin                               time.Duration
 	telegramURL                               string
 	telegramToken, stripeKey                  secretFlag
-	stripeURL                                 string
+	stripeURL, telegramBot                    string
 	trialDays                                 int64
 
 	keys    *secret.Keys   // seals, as validate has read them
@@ -62,8 +60,8 @@ Without a proxy token, or while token-proxy is away, they go in sentences that a
 Without a key of Stripe they end at the payment.
 
 Any number may run, with the same secrets; one of them polls Telegram, for which no webhook may
-be set. SIGTERM finishes what is in hand, also messages on Telegram, within a minute, and exits
-with 0.`,
+be set. SIGTERM finishes what is in hand within a minute, and exits with 0; what Telegram refuses
+for the first 40 s of that is not sent.`,
 		Example: `  DATABASE_URL=postgres://openclaw@127.0.0.1:5432/openclaw REDIS_URL=redis://127.0.0.1:6379/0 \
   OPENCLAW_TOKEN_PEPPER_FILE=token-pepper BOX_SECRETS_KEY_FILE=box-secrets-key JWT_SECRET_FILE=jwt-secret \
   PUBLIC_URL=https://app.example.com \
@@ -88,7 +86,8 @@ with 0.`,
 	f.BoolVar(&s.thinks, "model-thinks", false, "do not tell the model not to think, for models that cannot be told")
 	f.DurationVar(&s.modelWithin, "model-within", 8*time.Second, "how long the model may take; then the conversation goes on without")
 	s.telegramToken.flags(f, "telegram-bot-token", "token of the bot that new customers talk to; without it there is none")
-	f.StringVar(&s.telegramURL, "telegram-url", "https://api.telegram.org", "where Telegram's Bot API is, also for the check of customers' bots")
+	f.StringVar(&s.telegramURL, "telegram-url", telegramAPI, "where Telegram's Bot API is, also for the check of customers' bots")
+	f.StringVar(&s.telegramBot, "telegram-bot-page", "", "page of that bot, as the api has it, to which those who pay from there come back; by default Telegram is asked how the bot is called")
 	s.stripeKey.flags(f, "stripe-secret-key", "secret key of the Stripe account, as the api has it; without it nothing can be bought")
 	f.StringVar(&s.stripeURL, "stripe-url", "", "where Stripe's API is, for tests")
 	f.StringVar(&s.returnURL, "return-url", "", "the page of the conversation, to which Stripe's lead back; /start of the public URL by default")
@@ -103,22 +102,11 @@ func (s *onboardingSettings) validate() error {
 	errs := []error{
 		checkDatabaseURL(&s.database), redisErr,
 		positive("drain-within", s.drainWithin), positive("sweep-every", s.sweepEvery), positive("model-within", s.modelWithin),
-		s.pepper.required("the pepper that token-proxy has"), s.seals.required("what tokens of bots are sealed with"),
-		s.jwtSecret.required("what access tokens are signed with"),
+		checkPepper(&s.pepper), s.seals.required("what tokens of bots are sealed with"), checkJWTSecret(&s.jwtSecret),
 		s.proxyToken.read(), s.telegramToken.read(), s.stripeKey.stripeKey(),
-	}
-	if _, _, err := net.SplitHostPort(s.listen); err != nil {
-		errs = append(errs, fmt.Errorf("--listen %q: write it with a port, like :9000", s.listen))
-	}
-	if s.publicURL == "" {
-		errs = append(errs, errors.New("--public-url (PUBLIC_URL) is required: where customers reach the pages, such as https://app.example.com"))
-	} else if err := api.CheckOrigin(s.publicURL); err != nil {
-		errs = append(errs, fmt.Errorf("--public-url: %w", err))
-	}
-	for _, origin := range s.origins {
-		if err := api.CheckOrigin(origin); err != nil {
-			errs = append(errs, fmt.Errorf("--origins: %w", err))
-		}
+		checkListen("listen", s.listen, ":9000"), checkPublicURL(s.publicURL, "the pages"), checkOrigins("origins", s.origins...),
+		checkURL("token-proxy-url", s.proxyURL, "http://token-proxy:8080/v1"), checkURL("telegram-url", s.telegramURL, telegramAPI),
+		checkURL("return-url", s.returnURL, "https://app.example.com/start"), checkBotPage(s.telegramBot), checkTrialDays(s.trialDays),
 	}
 	if len(s.origins) == 0 {
 		s.origins = []string{s.publicURL}
@@ -126,54 +114,57 @@ func (s *onboardingSettings) validate() error {
 	if s.returnURL == "" {
 		s.returnURL = s.publicURL + "/start"
 	}
-	for _, a := range []struct{ flag, url, example string }{
-		{"token-proxy-url", s.proxyURL, "http://token-proxy:8080/v1"}, {"telegram-url", s.telegramURL, "https://api.telegram.org"}, {"return-url", s.returnURL, "https://app.example.com/start"},
-	} {
-		u, err := url.Parse(a.url)
-		if a.url != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
-			errs = append(errs, fmt.Errorf("--%s: write it like %s", a.flag, a.example))
-		}
-	}
 	if s.proxyToken.Text != "" && s.proxyURL == "" {
 		errs = append(errs, errors.New("--token-proxy-url (TOKEN_PROXY_URL) is required with a proxy token"))
 	}
 	if s.telegramToken.Text != "" && !onboarding.LooksLikeBotToken(s.telegramToken.Text) {
 		errs = append(errs, errors.New("--telegram-bot-token is no token of a bot: those are digits, a colon, and 30 letters at least"))
 	}
-	if n := len(s.pepper.Reveal()); n > 0 && n < contract.MinPepperLen {
-		errs = append(errs, fmt.Errorf("--openclaw-token-pepper has %d bytes, and needs %d", n, contract.MinPepperLen))
-	}
-	if n := len(s.jwtSecret.Reveal()); n > 0 && n < api.MinSecret {
-		errs = append(errs, fmt.Errorf("--jwt-secret has %d bytes, and needs %d", n, api.MinSecret))
-	}
-	if s.trialDays < 0 || s.trialDays > maxTrialDays {
-		errs = append(errs, fmt.Errorf("--trial-days %d: it must be in 0…%d", s.trialDays, maxTrialDays))
-	}
-	s.proxies = nil
-	for _, text := range s.trustedProxies {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("--trusted-proxies: %q is no network, such as 10.0.0.0/8", text))
-			continue
-		}
-		s.proxies = append(s.proxies, p)
-	}
-	var err error
-	s.keys, err = sealsOf(&s.seals)
-	return errors.Join(append(errs, err)...)
+	var proxiesErr, sealsErr error
+	s.proxies, proxiesErr = trustedProxies(s.trustedProxies)
+	s.keys, sealsErr = sealsOf(&s.seals)
+	return errors.Join(append(errs, proxiesErr, sealsErr)...)
 }
 
-// checkout returns the pages to pay on; nil without a key.
-func (s *onboardingSettings) checkout(service *customers.Service, log *slog.Logger) (onboarding.Checkout, error) {
+// checkout has customers pay: nobody can without a key. Who talks to the bot comes back to it.
+func (s *onboardingSettings) checkout(ctx context.Context, to *onboarding.Control, bots onboarding.BotChecker, log *slog.Logger) error {
 	if s.stripeKey.Text == "" {
 		log.Warn("there is no key of Stripe: nothing can be bought")
-		return nil, nil
+		return nil
 	}
-	_, checkout, err := openCheckout(s.stripeKey.Reveal(), s.stripeURL, s.returnURL, s.trialDays, service)
+	_, checkout, err := openCheckout(s.stripeKey.Reveal(), s.stripeURL, leadingBack(s.returnURL), s.trialDays, to.Customers)
 	if err != nil { // not a nil *stripe.Checkout, which would be no nil Checkout
-		return nil, err
+		return err
 	}
-	return checkout, nil
+	to.Checkout = checkout
+	page := s.botPage(ctx, bots, log)
+	if page == "" {
+		return nil
+	}
+	_, checkout, err = openCheckout(s.stripeKey.Reveal(), s.stripeURL, returnTo{page, page, page}, s.trialDays, to.Customers)
+	if err != nil {
+		return err
+	}
+	to.FromTelegram = checkout
+	return nil
+}
+
+// telegramAPI is Telegram's own.
+const telegramAPI = "https://api.telegram.org"
+
+// botPage is where the bot is that new customers talk to; "" if there is none, or it is not known.
+func (s *onboardingSettings) botPage(ctx context.Context, bots onboarding.BotChecker, log *slog.Logger) string {
+	if s.telegramBot != "" || s.telegramToken.Text == "" || strings.TrimSuffix(s.telegramURL, "/") != telegramAPI {
+		return s.telegramBot
+	}
+	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	bot, err := bots.Check(limited, s.telegramToken.Text)
+	if err != nil {
+		log.Warn("Telegram does not say what our bot is called: who pays from there is led back to the pages; set --telegram-bot-page", "error", err)
+		return ""
+	}
+	return "https://t.me/" + bot.Name
 }
 
 // languageModel returns who is asked; nil for nobody.
@@ -235,15 +226,16 @@ func runOnboardingAgent(ctx context.Context, s onboardingSettings, log *slog.Log
 	if _, err := load(ctx); err != nil {
 		log.Warn("cannot take over the tier table", "error", err)
 	}
-	pages, err := s.checkout(service, log)
-	if err != nil {
+	bots := &onboarding.BotAPI{URL: s.telegramURL, Client: &http.Client{Timeout: 10 * time.Second}}
+	platform := &onboarding.Control{Customers: service, Mails: work, HashPassword: api.HashPassword}
+	if err := s.checkout(ctx, platform, bots, log); err != nil {
 		return err
 	}
 	var bot *telegram.Bot
 	o := onboarding.Options{
-		Sessions: st, Platform: &onboarding.Control{Customers: service, Checkout: pages, Mails: work, HashPassword: api.HashPassword},
+		Sessions: st, Platform: platform,
 		Tiers: table, Seals: s.keys, Model: s.languageModel(log), ModelWithin: s.modelWithin, Logger: log,
-		Bots:   &onboarding.BotAPI{URL: s.telegramURL, Client: &http.Client{Timeout: 10 * time.Second}},
+		Bots:   bots,
 		Notify: func(ctx context.Context, user int64, c onboarding.Conversation) { bot.Notify(ctx, user, c) },
 	}
 	if s.telegramToken.Text == "" {
@@ -263,7 +255,7 @@ func runOnboardingAgent(ctx context.Context, s onboardingSettings, log *slog.Log
 		return err
 	}
 	handler, err := chat.New(chat.Options{
-		Conversations: conversations, Origins: s.origins, SignIn: signIns.SignIn, Address: chat.Behind(s.proxies), Logger: log,
+		Conversations: conversations, Origins: s.origins, SignIn: signIns.SignIn, Proxies: s.proxies, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -277,12 +269,24 @@ func runOnboardingAgent(ctx context.Context, s onboardingSettings, log *slog.Log
 		})
 		return nil
 	})
+	var until time.Time // when what is in hand on Telegram has to be done
 	if bot != nil {
+		group.Go(func() error {
+			<-ctx.Done()
+			until = time.Now().Add(telegram.FinishWithin)
+			return nil
+		})
 		group.Go(func() error { return bot.Deliver(ctx) })
 		group.Go(func() error { pollAlone(ctx, st, bot, log); return nil })
 	}
 	group.Go(func() error { return front.serve(ctx, handler, st, s.drainWithin) })
-	return group.Wait()
+	err = group.Wait()
+	if bot != nil { // now that nobody sends any more
+		limited, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
+		defer cancel()
+		bot.Finish(limited)
+	}
+	return err
 }
 
 // pollAlone polls Telegram while no other process does.

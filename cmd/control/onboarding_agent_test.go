@@ -1,10 +1,14 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
 	"syscall"
@@ -42,12 +46,12 @@ func TestOnboardingAgentRefusesToStart(t *testing.T) {
 	}{
 		{"valid", onboardingEnv(), "-check-config", 0, []string{"configuration is valid"}},
 		{"all", onboardingEnv("ONBOARDING_PROXY_TOKEN", "ocp_hush", "TOKEN_PROXY_URL", "http://token-proxy:8080/v1", "TELEGRAM_BOT_TOKEN", fakeBotToken,
-			"STRIPE_SECRET_KEY", "sk_test_hush", "TRIAL_DAYS", "14", "RETURN_URL", "https://app.example.com/start"), "-check-config", 0, []string{"configuration is valid"}},
+			"STRIPE_SECRET_KEY", "sk_test_hush", "TRIAL_DAYS", "14", "TELEGRAM_BOT_PAGE", "https://t.me/name_bot", "RETURN_URL", "https://app.example.com/start"), "-check-config", 0, []string{"configuration is valid"}},
 		{"nothing", nil, "", 2, []string{"DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "OPENCLAW_TOKEN_PEPPER_FILE", "BOX_SECRETS_KEY_FILE", "JWT_SECRET_FILE"}},
 		{"a token without a proxy", onboardingEnv("ONBOARDING_PROXY_TOKEN", "ocp_hush"), "", 2, []string{"TOKEN_PROXY_URL"}},
 		{"wrong addresses", onboardingEnv("PUBLIC_URL", "app.example.com", "ORIGINS", "*", "TELEGRAM_URL", "ftp://x", "TOKEN_PROXY_URL", "token-proxy:8080", "TRUSTED_PROXIES", "10.0.0.1",
-			"RETURN_URL", "https://x/?hush"), "--listen nowhere", 2,
-			[]string{"--public-url", "--origins", "--telegram-url", "--token-proxy-url", "--trusted-proxies", "--return-url", "--listen"}},
+			"RETURN_URL", "https://x/?hush", "TELEGRAM_BOT_PAGE", "https://t.me"), "--listen nowhere", 2,
+			[]string{"--telegram-bot-page", "--public-url", "--origins", "--telegram-url", "--token-proxy-url", "--trusted-proxies", "--return-url", "--listen"}},
 		{"wrong secrets", onboardingEnv("OPENCLAW_TOKEN_PEPPER", "hush", "JWT_SECRET", "hush", "BOX_SECRETS_KEY", "hush", "TELEGRAM_BOT_TOKEN", "hush", "STRIPE_SECRET_KEY", "pk_hush"), "", 2,
 			[]string{"--openclaw-token-pepper has 4 bytes", "--jwt-secret has 4 bytes", "--box-secrets-key", "--telegram-bot-token is no token", "neither sk_ nor rk_"}},
 		{"wrong numbers", onboardingEnv("TRIAL_DAYS", "-1", "MODEL_WITHIN", "0s", "SWEEP_EVERY", "-1s", "DRAIN_WITHIN", "0s"), "", 2,
@@ -102,6 +106,29 @@ func (w *worker) ask(t *testing.T, path, body string, cookies []*http.Cookie) *h
 	}
 	resp.Body.Close()
 	return resp
+}
+
+// listening returns an address that passes on to Stripe's, and what is asked for of pages to pay on.
+func listening(t *testing.T, stripeURL string) (<-chan url.Values, string) {
+	t.Helper()
+	to, err := url.Parse(stripeURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, proxy := make(chan url.Values, 10), httputil.NewSingleHostReverseProxy(to)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		if form, err := url.ParseQuery(string(raw)); err == nil && r.Method == http.MethodPost && r.URL.Path == "/v1/checkout/sessions" {
+			asked <- form
+		}
+		r.Body = io.NopCloser(bytes.NewReader(raw))
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return asked, server.URL
 }
 
 // It has a conversation without a model, a bot and Stripe, and ends when it is told to.
@@ -185,8 +212,9 @@ func TestOnboardingAgentOnTelegram(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = kimi.Close() })
 	kimi.SetDefaults(kimisim.Behavior{Text: `{"lead": "Lovely.", "fields": {}}`, OutputTokens: 20})
-	w := startOnboarding(t, "REDIS_URL", world.redis.URL, "DATABASE_URL", world.pg.URL,
-		"TELEGRAM_URL", people.URL(), "TELEGRAM_BOT_TOKEN", ours.Token(), "STRIPE_URL", money.URL(), "STRIPE_SECRET_KEY", stripesim.Key,
+	asked, stripeURL := listening(t, money.URL())
+	w := startOnboarding(t, "REDIS_URL", world.redis.URL, "DATABASE_URL", world.pg.URL, "TELEGRAM_BOT_PAGE", "https://t.me/openclaw_cloud_bot",
+		"TELEGRAM_URL", people.URL(), "TELEGRAM_BOT_TOKEN", ours.Token(), "STRIPE_URL", stripeURL, "STRIPE_SECRET_KEY", stripesim.Key,
 		"TOKEN_PROXY_URL", kimi.OpenAIBase(), "ONBOARDING_PROXY_TOKEN", "sk-fake-1")
 	ada := telegramsim.User{ID: 4242424242, Name: "Ada", Language: "en"}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -207,6 +235,14 @@ func TestOnboardingAgentOnTelegram(t *testing.T) {
 	}
 	if markup := string(chat[len(chat)-1].Markup); !strings.Contains(markup, `"url":"http`) {
 		t.Errorf("there is no page: %s", markup)
+	}
+	select {
+	case form := <-asked: // it has made one page
+		if form.Get("success_url") != "https://t.me/openclaw_cloud_bot" || form.Get("cancel_url") != form.Get("success_url") {
+			t.Errorf("the page leads back to %s and %s", form.Get("success_url"), form.Get("cancel_url"))
+		}
+	default:
+		t.Error("no page was made")
 	}
 	if tier := strings.TrimSpace(world.pg.Query(`SELECT tier || ' ' || status FROM customers WHERE email = 'ada@example.com'`)); tier != "pro pending" {
 		t.Errorf("the customer is %q", tier)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -59,24 +58,7 @@ func (f *conversationsFront) close() { _ = f.server.Close() }
 
 // serve has conversations until ctx ends, and then finishes what is in hand.
 func (f *conversationsFront) serve(ctx context.Context, h *chat.Handler, st *store.Store, drainWithin time.Duration) error {
-	f.server.RegisterOnShutdown(h.Drain)
 	f.chat.Store(h)
-	f.ready.set(func(check context.Context) error {
-		if ctx.Err() != nil {
-			return errors.New("draining")
-		}
-		return st.Ping(check)
-	}, func() string { return "" })
-	select {
-	case err := <-f.ended:
-		return fmt.Errorf("serve conversations: %w", err)
-	case <-ctx.Done():
-	}
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainWithin)
-	defer cancel()
-	if err := f.server.Shutdown(limited); err != nil {
-		f.log.Warn("requests were cut off", "error", err)
-		_ = f.server.Close()
-	}
-	return nil
+	f.ready.serves(ctx, st.Ping)
+	return endWith(ctx, f.server, f.ended, "conversations", h.Drain, drainWithin, f.log)
 }

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"time"
 
@@ -152,10 +150,7 @@ func (s *operatorSettings) accessFlags(f *pflag.FlagSet) {
 
 func (s *operatorSettings) validate() error {
 	_, redisErr := redisTarget(&s.redis)
-	errs := []error{checkDatabaseURL(&s.database), redisErr, s.pepper.required("the pepper that token-proxy has"), s.key.read()}
-	if n := len(s.pepper.Reveal()); n > 0 && n < contract.MinPepperLen {
-		errs = append(errs, fmt.Errorf("--openclaw-token-pepper has %d bytes, and needs %d", n, contract.MinPepperLen))
-	}
+	errs := []error{checkDatabaseURL(&s.database), redisErr, checkPepper(&s.pepper), s.key.read(), checkListen("listen", s.listen, ":8081")}
 	var err error
 	s.keys, err = sealsOf(&s.seals)
 	errs = append(errs, err)
@@ -184,18 +179,8 @@ func (s *operatorSettings) validate() error {
 	if s.work.Workers <= 0 || s.work.Rolling <= 0 || s.cluster.RequestsPerSecond <= 0 || s.cluster.Burst <= 0 {
 		errs = append(errs, errors.New("--workers, --rolling, --kube-requests-per-second and --kube-burst must be positive"))
 	}
-	if _, _, err := net.SplitHostPort(s.listen); err != nil {
-		errs = append(errs, fmt.Errorf("--listen %q: write it with a port, like :8081", s.listen))
-	}
-	s.objects.Exclude = nil
-	for _, text := range s.exclude {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("--exclude-networks: %q is no network, such as 203.0.113.0/24", text))
-			continue
-		}
-		s.objects.Exclude = append(s.objects.Exclude, p)
-	}
+	s.objects.Exclude, err = readNetworks("exclude-networks", s.exclude, "203.0.113.0/24")
+	errs = append(errs, err)
 	s.model.Reasoning = openclaw.Reasoning(s.reasoning)
 	s.objects.Model, s.objects.Render = s.model.ID, s.render
 	if s.objects.Image == "" {

@@ -57,6 +57,7 @@ func TestOutboxIsLookedAfter(t *testing.T) {
 		return strings.Contains(body, "\ncontrol_outbox_failed_changes 1\n") && strings.Contains(body, "\ncontrol_outbox_pending_changes 0\n") &&
 			strings.Contains(body, "\ncontrol_outbox_oldest_seconds 0\n")
 	}, w.said)
+	await(t, "the word in the log", func() bool { return strings.Contains(w.said(), "set aside") }, w.said)
 	if n := strings.Count(w.said(), "set aside"); n != 1 {
 		t.Errorf("the log tells of it %d times", n)
 	}

@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,9 +12,6 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/control/billing/stripe"
 	"github.com/andreabadesso/openclaw-cloud/control/customers"
 )
-
-// maxTrialDays is the longest trial that Stripe takes.
-const maxTrialDays = 730
 
 // paymentSettings are the api's knobs of payments. Without a key it answers 503 to all that is
 // about money.
@@ -37,15 +32,10 @@ func (s *paymentSettings) flags(f *pflag.FlagSet) {
 // validate also reads the files, and fills in what follows from publicURL.
 func (s *paymentSettings) validate(publicURL string) error {
 	errs := []error{
-		s.key.stripeKey(), s.webhookSecrets.read(),
+		s.key.stripeKey(), s.webhookSecrets.read(), checkURL("dashboard-url", s.dashboard, "https://app.example.com/account"), checkTrialDays(s.trialDays),
 	}
 	if s.dashboard == "" {
 		s.dashboard = publicURL
-	} else if u, err := url.Parse(s.dashboard); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		errs = append(errs, fmt.Errorf("--dashboard-url %q: write it like https://app.example.com/account", s.dashboard))
-	}
-	if s.trialDays < 0 || s.trialDays > maxTrialDays {
-		errs = append(errs, fmt.Errorf("--trial-days %d: it must be in 0…%d", s.trialDays, maxTrialDays))
 	}
 	switch {
 	case s.key.Text == "" && s.webhookSecrets.Text == "":
@@ -87,7 +77,7 @@ func (s *paymentSettings) open(service *customers.Service, mails stripe.Mailer, 
 		log.Warn("there is no key of Stripe: nothing can be bought")
 		return nil, nil, nil
 	}
-	account, checkout, err := openCheckout(s.key.Reveal(), s.url, s.dashboard, s.trialDays, service)
+	account, checkout, err := openCheckout(s.key.Reveal(), s.url, leadingBack(s.dashboard), s.trialDays, service)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,15 +94,23 @@ func (s *paymentSettings) open(service *customers.Service, mails stripe.Mailer, 
 	return money, inbox, err
 }
 
-// openCheckout returns an account of Stripe and its pages to pay on, which lead back to a page of ours.
-func openCheckout(key, url, back string, trialDays int64, service *customers.Service) (*stripe.Account, *stripe.Checkout, error) {
+// returnTo is where Stripe's pages lead: to pay on, once that is done or not, and the portal.
+type returnTo struct{ paid, cancelled, portal string }
+
+// leadingBack is a page of ours that is told what became of it.
+func leadingBack(page string) returnTo {
+	return returnTo{page + "?checkout=paid", page + "?checkout=cancelled", page}
+}
+
+// openCheckout returns an account of Stripe and its pages to pay on, which lead back.
+func openCheckout(key, url string, back returnTo, trialDays int64, service *customers.Service) (*stripe.Account, *stripe.Checkout, error) {
 	account, err := stripe.NewAccount(key, url)
 	if err != nil {
 		return nil, nil, err
 	}
 	checkout, err := stripe.NewCheckout(stripe.CheckoutOptions{
 		Account: account, Customers: service, TrialDays: trialDays,
-		SuccessURL: back + "?checkout=paid", CancelURL: back + "?checkout=cancelled", ReturnURL: back,
+		SuccessURL: back.paid, CancelURL: back.cancelled, ReturnURL: back.portal,
 	})
 	return account, checkout, err
 }

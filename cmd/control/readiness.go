@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -20,6 +21,29 @@ type ready struct {
 
 func (r *readiness) set(check func(context.Context) error, note func() string) {
 	r.ready.Store(&ready{check, note})
+}
+
+// pingWithin is how long /readyz waits for Postgres to note that it is away: less than a probe waits.
+const pingWithin = time.Second
+
+// serves has a process that has reached Postgres be ready until ctx ends, also while Postgres is away: that is
+// noted. Then all replicas are without it at once, and if none were ready, callers would get an error of whatever
+// is in front, which does not say when to come back. A process that cannot reach it at its start, as with a wrong
+// password, never comes here. The price: a replica that alone is cut off from Postgres refuses its share.
+func (r *readiness) serves(ctx context.Context, ping func(context.Context) error) {
+	r.set(func(context.Context) error {
+		if ctx.Err() != nil {
+			return errors.New("draining")
+		}
+		return nil
+	}, func() string {
+		limited, cancel := context.WithTimeout(ctx, pingWithin)
+		defer cancel()
+		if err := ping(limited); err != nil && ctx.Err() == nil {
+			return err.Error()
+		}
+		return ""
+	})
 }
 
 func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/andreabadesso/openclaw-cloud/internal/secret"
@@ -54,6 +58,16 @@ func (s *secretFlag) required(what string) error {
 		return fmt.Errorf("--%s-file (%s_FILE) or %s is required: %s", s.name, variable, variable, what)
 	}
 	return nil
+}
+
+// readPassword reads a password from the first line of what a command is given: so it is in no list of processes and
+// no shell's history.
+func readPassword(cmd *cobra.Command) (string, error) {
+	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
+		return "", usageError{fmt.Errorf("read the password from the standard input: %w", err)}
+	}
+	return strings.TrimRight(line, "\r\n"), nil
 }
 
 // stripeKey reads a secret key of Stripe's, which need not be given. One that a browser may have

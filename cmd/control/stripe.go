@@ -141,10 +141,10 @@ func (s *stripeSettings) subscriptions(ctx context.Context, work *errgroup.Group
 		interval time.Duration
 		do       func(context.Context) (int, error)
 	}{
-		"process events of Stripe":         {s.every, processor.ProcessDue},
-		"renew subscriptions":              {overdueEvery, processor.SyncOverdue},
-		"report overage to Stripe":         {s.overageEvery, meter.ReportDue},
-		"read the state of Stripe's inbox": {inboxEvery, func(ctx context.Context) (int, error) { return 0, processor.Observe(ctx) }},
+		"process events of Stripe":                {s.every, processor.ProcessDue},
+		"renew subscriptions":                     {overdueEvery, processor.SyncOverdue},
+		"report overage to Stripe":                {s.overageEvery, meter.ReportDue},
+		"read what waits for Stripe, and from it": {inboxEvery, func(ctx context.Context) (int, error) { return 0, processor.Observe(ctx) }},
 	} {
 		work.Go(func() error {
 			every(ctx, job.interval, log, what, job.do)

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/andreabadesso/openclaw-cloud/control/api"
 	"github.com/andreabadesso/openclaw-cloud/control/web"
 )
 
@@ -62,18 +61,11 @@ finishes what is in hand and exits with 0.`,
 
 func (s *webSettings) validate() error {
 	errs := []error{positive("drain-within", s.drainWithin)}
-	for _, l := range []struct{ flag, address string }{{"listen", s.listen}, {"listen-operators", s.listenOperators}, {"listen-probes", s.listenProbes}} {
-		if _, _, err := net.SplitHostPort(l.address); err != nil {
-			errs = append(errs, fmt.Errorf("--%s %q: write it with a port, like :3000", l.flag, l.address))
-		}
-	}
+	errs = append(errs,
+		checkListen("listen", s.listen, ":3000"), checkListen("listen-operators", s.listenOperators, "127.0.0.1:3001"), checkListen("listen-probes", s.listenProbes, ":8085"),
+		checkPublicURL(s.publicURL, "the pages"))
 	if s.listen == s.listenOperators {
 		errs = append(errs, errors.New("--listen-operators is the address for customers: the console needs one of its own, which is not public"))
-	}
-	if s.publicURL == "" {
-		errs = append(errs, errors.New("--public-url (PUBLIC_URL) is required: where customers reach the pages, such as https://app.example.com"))
-	} else if err := api.CheckOrigin(s.publicURL); err != nil {
-		errs = append(errs, fmt.Errorf("--public-url: %w", err))
 	}
 	if s.apiURL == "" {
 		errs = append(errs, errors.New("--api-url (API_URL) is required: the api's listener for customers, such as http://api:8000"))
@@ -85,8 +77,8 @@ func (s *webSettings) validate() error {
 		if *u.to = nil; u.text == "" {
 			continue
 		}
-		if err := api.CheckOrigin(u.text); err != nil { // a path would become part of every request's
-			errs = append(errs, fmt.Errorf("--%s: %w", u.flag, err))
+		if err := checkOrigins(u.flag, u.text); err != nil { // a path would become part of every request's
+			errs = append(errs, err)
 			continue
 		}
 		parsed, err := url.Parse(u.text)
@@ -165,22 +157,5 @@ func (w *webSite) serve(ctx context.Context, group *errgroup.Group, drainWithin 
 		WriteTimeout: time.Minute, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	log.Info("serving "+w.name, "address", w.listener.Addr().String())
-	group.Go(func() error {
-		if err := server.Serve(w.listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve %s: %w", w.name, err)
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
-		w.site.Drain()
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainWithin)
-		defer cancel()
-		if err := server.Shutdown(limited); err != nil {
-			log.Warn("requests were cut off", "site", w.name, "error", err)
-			_ = server.Close()
-		}
-		return nil
-	})
+	group.Go(func() error { return serveUntilEnd(ctx, server, w.listener, w.name, w.site.Drain, drainWithin, log) })
 }

@@ -18,13 +18,14 @@ import (
 
 const usage = `devstack runs the whole system on this machine for development
 
-Usage: devstack [flags] up|up-cluster|down|status|clean|kubebox
+Usage: devstack [flags] up|up-cluster|down|status|clean|ports|kubebox
 
   up          start what does not run, make a customer, and print a request that works
   up-cluster  up, and a Kubernetes control plane with the operator of the boxes; in a checkout, for that is built there if need be
   down        stop it; data stays
   status      say what runs
   clean       stop it and remove its data
+  ports       print which ports it uses, as NAME=PORT with the name of the environment variable that sets it
   kubebox     build the program that is Kubernetes, if need be, and print its path
 
 Environment:
@@ -115,6 +116,11 @@ func run(ctx context.Context) error {
 			fmt.Println(path)
 		}
 		return err
+	case "ports":
+		for _, port := range cfg.Ports.Environment() {
+			fmt.Println(port)
+		}
+		return nil
 	case "down":
 		return devstack.Down(cfg)
 	case "status":

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,6 +57,7 @@ of open files does not allow is lowered to what it does.`,
 				}
 			}
 			return a.measure(cmd, record.KindStreams, &s, c.Say, func(ctx context.Context, l *lab.Lab, r *record.Run) error {
+				r.Settings = append(r.Settings, record.Setting{Name: "open files", Value: strconv.FormatUint(files, 10)})
 				r.Samples, err = c.Run(ctx, l)
 				return err
 			})
@@ -126,10 +128,10 @@ grants in Redis. Before that it counts what Redis executes at several rates of t
 	}
 	f.IntSliceVar(&c.Steps, "steps", []int{1, 1000, 100_000, 1_000_000}, "grants, ascending")
 	f.IntVar(&c.Active, "active", 1000, "customers that send requests, at most")
-	f.Float64SliceVar(&c.Rates, "redis-rates", []float64{1000, 3000, 10_000}, "requests per second at which Redis' commands are counted")
+	f.Float64SliceVar(&c.Rates, "redis-rates", []float64{1000, 3000, 6000, 10_000}, "requests per second at which Redis' commands are counted, 18 s after they began")
 	f.IntVar(&c.Few, "redis-customers", 100, "customers that send those")
 	f.IntVar(&c.Rounds, "rounds", 7, "rounds at each step, with one measurement of token-proxy alone and three with nginx in each")
-	f.DurationVar(&c.Duration, "duration", time.Second, "of each measurement; four times as long for Redis' commands")
+	f.DurationVar(&c.Duration, "duration", time.Second, "of each measurement; ten times as long for Redis' commands")
 	f.IntVar(&c.Body, "body-bytes", 1024, "size of a request's body")
 	return cmd
 }

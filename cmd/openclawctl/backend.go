@@ -18,8 +18,8 @@ import (
 // and an error that holds.
 type backend interface {
 	createCustomer(ctx context.Context, n customers.NewCustomer) (customers.Created, error)
-	// customers lists those of a status, or with "" all; most is how many, 0 for all.
-	customers(ctx context.Context, search string, status control.CustomerStatus, most int) ([]control.Customer, error)
+	// customers lists customers; most is how many, 0 for all.
+	customers(ctx context.Context, of control.CustomersFilter, most int) ([]control.ListedCustomer, error)
 	suspend(ctx context.Context, id, reason string) (control.Customer, error)
 	resume(ctx context.Context, id, reason string) (control.Customer, error)
 

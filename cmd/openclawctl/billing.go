@@ -146,9 +146,9 @@ func (a *app) showOverage(cmd *cobra.Command, list []stripe.MeterCheck) error {
 	if len(list) == 0 {
 		return nil
 	}
-	t := table{head: []string{"CUSTOMER", "SINCE", "REPORTED MICROCENTS", "STRIPE", "WAITING"}}
+	t := table{head: []string{"CUSTOMER", "SINCE", "REPORTED MICROCENTS", "STRIPE", "WAITING", "WHY"}}
 	for _, c := range list {
-		t.rows = append(t.rows, []string{c.CustomerID, when(c.Since), number(c.Reported), number(c.Stripe), number(c.Waiting)})
+		t.rows = append(t.rows, []string{c.CustomerID, when(c.Since), number(c.Reported), number(c.Stripe), number(c.Waiting), printable(c.Why)})
 	}
 	return a.show(cmd, nil, t)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -61,12 +62,17 @@ func statuses() []string {
 }
 
 func (a *app) customerListCommand() *cobra.Command {
-	var status, search string
-	var limit int
+	var of control.CustomersFilter
+	var status string
+	var usedFrom, limit int
 	cmd := calls("listCustomers", &cobra.Command{
 		Use:   "list",
-		Short: "List all customers, oldest first",
+		Short: "List customers, oldest first, with what they have used",
+		Long: `list prints customers, all of them or those that are asked for, with what each has used of the
+limit of its present period, in percent, rounded down; "-" without a present period. It is what the
+ledger has booked, seconds behind the proxies; "quota show" tells it to the token.`,
 		Example: `  openclawctl customer list --output json
+  openclawctl customer list --used-from 90
   openclawctl customer list --status suspended
   openclawctl customer list --search ada@`,
 		Args: cobra.NoArgs,
@@ -79,24 +85,40 @@ func (a *app) customerListCommand() *cobra.Command {
 					return err
 				}
 			}
+			of.Status = control.CustomerStatus(status)
+			if cmd.Flags().Changed("used-from") {
+				if usedFrom < 0 || usedFrom > api.MaxUsedFrom {
+					return usageError{fmt.Errorf("--used-from must be in 0…%d: percent of the limit", api.MaxUsedFrom)}
+				}
+				of.UsedFrom = &usedFrom
+			}
 			return a.on(cmd, func(ctx context.Context, b backend) error {
-				list, err := b.customers(ctx, search, control.CustomerStatus(status), limit)
+				list, err := b.customers(ctx, of, limit)
 				if err != nil {
 					return err
 				}
-				t := table{head: []string{"CUSTOMER", "NAME", "EMAIL", "TIER", "STATUS", "CREATED"}}
+				t := table{head: []string{"CUSTOMER", "NAME", "EMAIL", "TIER", "STATUS", "USED", "CREATED"}}
 				for _, c := range list {
-					t.rows = append(t.rows, []string{c.ID, c.Name, c.Email, c.Tier, string(c.Status), when(c.CreatedAt)})
+					t.rows = append(t.rows, []string{c.ID, c.Name, c.Email, c.Tier, string(c.Status), used(c.Period), when(c.CreatedAt)})
 				}
 				return a.show(cmd, list, t)
 			})
 		},
 	})
 	cmd.Flags().StringVar(&status, "status", "", "only those that are "+strings.Join(statuses(), ", "))
-	cmd.Flags().StringVar(&search, "search", "", "only those whose e-mail address or name begins so, in any case")
+	cmd.Flags().StringVar(&of.Prefix, "search", "", "only those whose e-mail address or name begins so, in any case")
+	cmd.Flags().IntVar(&usedFrom, "used-from", 0, "only those who have used so many percent, at least, of the limit of their present period")
 	cmd.Flags().IntVar(&limit, "limit", 0, "how many to show; 0 for all")
 	complete(cmd, "status", fixed(statuses()...))
 	return cmd
+}
+
+// used is what is used of a limit, in percent.
+func used(p *control.LimitUse) string {
+	if p == nil {
+		return "-"
+	}
+	return number(p.Percent) + " %"
 }
 
 func (a *app) customerShowCommand() *cobra.Command {

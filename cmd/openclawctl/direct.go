@@ -164,15 +164,15 @@ func (s *session) createCustomer(ctx context.Context, n customers.NewCustomer) (
 	return s.service.CreateCustomer(ctx, s.a.actor, n)
 }
 
-func (s *session) customers(ctx context.Context, search string, status control.CustomerStatus, most int) ([]control.Customer, error) {
-	list := []control.Customer{}
+func (s *session) customers(ctx context.Context, of control.CustomersFilter, most int) ([]control.ListedCustomer, error) {
+	list := []control.ListedCustomer{}
 	var after control.PageKey
 	for {
 		n := pageSize
 		if most > 0 {
 			n = min(n, most-len(list))
 		}
-		page, err := s.store.SearchCustomers(ctx, search, status, after, n)
+		page, err := s.store.CustomersPage(ctx, of, time.Now(), after, n)
 		if err != nil {
 			return nil, err
 		}

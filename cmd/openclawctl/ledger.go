@@ -48,7 +48,7 @@ days, and without what was recorded in the last 10 minutes.
 
 With $STRIPE_SECRET_KEY what was reported to Stripe as used above limits, in periods that go
 on or ended within 35 days, is compared with Stripe's own sums. Stripe takes some minutes for
-those.
+those. WAITING is what Stripe has not taken yet, and WHY what the last attempt came to.
 
 With --repair-totals the totals are set to the sums of the events, which is written
 to the audit log, and everything is verified once more.` + directNote,

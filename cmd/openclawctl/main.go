@@ -196,7 +196,7 @@ saved, the exit code is 3, and it is published later. The other exit codes: 0 do
 	f.StringVar(&a.redisURL, "redis-url", "", "Redis, with --direct [$REDIS_URL]")
 	complete(root, "output", fixed(outputs()...))
 	grouped(root, groupEither, a.customerCommand(), a.tokenCommand(), a.quotaCommand(), a.usageCommand())
-	grouped(root, groupAPI, a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.boxCommand(), a.tierCommand(), a.jobCommand(),
+	grouped(root, groupAPI, a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.boxCommand(), a.trafficCommand(), a.tierCommand(), a.jobCommand(),
 		a.auditCommand(), a.operatorCommand(), a.openapiCommand())
 	grouped(root, groupMixed, a.ledgerCommand(), a.billingCommand())
 	grouped(root, groupDatabase, a.feedCommand())

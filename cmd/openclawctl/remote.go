@@ -74,15 +74,18 @@ func (r *remote) createCustomer(ctx context.Context, n customers.NewCustomer) (o
 	return out, err
 }
 
-func (r *remote) customers(ctx context.Context, search string, status control.CustomerStatus, most int) ([]control.Customer, error) {
+func (r *remote) customers(ctx context.Context, of control.CustomersFilter, most int) ([]control.ListedCustomer, error) {
 	q := url.Values{}
-	if status != "" {
-		q.Set("status", string(status))
+	if of.Status != "" {
+		q.Set("status", string(of.Status))
 	}
-	if search != "" {
-		q.Set("search", search)
+	if of.Prefix != "" {
+		q.Set("search", of.Prefix)
 	}
-	return client.Every[control.Customer](ctx, r.c, "/v1/customers", q, most)
+	if of.UsedFrom != nil {
+		q.Set("used_from", strconv.Itoa(*of.UsedFrom))
+	}
+	return client.Every[control.ListedCustomer](ctx, r.c, "/v1/customers", q, most)
 }
 
 func (r *remote) setStatus(ctx context.Context, id, action, reason string) (out control.Customer, err error) {

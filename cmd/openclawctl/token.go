@@ -25,7 +25,8 @@ func (a *app) tokenCreateCommand() *cobra.Command {
 		Use:   "create --customer ID",
 		Short: "Create a proxy token and print it, this once",
 		Long: `create makes a proxy token for a box and prints it. Only its digest is kept: the
-token itself cannot be shown again. The proxies accept it as soon as this returns.`,
+token itself cannot be shown again. The proxies accept it as soon as this returns. Of a box
+that the operator has made, it ends all tokens but the one that it has given it.`,
 		Example: `  openclawctl token create --customer c4mzq7n2k5w3xj6ha
   openclawctl token create --customer c4mzq7n2k5w3xj6ha --box b7k2mhc5wq3xj6n4z --output json`,
 		Args: cobra.NoArgs,

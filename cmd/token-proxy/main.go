@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/andreabadesso/openclaw-cloud/internal/faultpoint"
 	"github.com/andreabadesso/openclaw-cloud/internal/redisclient"
 	"github.com/andreabadesso/openclaw-cloud/proxy"
+	"github.com/andreabadesso/openclaw-cloud/proxy/announce"
 	"github.com/andreabadesso/openclaw-cloud/proxy/grants"
 	"github.com/andreabadesso/openclaw-cloud/proxy/journal"
 	"github.com/andreabadesso/openclaw-cloud/proxy/meter"
@@ -208,6 +210,10 @@ func run(cfg proxy.Config, pepper []byte, lines io.Writer) error {
 	background("admin listener", func() error { return admin.Serve(adminLn) })
 	background("public listener", srv.Serve)
 	go tidy(life, tidyEvery)
+	var announced sync.WaitGroup
+	announced.Go(func() {
+		announce.Run(life, rdb, announce.Options{Replica: replica, Read: srv.Traffic, Timeout: timeout, Logger: log})
+	})
 	log.Info("listening", "addr", srv.Addr().String(), "admin", adminLn.Addr().String(), "models", srv.Models(), "version", buildVersion())
 
 	sig, unhook := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -221,6 +227,7 @@ func run(cfg proxy.Config, pepper []byte, lines io.Writer) error {
 	unhook() // a second signal ends the process at once
 	drainErr := srv.Drain(context.Background())
 	stop()
+	announced.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	err = errors.Join(cause, drainErr, rates.Close(ctx))
