@@ -101,6 +101,7 @@ in
 
     api = resources "200m" "128Mi" "512Mi" // scaled 2 6 // {
       trialDays = number 0 "How many days the first subscription of a customer costs nothing.";
+      operatorOrigins = option (types.listOf types.str) [ ] "Origins of operations consoles on operators' own machines, such as http://127.0.0.1:3001 (k8s/README.md). Without any, no browser can sign in as an operator.";
     };
 
     billingWorker = resources "200m" "128Mi" "512Mi" // fixed 2;
@@ -116,7 +117,7 @@ in
       telegramBot = text "" "User name of its bot on Telegram, such as openclaw_bot: the pages then lead to it.";
     };
     web = resources "100m" "64Mi" "256Mi" // fixed 2 // {
-      enable = yes false "Run it. Off until its image is built with the pages.";
+      enable = yes true "Run it. Without it customers come by Telegram. It serves no operations console: operators use openclawctl either way (k8s/README.md).";
     };
 
     mail = {

@@ -1,4 +1,4 @@
-# The programs of cmd/, each a package of its own.
+# The programs of cmd/, each a package of its own, and the pages that control has in it.
 {
   lib,
   pkgs,
@@ -7,12 +7,14 @@
 let
   go = import ./go.nix { inherit lib pkgs; };
   buildGoModule = pkgs.buildGoModule.override { inherit go; };
+  pages = import ./pages.nix { inherit lib pkgs; };
 
   # What Go reads, tests included: `go mod vendor` follows their imports as well. Documents, scripts
   # and Nix files change without a new build.
+  # The pages are built by themselves.
   src = lib.fileset.toSource {
     root = ../.;
-    fileset = lib.fileset.unions [
+    fileset = lib.fileset.difference (lib.fileset.unions [
       ../go.mod
       ../go.sum
       ../bench
@@ -22,12 +24,12 @@ let
       ../proxy
       ../quota
       ../test
-    ];
+    ]) ../control/web/app;
   };
 
   program =
     name: description:
-    buildGoModule {
+    buildGoModule ({
       pname = name;
       version = revision;
       inherit src;
@@ -54,7 +56,15 @@ let
         mainProgram = name;
         platforms = lib.platforms.unix;
       };
-    };
+    }
+    // lib.optionalAttrs (name == "control") {
+      # Where go:embed takes them. Not before the build, for what is done there is done for the modules too.
+      postConfigure = ''
+        rm -rf control/web/dist/site control/web/dist/console
+        cp -r ${pages}/. control/web/dist/
+        chmod -R u+w control/web/dist
+      '';
+    });
 in
 lib.mapAttrs program {
   token-proxy = "Authenticates, limits, forwards and meters LLM requests";
@@ -65,4 +75,7 @@ lib.mapAttrs program {
   telegramsim = "A simulator of Telegram, with pages on which people write to bots";
   openclaw-bench = "Measures token-proxy beside its peers";
   devstack = "Starts all of openclaw-cloud on loopback";
+}
+// {
+  inherit pages;
 }

@@ -45,11 +45,11 @@ let
   ++ lib.optional openclaw.onboardingAgent.enable {
     job = "onboarding-agent";
     means = "who wants to become a customer gets no answer. Those who are customers already notice nothing.";
-    look = "It needs Redis, Postgres and token-proxy.";
+    look = "At its start it waits for Postgres, and it refuses a Redis that may lose data. Without token-proxy it goes on, in prepared sentences.";
   }
   ++ lib.optional openclaw.web.enable {
     job = "web";
-    means = "the pages of customers and operators do not open. Agents go on, and so does openclawctl.";
+    means = "the pages of customers do not open. Agents go on, and so does openclawctl.";
     look = "It needs nothing but the api.";
   };
 in
@@ -73,7 +73,7 @@ in
         (warning "ApiErrors" "sum(rate(control_api_requests_total{status=~\"5..\"}[5m])) / sum(rate(control_api_requests_total[5m])) > 0.05" "5m"
           "The api answers more than one request in twenty with an error of its own."
           "Its log names them. 503 with Postgres away is expected: look at Postgres first.")
-        (warning "ApiSlow" "histogram_quantile(0.99, sum by (le) (rate(control_api_request_seconds_bucket{route!~\".*/(events|export|logs)\"}[5m]))) > 1" "10m"
+        (warning "ApiSlow" "histogram_quantile(0.99, sum by (le) (rate(control_api_request_seconds_bucket{route!~\".*/(events|export|logs|traffic)\"}[5m]))) > 1" "10m"
           "One request of the api in a hundred takes more than a second."
           "By route in the dashboard Services; then Postgres' slow queries.")
       ];
@@ -119,7 +119,7 @@ in
           "The log has the stack.")
         (warning "CustomersAtLimit" "sum(increase(token_proxy_blocked_total{reason=\"monthly\"}[1h])) > 0" "0m"
           "Requests were refused because a monthly limit is reached."
-          "openclawctl customer list tells whose. Nothing is wrong; somebody may want to sell.")
+          "openclawctl customer list --used-from 90 tells who is at it, or near. Nothing is wrong; somebody may want to sell.")
       ];
     }
     {
@@ -175,6 +175,13 @@ in
         (warning "StripeEventsFail" "max(billing_stripe_inbox_failing) > 0" "15m"
           "Events of Stripe's were tried in vain, and are tried again."
           "The log of the billing-worker has their ids.")
+        # From 23 hours after it was first sent a report is not sent again before Stripe's own sum tells that it has to be.
+        (critical "StripeReportsWait" "max(billing_stripe_reports_oldest_seconds) > 21600" "1m"
+          "What a customer used above its limit waits for more than 6 hours to be reported to Stripe: it may come too late for the invoice, and 23 hours after it was first sent without an answer it may not be sent again."
+          "openclawctl ledger verify, with STRIPE_SECRET_KEY, says of which customers reports wait (WAITING), and why (WHY), if their period ended within 35 days; the log of the billing-worker has all. One that Stripe will never take, since its customer is gone there or its period is over for more than 35 days, is given up, unbilled, by UPDATE meter_reports SET reported_at = now() WHERE id = its id.")
+        (warning "StripeReportsFail" "max(billing_stripe_reports_failing) > 0" "15m"
+          "Reports of what was used above limits were sent to Stripe in vain, and are tried again."
+          "openclawctl ledger verify, with STRIPE_SECRET_KEY, says why (WHY), and the log of the billing-worker. Of one that Stripe may have already they say what to do.")
         (warning "StripeWebhooksRefused" "sum(increase(billing_stripe_webhooks_total{result=~\"forged|malformed|other_version\"}[15m])) > 0" "0m"
           "Webhooks came that are not signed with our secret, or are of another version of Stripe's API."
           "After a change of the endpoint: stripe_webhook_secret, and openclawctl billing bootstrap.")

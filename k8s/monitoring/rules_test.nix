@@ -64,6 +64,9 @@ in
           (series "control_api_request_seconds_bucket{route=\"/v1/me/events\", le=\"1\"}" (growing 0))
           (series "control_api_request_seconds_bucket{route=\"/v1/me/events\", le=\"5\"}" (growing 0))
           (series "control_api_request_seconds_bucket{route=\"/v1/me/events\", le=\"+Inf\"}" (growing 60))
+          (series "control_api_request_seconds_bucket{route=\"/v1/traffic\", le=\"1\"}" (growing 0))
+          (series "control_api_request_seconds_bucket{route=\"/v1/traffic\", le=\"5\"}" (growing 0))
+          (series "control_api_request_seconds_bucket{route=\"/v1/traffic\", le=\"+Inf\"}" (growing 60))
         ])
 
       (both "UpstreamErrors" "20m" { }
@@ -125,6 +128,8 @@ in
 
       (gauge "StripeEventsWait" "5m" "billing_stripe_inbox_oldest_seconds" 1000 20)
       (gauge "StripeEventsFail" "20m" "billing_stripe_inbox_failing" 1 0)
+      (gauge "StripeReportsWait" "5m" "billing_stripe_reports_oldest_seconds" 22000 21000)
+      (gauge "StripeReportsFail" "20m" "billing_stripe_reports_failing" 1 0)
       (both "StripeWebhooksRefused" "17m" { }
         [ (series "billing_stripe_webhooks_total{result=\"forged\"}" (jumps 1)) ]
         [ (series "billing_stripe_webhooks_total{result=\"forged\"}" (steady 1)) (series "billing_stripe_webhooks_total{result=\"kept\"}" (growing 5)) ])

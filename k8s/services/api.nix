@@ -31,6 +31,8 @@ in
                 OPERATOR_URL = "http://operator.platform.svc.cluster.local:8081";
                 DRAIN_WITHIN = "20s";
                 TRIAL_DAYS = toString cfg.api.trialDays;
+              } // lib.optionalAttrs (cfg.api.operatorOrigins != [ ]) {
+                OPERATOR_ORIGINS = lib.concatStringsSep "," cfg.api.operatorOrigins;
               } // lib.optionalAttrs (cfg.onboardingAgent.enable && cfg.onboardingAgent.telegramBot != "") {
                 TELEGRAM_BOT_PAGE = "https://t.me/${cfg.onboardingAgent.telegramBot}";
               })

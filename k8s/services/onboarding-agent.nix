@@ -14,7 +14,7 @@ in
       pod = {
         annotations = workload.scrape 9000;
         spec = workload.spread "onboarding-agent" // {
-          terminationGracePeriodSeconds = 75; # what is in hand may take a minute
+          terminationGracePeriodSeconds = 80; # 5 s until nobody comes, 40 s for what is in hand, 15 s to have Telegram forget it, and some more
           containers.onboarding-agent = workload.container {
             name = "onboarding-agent";
             image = workload.image "onboarding-agent";
@@ -22,12 +22,14 @@ in
             r = cfg.onboardingAgent;
             ports = [ (workload.port "http" 9000) ];
             env = control.env
-              {
+              ({
                 TOKEN_PROXY_URL = "http://token-proxy.platform.svc.cluster.local:8080/v1";
                 PUBLIC_URL = "https://${cfg.hosts.app}";
                 TRUSTED_PROXIES = lib.concatStringsSep "," cfg.network.pods;
                 TRIAL_DAYS = toString cfg.api.trialDays;
-              }
+              } // lib.optionalAttrs (cfg.onboardingAgent.telegramBot != "") {
+                TELEGRAM_BOT_PAGE = "https://t.me/${cfg.onboardingAgent.telegramBot}";
+              })
               (control.databases // {
                 JWT_SECRET = "jwt_secret";
                 OPENCLAW_TOKEN_PEPPER = "token_pepper";
@@ -37,7 +39,7 @@ in
                 ONBOARDING_PROXY_TOKEN = "onboarding_proxy_token?";
                 TELEGRAM_BOT_TOKEN = "telegram_bot_token?";
               });
-            more = workload.probes "http";
+            more = workload.probes "http" // { lifecycle.preStop.sleep.seconds = 5; };
           };
         };
       };

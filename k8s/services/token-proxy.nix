@@ -10,6 +10,12 @@ let
   # To cut what is left, to close connections and the admin listener, and for a busy node.
   reserveSeconds = 25;
 
+  # What a pod may take, in MiB.
+  memory =
+    let size = builtins.match "([0-9]+)(Mi|Gi)" p.memoryLimit;
+    in if size == null then throw "openclaw.tokenProxy.memoryLimit is to be in Mi or Gi, and is ${p.memoryLimit}"
+    else lib.toInt (builtins.head size) * (if lib.last size == "Gi" then 1024 else 1);
+
   upstream = name: face: url: {
     inherit name face;
     base_url = url;
@@ -27,7 +33,12 @@ let
       (upstream "kimi" "openai" p.openAIUrl // { estimate_path = "/tokenizers/estimate-token-count"; })
       (upstream "kimi-anthropic" "anthropic" p.anthropicUrl // { key_header = "authorization"; })
     ];
-    limits = { journal_bytes = p.journalMiB * 1024 * 1024; journal_slots = p.journalSlots; };
+    limits = {
+      journal_bytes = p.journalMiB * 1024 * 1024;
+      journal_slots = p.journalSlots;
+      # Bodies live twice until garbage is collected, and streams and answers want room too.
+      in_flight_bytes = memory * 1024 * 1024 / 4;
+    };
     timeouts = {
       grace = seconds p.graceSeconds;
       pre_stop = seconds p.preStopSeconds;
@@ -57,7 +68,9 @@ in
             args = [ "-config" "/etc/openclaw/token-proxy.json" ];
             r = p;
             ports = [ (workload.port "http" 8080) (workload.port "admin" 9090) ];
-            env = workload.secretEnv workload.secret { REDIS_URL = "redis_url"; KIMI_API_KEY = "kimi_api_key"; };
+            # Garbage is collected more often before the kernel ends the process, and all its streams.
+            env = workload.plainEnv { GOMEMLIMIT = "${toString (memory * 9 / 10)}MiB"; }
+              // workload.secretEnv workload.secret { REDIS_URL = "redis_url"; KIMI_API_KEY = "kimi_api_key"; };
             more = {
               # What it asks itself at the start is whether Redis keeps what it is given; it waits for one that
               # does not answer.

@@ -40,6 +40,11 @@ p: {
       { expr = "max(billing_stripe_inbox_failing)"; legend = "failing"; }
       { expr = "max(billing_stripe_inbox_oldest_seconds)"; legend = "the oldest, seconds"; }
     ])
+    (p.timeseries "Reports to Stripe" "short" [
+      { expr = "max(billing_stripe_reports_waiting)"; legend = "waiting"; }
+      { expr = "max(billing_stripe_reports_failing)"; legend = "failing"; }
+      { expr = "max(billing_stripe_reports_oldest_seconds)"; legend = "the oldest, seconds"; }
+    ])
     (p.timeseries "Mails" "short" [{ expr = "sum by (result) (increase(billing_mails_total[$__rate_interval]))"; legend = p.by "result"; }])
   ];
 }

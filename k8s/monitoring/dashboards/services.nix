@@ -8,10 +8,10 @@ p: {
     (p.timeseries "Goroutines" "short" [{ expr = "max by (job) (go_goroutines)"; legend = p.by "job"; }])
     (p.timeseries "api: requests" "reqps" [{ expr = "sum by (side, status) (rate(control_api_requests_total[$__rate_interval]))"; legend = "{{side}} {{status}}"; }])
     (p.timeseries "api: slowest routes, p99" "s" [{
-      expr = "topk(8, histogram_quantile(0.99, sum by (le, route) (rate(control_api_request_seconds_bucket{route!~\".*/(events|export|logs)\"}[$__rate_interval]))))";
+      expr = "topk(8, histogram_quantile(0.99, sum by (le, route) (rate(control_api_request_seconds_bucket{route!~\".*/(events|export|logs|traffic)\"}[$__rate_interval]))))";
       legend = p.by "route";
     }])
-    (p.quantiles "api: latency" "control_api_request_seconds" "{route!~\".*/(events|export|logs)\"}")
+    (p.quantiles "api: latency" "control_api_request_seconds" "{route!~\".*/(events|export|logs|traffic)\"}")
     (p.quantiles "token-proxy: added latency" "token_proxy_admission_seconds" "")
     (p.quantiles "token-proxy: until the answer begins" "token_proxy_upstream_ttfb_seconds" "")
     (p.quantiles "token-proxy: whole request" "token_proxy_request_duration_seconds" "")
