@@ -70,7 +70,7 @@ func TestOwnProxies(t *testing.T) {
 			streams(t, kind, addr)
 		}
 		r, err := load.Run(t.Context(), load.Config{
-			Target: addr, Closed: true, Connections: 4, Duration: 200 * time.Millisecond,
+			Target: addr, Closed: true, Connections: 4, Duration: 3 * time.Second,
 			Jobs: load.Shape{BodyBytes: 2000, OutputTokens: 10}.Jobs(addr, "", nil),
 		})
 		if err != nil || r.Answers == 0 || len(r.Failures) != 0 {
@@ -86,12 +86,12 @@ func TestOwnProxies(t *testing.T) {
 // streams checks that a proxy passes events on as they come.
 func streams(t *testing.T, kind, addr string) {
 	t.Helper()
-	const body = `{"stream":true,"x":"[[sim:{\"output_tokens\":3,\"tokens_per_second\":4}]]"}`
+	const body = `{"stream":true,"x":"[[sim:{\"output_tokens\":3,\"tokens_per_second\":1}]]"}`
 	resp, err := http.Post("http://"+addr+"/v1/chat/completions", "application/json", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The next event comes after 250 ms: the first must not wait for it.
+	// The next event comes after a second: the first must not wait for it.
 	lines := bufio.NewScanner(resp.Body)
 	began := time.Now()
 	if !lines.Scan() || !strings.Contains(lines.Text(), "assistant") {

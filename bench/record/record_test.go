@@ -83,6 +83,14 @@ func TestRatiosAreTakenWithinARound(t *testing.T) {
 			t.Errorf("ratio of %s in blocks: %+v, want %v", peer, s, want)
 		}
 	}
+	// What was measured at the same time is compared one by one: here the machine was slow for each but one.
+	together := &Run{}
+	for i, us := range []float64{10, 30, 40, 80, 20, 90} {
+		together.Samples = append(together.Samples, Sample{Peer: []string{"nginx", "p"}[i%2], Block: 1, Phase: PhaseRequests, CPUMicros: us})
+	}
+	if s := together.Ratio("p", "nginx", PhaseRequests, CPU); s.N != 1 || !near(s.Median, 3) { // of 3, 2 and 4.5; that of the medians is 80 / 20
+		t.Errorf("pairs: %+v", s)
+	}
 	// A peer that missed a round is compared in the others only.
 	r.Samples = r.Samples[1:]
 	if s := r.Ratio("p", "nginx", PhaseRequests, CPU); s.N != 2 {

@@ -65,7 +65,9 @@ func (r *Run) Of(peer, phase string, v Value) Spread {
 
 // Against returns the spread of the combination of a figure of one peer with that of base in the
 // same round, and in the same block of it if there are any: what the machine did to both of them
-// cancels out. A peer that was in no block is compared with base in all.
+// cancels out. In a block that has as many of one as of the other, each is combined with the one
+// that was measured with it, and the median of these is the round's: combining medians would
+// throw away that they were measured together. A peer that was in no block is compared with base in all.
 func (r *Run) Against(peer, base, phase string, v Value, combine func(peer, base float64) float64) Spread {
 	var values []float64
 	for _, block := range r.blocks(peer, phase) {
@@ -73,10 +75,19 @@ func (r *Run) Against(peer, base, phase string, v Value, combine func(peer, base
 		if !slices.Contains(r.blocks(base, phase), block) {
 			within = anyBlock
 		}
-		bases := r.rounds(base, phase, within, v)
-		for round, x := range r.rounds(peer, phase, block, v) {
-			if b, ok := bases[round]; ok {
-				values = append(values, combine(x, b))
+		bases := r.each(base, phase, within, v)
+		for round, all := range r.each(peer, phase, block, v) {
+			with, ok := bases[round]
+			switch {
+			case !ok:
+			case block != 0 && within == block && len(with) == len(all):
+				pairs := make([]float64, len(all))
+				for i, x := range all {
+					pairs[i] = combine(x, with[i])
+				}
+				values = append(values, SpreadOf(pairs).Median)
+			default:
+				values = append(values, combine(SpreadOf(all).Median, SpreadOf(with).Median))
 			}
 		}
 	}
@@ -99,6 +110,16 @@ func (r *Run) blocks(peer, phase string) []int {
 
 // rounds is what a figure was in each round: the median, where it was measured several times.
 func (r *Run) rounds(peer, phase string, block int, v Value) map[int]float64 {
+	all := r.each(peer, phase, block, v)
+	medians := make(map[int]float64, len(all))
+	for round, values := range all {
+		medians[round] = SpreadOf(values).Median
+	}
+	return medians
+}
+
+// each is what a figure was in each round, each time that it was measured, in the order in which it was.
+func (r *Run) each(peer, phase string, block int, v Value) map[int][]float64 {
 	all := make(map[int][]float64)
 	for i := range r.Samples {
 		s := &r.Samples[i]
@@ -109,11 +130,7 @@ func (r *Run) rounds(peer, phase string, block int, v Value) map[int]float64 {
 			all[s.Round] = append(all[s.Round], x)
 		}
 	}
-	medians := make(map[int]float64, len(all))
-	for round, values := range all {
-		medians[round] = SpreadOf(values).Median
-	}
-	return medians
+	return all
 }
 
 // Ratio of a figure to that of base in the same round.

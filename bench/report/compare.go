@@ -6,7 +6,9 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/andreabadesso/openclaw-cloud/bench/compare"
 	"github.com/andreabadesso/openclaw-cloud/bench/peers"
@@ -145,7 +147,7 @@ func compared(p *page, r *record.Run) {
 	}
 	p.table(rows)
 
-	p.printf("### Streams: %s at a time, an event each %s\n\nStreams last longer than they are measured: no more than a few begin or end meanwhile, so what that costs is not in it. One that does not keep up has no ratio.\n\n", setting(r, "streams"), setting(r, "interval"))
+	p.printf("### Streams: %s at a time, an event each %s\n\nStreams last longer than they are measured: no more than a few begin or end meanwhile, so what that costs is not in it. CPU, context switches and ratio are of a proxy and nginx at the same time, each with half of the streams; all else is of each alone, with all of them. One that cannot follow with its half has no ratio.%s\n\n", setting(r, "streams"), setting(r, "interval"), behind(r))
 	chart = streamTable(p, r, record.PhaseEvents)
 	p.plot("cpu-event.svg", "CPU per event of each proxy", bars("CPU per relayed event (µs, less is better)", perMicro, chart, cpu(r, compare.Baseline, record.PhaseEvents).Median))
 
@@ -179,6 +181,28 @@ func streamTable(p *page, r *record.Run, phase string) []bar {
 	}
 	p.table(rows)
 	return chart
+}
+
+// behind names those that have a ratio although alone, with all streams, they took fewer events than came.
+func behind(r *record.Run) string {
+	streams, err := strconv.Atoi(setting(r, "streams"))
+	interval, err2 := time.ParseDuration(setting(r, "interval"))
+	if err != nil || err2 != nil || interval <= 0 {
+		return ""
+	}
+	sent := float64(streams) / interval.Seconds()
+	var slow []string
+	for _, peer := range r.Peers {
+		took := r.Of(peer.Name, record.PhaseEvents, record.Throughput)
+		if took.N == 0 || took.Median >= (1-rateTolerance)*sent || atOneRate(r, peer.Name, base(peer), record.PhaseEvents).N == 0 {
+			continue
+		}
+		slow = append(slow, fmt.Sprintf("%s took %s of %s events/s", peer.Title, figure(took.Median), figure(sent)))
+	}
+	if len(slow) == 0 {
+		return ""
+	}
+	return " Alone " + strings.Join(slow, ", ") + ": the lag there is that of a queue, and the ratio is of half as many, which it can follow."
 }
 
 func appendBar(chart []bar, peer record.Peer, s record.Spread) []bar {

@@ -147,3 +147,32 @@ func TestOtherRevisionsAreMarked(t *testing.T) {
 		}
 	}
 }
+
+// A ratio of half of the streams does not say that all of them could be followed.
+func TestWhoFellBehindIsNamed(t *testing.T) {
+	t.Parallel()
+	for events, want := range map[int64]string{
+		19_000: "has no ratio.\n",
+		18_999: "has no ratio. Alone ours TLS took 18,999 of 20,000 events/s: the lag there is that of a queue, and the ratio is of half as many, which it can follow.\n",
+	} {
+		r := run(1)
+		r.Settings = append(r.Settings, record.Setting{Name: "interval", Value: "10ms"})
+		for i := range r.Samples {
+			if s := &r.Samples[i]; s.Phase == record.PhaseEvents {
+				s.Load.Events = 20_000
+				if s.Peer == oursTLS {
+					s.Load.Events = events
+				}
+			}
+		}
+		for round := range 3 {
+			for _, peer := range []string{"nginx-tls", oursTLS} {
+				r.Samples = append(r.Samples, record.Sample{Round: round, Peer: peer, Phase: record.Together(record.PhaseEvents), Block: 1, CPUMicros: 5, Load: load.Result{Seconds: 1, Events: 10_000}})
+			}
+		}
+		text, _ := write(t, r)
+		if part := section(t, text, "### Streams:"); !strings.Contains(part, want) {
+			t.Errorf("%d events: %s", events, part)
+		}
+	}
+}

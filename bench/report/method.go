@@ -7,22 +7,24 @@ import (
 // method says how it was measured, so that it can be doubted and repeated.
 const method = `## How it is measured
 
-    make bench         # the comparison, about 40 minutes
-    make bench-scale   # streams, overload, grants, about 35 minutes
-    make bench-quick   # a small comparison, printed only; under 2 minutes, wider spread
+    make bench           # the comparison, about 50 minutes
+    make bench-scale     # streams, overload, grants, system calls, about 35 minutes
+    make bench-control   # the api at size, about 8 minutes; openclaw-bench report then shows it here
+    make bench-quick     # a small comparison, printed only; under 2 minutes, wider spread
 
 - **All proxies run at the same time** and are measured phase by phase, in several rounds, every other one in the opposite order: each alone, for what it
   takes and how late it answers; and each together with nginx (one with a TLS upstream with nginx with one), under half of the load each, for
   processor time. A processor that others use too, behind one's back, may be twice as fast in one half second as in the next: in turns that
   makes two proxies differ that do not, while at the same time it does the same to both. They do share the processor's caches then.
-  What a proxy's measurements of a round have as median is its value of it. The proxies
+  What a proxy's measurements of a round have as median is its value of it, and its ratio of a round is the median of those to the nginx that was under load
+  with it: medians of each by itself are not of the same moments. The proxies
   have the last processor for themselves and all else shares the others (` + "`--apart`" + `; each table says whether its run did), so a proxy
   does not wait while something else runs. Generator, upstream, Redis, Postgres and the billing-worker do wait for each other, on
   what is left: where that is one processor, what they use beside token-proxy delays the generator too, and is in its latency and lag.
   The one that was measured before may still work a little while the next is. A measurement during which something else used more than a
   part of a processor (` + "`--quiet`" + `) is repeated, and the least disturbed is kept.
 - **Customers are not cold.** token-proxy returns the tokens of who was silent for 5 s, so a customer's next request is dearer. All are heard of, uncounted, before whole answers
-  are measured, if that is longer ago; an agent at work is never silent for so long.
+  are measured, if that is longer ago: an agent at work asks again sooner. One that is asked something now and then does not; sizes are computed for such.
 - **Streams are out of step**: each begins 0.09 of the interval after the one before, which spreads the events of any number of them evenly over it.
 - **CPU** is read from each process's own clock of the operating system (the scheduler's, exact to the nanosecond, user and
   kernel time of all threads, children included), when counting begins and when it ends. An interrupt counts for the process that

@@ -190,9 +190,9 @@ func TestEveryKindOfRunIsShown(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"memory per stream with 10,000 open":                             "5.00 KiB (each further one 5.00) | yes",
-		"Redis commands per second":                                      "70.0 at 100 requests/s, 70.0 at 1,000 | yes",
-		"CPU per request of one customer from 100 to 10,000 grants":      "1.00 × (ratios to nginx from 1.00 to 1.00) | yes",
-		"CPU per request of up to ? customers from 100 to 10,000 grants": "1.25 × (ratios to nginx from 1.00 to 1.25) | no",
+		"Redis commands per second":                                      "1.00 × (70.0 commands/s at 100, 70.0 at 1,000) | yes |",
+		"CPU per request of one customer from 100 to 10,000 grants":      "1.00 × (ratios to nginx from 1.00 to 1.00, IQR of each at most 0.0 %) | yes",
+		"CPU per request of up to ? customers from 100 to 10,000 grants": "1.25 × (ratios to nginx from 1.00 to 1.25, IQR of each at most 0.0 %) | no",
 		"10,000": "| 5.00 | 5.00 | - |", // memory per stream and per further stream; the most was not seen
 	} {
 		line := row(t, text, name)

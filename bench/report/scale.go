@@ -3,11 +3,10 @@ package report
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
+	"strconv"
 	"strings"
 
-	"github.com/andreabadesso/openclaw-cloud/bench/compare"
 	"github.com/andreabadesso/openclaw-cloud/bench/record"
 )
 
@@ -90,7 +89,7 @@ func same(step float64) float64 { return step }
 func streams(p *page, r *record.Run) {
 	p.printf("## Thousands of open streams\n\n")
 	about(p, r)
-	p.printf("Streams with an event each %s, at proxies just started. Memory as above. A further stream is what each took by which there are more than in the row before of the same proxy: with few open, what they take is lost in what the process had to spare. Added is the difference to nothing in between.\n\n", setting(r, "interval"))
+	p.printf("Streams with an event each %s, at proxies just started. Memory as above. %sA further stream is what each took by which there are more than in the row before of the same proxy: with few open, what they take is lost in what the process had to spare. Added is the difference to nothing in between.\n\n", setting(r, "interval"), fewer(r))
 	rows := [][]string{{"streams", "", "KiB per stream", "KiB per further stream", "the most that was seen, KiB per stream", "events/s", "CPU per event, µs", "lag p50 µs", "lag p99 µs", "added p99 µs", "failures"}}
 	for _, step := range r.Steps(record.PhaseMemory) {
 		part := r.Only(step)
@@ -108,6 +107,22 @@ func streams(p *page, r *record.Run) {
 	p.table(rows)
 	p.plot("streams-memory.svg", "Memory per stream over the number of open streams", lines("Memory per open stream, KiB", "open streams", curves(r, record.PhaseMemory, same, kib), false))
 	p.plot("streams-lag.svg", "Lag of events over the number of open streams", lines("Lag of an event, p99, µs", "open streams", curves(r, record.PhaseMemory, same, lagP99), false))
+}
+
+// wantedStreams is how many are to be open at once.
+const wantedStreams = 10_000
+
+// fewer says why there were not so many streams as there are to be, if there were not.
+func fewer(r *record.Run) string {
+	steps := r.Steps(record.PhaseMemory)
+	if len(steps) == 0 || steps[len(steps)-1] >= wantedStreams {
+		return ""
+	}
+	limit := "the limit of open files"
+	if files := setting(r, "open files"); files != "?" {
+		limit += fmt.Sprintf(" (here %s)", files)
+	}
+	return fmt.Sprintf("Not %s but %s at most: a proxy needs two descriptors for each, and a step is lowered to what %s of a process leaves, less 400 for all else. ", tick(wantedStreams), tick(steps[len(steps)-1]), limit)
 }
 
 // further is how many bytes each stream of a step took, by which there are more than in the step
@@ -134,6 +149,20 @@ func slope(r *record.Run, peer string, step float64) string {
 		return "-"
 	}
 	return figure(bytes / 1024)
+}
+
+// whyCommandsGrow explains Redis' commands where the load is spread over many customers.
+func whyCommandsGrow(r *record.Run) string {
+	steps := r.Steps(record.PhaseOverload)
+	customers, err := strconv.Atoi(setting(r, "customers"))
+	if len(steps) < 2 || err != nil || !r.Has(ours, record.PhaseOverload) {
+		return ""
+	}
+	pause := func(step float64) string {
+		return figure(float64(customers) / r.Only(step).Of(ours, record.PhaseOverload, admitted).Median)
+	}
+	return fmt.Sprintf("Redis commands grow with the load here because %s customers share it, of whom each is served so rarely, once in %s s at the least load and in %s s at the greatest, that few requests of one share a call. With few customers who send often they do not grow, as `openclaw-bench grants` shows.\n\n",
+		thousands(int64(customers)), pause(steps[0]), pause(steps[len(steps)-1]))
 }
 
 // capacity says what the load is a multiple of.
@@ -179,6 +208,7 @@ func overload(p *page, r *record.Run) {
 		p.table(rows)
 	}
 	table(record.PhaseOverload)
+	p.printf("%s", whyCommandsGrow(r))
 	p.plot("overload.svg", "Admitted requests over offered load", lines("Requests admitted per second", "times the load that it takes", curves(r, record.PhaseOverload, same, admitted), false))
 	if len(r.Steps(record.PhaseStorm)) > 0 {
 		rows := [][]string{{"", "connections", "admitted/s", "refused/s", "failures", "p50 of admitted, µs", "p99 of admitted, µs", "CPU per admitted request, µs"}}
@@ -197,44 +227,8 @@ func overload(p *page, r *record.Run) {
 		p.table(rows)
 	}
 	if len(r.Steps(record.PhaseRates)) > 0 {
-		p.printf("%s customers who may send 10 requests per second each, together send this many times as many, and do not wait as they are told:\n\n", setting(r, "few-customers"))
+		p.printf("%s customers who may send 10 requests per second each, together send this many times as many, and do not wait as they are told. Who has used up half of a burst has his rate shared out among replicas five times a second, so Redis commands grow until all of them have, and then no more:\n\n", setting(r, "few-customers"))
 		table(record.PhaseRates)
-	}
-}
-
-func grants(p *page, r *record.Run) {
-	p.printf("## As customers grow\n\n")
-	about(p, r)
-	how := "CPU and ratios are of nginx and token-proxy at the same time, with half of the connections each; the rest is of token-proxy alone."
-	if busy(r, ours, record.PhaseOne) == record.PhaseOne {
-		how = "A ratio is to nginx in turn, in the same round."
-	}
-	p.printf("Grants in Redis, of which one is used, so that nothing else changes from step to step, and of which at most %s are used, in turn: the more customers send requests, the more there is to settle, once a second for each. Medians over rounds. %s\n\n", setting(r, "active"), how)
-	rows := [][]string{{"grants", "one customer: CPU per request, µs", "ratio to nginx", "up to " + setting(r, "active") + ": CPU per request, µs", "ratio to nginx", "requests/s", "p99 µs", "memory of token-proxy, MiB", "data of Redis, MiB"}}
-	for _, step := range r.Steps(record.PhaseRequests) {
-		part := r.Only(step)
-		of := func(v record.Value) string { return cell(part.Of(ours, record.PhaseRequests, v)) }
-		rows = append(rows, []string{
-			tick(step), cell(cpu(part, ours, record.PhaseOne)), ratio(cpuRatio(part, ours, compare.Baseline, record.PhaseOne)),
-			cell(cpu(part, ours, record.PhaseRequests)), ratio(cpuRatio(part, ours, compare.Baseline, record.PhaseRequests)), of(record.Throughput), of(latP99), of(ownMemory), of(redisMemory),
-		})
-	}
-	p.table(rows)
-	redisTable(p, r)
-	p.plot("grants.svg", "CPU per request of one customer over the number of grants", lines("CPU per request, µs", "grants in Redis", curves(r, busy(r, ours, record.PhaseOne), same, record.CPU), true))
-}
-
-// redisTable shows what Redis has to do at other rates.
-func redisTable(p *page, r *record.Run) {
-	rows := [][]string{{"requests/s", "served/s", "Redis commands/s", "p99 µs"}}
-	for _, step := range r.Steps(record.PhaseRedis) {
-		part := r.Only(step)
-		of := func(v record.Value) string { return cell(part.Of(ours, record.PhaseRedis, v)) }
-		rows = append(rows, []string{tick(step), of(admitted), of(commands), of(latP99)})
-	}
-	if len(rows) > 1 {
-		p.printf("What Redis executes for %s customers, commands inside of scripts and those of the billing-worker included:\n\n", setting(r, "redis-customers"))
-		p.table(rows)
 	}
 }
 
@@ -330,55 +324,12 @@ func (b *book) scaleGoals() []goal {
 	return goals
 }
 
-// flat says how much a request's cost differs from one number of grants to another.
-func (b *book) flat(r *record.Run, phase, whose string) goal {
-	low, high := math.Inf(1), 0.0
-	steps := r.Steps(phase)
-	for _, step := range steps {
-		if s := cpuRatio(r.Only(step), ours, compare.Baseline, phase); s.N > 0 {
-			low, high = min(low, s.Median), max(high, s.Median)
-		}
-	}
-	g := goal{"CPU per request of " + whose + ", whatever grants there are" + b.of(r), "flat (most / least ≤ 1.1)", "-", "not measured"}
-	if len(steps) == 0 || high == 0 {
-		return g
-	}
-	g.what = fmt.Sprintf("CPU per request of %s from %s to %s grants", whose, tick(steps[0]), tick(steps[len(steps)-1])) + b.of(r)
-	spread := record.Spread{Median: high / low, N: 1}
-	g.measured = fmt.Sprintf("%s × (ratios to nginx from %s to %s)", figure(spread.Median), figure(low), figure(high))
-	g.met = judge(spread, 1.1, 1.1)
-	return g
-}
-
 // of marks what was measured of another revision than was compared.
 func (b *book) of(r *record.Run) string {
 	if differ(r.Revision, b.revision()) {
 		return " (of revision " + r.Revision + ")"
 	}
 	return ""
-}
-
-// redisGoal compares Redis' commands per second at the least and at the greatest rate, from
-// the same customers.
-func redisGoal(r *record.Run) goal {
-	g := goal{"Redis commands per second", "independent of the request rate", "-", "not measured"}
-	steps := r.Steps(record.PhaseRedis)
-	if len(steps) < 2 {
-		return g
-	}
-	at := func(step float64) (served, sent float64) {
-		part := r.Only(step)
-		return part.Of(ours, record.PhaseRedis, admitted).Median, part.Of(ours, record.PhaseRedis, commands).Median
-	}
-	served0, sent0 := at(steps[0])
-	served1, sent1 := at(steps[len(steps)-1])
-	if served0 == 0 || sent0 == 0 {
-		return g
-	}
-	g.measured = fmt.Sprintf("%s at %s requests/s, %s at %s", figure(sent0), figure(served0), figure(sent1), figure(served1))
-	// What the programs do on their own varies a little.
-	g.met = judge(record.Spread{Median: sent1 / sent0, N: 1}, 1.25, 1.25)
-	return g
 }
 
 // asked is about the api of the control plane.

@@ -58,3 +58,32 @@ func TestCapacityAndOverload(t *testing.T) {
 		}
 	}
 }
+
+// Where there are fewer streams than there are to be, it is said why.
+func TestFewerStreamsAreExplained(t *testing.T) {
+	t.Parallel()
+	const why = "Not 10,000 but 9,600 at most: a proxy needs two descriptors for each, and a step is lowered to what the limit of open files (here 20000) of a process leaves"
+	for step, want := range map[float64]bool{9600: true, 10_000: false} {
+		r := &record.Run{Kind: record.KindStreams, Peers: []record.Peer{{Name: "token-proxy", Title: "ours"}}, Settings: []record.Setting{{Name: "open files", Value: "20000"}}}
+		for _, n := range []float64{1000, step} {
+			r.Samples = append(r.Samples, record.Sample{Peer: "token-proxy", Phase: record.PhaseMemory, Step: n, StreamBytes: 1, Load: load.Result{Seconds: 1, Events: 1}})
+		}
+		text, _ := write(t, r)
+		if part := section(t, text, "## Thousands of open streams"); strings.Contains(part, why) != want || strings.Contains(part, "Not 10,000") != want {
+			t.Errorf("%v streams: %s", step, part)
+		}
+	}
+}
+
+// Redis commands that grow with the load are explained by how rarely each customer sends.
+func TestGrowingCommandsAreExplained(t *testing.T) {
+	t.Parallel()
+	r := &record.Run{Kind: record.KindOverload, Peers: []record.Peer{{Name: "token-proxy", Title: "ours"}}, Settings: []record.Setting{{Name: "customers", Value: "4000"}}}
+	for step, answers := range map[float64]int64{0.1: 1000, 2: 8000} {
+		r.Samples = append(r.Samples, record.Sample{Peer: "token-proxy", Phase: record.PhaseOverload, Step: step, Redis: 7, Load: load.Result{Seconds: 2, Answers: answers}})
+	}
+	text, _ := write(t, r)
+	if want := "4,000 customers share it, of whom each is served so rarely, once in 8.00 s at the least load and in 1.00 s at the greatest,"; !strings.Contains(text, want) {
+		t.Errorf("there is no %q in %s", want, section(t, text, "## More load than fits"))
+	}
+}

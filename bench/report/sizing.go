@@ -25,8 +25,12 @@ type need struct {
 	requests, events, streams float64 // per second, per second, at a time
 	in, out                   float64 // MB/s, from and to clients
 	cores, around             float64
+	ofRequests                float64 // the part of cores that whole requests take, without their events
+	replicas                  float64 // of token-proxy
+	files                     float64 // descriptors, of all replicas together
 	memory                    float64 // MiB, of streams
 	redis                     float64 // commands per second
+	grants                    float64 // MiB of Redis
 }
 
 // rates are what was measured. What was not is not a number.
@@ -36,6 +40,7 @@ type rates struct {
 	perRequest, around, redis float64
 	events                    []perEvent // at least one
 	perStream                 float64    // bytes
+	perGrant                  float64    // bytes of Redis
 }
 
 // perEvent is what an event costs where there are so many.
@@ -51,16 +56,27 @@ func (r *rates) at(rate float64) float64 {
 	}).micros
 }
 
-// needs multiplies.
+// needs multiplies. An event costs what it does at the rate that one replica has; the fewer replicas there
+// are the less, so it begins with the fewest.
 func needs(customers float64, r rates) need {
-	n := need{requests: customers * requestsPerHour / 3600}
+	n := need{requests: customers * requestsPerHour / 3600, replicas: leastReplicas}
 	n.events = n.requests * answerTokens
 	n.streams = n.requests * answerTokens / tokensPerSecond
 	n.in, n.out = n.requests*promptBytes/1e6, n.events*eventBytes/1e6
-	n.cores = (n.requests*r.perRequest + n.events*r.at(n.events)) / 1e6
+	n.ofRequests = n.requests * r.perRequest / 1e6
+	for {
+		n.cores = n.ofRequests + n.events*r.at(n.events/n.replicas)/1e6
+		more := math.Ceil(n.cores / coresOfReplica)
+		if more <= n.replicas || math.IsNaN(more) {
+			break
+		}
+		n.replicas = more
+	}
+	n.files = n.streams * filesPerStream
 	n.around = n.requests * r.around / 1e6
 	n.memory = n.streams * r.perStream / (1 << 20)
 	n.redis = n.requests * r.redis
+	n.grants = customers * r.perGrant / (1 << 20)
 	return n
 }
 
@@ -86,6 +102,7 @@ func (b *book) measured() (r rates, from string, ok bool) {
 		take(b.compare, busy(b.compare, ours, record.PhaseHalf))
 		from = "`compare` at " + from
 	}
+	r.perGrant = perGrant(b.grants)
 	r.perStream = math.NaN()
 	if b.streams != nil {
 		for _, step := range b.streams.Steps(record.PhaseMemory) {
@@ -122,17 +139,40 @@ func most(a, b float64) float64 {
 	return max(a, b)
 }
 
+// perGrant is what one grant takes of Redis: what each took by which there were more at the last step than at the first.
+func perGrant(r *record.Run) float64 {
+	if r == nil {
+		return math.NaN()
+	}
+	var steps, bytes []float64
+	for _, step := range r.Steps(record.PhaseRequests) {
+		if s := r.Only(step).Of(ours, record.PhaseRequests, redisMemory); s.N > 0 {
+			steps, bytes = append(steps, step), append(bytes, s.Median*(1<<20))
+		}
+	}
+	last := len(steps) - 1
+	if last < 1 {
+		return math.NaN()
+	}
+	return (bytes[last] - bytes[0]) / (steps[last] - steps[0])
+}
+
+// known writes a number, or that it is none.
+func known(v float64) string {
+	if math.IsNaN(v) {
+		return "-"
+	}
+	return figure(v)
+}
+
+// customerCounts are the sizes of installations that are shown.
+func customerCounts() []float64 { return []float64{1000, 10_000, 100_000, 1_000_000} }
+
 // sizing writes what the measured rates mean for a number of customers.
 func (b *book) sizing(p *page) {
 	r, from, ok := b.measured()
 	if !ok {
 		return
-	}
-	known := func(v float64) string {
-		if math.IsNaN(v) {
-			return "-"
-		}
-		return figure(v)
 	}
 	events := slices.SortedFunc(slices.Values(r.events), func(a, b perEvent) int { return cmp.Compare(a.rate, b.rate) })
 	var each []string
@@ -140,17 +180,40 @@ func (b *book) sizing(p *page) {
 		each = append(each, fmt.Sprintf("%s at %s per second", figure(e.micros), figure(e.rate)))
 	}
 	p.printf("## What that means for an installation\n\n")
-	p.printf("Computed from what was measured above, not measured at these sizes. A customer in the busiest hour sends %d requests with %s bytes of prompt and gets answers of %d tokens, one event each, at %d tokens per second. A request takes %s µs of token-proxy, %s µs of Redis, Postgres and the billing-worker and %s commands of Redis, all of them as in %s: the busier a proxy is, the less it needs for one. An event takes, in µs: %s; each row has the nearest. Cores are of the machine above, fully used: plan for half of that. Prompts cost more than the %s bytes with which a request was measured; see `openclaw-bench compare --body-bytes`.\n\n",
-		requestsPerHour, thousands(promptBytes), answerTokens, tokensPerSecond, known(r.perRequest), known(r.around), known(r.redis), from, strings.Join(each, ", "), b.bodyBytes())
-	rows := [][]string{{"customers", "requests/s", "open streams", "events/s", "cores of token-proxy", "memory of streams, MiB", "cores of Redis, Postgres, billing-worker", "Redis commands/s", "rows/s in Postgres", "from and to clients, MB/s"}}
-	for _, customers := range []float64{1000, 10_000, 100_000, 1_000_000} {
+	p.printf("Computed from what was measured above (%s), not measured at these sizes. A customer in the busiest hour sends %d requests with %s bytes of prompt and gets answers of %d tokens, one event each, at %d tokens per second. "+
+		"A request takes %s µs of token-proxy, %s µs of Redis, Postgres and the billing-worker and %s commands of Redis, all of them as in %s: the busier a proxy is, the less processor time it needs for one, and with events to relay it is busier than that one was, so this is an upper bound; who sends once a minute is cold each time, so the commands stay. "+
+		"An event takes, in µs: %s; each row has what is nearest to the events of one replica. A replica has one core and uses %.0f %% of it, as `k8s/` starts them, %d at least. Cores are of the machine above. A stream takes two descriptors, over all replicas. Prompts cost more than the %s bytes with which a request was measured; see `openclaw-bench compare --body-bytes`.\n\n",
+		b.sources(), requestsPerHour, thousands(promptBytes), answerTokens, tokensPerSecond, known(r.perRequest), known(r.around), known(r.redis), from,
+		strings.Join(each, ", "), 100*coresOfReplica, leastReplicas, b.bodyBytes())
+	rows := [][]string{{"customers", "requests/s", "open streams", "their descriptors", "events/s", "cores of token-proxy", "replicas", "memory of streams, MiB", "cores of Redis, Postgres, billing-worker", "Redis commands/s", "Redis memory of grants, MiB", "rows/s in Postgres", "from and to clients, MB/s"}}
+	var last need
+	for _, customers := range customerCounts() {
 		n := needs(customers, r)
 		rows = append(rows, []string{
-			tick(customers), figure(n.requests), figure(n.streams), figure(n.events), figure(n.cores), known(n.memory), known(n.around), known(n.redis),
+			tick(customers), figure(n.requests), figure(n.streams), figure(n.files), figure(n.events), figure(n.cores), tick(n.replicas), known(n.memory), known(n.around), known(n.redis), known(n.grants),
 			figure(n.requests), fmt.Sprintf("%s, %s", figure(n.in), figure(n.out)),
 		})
+		last = n
 	}
 	p.table(rows)
+	p.printf("Of the cores in the last row requests are %.0f %% and events the rest.\n\n", 100*last.ofRequests/last.cores)
+	bottlenecks(p, r, b.mostCommands())
+}
+
+// sources names the runs that sizes rest on.
+func (b *book) sources() string {
+	var all []string
+	for _, r := range []*record.Run{b.overload, b.streams, b.grants, b.compare} {
+		if r == nil {
+			continue
+		}
+		name := "`" + r.Kind + "`"
+		if r.Revision != "" {
+			name += " of revision " + r.Revision
+		}
+		all = append(all, name)
+	}
+	return strings.Join(all, ", ")
 }
 
 // bodyBytes is how large the request was that rates are of.

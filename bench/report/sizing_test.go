@@ -11,10 +11,11 @@ import (
 
 func TestNeeds(t *testing.T) {
 	t.Parallel()
-	n := needs(3600, rates{perRequest: 100, events: []perEvent{{60 * 343, 10}}, around: 50, perStream: 1 << 20, redis: 4})
+	n := needs(3600, rates{perRequest: 100, events: []perEvent{{60 * 343, 10}}, around: 50, perStream: 1 << 20, redis: 4, perGrant: 1 << 20})
 	for name, v := range map[string][2]float64{
 		"requests": {n.requests, 60}, "events": {n.events, 60 * 343}, "streams": {n.streams, 514.5}, "cores": {n.cores, 0.006 + 0.2058},
 		"around": {n.around, 0.003}, "memory": {n.memory, 514.5}, "redis": {n.redis, 240}, "in": {n.in, 60 * 48140 / 1e6}, "out": {n.out, 60 * 343 * 280 / 1e6},
+		"replicas": {n.replicas, 2}, "files": {n.files, 1029}, "grants": {n.grants, 3600}, "of requests": {n.ofRequests, 0.006},
 	} {
 		if math.Abs(v[0]-v[1]) > 1e-9*math.Abs(v[1]) {
 			t.Errorf("%s: %v instead of %v", name, v[0], v[1])
@@ -25,6 +26,16 @@ func TestNeeds(t *testing.T) {
 		if got := r.at(rate); got != want {
 			t.Errorf("at %v events per second each costs %v, want %v", rate, got, want)
 		}
+	}
+}
+
+// An event costs what it does at the rate of one replica: here with two of them each has 20,580 a second and
+// they need 2.06 cores, so three; of these each has 13,720, so they need 4.12, which is six, with 6,860.
+func TestReplicasShareTheEvents(t *testing.T) {
+	t.Parallel()
+	n := needs(7200, rates{events: []perEvent{{6860, 100}, {13_720, 100}, {20_580, 50}}})
+	if n.replicas != 6 || math.Abs(n.cores-4.116) > 1e-9 {
+		t.Errorf("%v replicas with %v cores", n.replicas, n.cores)
 	}
 }
 
@@ -44,7 +55,7 @@ func TestSizing(t *testing.T) {
 	t.Parallel()
 	ours := []record.Peer{{Name: "token-proxy", Title: "ours"}}
 	text, _ := write(t, run(1))
-	if got := strings.Join(sizes(t, text, "1,000,000"), " "); got != "1,000,000 16,667 142,917 5,716,667 57.4 1,396 - - 16,667 802, 1,601" {
+	if got := strings.Join(sizes(t, text, "1,000,000"), " "); got != "1,000,000 16,667 142,917 285,833 5,716,667 57.4 82 1,396 - - - 16,667 802, 1,601" {
 		t.Errorf("of a comparison alone: %s", got)
 	}
 	many := &record.Run{Kind: record.KindStreams, Peers: ours, Samples: []record.Sample{
@@ -60,18 +71,25 @@ func TestSizing(t *testing.T) {
 		sample(record.PhaseOverload, 2, 3, 3, 90_000, 3),
 		sample(record.PhaseOverload, 0.1, 2000, 600, 10_000, 30_000),
 	}}
-	text, _ = write(t, run(1), many, over)
-	// 16.7 requests of 2 ms, and 5,717 events of 100 µs; 167 of 2 ms, and 57,167 events of 20 µs.
-	// Each further stream took 1,023 KiB.
+	grants := &record.Run{Kind: record.KindGrants, Revision: "abc", Peers: ours}
+	for step, mib := range map[float64]int64{1: 10, 1000: 60, 10_001: 110} {
+		s := sample(record.PhaseRequests, step, 5, 5, 5, 5)
+		s.RedisBytes = mib << 20
+		grants.Samples = append(grants.Samples, s)
+	}
+	text, _ = write(t, run(1), many, over, grants)
+	// 16.7 requests of 2 ms, and 5,717 events of 100 µs, at two replicas; 167 of 2 ms, and 57,167 events of 20 µs,
+	// at three of them: 19,056 a second each are nearer to 60,000 in ratio than to 6,000. Each further stream took
+	// 1,023 KiB, each further grant a hundredth of a MiB.
 	for customers, want := range map[string]string{
-		"1,000":  "1,000 16.7 143 5,717 0.61 143 0.01 50.0 16.7 0.80, 1.60",
-		"10,000": "10,000 167 1,429 57,167 1.48 1,428 0.10 500 167 8.02, 16.0",
+		"1,000":  "1,000 16.7 143 286 5,717 0.61 2 143 0.01 50.0 10.0 16.7 0.80, 1.60",
+		"10,000": "10,000 167 1,429 2,858 57,167 1.48 3 1,428 0.10 500 100 167 8.02, 16.0",
 	} {
 		if got := strings.Join(sizes(t, text, customers), " "); got != want {
 			t.Errorf("%s", got)
 		}
 	}
-	for _, want := range []string{"as in `overload` at 2,000 requests per second of 4000 customers", "100 at 6,000 per second, 20.0 at 60,000 per second", "than the 777 bytes"} {
+	for _, want := range []string{"as in `overload` at 2,000 requests per second of 4000 customers", "100 at 6,000 per second, 20.0 at 60,000 per second", "than the 777 bytes", "(`overload`, `streams`, `grants` of revision abc, `compare`)"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the sizes do not say %q", want)
 		}
