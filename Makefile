@@ -74,6 +74,7 @@ test: deps pages ## run all tests
 	@# One package more at a time than there are processors, and one test: most wait most of the time.
 	go test $(TESTFLAGS) -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./... | grep -v -e /test/ -e /internal/archtest$$)
 	go test ./internal/archtest # one goroutine over all files: the race detector would see nothing, and cost minutes
+	go test -count=1 -run "Alloc|Digest" ./proxy/... ./quota ./internal/contract ./internal/kimi # what may not allocate: the race detector allocates by itself
 	go test -run '^TestModel$$' -timeout 20m ./quota # all states of the model, of which the race detector lets few be seen
 	go test -count=1 $(TESTFLAGS) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./test/... | grep -v -e /test/node -e /test/monitoring) # they run built programs, which go test knows nothing of
 	cd test/drill && go test -count=1 -timeout 5m
@@ -98,7 +99,7 @@ gosec: ## look for common mistakes of security (a minute; the reasons for what i
 deps-bench:
 	@scripts/install-deps redis postgres node curl nginx haproxy strace portkey
 
-bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (40 minutes)
+bench: deps-bench build ## measure token-proxy beside nginx, HAProxy and others, and write BENCHMARKS.md (50 minutes)
 	bin/openclaw-bench compare
 	bin/openclaw-bench report
 
@@ -138,7 +139,7 @@ node-engine: # first, since the rest takes minutes
 node: node-engine deps-node ## run boxes on a real node and try what their network policy lets through; root, KUBE_ROUTER=PROGRAM (5 minutes)
 	go test -count=1 -v -timeout 15m ./test/node -node -kube-router '$(abspath $(KUBE_ROUTER))'
 
-try-pages: deps build ## use the pages in Chromium as customers and operators do, beside make up-cluster on other ports; pictures in .run/pictures (4 minutes)
+try-pages: deps pages build ## use the pages in Chromium as customers and operators do, beside make up-cluster on other ports; pictures in .run/pictures (6 minutes)
 	@scripts/install-deps chromium
 	@scripts/try-pages
 

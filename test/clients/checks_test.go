@@ -38,8 +38,8 @@ type check struct {
 	want  func(t *testing.T, s *system, c client, o *seen)
 }
 
-// paced is an answer of a second.
-var paced = kimisim.Behavior{OutputTokens: 24, TokensPerSecond: 24}
+// paced is an answer of four seconds.
+var paced = kimisim.Behavior{OutputTokens: 96, TokensPerSecond: 24}
 
 var toolCall = kimisim.Behavior{ToolCalls: 1, ToolArguments: `{"city": "Lisbon"}`}
 
@@ -74,7 +74,7 @@ func refusals() []check {
 
 		{name: "rate: first", alone: true, task: task{Call: "chat"}, sim: kimisim.Behavior{OutputTokens: 2}, token: slow, want: wantAnswerOf(slow, 2)},
 		{name: "rate: refused", alone: true, task: task{Call: "chat"}, token: slow, want: wantRateRefused},
-		{name: "rate: retried", alone: true, task: task{Call: "stream", Retries: sdkDefault}, sim: kimisim.Behavior{OutputTokens: 3}, token: slow, want: wantRetried},
+		{name: "rate: retried", alone: true, task: task{Call: "stream", Retries: 6}, sim: kimisim.Behavior{OutputTokens: 3}, token: slow, want: wantRetried},
 		{name: "monthly limit", task: task{Call: "stream", Retries: sdkDefault}, token: exhausted, want: wantMonthly},
 
 		{name: "upstream 429", task: task{Call: "chat"}, sim: kimisim.Behavior{Error: "429 RPM"}, want: wantUpstreamBusy},
@@ -102,7 +102,7 @@ func endings() []check {
 		},
 		{name: "abort", task: task{Call: "stream", AbortAfter: 3}, sim: kimisim.Behavior{OutputTokens: 200, TokensPerSecond: 20}, want: wantAborted},
 		{name: "abort in silence", task: task{Call: "stream", AbortAfter: 2}, sim: kimisim.Behavior{StallAfterEvents: 6}, want: wantAborted},
-		{name: "timeout of the client", task: task{Call: "chat", TimeoutMS: 600}, sim: kimisim.Behavior{StallBeforeHead: true}, want: wantClientTimeout},
+		{name: "timeout of the client", task: task{Call: "chat", TimeoutMS: 3000}, sim: kimisim.Behavior{StallBeforeHead: true}, want: wantClientTimeout},
 	}
 }
 

@@ -36,7 +36,7 @@ const (
 	// tokenizerRatio is the simulator's; the proxy cannot know it.
 	tokenizerRatio = 3.7
 	// silence is how long the upstream may say nothing, before and in an answer.
-	silence = 2 * time.Second
+	silence = 6 * time.Second
 )
 
 // system is a running system with the customers that the checks need.
@@ -45,7 +45,7 @@ type system struct {
 	t *testing.T
 
 	main      stack.Token // no limit is in its way
-	slow      stack.Token // 3 requests in 2 seconds
+	slow      stack.Token // 2 requests in 5 seconds
 	exhausted stack.Token // has reached its monthly limit
 	suspended stack.Token
 	revoked   stack.Token
@@ -75,7 +75,7 @@ func newSystem(t *testing.T) *system {
 	s.changeGrant(s.main, func(g *contract.Grant) {
 		g.RequestsPerSecond, g.Burst, g.Concurrent = 1000, 1000, 1000
 	})
-	s.changeGrant(s.slow, func(g *contract.Grant) { g.RequestsPerSecond, g.Burst = 1.5, 1 })
+	s.changeGrant(s.slow, func(g *contract.Grant) { g.RequestsPerSecond, g.Burst = 0.4, 1 })
 	s.Ctl(nil, "customer", "suspend", s.suspended.Customer)
 	s.Ctl(nil, "quota", "set", "--customer", s.exhausted.Customer, "--limit", "0")
 	s.Ctl(nil, "token", "revoke", s.revoked.ID)

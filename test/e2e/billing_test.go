@@ -249,7 +249,7 @@ func TestCustomerLifeByStripe(t *testing.T) {
 		t.Errorf("paid, and the period is %+v; Stripe's is %s to %s, %s", p, start, end, status)
 	}
 	c.tok = b.p.token(c.id)
-	b.s.Eventually("the grant is live", time.Second, func() bool { return c.ask() == http.StatusOK })
+	b.s.Eventually("the grant is live", 10*time.Second, func() bool { return c.ask() == http.StatusOK })
 	c.told("1 x Welcome to OpenClaw Starter")
 
 	// Requests are metered, up to the limit; a smaller one spares time.

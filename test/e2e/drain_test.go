@@ -17,7 +17,7 @@ import (
 func TestSIGTERM(t *testing.T) {
 	t.Parallel()
 	s := stack.New(t, stack.Options{
-		Proxy: func(c map[string]any) { c["timeouts"] = map[string]any{"pre_stop": "1500ms", "drain": "8s"} },
+		Proxy: func(c map[string]any) { c["timeouts"] = map[string]any{"pre_stop": "6s", "drain": "12s"} },
 	})
 	tok := s.Customer("Term", "team")
 	p := s.Proxies[0]
@@ -45,10 +45,10 @@ func TestSIGTERM(t *testing.T) {
 		s.Eventually("the stream runs", 30*time.Second, func() bool { return s.Sim.InFlight() > before })
 		return text
 	}
-	short, long := stream(40), stream(5000)
+	short, long := stream(200), stream(5000)
 
 	ended := make(chan error, 1)
-	go func() { ended <- p.Stop(30 * time.Second) }()
+	go func() { ended <- p.Stop(time.Minute) }()
 	ready := func() int {
 		resp, err := http.Get(p.Admin + "/readyz")
 		if err != nil {

@@ -199,7 +199,7 @@ func compareTotals(t *testing.T, s *stack.Stack, tokens []stack.Token, rows []ro
 		if w == 0 {
 			t.Errorf("customer %s used nothing", tok.Customer)
 		}
-		s.Eventually(fmt.Sprintf("Redis says %d for %s", w, tok.Customer), 10*time.Second, func() bool {
+		s.Eventually(fmt.Sprintf("Redis says %d for %s", w, tok.Customer), 30*time.Second, func() bool {
 			settled, held := counters(t, s, tok.Customer)
 			return settled == w && (held == 0 || !nothingHeld)
 		})
@@ -333,7 +333,7 @@ func (l *load) try(i int, k *kind, body string, stream bool) (status, got int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if k.leave < 0 {
-		time.AfterFunc(150*time.Millisecond, cancel)
+		time.AfterFunc(time.Second, cancel)
 	}
 	path, anthropic := "/v1/chat/completions", i%2 == 0
 	if anthropic {

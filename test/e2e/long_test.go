@@ -12,7 +12,7 @@ var long = flag.Bool("long", false, "run at full length: each test takes minutes
 
 // aSecond is how long what is promised within a second may take: at full length just that, and
 // otherwise longer, for then other packages' tests and the race detector have the processors too.
-func aSecond() time.Duration { return full(4*time.Second, time.Second) }
+func aSecond() time.Duration { return full(15*time.Second, time.Second) }
 
 // beside lets a test run beside others, unless at full length, where it measures.
 func beside(t *testing.T) {

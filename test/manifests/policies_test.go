@@ -51,6 +51,7 @@ var outsiders = map[string]string{
 // from what each service has to speak to.
 var usualFlows = []string{
 	"ingress-nginx -> platform/api:8000",
+	"ingress-nginx -> platform/web:3000",
 	"boxes -> platform/token-proxy:8080",
 
 	"platform/api -> platform/redis:6379",
@@ -69,6 +70,8 @@ var usualFlows = []string{
 	"platform/onboarding-agent -> platform/token-proxy:8080",
 	"platform/onboarding-agent -> postgres:5432",
 	"platform/onboarding-agent -> public:443",
+	"platform/web -> platform/api:8000",
+	"platform/web -> platform/onboarding-agent:9000",
 
 	"monitoring/prometheus -> platform/api:8083",
 	"monitoring/prometheus -> platform/billing-worker:8082",
@@ -76,6 +79,7 @@ var usualFlows = []string{
 	"monitoring/prometheus -> platform/operator:8081",
 	"monitoring/prometheus -> platform/redis:9121",
 	"monitoring/prometheus -> platform/token-proxy:9090",
+	"monitoring/prometheus -> platform/web:8085",
 	"monitoring/prometheus -> monitoring/prometheus:9090",
 	"monitoring/prometheus -> monitoring/alertmanager:9093",
 	"monitoring/prometheus -> monitoring/grafana:3000",
@@ -87,12 +91,8 @@ var usualFlows = []string{
 
 // moreFlows are those of what is off by default.
 var moreFlows = []string{
-	"ingress-nginx -> platform/web:3000",
 	"ingress-nginx -> platform/token-proxy:8080",
-	"platform/web -> platform/api:8000",
-	"platform/web -> platform/onboarding-agent:9000",
 	"platform/billing-worker -> public:587",
-	"monitoring/prometheus -> platform/web:8085",
 }
 
 // Both ends of a connection have to allow it, so each flow is in two policies; neither may have one

@@ -100,15 +100,6 @@ func TestProgramsTakeTheirSettings(t *testing.T) {
 	}
 }
 
-// nix/images makes an image of web that has no pages: it would not get ready.
-func TestWebIsOff(t *testing.T) {
-	for _, w := range usual(t).workloads(t) {
-		if w.Metadata.Name == "web" {
-			t.Error("web runs by default, and its image has no pages")
-		}
-	}
-}
-
 // proxyFile is token-proxy's configuration, with the pepper where this test can have it.
 func proxyFile(t *testing.T, r rendering) string {
 	t.Helper()

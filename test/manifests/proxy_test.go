@@ -40,6 +40,20 @@ func proxyConfig(t *testing.T, r rendering) proxy.Config {
 	return cfg
 }
 
+// bytesOf reads a size as Kubernetes or Go's runtime writes it.
+func bytesOf(t *testing.T, size string) int64 {
+	t.Helper()
+	for unit, n := range map[string]int64{"Mi": 1 << 20, "MiB": 1 << 20, "Gi": 1 << 30} {
+		if number, ok := strings.CutSuffix(size, unit); ok {
+			if v, err := strconv.ParseInt(number, 10, 64); err == nil {
+				return v * n
+			}
+		}
+	}
+	t.Fatalf("%q is no size", size)
+	return 0
+}
+
 // What Kubernetes gives token-proxy is what token-proxy needs.
 func TestTokenProxyFits(t *testing.T) {
 	for _, r := range renderings(t) {
@@ -80,6 +94,12 @@ func TestTokenProxyFits(t *testing.T) {
 		limit, _ := in(cfg.JournalDir + "/x").EmptyDir["sizeLimit"].(string)
 		if mib, err := strconv.ParseInt(strings.TrimSuffix(limit, "Mi"), 10, 64); err != nil || mib<<20 < 2*need {
 			t.Errorf("%s: the journal takes %d bytes, twice that while it is written anew, and may take %s", r.name, need, limit)
+		}
+
+		// Bodies live twice until garbage is collected; and it is collected before the kernel ends the process.
+		most, soft := bytesOf(t, c.Resources.Limits["memory"]), bytesOf(t, c.env()["GOMEMLIMIT"])
+		if cfg.Limits.InFlightBytes > most/4 || soft > most*92/100 || soft < most/2 {
+			t.Errorf("%s: bodies of %d bytes and GOMEMLIMIT=%d in a pod that may have %d", r.name, cfg.Limits.InFlightBytes, soft, most)
 		}
 
 		// Who reckons with it.

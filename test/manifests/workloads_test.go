@@ -16,7 +16,17 @@ type workload struct {
 	notes     map[string]string // their annotations
 	pod       podSpec
 	replicas  *int
+	strategy  strategy
 	templates []string // names of the volumes that a StatefulSet makes
+}
+
+// strategy is how the pods of a Deployment are replaced.
+type strategy struct {
+	Type          string `yaml:"type"`
+	RollingUpdate struct {
+		MaxSurge       int `yaml:"maxSurge"`
+		MaxUnavailable int `yaml:"maxUnavailable"`
+	} `yaml:"rollingUpdate"`
 }
 
 type podSpec struct {
@@ -46,11 +56,18 @@ type container struct {
 			SecretKeyRef *keyRef `yaml:"secretKeyRef"`
 		} `yaml:"valueFrom"`
 	} `yaml:"env"`
-	Ports           []containerPort `yaml:"ports"`
-	LivenessProbe   *probe          `yaml:"livenessProbe"`
-	ReadinessProbe  *probe          `yaml:"readinessProbe"`
-	StartupProbe    *probe          `yaml:"startupProbe"`
-	SecurityContext map[string]any  `yaml:"securityContext"`
+	Ports          []containerPort `yaml:"ports"`
+	LivenessProbe  *probe          `yaml:"livenessProbe"`
+	ReadinessProbe *probe          `yaml:"readinessProbe"`
+	StartupProbe   *probe          `yaml:"startupProbe"`
+	Lifecycle      struct {
+		PreStop struct {
+			Sleep struct {
+				Seconds int `yaml:"seconds"`
+			} `yaml:"sleep"`
+		} `yaml:"preStop"`
+	} `yaml:"lifecycle"`
+	SecurityContext map[string]any `yaml:"securityContext"`
 	Resources       struct {
 		Requests map[string]string `yaml:"requests"`
 		Limits   map[string]string `yaml:"limits"`
@@ -113,7 +130,8 @@ func (r rendering) workloads(t *testing.T) []workload {
 	var found []workload
 	for _, o := range slices.Concat(r.of("Deployment"), r.of("StatefulSet")) {
 		var spec struct {
-			Replicas *int `yaml:"replicas"`
+			Replicas *int     `yaml:"replicas"`
+			Strategy strategy `yaml:"strategy"`
 			Selector struct {
 				MatchLabels map[string]string `yaml:"matchLabels"`
 			} `yaml:"selector"`
@@ -133,7 +151,7 @@ func (r rendering) workloads(t *testing.T) []workload {
 		o.spec(t, &spec)
 		w := workload{
 			object: o, name: spec.Template.Metadata.Labels["app.kubernetes.io/name"], selector: spec.Selector.MatchLabels,
-			labels: spec.Template.Metadata.Labels, notes: spec.Template.Metadata.Annotations, pod: spec.Template.Spec, replicas: spec.Replicas,
+			labels: spec.Template.Metadata.Labels, notes: spec.Template.Metadata.Annotations, pod: spec.Template.Spec, replicas: spec.Replicas, strategy: spec.Strategy,
 		}
 		for _, v := range spec.VolumeClaimTemplates {
 			w.templates = append(w.templates, v.Metadata.Name)
@@ -380,10 +398,10 @@ func TestPublicPaths(t *testing.T) {
 			{"api." + domain, "/v1", "Prefix", "api", "http"},
 			{"api." + domain, "/v1/webhooks/stripe", "Exact", "api", "http"},
 			{"app." + domain, "/v1", "Prefix", "api", "http"},
+			{"app." + domain, "/", "Prefix", "web", "http"},
 		},
 	}
 	want["everything"] = append([]publicPath{
-		{"app." + domain, "/", "Prefix", "web", "http"},
 		{"proxy." + domain, "/v1", "Prefix", "token-proxy", "http"},
 	}, want["usual"]...)
 	for _, r := range renderings(t) {
@@ -424,6 +442,38 @@ func TestPublicPaths(t *testing.T) {
 		}
 		if len(issuers) < 2 {
 			t.Errorf("%s: certificates are asked for %v only", r.name, issuers)
+		}
+	}
+}
+
+// Pods are replaced as their programs need it: one that must not run beside its successor has ended before, of the
+// others there is never one less, and a pod to which a Service sends requests serves until everybody knows that it ends.
+func TestPodsAreReplacedInOrder(t *testing.T) {
+	alone := []string{"billing-worker", "operator"}
+	for _, r := range renderings(t) {
+		for _, o := range r.of("Deployment") {
+			if o.Metadata.Namespace != "platform" {
+				continue
+			}
+			w := r.workload(t, "platform", o.Metadata.Name)
+			c := w.pod.Containers[0]
+			if c.LivenessProbe == nil || c.LivenessProbe.HTTPGet == nil || c.LivenessProbe.HTTPGet.Path != "/healthz" ||
+				c.ReadinessProbe == nil || c.ReadinessProbe.HTTPGet == nil || c.ReadinessProbe.HTTPGet.Path != "/readyz" {
+				t.Errorf("%v: it is ended, or gets requests, by another answer than /healthz and /readyz", w)
+			}
+			if slices.Contains(alone, w.name) {
+				if w.strategy.Type != "Recreate" {
+					t.Errorf("%v: two releases of it run beside each other (%+v)", w, w.strategy)
+				}
+				continue
+			}
+			if w.strategy.Type != "RollingUpdate" || w.strategy.RollingUpdate.MaxUnavailable != 0 || w.strategy.RollingUpdate.MaxSurge < 1 {
+				t.Errorf("%v: there is one less while it is replaced (%+v)", w, w.strategy)
+			}
+			// token-proxy waits by itself: TestTokenProxyFits.
+			if w.name != "token-proxy" && c.Lifecycle.PreStop.Sleep.Seconds < 5 {
+				t.Errorf("%v: it ends %d s after it was told to, and still gets requests then", w, c.Lifecycle.PreStop.Sleep.Seconds)
+			}
 		}
 	}
 }

@@ -61,7 +61,7 @@ func newMoney(w *world) *money {
 func (m *money) billingArguments() []string {
 	return []string{
 		"--stripe-secret-key-file=", "--stripe-secret-key", stripesim.Key, "--stripe-url", m.stripe.URL(), "--smtp-host", "127.0.0.1", "--smtp-port", strconv.Itoa(m.mailer),
-		"--smtp-tls", "none", "--mail-from", "billing@example.net", "--dashboard-url", "https://app.example.invalid/",
+		"--report-overage-every", "2s", "--smtp-tls", "none", "--mail-from", "billing@example.net", "--dashboard-url", "https://app.example.invalid/",
 	}
 }
 
@@ -213,6 +213,26 @@ func (w *world) moneyFaults() []fault {
 				// Or it would wait as long as it has failed.
 				w.sql("UPDATE stripe_events SET next_attempt_at = now() WHERE processed_at IS NULL")
 				w.worked()
+			}
+		}},
+		{"Stripe takes no reports", []string{"StripeReportsWait", "StripeReportsFail"}, func() func() {
+			customer, _ := w.payer()
+			const route = "POST /v1/billing/meter_events"
+			m.stripe.FailRoute(route, 1_000_000)
+			id := w.sql(`INSERT INTO meter_reports (id, customer_id, subscription_id, period_id, tokens_from, tokens_to, cents_per_million, created_at)
+				SELECT 'm-staged', c.id, s.id, p.period_id, 0, 1, 300, now() - interval '7 hours'
+				FROM customers c JOIN subscriptions s ON s.customer_id = c.id JOIN usage_periods p ON p.customer_id = c.id AND p.ends_at > now()
+				WHERE c.stripe_customer_id = '` + customer + `' LIMIT 1 RETURNING id`)
+			if id != "m-staged" {
+				w.t.Fatalf("the customer who pays has no period to report: %q", id)
+			}
+			return func() {
+				m.stripe.FailRoute(route, 0)
+				m.stripe.Advance(time.Now()) // or it would be told of what is to come
+				w.sql("UPDATE meter_reports SET next_attempt_at = now() WHERE reported_at IS NULL")
+				w.eventually("the report is taken", 20*time.Second, func() string {
+					return w.sql("SELECT string_agg(coalesce(error, 'not sent yet'), '; ') FROM meter_reports WHERE reported_at IS NULL")
+				})
 			}
 		}},
 		{"somebody else sends webhooks", []string{"StripeWebhooksRefused"}, func() func() {

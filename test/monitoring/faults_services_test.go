@@ -17,6 +17,7 @@ func (w *world) hanging() []fault {
 		{"services hang: the billing-worker", []string{"ServiceDown billing-worker"}, freeze("billing-worker")},
 		{"services hang: the operator", []string{"ServiceDown operator"}, freeze("box-operator")},
 		{"services hang: the onboarding-agent", []string{"ServiceDown onboarding-agent"}, freeze("onboarding-agent")},
+		{"services hang: web", []string{"ServiceDown web"}, freeze("web")},
 		{"services hang: what asks Redis for its metrics", []string{"ServiceDown redis"}, freeze("redis-exporter")},
 	}
 }

@@ -44,7 +44,7 @@ func TestWatchedSystem(t *testing.T) {
 			}
 		}
 		slices.Sort(pods)
-		if want := "alertmanager-0 api-0 billing-worker-0 onboarding-agent-0 operator-0 prometheus-0 redis-0 token-proxy-0 token-proxy-1"; strings.Join(pods, " ") != want {
+		if want := "alertmanager-0 api-0 billing-worker-0 onboarding-agent-0 operator-0 prometheus-0 redis-0 token-proxy-0 token-proxy-1 web-0"; strings.Join(pods, " ") != want {
 			return fmt.Sprintf("%v are up, want %s", pods, want)
 		}
 		return ""

@@ -115,8 +115,8 @@ func (w *world) watch() {
 		"platform/token-proxy-0": w.address("ADMIN"), "platform/token-proxy-1": w.address("SECOND_ADMIN"),
 		"platform/api-0": w.address("API_PROBES"), "platform/billing-worker-0": w.address("BILLING"),
 		"platform/operator-0": w.address("BOXES"), "platform/redis-0": exporter,
-		"platform/onboarding-agent-0": w.address("ONBOARDING"),
-		"monitoring/prometheus-0":     prometheus, "monitoring/alertmanager-0": alertmanager,
+		"platform/onboarding-agent-0": w.address("ONBOARDING"), "platform/web-0": w.address("WEB_PROBES"),
+		"monitoring/prometheus-0": prometheus, "monitoring/alertmanager-0": alertmanager,
 	} {
 		space, pod, _ := strings.Cut(pod, "/")
 		target := targets(address)

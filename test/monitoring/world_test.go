@@ -28,19 +28,12 @@ var (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// Ports of the stack, as devstack has them from the environment.
-var portNames = []string{
-	"PROXY", "ADMIN", "BILLING", "API", "OPERATORS", "API_PROBES", "WEB", "CONSOLE", "WEB_PROBES", "ONBOARDING",
-	"KIMISIM", "STRIPESIM", "TELEGRAMSIM", "REDIS", "POSTGRES",
-	"KUBERNETES", "ETCD", "ETCD_PEERS", "CONTROLLERS", "SCHEDULER", "BOXES",
-}
-
 // world is the stack and what watches it.
 type world struct {
 	root, t                  *testing.T // root: of the whole, with which programs end; t: of the part that runs now
 	dir, run                 string     // run: what devstack keeps
 	env                      []string
-	ports                    map[string]int
+	ports                    map[string]int              // by names such as PROXY, of OPENCLAW_PROXY_PORT
 	programs                 map[string]*testenv.Program // those that the test has started, by name
 	token                    string                      // the first customer's
 	customer                 string                      // the first customer
@@ -69,11 +62,16 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	w.env = append(w.env, "OPENCLAW_RUN_DIR="+w.run, "PATH="+w.patientRedis()+":"+os.Getenv("PATH"))
-	for _, name := range append([]string{"SECOND", "SECOND_ADMIN"}, portNames...) {
-		w.ports[name] = testenv.FreePort(t)
+	w.ports["SECOND"], w.ports["SECOND_ADMIN"] = testenv.FreePort(t), testenv.FreePort(t)
+	variables, err := w.tryRun(t.Context(), *devstack, "ports")
+	if err != nil {
+		t.Fatalf("devstack ports: %v\n%s", err, variables)
 	}
-	for _, name := range portNames {
-		w.env = append(w.env, fmt.Sprintf("OPENCLAW_%s_PORT=%d", name, w.ports[name]))
+	for line := range strings.Lines(variables) {
+		variable, _, _ := strings.Cut(line, "=")
+		name := strings.TrimSuffix(strings.TrimPrefix(variable, "OPENCLAW_"), "_PORT")
+		w.ports[name] = testenv.FreePort(t)
+		w.env = append(w.env, fmt.Sprintf("%s=%d", variable, w.ports[name]))
 	}
 	t.Cleanup(func() {
 		if out, err := w.tryRun(context.Background(), *devstack, "clean"); err != nil {
