@@ -1,6 +1,6 @@
 # Redis: what token-proxy and the control plane share. It keeps every key (noeviction) and writes each
 # change to an append-only file, or none of our programs starts. One pod: Postgres can make anew what it
-# loses, and until then nothing is given out twice (ARCHITECTURE, "When something dies").
+# loses, and until then nothing is given out twice (ARCHITECTURE, "When something fails").
 { config, lib, workload, flow, ... }:
 let
   cfg = config.openclaw.redis;
