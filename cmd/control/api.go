@@ -174,7 +174,7 @@ func runAPI(ctx context.Context, s apiSettings, log *slog.Logger) error {
 	if err := checkRedis(ctx, client, s.unsafeRedis, log); err != nil {
 		return atStart(ctx, err)
 	}
-	st, err := reachStore(ctx, s.database.Reveal(), log)
+	st, err := reachStore(ctx, s.database.Reveal(), registry, log)
 	if err != nil {
 		return atStart(ctx, err)
 	}

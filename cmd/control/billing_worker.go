@@ -152,7 +152,7 @@ func runWorker(ctx context.Context, s workerSettings, log *slog.Logger) error {
 		}
 		log.Warn("running with an unsafe Redis", "error", err)
 	}
-	st, err := reachStore(ctx, s.database.Reveal(), log)
+	st, err := reachStore(ctx, s.database.Reveal(), registry, log)
 	if err != nil {
 		return atStart(ctx, err)
 	}
@@ -251,12 +251,6 @@ func openStore(ctx context.Context, url string) (*store.Store, error) {
 		return nil, err
 	}
 	return st, nil
-}
-
-// reachStore opens the store as soon as Postgres answers.
-func reachStore(ctx context.Context, url string, log *slog.Logger) (st *store.Store, err error) {
-	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, url); return err })
-	return st, err
 }
 
 // checkRedis looks once whether Redis keeps what it is given. One that is away is told of and no error,

@@ -208,7 +208,7 @@ func runOnboardingAgent(ctx context.Context, s onboardingSettings, log *slog.Log
 	if err := checkRedis(ctx, client, s.unsafeRedis, log); err != nil {
 		return atStart(ctx, err)
 	}
-	st, err := reachStore(ctx, s.database.Reveal(), log)
+	st, err := reachStore(ctx, s.database.Reveal(), registry, log)
 	if err != nil {
 		return atStart(ctx, err)
 	}

@@ -264,7 +264,7 @@ func runOperator(ctx context.Context, s operatorSettings, log *slog.Logger) erro
 	if err := checkRedis(ctx, client, s.unsafeRedis, log); err != nil {
 		return atStart(ctx, err)
 	}
-	st, err := reachStore(ctx, s.database.Reveal(), log)
+	st, err := reachStore(ctx, s.database.Reveal(), registry, log)
 	if err != nil {
 		return atStart(ctx, err)
 	}

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/andreabadesso/openclaw-cloud/control/store"
 )
 
 // readiness answers /readyz. Until set was called the process is starting.
@@ -23,8 +28,35 @@ func (r *readiness) set(check func(context.Context) error, note func() string) {
 	r.ready.Store(&ready{check, note})
 }
 
-// pingWithin is how long /readyz waits for Postgres to note that it is away: less than a probe waits.
+// pingWithin is how long /readyz and /metrics wait for Postgres to tell that it is away: less than who asks waits.
 const pingWithin = time.Second
+
+// reachStore opens the store as soon as Postgres answers. From when it is called the metrics tell whether
+// Postgres does: each time that they are read it is asked.
+func reachStore(ctx context.Context, url string, metrics prometheus.Registerer, log *slog.Logger) (st *store.Store, err error) {
+	var reached atomic.Pointer[store.Store]
+	asking := context.WithoutCancel(ctx) // also while the process finishes what is in hand
+	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "control_postgres_up", Help: "1 if Postgres answered within a second when this was read, and 0 if it did not.",
+	}, func() float64 {
+		st := reached.Load()
+		if st == nil {
+			return 0
+		}
+		limited, cancel := context.WithTimeout(asking, pingWithin)
+		defer cancel()
+		if st.Ping(limited) != nil {
+			return 0
+		}
+		return 1
+	})
+	if err := metrics.Register(up); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, url); return err })
+	reached.Store(st)
+	return st, err
+}
 
 // serves has a process that has reached Postgres be ready until ctx ends, also while Postgres is away: that is
 // noted. Then all replicas are without it at once, and if none were ready, callers would get an error of whatever

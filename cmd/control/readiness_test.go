@@ -29,6 +29,13 @@ func TestReadyWithoutPostgres(t *testing.T) {
 			if code, said := w.get("/readyz"); code != http.StatusOK || !strings.HasPrefix(said, "ready\n") || strings.Contains(said, "ping Postgres") != (text != "") {
 				t.Errorf("%s, Postgres %s: %d %s", name, state, code, said)
 			}
+			up := "control_postgres_up 1\n"
+			if text != "" {
+				up = "control_postgres_up 0\n"
+			}
+			if code, said := w.get("/metrics"); code != http.StatusOK || !strings.Contains(said, up) {
+				t.Errorf("%s, Postgres %s: metrics without %q: %d", name, state, up, code)
+			}
 		}
 	}
 	looked("there", "")
@@ -86,6 +93,9 @@ func TestNotReadyWithoutItsDatabase(t *testing.T) {
 		await(t, name+" waits", func() bool { return strings.Count(w.said(), "waiting for Postgres") > 1 }, w.said)
 		if code, said := w.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(said, "starting") {
 			t.Errorf("%s: %d %s", name, code, said)
+		}
+		if _, said := w.get("/metrics"); !strings.Contains(said, "control_postgres_up 0\n") {
+			t.Errorf("%s does not tell that it is without Postgres", name)
 		}
 		if code := w.end(syscall.SIGTERM); code != 0 {
 			t.Errorf("%s: exit code %d; %s", name, code, w.said())

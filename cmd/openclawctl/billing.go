@@ -106,8 +106,8 @@ func (a *app) tiersInEffect(ctx context.Context) (table control.Tiers, from stri
 	return sold, "the table in effect, by the database", service.LoadTiers(ctx)
 }
 
-// overageSince is how far back Stripe takes reports, and so how far they are compared.
-const overageSince = 35 * 24 * time.Hour
+// overageWithin is how far back Stripe takes reports, and so how far they are compared unless told otherwise.
+const overageWithin = 35 * 24 * time.Hour
 
 // overageSettle is how long ago what was used has to be recorded to be missed among the reports:
 // billing-workers write them each minute.
@@ -126,9 +126,9 @@ func (a *app) showReports(cmd *cobra.Command, list []control.OverageCheck) error
 	return a.show(cmd, nil, t)
 }
 
-// verifyOverage compares what was reported to Stripe, if the environment says how to reach
-// it.
-func (a *app) verifyOverage(ctx context.Context, s *session, customer string) ([]stripe.MeterCheck, error) {
+// verifyOverage compares what was reported to Stripe of periods that go on or ended after a time,
+// if the environment says how to reach it.
+func (a *app) verifyOverage(ctx context.Context, s *session, customer string, ended time.Time) ([]stripe.MeterCheck, error) {
 	key := a.getenv("STRIPE_SECRET_KEY")
 	if key == "" {
 		return nil, nil
@@ -138,7 +138,7 @@ func (a *app) verifyOverage(ctx context.Context, s *session, customer string) ([
 		return nil, err
 	}
 	m := &stripe.Meter{Account: account, Customers: s.service}
-	list, _, err := m.VerifyAll(ctx, customer, time.Now().Add(-overageSince))
+	list, _, err := m.VerifyAll(ctx, customer, ended)
 	return list, err
 }
 

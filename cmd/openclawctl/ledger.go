@@ -29,6 +29,7 @@ var errDifferent = errors.New("the ledger differs")
 func (a *app) verifyCommand() *cobra.Command {
 	var o billing.VerifyOptions
 	var repair bool
+	within := overageWithin
 	cmd := &cobra.Command{
 		Use:   "verify [--customer ID] [--period P]",
 		Short: "Compare totals with events, and Redis with both",
@@ -48,7 +49,8 @@ days, and without what was recorded in the last 10 minutes.
 
 With $STRIPE_SECRET_KEY what was reported to Stripe as used above limits, in periods that go
 on or ended within 35 days, is compared with Stripe's own sums. Stripe takes some minutes for
-those. WAITING is what Stripe has not taken yet, and WHY what the last attempt came to.
+those. --overage-within 2160h looks further back in both,
+as far as events are kept. WAITING is what Stripe has not taken yet, and WHY what the last attempt came to.
 
 With --repair-totals the totals are set to the sums of the events, which is written
 to the audit log, and everything is verified once more.` + directNote,
@@ -60,14 +62,18 @@ to the audit log, and everything is verified once more.` + directNote,
 			if o.Wait < 0 {
 				return usageError{errors.New("--wait must not be negative")}
 			}
+			if within < 0 {
+				return usageError{errors.New("--overage-within must not be negative")}
+			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				return a.verify(ctx, cmd, s, o, repair)
+				return a.verify(ctx, cmd, s, o, within, repair)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&o.Customer, "customer", "", "only this customer")
 	cmd.Flags().StringVar(&o.Period, "period", "", "only the period with this id")
 	cmd.Flags().DurationVar(&o.Wait, "wait", defaultWait, "for how long to look again where Redis differs")
+	cmd.Flags().DurationVar(&within, "overage-within", within, "how long ago a period may have ended whose use above the limit is compared")
 	cmd.Flags().BoolVar(&repair, "repair-totals", false, "set totals that differ to the sums of their events")
 	return cmd
 }
@@ -82,7 +88,7 @@ func (l lostLeases) GiveUp(ctx context.Context, replica string) ([]control.Relea
 	return l.records.GiveUp(ctx, replica, l.grace)
 }
 
-func (a *app) verify(ctx context.Context, cmd *cobra.Command, s *session, o billing.VerifyOptions, repair bool) error {
+func (a *app) verify(ctx context.Context, cmd *cobra.Command, s *session, o billing.VerifyOptions, within time.Duration, repair bool) error {
 	books := s.books()
 	v, err := books.Verify(ctx, o)
 	if err != nil {
@@ -97,11 +103,12 @@ func (a *app) verify(ctx context.Context, cmd *cobra.Command, s *session, o bill
 			return err
 		}
 	}
-	reports, _, err := s.service.VerifyOverage(ctx, o.Customer, time.Now().Add(-overageSince), overageSettle)
+	ended := time.Now().Add(-within)
+	reports, _, err := s.service.VerifyOverage(ctx, o.Customer, ended, overageSettle)
 	if err != nil {
 		return err
 	}
-	overage, err := a.verifyOverage(ctx, s, o.Customer)
+	overage, err := a.verifyOverage(ctx, s, o.Customer, ended)
 	if err != nil {
 		return err
 	}

@@ -363,6 +363,13 @@ func TestLedgerVerifyFindsWhatWasNotReported(t *testing.T) {
 			t.Errorf("reported up to %s: exit code %d\n%s%s", upTo, r.code, r.stdout, r.stderr)
 		}
 	}
+	reports("21")
+	e.pg.Query("UPDATE usage_periods SET starts_at = now() - interval '70 days', ends_at = now() - interval '40 days' WHERE customer_id = '" + id + "'")
+	for within, code := range map[string]int{"840h": 0, "2160h": 4} {
+		if r := e.run("ledger", "verify", "--overage-within", within); r.code != code || strings.Contains(r.stdout, "sub_1") != (code != 0) {
+			t.Errorf("ended 40 days ago, within %s: exit code %d\n%s%s", within, r.code, r.stdout, r.stderr)
+		}
+	}
 }
 
 // Redis has settled what Postgres does not have yet: no alarm, but no silence either.

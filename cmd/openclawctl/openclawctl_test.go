@@ -269,6 +269,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"drop without a reason", "ledger deadletters drop 9", nil, 2, "reason"},
 		{"a limit too high", "ledger replicas --limit 99999", nil, 2, "--limit"},
 		{"verify of nobody", "ledger verify --customer c1", nil, 1, "customer c1: not found"},
+		{"overage of the future", "ledger verify --overage-within -1s", nil, 2, "--overage-within"},
 		{"a wait below 0", "ledger verify --wait -1s", nil, 2, "--wait"},
 		{"a part below 0", "customer list --used-from -1", nil, 2, "--used-from must be in 0…1000: percent of the limit"},
 		{"a part too large", "customer list --used-from 1001", nil, 2, "--used-from must be in 0…1000: percent of the limit"},

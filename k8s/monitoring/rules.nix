@@ -137,6 +137,9 @@ in
         (critical "RedisCannotWrite" "min(redis_aof_last_write_status) == 0" "1m"
           "Redis cannot write its append-only file."
           "Its volume is full or broken: kubectl -n platform exec redis-0 -c redis -- df /data.")
+        (critical "PostgresDown" "min(control_postgres_up) == 0" "1m"
+          "Postgres does not answer, at least one of our services: nobody can sign in, buy or change anything there. Agents go on, until Redis or a journal is full of usage."
+          "control_postgres_up tells who is without it. If it is all: where postgres_url leads, and nix/README.md, Postgres, if it is lost. If it is one pod: its node, and the network.")
         (critical "QuotaKeptByNobody" "max(control_quota_leader) < 1" "1m"
           "No billing-worker keeps the limits. Agents go on, but a token-proxy that starts answers 503, and after a restart of Redis all do."
           "Logs of the billing-worker: Postgres, Redis. Restart no token-proxy meanwhile.")
@@ -178,7 +181,7 @@ in
         # From 23 hours after it was first sent a report is not sent again before Stripe's own sum tells that it has to be.
         (critical "StripeReportsWait" "max(billing_stripe_reports_oldest_seconds) > 21600" "1m"
           "What a customer used above its limit waits for more than 6 hours to be reported to Stripe: it may come too late for the invoice, and 23 hours after it was first sent without an answer it may not be sent again."
-          "openclawctl ledger verify, with STRIPE_SECRET_KEY, says of which customers reports wait (WAITING), and why (WHY), if their period ended within 35 days; the log of the billing-worker has all. One that Stripe will never take, since its customer is gone there or its period is over for more than 35 days, is given up, unbilled, by UPDATE meter_reports SET reported_at = now() WHERE id = its id.")
+          "openclawctl ledger verify, with STRIPE_SECRET_KEY, says of which customers reports wait (WAITING), and why (WHY), if their period ended within 35 days, or --overage-within 2160h. One that Stripe will never take, since its customer is gone there or its period is over for more than 35 days, is given up, unbilled, by UPDATE meter_reports SET reported_at = now() WHERE id = its id.")
         (warning "StripeReportsFail" "max(billing_stripe_reports_failing) > 0" "15m"
           "Reports of what was used above limits were sent to Stripe in vain, and are tried again."
           "openclawctl ledger verify, with STRIPE_SECRET_KEY, says why (WHY), and the log of the billing-worker. Of one that Stripe may have already they say what to do.")

@@ -50,7 +50,7 @@ func (w *world) postgresHangs() []fault {
 	return []fault{{
 		what: "Postgres hangs",
 		alerts: []string{
-			"ApiErrors", "ApiSlow", "QuotaKeptByNobody", "LedgerLate", "SweepOld",
+			"PostgresDown", "ApiErrors", "ApiSlow", "QuotaKeptByNobody", "LedgerLate", "SweepOld",
 			"JournalFilling", "JournalRefused", // of the second token-proxy, whose journal is small
 		},
 		stage: func() func() {

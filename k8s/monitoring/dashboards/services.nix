@@ -17,6 +17,7 @@ p: {
     (p.quantiles "token-proxy: whole request" "token_proxy_request_duration_seconds" "")
     (p.quantiles "billing-worker: from Redis to Postgres" "billing_ledger_delay_seconds" "")
     (p.quantiles "operator: one pass over a box" "operator_reconcile_seconds" "")
+    (p.timeseries "Pods that reach Postgres" "short" [{ expr = "sum by (job) (control_postgres_up)"; legend = p.by "job"; }])
     (p.timeseries "Redis: commands" "ops" [{ expr = "sum(rate(redis_commands_processed_total[$__rate_interval]))"; legend = "commands"; }])
     (p.timeseries "Redis: memory" "bytes" [
       { expr = "max(redis_memory_used_bytes)"; legend = "used"; }
