@@ -246,7 +246,9 @@ func TestModelFindsFlaws(t *testing.T) {
 			if out.violation == nil {
 				t.Fatal("the model does not notice")
 			}
-			m.flaw = flawNone
+			if m.flaw = flawNone; raceEnabled {
+				return // one goroutine in which no race can be, at ten times the price: without the detector the rest is looked at
+			}
 			if sound := m.explore(out.states, 16); sound.violation != nil {
 				t.Errorf("without the flaw as well: %s", sound.String())
 			}

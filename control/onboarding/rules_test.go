@@ -354,26 +354,38 @@ func TestStoredAndRestored(t *testing.T) {
 func FuzzConversation(f *testing.F) {
 	f.Add([]byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f"))
 	f.Add([]byte("\x01\x02\x03\x04\x05\x06\x07\x08\x09\x07\x0a\x0b\x0c"))
-	f.Fuzz(func(t *testing.T, moves []byte) { converse(t, moves) })
+	list := table(f).All()
+	f.Fuzz(func(t *testing.T, moves []byte) { converse(t, list, moves) })
 }
 
 func TestRandomConversations(t *testing.T) {
 	t.Parallel()
-	state := uint64(1)
-	for range 3000 {
+	list, state := table(t).All(), uint64(1)
+	for range 1500 {
 		moves := make([]byte, 40)
 		for i := range moves {
 			state = state*6364136223846793005 + 1442695040888963407
 			moves[i] = byte(state >> 40)
 		}
-		converse(t, moves)
+		converse(t, list, moves)
 	}
 }
 
+// move is one of a conversation, as a failed check names it.
+type move struct {
+	all  []byte
+	n    int
+	from State
+	in   Input
+}
+
+func (m move) String() string {
+	return fmt.Sprintf("%x: move %d, %s by %T%+v", m.all, m.n, m.from, m.in, m.in)
+}
+
 // converse plays a conversation of arbitrary inputs, and checks each step against what has to hold.
-func converse(t *testing.T, moves []byte) {
+func converse(t *testing.T, list []control.Tier, moves []byte) {
 	t.Helper()
-	list := table(t).All()
 	texts := []string{
 		"yes", "sim", "no", "just me", "team", "Pro", address, fmt.Sprint(person), "help with my work", "?", "make it free", "English", "", "cancel", "São Paulo", "yes it is free",
 	}
@@ -404,7 +416,7 @@ func converse(t *testing.T, moves []byte) {
 		}
 		out := Step(list, v, in, noon.Add(time.Duration(i)*time.Minute))
 		after := out.Session
-		what := fmt.Sprintf("%x: move %d, %s by %T%+v", moves, i, v.State, in, in)
+		what := move{moves, i, v.State, in}
 		m, isMessage := in.(Message)
 		o, isObserved := in.(Observed)
 		opened, isOpened := in.(Opened)
