@@ -235,6 +235,7 @@ func text(content json.RawMessage) string {
 }
 
 func TestGateway(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	tg := telegramsim.New()
 	t.Cleanup(tg.Close)
