@@ -28,34 +28,47 @@ func (r *readiness) set(check func(context.Context) error, note func() string) {
 	r.ready.Store(&ready{check, note})
 }
 
-// pingWithin is how long /readyz and /metrics wait for Postgres to tell that it is away: less than who asks waits.
+// pingWithin is how long Postgres may take to answer before it is noted that it is away: less than a probe waits.
 const pingWithin = time.Second
 
-// reachStore opens the store as soon as Postgres answers. From when it is called the metrics tell whether
-// Postgres does: each time that they are read it is asked.
+// pingEvery is how often Postgres is asked for the metrics. Whoever reads those does not wait for it.
+const pingEvery = 2 * time.Second
+
+// reachStore opens the store as soon as Postgres answers. From when it is called until ctx ends the metrics tell
+// whether Postgres does.
 func reachStore(ctx context.Context, url string, metrics prometheus.Registerer, log *slog.Logger) (st *store.Store, err error) {
-	var reached atomic.Pointer[store.Store]
-	asking := context.WithoutCancel(ctx) // also while the process finishes what is in hand
-	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "control_postgres_up", Help: "1 if Postgres answered within a second when this was read, and 0 if it did not.",
-	}, func() float64 {
-		st := reached.Load()
-		if st == nil {
-			return 0
-		}
-		limited, cancel := context.WithTimeout(asking, pingWithin)
-		defer cancel()
-		if st.Ping(limited) != nil {
-			return 0
-		}
-		return 1
+	up := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "control_postgres_up", Help: "1 if Postgres answered within a second when it was last asked, some seconds ago, and 0 if it did not, or all connections to it were taken.",
 	})
 	if err := metrics.Register(up); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	err = untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, url); return err })
-	reached.Store(st)
-	return st, err
+	if err := untilReached(ctx, log, "Postgres", func() (err error) { st, err = openStore(ctx, url); return err }); err != nil {
+		return nil, err
+	}
+	up.Set(1)
+	go func() {
+		tick := time.NewTicker(pingEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			limited, cancel := context.WithTimeout(ctx, pingWithin)
+			err := st.Ping(limited)
+			cancel()
+			switch {
+			case ctx.Err() != nil: // which says nothing of Postgres
+			case err != nil:
+				up.Set(0)
+			default:
+				up.Set(1)
+			}
+		}
+	}()
+	return st, nil
 }
 
 // serves has a process that has reached Postgres be ready until ctx ends, also while Postgres is away: that is

@@ -49,8 +49,10 @@ days, and without what was recorded in the last 10 minutes.
 
 With $STRIPE_SECRET_KEY what was reported to Stripe as used above limits, in periods that go
 on or ended within 35 days, is compared with Stripe's own sums. Stripe takes some minutes for
-those. --overage-within 2160h looks further back in both,
-as far as events are kept. WAITING is what Stripe has not taken yet, and WHY what the last attempt came to.
+those. WAITING is what Stripe has not taken yet, and WHY what the last attempt came to.
+
+--overage-within 2160h looks further back in both. Of periods whose events are not all kept any
+more only the reports and Stripe's sums are compared.
 
 With --repair-totals the totals are set to the sums of the events, which is written
 to the audit log, and everything is verified once more.` + directNote,

@@ -370,6 +370,10 @@ func TestLedgerVerifyFindsWhatWasNotReported(t *testing.T) {
 			t.Errorf("ended 40 days ago, within %s: exit code %d\n%s%s", within, r.code, r.stdout, r.stderr)
 		}
 	}
+	e.pg.Query("UPDATE usage_periods SET starts_at = now() - interval '3 years' WHERE customer_id = '" + id + "'")
+	if r := e.run("ledger", "verify", "--overage-within", "2160h"); r.code != 0 {
+		t.Errorf("began before what is kept: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
 }
 
 // Redis has settled what Postgres does not have yet: no alarm, but no silence either.

@@ -12,7 +12,7 @@ import (
 // OverageScope says of which periods OverageChecks tells, and which of their events count.
 type OverageScope struct {
 	Now      time.Time        // by the clock of the periods
-	Ended    time.Time        // periods that ended after it
+	Ended    time.Time        // periods that ended after it, and whose events are all kept
 	Settle   time.Duration    // events that were recorded within it are too young to be due
 	Late     time.Duration    // events that were recorded longer after the period's end are not due any more
 	Customer string           // only this one's, unless it is ""
@@ -38,7 +38,7 @@ LEFT JOIN LATERAL (
 		WHERE recorded_at < now() - make_interval(secs => $3)
 			AND (p.ends_at > $1 OR recorded_at < p.ends_at + make_interval(secs => $4)))::bigint AS due
 	FROM usage_events u WHERE u.customer_id = p.customer_id AND u.period_id = p.period_id) e ON true
-WHERE p.ends_at > $2 AND (p.overage_most > 0 OR r.tokens IS NOT NULL) AND ($5 = '' OR p.customer_id = $5)
+WHERE p.ends_at > $2 AND p.starts_at >= $9 AND (p.overage_most > 0 OR r.tokens IS NOT NULL) AND ($5 = '' OR p.customer_id = $5)
 	AND (p.customer_id, p.period_id) > ($6, $7)
 ORDER BY p.customer_id, p.period_id LIMIT $8`
 
@@ -46,7 +46,7 @@ ORDER BY p.customer_id, p.period_id LIMIT $8`
 // Due is as if the customers' tiers have a price above their limits.
 func (s *Store) OverageChecks(ctx context.Context, o OverageScope) ([]control.OverageCheck, error) {
 	rows, _ := s.pool.Query(ctx, overageChecks,
-		o.Now, o.Ended, o.Settle.Seconds(), o.Late.Seconds(), o.Customer, o.After.CustomerID, o.After.PeriodID, o.Limit)
+		o.Now, o.Ended, o.Settle.Seconds(), o.Late.Seconds(), o.Customer, o.After.CustomerID, o.After.PeriodID, o.Limit, keptSince(s.now()))
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c control.OverageCheck, err error) {
 		err = row.Scan(&c.CustomerID, &c.PeriodID, &c.End, &c.Subscriptions, &c.Reported, &c.Due, &c.Most)
 		c.End = c.End.UTC()

@@ -137,9 +137,9 @@ in
         (critical "RedisCannotWrite" "min(redis_aof_last_write_status) == 0" "1m"
           "Redis cannot write its append-only file."
           "Its volume is full or broken: kubectl -n platform exec redis-0 -c redis -- df /data.")
-        (critical "PostgresDown" "min(control_postgres_up) == 0" "1m"
-          "Postgres does not answer, at least one of our services: nobody can sign in, buy or change anything there. Agents go on, until Redis or a journal is full of usage."
-          "control_postgres_up tells who is without it. If it is all: where postgres_url leads, and nix/README.md, Postgres, if it is lost. If it is one pod: its node, and the network.")
+        (critical "PostgresDown" "min by (job, pod) (control_postgres_up) == 0" "1m"
+          "{{ $labels.job }}: pod {{ $labels.pod }} gets no answer of Postgres. Where no pod does, nobody can sign in, buy or change anything; agents go on, until Redis or a journal is full of usage."
+          "If it is all pods: where postgres_url leads, and nix/README.md, Postgres, if it is lost. If it is one: its node, the network, or statements that take all of its connections (pg_stat_activity).")
         (critical "QuotaKeptByNobody" "max(control_quota_leader) < 1" "1m"
           "No billing-worker keeps the limits. Agents go on, but a token-proxy that starts answers 503, and after a restart of Redis all do."
           "Logs of the billing-worker: Postgres, Redis. Restart no token-proxy meanwhile.")

@@ -109,9 +109,9 @@ in
       # One without a limit says that it is 0.
       [ (play "RedisFilling" "15m" { } [ (series "redis_memory_used_bytes" (steady 900)) (series "redis_memory_max_bytes" (steady 0)) ] false) ]
       (gauge "RedisCannotWrite" "5m" "redis_aof_last_write_status" 0 1)
-      (both "PostgresDown" "5m" { }
-        [ (series "control_postgres_up{job=\"api\"}" (steady 0)) (series "control_postgres_up{job=\"operator\"}" (steady 1)) ]
-        [ (series "control_postgres_up{job=\"api\"}" (steady 1)) (series "control_postgres_up{job=\"operator\"}" (steady 1)) ])
+      (both "PostgresDown" "5m" { job = "api"; pod = "a"; }
+        [ (series "control_postgres_up{job=\"api\", pod=\"a\"}" (steady 0)) (series "control_postgres_up{job=\"api\", pod=\"b\"}" (steady 1)) ]
+        [ (series "control_postgres_up{job=\"api\", pod=\"a\"}" (steady 1)) (series "control_postgres_up{job=\"api\", pod=\"b\"}" (steady 1)) ])
       # Of two billing-workers one leads.
       (both "QuotaKeptByNobody" "5m" { }
         [ (series "control_quota_leader{pod=\"a\"}" (steady 0)) (series "control_quota_leader{pod=\"b\"}" (steady 0)) ]

@@ -64,7 +64,7 @@ func metered(t *testing.T, s *system, c client, o *seen, tok stack.Token, outcom
 func (s *system) rowOf(t *testing.T, tok stack.Token, upstreamID string) row {
 	t.Helper()
 	var found row
-	s.Eventually("the request is in Postgres", 5*time.Second, func() bool {
+	s.Eventually("the request is in Postgres", 30*time.Second, func() bool {
 		rows := s.rows(tok.Customer)
 		i := slices.IndexFunc(rows, func(r row) bool { return r.UpstreamRequestID == upstreamID })
 		if i >= 0 {
@@ -375,7 +375,7 @@ func wantClientTimeout(t *testing.T, s *system, c client, o *seen) {
 	}
 	// Without an answer there is no id to find the row by; no other check ends so.
 	var got []string
-	s.Eventually("the request is in Postgres", 5*time.Second, func() bool {
+	s.Eventually("the request is in Postgres", 30*time.Second, func() bool {
 		got = nil
 		for _, r := range s.rows(s.main.Customer) {
 			if r.UpstreamRequestID == "" && r.Outcome != "upstream_timeout" {

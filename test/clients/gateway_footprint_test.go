@@ -48,9 +48,6 @@ const messages = 10
 // What a gateway takes decides how many fit on a node, so that it comes near a tier's limit must not
 // pass unseen. `go test -run TestGatewayFootprint -measure 2m -v` repeats MEASURED.md.
 func TestGatewayFootprint(t *testing.T) {
-	if *measure == 0 {
-		t.Parallel() // memory is the same beside others; times are not
-	}
 	s := newSystem(t)
 	s.Sim.Script(remarks)
 	variants := []variant{{name: "as in the pod"}}

@@ -235,7 +235,6 @@ func text(content json.RawMessage) string {
 }
 
 func TestGateway(t *testing.T) {
-	t.Parallel()
 	s := newSystem(t)
 	tg := telegramsim.New()
 	t.Cleanup(tg.Close)

@@ -130,10 +130,9 @@ func greetings(r *kimisim.RequestInfo) *kimisim.Behavior {
 	return nil
 }
 
-// The tests of the SDKs depend on time, so they do not run beside this one and those of the gateway, which
-// need all there is of the processors.
+// The tests of the SDKs depend on time, so they do not run beside this one, which needs
+// all there is of the processor.
 func TestOpenClaw(t *testing.T) {
-	t.Parallel()
 	if _, err := openclawDir(); err != nil {
 		t.Fatal(err)
 	}
