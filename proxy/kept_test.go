@@ -293,6 +293,28 @@ func TestIdleAfterAStream(t *testing.T) {
 	}
 }
 
+// A connection on which nothing was ever asked, as programs open them ahead, is closed without a word, too: what
+// is said on it meanwhile could be taken for the answer of a request that is just being sent.
+func TestNothingIsSaidUnasked(t *testing.T) {
+	t.Parallel()
+	const limit = time.Second
+	w := newWorld(t)
+	r := w.replica(func(c *proxy.Config) { c.Timeouts.ReadRequest = proxy.Duration(limit) })
+	conn, err := net.Dial("tcp", r.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(limit + 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	b, err := io.ReadAll(conn)
+	if took := time.Since(start); err != nil || len(b) > 0 || took < limit*9/10 {
+		t.Errorf("closed after %v with %q, %v", took, b, err)
+	}
+}
+
 // A request that is slow to arrive after a stream has the time of ReadRequest, from its first byte.
 func TestSlowRequestAfterAStream(t *testing.T) {
 	t.Parallel()

@@ -216,6 +216,9 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	}
 	c.waitOut()
 	n, err := c.TCPConn.Read(p)
+	if n == 0 && err != nil && !c.used {
+		return 0, io.EOF // or fasthttp would tell who has asked nothing that it was too slow
+	}
 	// What is read between two requests is the beginning of one: fasthttp has nothing left, neither to
 	// read nor to write. It gives a connection's first request less time.
 	for refused := false; err == nil && !c.inRequest && c.used; {
