@@ -207,7 +207,7 @@ func TestEveryKindOfRunIsShown(t *testing.T) {
 	if line := text[strings.Index(text, "| 10,000 | ours |"):]; !strings.Contains(line[:strings.IndexByte(line, '\n')], "| 105 |") { // lag added: 120 - 15
 		t.Errorf("%s", line)
 	}
-	if !strings.Contains(text, "40 and 41 goroutines, 20 and 21 open files, 50 and 60 MiB") || !strings.Contains(text, "| ours | 2 | 2,000 | 1,000 | 1,000 | 0 | 0 |") {
+	if !strings.Contains(text, "50 → 50 → 60 → 60 MiB, 40 → 40 → 41 → 41 goroutines, 20 → 20 → 21 → 21 open files") || !strings.Contains(text, "| ours | 2 | 2,000 | 1,000 | 1,000 | 0 | 0 |") {
 		t.Errorf("series or overload are missing:\n%s", text)
 	}
 	plots, err := filepath.Glob(filepath.Join(results, "plots", "*.svg"))

@@ -256,9 +256,29 @@ func replayed(p *page, r *record.Run) {
 	}
 	pss.label, pss.mark, open.label = "memory, MiB", true, "open streams"
 	p.plot("replay.svg", "Memory and open streams of token-proxy while the trace is played", lines("token-proxy while the trace is played", "seconds", []curve{pss, open}, false))
-	first, last := r.Series[0], r.Series[len(r.Series)-1]
-	p.printf("At the beginning and at the end: %d and %d goroutines, %d and %d open files, %.0f and %.0f MiB.\n\n",
-		first.Goroutines, last.Goroutines, first.Files, last.Files, float64(first.PSS)/(1<<20), float64(last.PSS)/(1<<20))
+	p.printf("Before, in each third of the time (medians), and after: %s MiB, %s goroutines, %s open files. A connection that waits for its next request has a goroutine, and one whose stream is relayed has none; what was opened is kept for the next request.\n\n",
+		course(r, func(s *record.Point) float64 { return float64(s.PSS) / (1 << 20) }),
+		course(r, func(s *record.Point) float64 { return float64(s.Goroutines) }),
+		course(r, func(s *record.Point) float64 { return float64(s.Files) }))
+}
+
+// course writes the first value of a series, the medians of its thirds, and the last value.
+func course(r *record.Run, v func(*record.Point) float64) string {
+	all := make([]float64, len(r.Series))
+	for i := range r.Series {
+		all[i] = v(&r.Series[i])
+	}
+	values := []float64{all[0]}
+	for third := range 3 {
+		if part := slices.Sorted(slices.Values(all[len(all)*third/3 : len(all)*(third+1)/3])); len(part) > 0 {
+			values = append(values, part[len(part)/2])
+		}
+	}
+	texts := make([]string, 0, len(values)+1)
+	for _, x := range append(values, all[len(all)-1]) {
+		texts = append(texts, fmt.Sprintf("%.0f", x))
+	}
+	return strings.Join(texts, " → ")
 }
 
 func syscalls(p *page, r *record.Run) {
