@@ -62,33 +62,44 @@ func (a *app) newRun(kind string, cmd *cobra.Command) *record.Run {
 		Command: "openclaw-bench " + strings.Join(portable(a.args), " "),
 	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		switch f.Name {
-		case "help", "dir", "keep", "results", "portkey", "quick":
+		switch value := f.Value.String(); {
+		case local(f.Name) || f.Name == "help" || f.Name == "quick":
+		case f.Name == "trace" && value != "":
+			r.Settings = append(r.Settings, record.Setting{Name: f.Name, Value: filepath.Base(value)})
 		default:
-			r.Settings = append(r.Settings, record.Setting{Name: f.Name, Value: f.Value.String()})
+			r.Settings = append(r.Settings, record.Setting{Name: f.Name, Value: value})
 		}
 	})
 	return r
 }
 
-// portable leaves out flags that are about this machine only.
+// local reports whether a flag is about this machine only, or a secret, and so in no result.
+func local(name string) bool {
+	switch name {
+	case "dir", "keep", "results", "portkey", "token", "tokens-file":
+		return true
+	}
+	return false
+}
+
+// portable leaves out local flags. A trace is told from others by its name.
 func portable(args []string) []string {
 	var kept []string
 	for i := 0; i < len(args); i++ {
 		name, _, whole := strings.Cut(args[i], "=")
-		switch name {
-		case "--dir", "--results", "--portkey", "--token", "--tokens-file":
-			if !whole {
+		flag, is := strings.CutPrefix(name, "--")
+		switch {
+		case is && local(flag):
+			if !whole && flag != "keep" {
 				i++ // its value
 			}
-		case "--trace": // which is told from others by its name
+		case name == "--trace":
 			kept = append(kept, name)
 			if _, value, ok := strings.Cut(args[i], "="); ok {
 				kept = append(kept, filepath.Base(value))
 			} else if i++; i < len(args) {
 				kept = append(kept, filepath.Base(args[i]))
 			}
-		case "--keep":
 		default:
 			kept = append(kept, args[i])
 		}

@@ -116,6 +116,9 @@ func TestMeasuresEndToEnd(t *testing.T) {
 	if err != nil || len(played.Samples) != 1 || len(played.Series) == 0 || played.Series[0].Files == 0 {
 		t.Fatalf("the replay: %+v, %v", played, err)
 	}
+	if text, err := os.ReadFile(filepath.Join(dir, "bench/results", "latest-replay.json")); err != nil || bytes.Contains(text, []byte(dir)) || !bytes.Contains(text, []byte("hour.jsonl")) {
+		t.Errorf("the result names a directory of this machine, or not the trace: %v", err)
+	}
 	if l := played.Samples[0].Load; l.Answers == 0 || l.Answers+l.Refused != 60 {
 		t.Errorf("of 60 requests %d were answered and %d refused: %v", l.Answers, l.Refused, l.Failures)
 	}
