@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,11 +142,11 @@ func (s *Sample) Ops() int64 {
 	return s.Load.Answers
 }
 
-// Calls is the sum of Syscalls.
+// Calls is the sum of Syscalls, always in the same order: the last digit depends on it.
 func (s *Sample) Calls() float64 {
 	sum := 0.0
-	for _, n := range s.Syscalls {
-		sum += n
+	for _, name := range slices.Sorted(maps.Keys(s.Syscalls)) {
+		sum += s.Syscalls[name]
 	}
 	return sum
 }

@@ -256,7 +256,7 @@ func replayed(p *page, r *record.Run) {
 	}
 	pss.label, pss.mark, open.label = "memory, MiB", true, "open streams"
 	p.plot("replay.svg", "Memory and open streams of token-proxy while the trace is played", lines("token-proxy while the trace is played", "seconds", []curve{pss, open}, false))
-	p.printf("Before, in each third of the time (medians), and after: %s MiB, %s goroutines, %s open files. A connection that waits for its next request has a goroutine, and one whose stream is relayed has none; what was opened is kept for the next request.\n\n",
+	p.printf("At the first look, in each third of the time (medians), and at the last look: %s MiB, %s goroutines, %s open files. A connection that waits for its next request has a goroutine, and one whose stream is relayed has none; what was opened is kept for the next request.\n\n",
 		course(r, func(s *record.Point) float64 { return float64(s.PSS) / (1 << 20) }),
 		course(r, func(s *record.Point) float64 { return float64(s.Goroutines) }),
 		course(r, func(s *record.Point) float64 { return float64(s.Files) }))
