@@ -73,13 +73,13 @@ test: deps pages ## run all tests
 	go vet ./...
 	@# One package more at a time than there are processors, and one test: most wait most of the time.
 	@# The longest first: a last one that waits for itself leaves the processors idle for minutes.
-	go test $(TESTFLAGS) -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) ./control/operator ./proxy ./control/store ./quota $$(go list ./... | grep -v -e /test/ -e /internal/archtest$$)
+	scripts/go-test $(TESTFLAGS) -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -- ./control/operator ./proxy ./control/store ./quota $$(go list ./... | grep -v -e /test/ -e /internal/archtest$$)
 	go test ./internal/archtest # one goroutine over all files: the race detector would see nothing, and cost minutes
 	go test -count=1 -run "Alloc|Digest" ./proxy/... ./quota ./internal/contract ./internal/kimi # what may not allocate: the race detector allocates by itself
 	go test -run '^TestModel' -timeout 20m ./quota # all states of the model, of which the race detector lets few be seen
-	go test -count=1 $(TESTFLAGS) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./test/... | grep -v -e /test/node -e /test/monitoring) # they run built programs, which go test knows nothing of
-	cd test/drill && go test -count=1 -timeout 5m
-	cd test/clients && go test -count=1 -timeout 20m # programs that it builds are no part of what go test caches by
+	scripts/go-test -count=1 $(TESTFLAGS) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -- $$(go list ./test/... | grep -v -e /test/node -e /test/monitoring) # they run built programs, which go test knows nothing of
+	cd test/drill && ../../scripts/go-test -count=1 -timeout 5m -- .
+	cd test/clients && ../../scripts/go-test -count=1 -timeout 20m -- . # programs that it builds are no part of what go test caches by
 
 orders: ## play the life of a customer who pays in ORDERS (200) random orders of Stripe's events
 	go test -count=1 -run '^TestStory$$' -timeout 9m ./control/billing/stripe -orders $(ORDERS)
