@@ -219,7 +219,7 @@ func grant(version int64, status contract.Status) contract.Grant {
 
 func eventually(t testing.TB, what string, check func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !check(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !check(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not: %s", what)
 		}

@@ -198,7 +198,7 @@ func asError(t testing.TB, err error) *Error {
 // waitFor polls for something another goroutine or the kernel is about to do.
 func waitFor(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !f(); {
+	for end := time.Now().Add(30 * time.Second); !f(); {
 		if time.Now().After(end) {
 			buf := make([]byte, 1<<20)
 			t.Fatalf("timed out waiting for %s\n%s", what, buf[:runtime.Stack(buf, true)])

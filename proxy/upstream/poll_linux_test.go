@@ -96,8 +96,8 @@ func pollAll(t *testing.T, r *Response, size int, then ...func()) ([]byte, error
 	loop.Post(p)
 	select {
 	case <-p.done:
-	case <-time.After(10 * time.Second):
-		t.Fatalf("not within 10 s; %d bytes so far", p.got.Len())
+	case <-time.After(30 * time.Second):
+		t.Fatalf("not within 30 s; %d bytes so far", p.got.Len())
 	}
 	if err := loop.Close(); err != nil {
 		t.Error(err)
