@@ -45,18 +45,20 @@ func (s *Server) shed(c *clientConn, b []byte) (refused bool, err error) {
 	now := time.Now()
 	c.answer(true)
 	defer c.answer(false)
-	call := &call{s: s, start: now, requestID: newRequestID(), conn: c, bodyLen: r.bodyLen, face: r.face, route: r.route, remote: c.addr}
+	// Not allocated: calls that end at once would lie among those of streams, and their room stay empty
+	// when they are gone.
+	mem := shedPool.Get().(*shedding)
+	defer mem.free()
+	mem.call = call{s: s, start: now, requestID: newRequestID(), conn: c, bodyLen: r.bodyLen, face: r.face, route: r.route, remote: c.addr}
 	resp := fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseResponse(resp)
 	told := s.overload.told()
-	call.refuse(resp, refuseOverloaded, detail{retryAfter: told})
+	mem.call.refuse(resp, refuseOverloaded, detail{retryAfter: told})
 	s.metrics.unparsed.Inc()
-	buf := shedPool.Get().(*[]byte)
-	defer shedPool.Put(buf)
 	resp.Header.SetContentLength(len(resp.Body()))
-	*buf = append(resp.Header.AppendBytes((*buf)[:0]), resp.Body()...)
+	mem.answer = append(resp.Header.AppendBytes(mem.answer[:0]), resp.Body()...)
 	if err = c.SetWriteDeadline(now.Add(time.Duration(s.cfg.Timeouts.Write))); err == nil {
-		_, err = c.TCPConn.Write(*buf)
+		_, err = c.TCPConn.Write(mem.answer)
 	}
 	if err == nil {
 		err = c.SetReadDeadline(now.Add(time.Duration(s.cfg.Timeouts.Idle)))
@@ -95,8 +97,18 @@ func (c *clientConn) waitOut() {
 	}
 }
 
-// shedPool holds buffers for answers of shed.
-var shedPool = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
+// shedding is what shed works with.
+type shedding struct {
+	call   call
+	answer []byte
+}
+
+func (m *shedding) free() {
+	m.call = call{} // it refers to the connection
+	shedPool.Put(m)
+}
+
+var shedPool = sync.Pool{New: func() any { return &shedding{answer: make([]byte, 0, 512)} }}
 
 // spared reports whether it was decided already that the request on nc is not refused for
 // want of processors.

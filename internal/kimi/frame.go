@@ -15,12 +15,16 @@ type frame struct {
 	text       [maxFrame]byte
 }
 
-// set remembers data, a valid event, around its only delta at slot.
-func (f *frame) set(data []byte, slot Span, face Face) {
+// remember makes data, a valid event, around its only delta at slot the frame.
+func (u *Usage) remember(data []byte, slot Span, face Face) {
 	tail := data[slot.End:]
 	if slot.Start+len(tail) > maxFrame {
 		return
 	}
+	if u.frame == nil {
+		u.frame = new(frame)
+	}
+	f := u.frame
 	f.face, f.head, f.tail = face, slot.Start, len(tail)
 	copy(f.text[:], data[:slot.Start])
 	copy(f.text[slot.Start:], tail)
@@ -29,7 +33,7 @@ func (f *frame) set(data []byte, slot Span, face Face) {
 // inspect reads an event that has the remembered frame; ok is false for any other.
 func (f *frame) inspect(data []byte, face Face) (info EventInfo, ok bool) {
 	end := len(data) - f.tail
-	if f.head == 0 || f.face != face || end <= f.head ||
+	if f.face != face || end <= f.head ||
 		!bytes.Equal(data[:f.head], f.text[:f.head]) ||
 		!bytes.Equal(data[end:], f.text[f.head:f.head+f.tail]) {
 		return EventInfo{}, false

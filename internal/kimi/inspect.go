@@ -62,7 +62,7 @@ func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 		return EventInfo{Kind: EventEndMark}
 	}
 
-	if !named {
+	if !named && u.frame != nil {
 		if info, ok := u.frame.inspect(data, face); ok {
 			return info
 		}
@@ -117,7 +117,7 @@ func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 		return info
 	}
 	if s.framed() && !s.finished && u.objects == saved.objects {
-		u.frame.set(data, s.slot, face)
+		u.remember(data, s.slot, face)
 	}
 	return info
 }

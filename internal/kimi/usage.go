@@ -11,7 +11,7 @@ type reported struct {
 // a number. The zero value is ready. It belongs to one answer and one goroutine.
 type Usage struct {
 	numbers
-	frame frame
+	frame *frame // of a stream, from its first event that serves as one: it is most of what a Usage takes
 }
 
 // numbers are the fields of usage objects, and how far they can be believed.

@@ -84,7 +84,7 @@ func (r *Response) Pollable() (syscall.RawConn, bool) {
 // onCancel.Close from then on, which must not block, instead of closing the connection. It
 // reports false when Cancel came first.
 func (r *Response) StartPolling(onCancel io.Closer) bool {
-	r.poll = new(poller)
+	r.poll = &r.polling
 	r.poll.socket.Init(r.cn.rc)
 	if r.cn.link != nil {
 		r.cn.link.poll = r.poll

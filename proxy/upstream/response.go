@@ -41,7 +41,8 @@ type Response struct {
 	chunked  Chunked
 	total    time.Duration
 	end      error   // what Read returns from now on
-	poll     *poller // not nil: it is read with Poll
+	poll     *poller // &polling; nil: it is not read with Poll
+	polling  poller
 }
 
 func newResponse(cn *conn, c *Canceler, rd *headReader, total time.Duration) *Response {
