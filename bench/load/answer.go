@@ -269,7 +269,7 @@ func (a *answer) readLine(line []byte, event func(stamp int64)) {
 	event(stampOf(data))
 }
 
-// stampOf reads the "t" at the end of an event's data; 0 if there is none.
+// stampOf reads the last "t" of an event's data; 0 if there is none.
 func stampOf(data []byte) int64 {
 	const field = `,"t":`
 	i := bytes.LastIndex(data, []byte(field))

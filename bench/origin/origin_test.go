@@ -107,17 +107,26 @@ func TestStreamsAreStampedAndPaced(t *testing.T) {
 					continue
 				}
 				events++
-				var e struct{ T int64 }
+				var e struct {
+					T     int64
+					Delta struct{ T int64 }
+
+					Choices []struct{ Delta struct{ T int64 } }
+				}
 				if err := json.Unmarshal([]byte(data), &e); err != nil && data != "[DONE]" {
 					t.Fatalf("%s%s: %s: %v", base, path, data, err)
 				}
 				if data == "[DONE]" {
 					continue
 				}
-				if e.T < last || e.T > time.Now().UnixNano() {
-					t.Errorf("%s%s: stamp %d after %d", base, path, e.T, last)
+				stamp := e.T + e.Delta.T
+				for _, c := range e.Choices {
+					stamp += c.Delta.T
 				}
-				last = e.T
+				if stamp < last || stamp > time.Now().UnixNano() {
+					t.Errorf("%s%s: stamp %d after %d", base, path, stamp, last)
+				}
+				last = stamp
 			}
 			if err := lines.Err(); err != nil || events != want.events || !ended {
 				t.Errorf("%s%s: %d events, ended %v, %v", base, path, events, ended, err)

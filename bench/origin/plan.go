@@ -88,7 +88,8 @@ const (
 	chunkID     = `{"id":"chatcmpl-00000000000000000000000000000000","object":"chat.completion.chunk","created":1769000000,"model":"kimi-k2.6","choices":[{"index":0,"delta":{`
 	chunkTail   = `,"system_fingerprint":"fpv0_00000000"`
 	messageID   = `"id":"msg_00000000000000000000000000000000","type":"message","role":"assistant","model":"kimi-k2.6"`
-	deltaHead   = `{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"token "}`
+	deltaHead   = `{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"token "`
+	stampHere   = "@" // where the stamp goes in an event, if not at its end
 	stampDigits = 19 // of Unix nanoseconds, until the year 2286
 )
 
@@ -110,7 +111,8 @@ type template struct {
 }
 
 // makeTemplate frames events (each "name", "data"); a data that ends with "}" gets a stamp
-// before it if stamped.
+// before it, or where stampHere is, if stamped. That is in the delta of those that are most of a
+// stream: Kimi's differ in nothing else, and a proxy may make use of that.
 func makeTemplate(stamped bool, events ...[2]string) template {
 	var body []byte
 	var stamps []int
@@ -119,17 +121,19 @@ func makeTemplate(stamped bool, events ...[2]string) template {
 			body = append(body, "event: "+e[0]+"\n"...)
 		}
 		body = append(body, "data: "...)
-		data, object := strings.CutSuffix(e[1], "}")
-		body = append(body, data...)
-		if object {
-			if stamped {
-				body = append(body, `,"t":`...)
-				stamps = append(stamps, len(body))
-				body = append(body, strings.Repeat("0", stampDigits)...)
+		data, rest, stampable := strings.Cut(e[1], stampHere)
+		if !stampable {
+			if data, stampable = strings.CutSuffix(e[1], "}"); stampable {
+				rest = "}"
 			}
-			body = append(body, '}')
 		}
-		body = append(body, "\n\n"...)
+		body = append(body, data...)
+		if stamped && stampable {
+			body = append(body, `,"t":`...)
+			stamps = append(stamps, len(body))
+			body = append(body, strings.Repeat("0", stampDigits)...)
+		}
+		body = append(append(body, rest...), "\n\n"...)
 	}
 	head := strconv.FormatInt(int64(len(body)), 16) + "\r\n"
 	for i := range stamps {
@@ -156,7 +160,7 @@ func makeScripts(stamped bool) *scripts {
 	return &scripts{
 		openAI: script{
 			first: makeTemplate(stamped, [2]string{"", chunkID + `"role":"assistant","content":""},"finish_reason":null}]` + chunkTail + `}`}),
-			token: makeTemplate(stamped, [2]string{"", chunkID + `"content":"token "},"finish_reason":null}]` + chunkTail + `}`}),
+			token: makeTemplate(stamped, [2]string{"", chunkID + `"content":"token "` + stampHere + `},"finish_reason":null}]` + chunkTail + `}`}),
 			last: func(b []byte, u usage, at int64) []byte {
 				final := chunkID + `},"finish_reason":"stop","usage":` + u.openAI() + `}]` + chunkTail + `}`
 				for _, data := range []string{final, "[DONE]"} {
@@ -170,7 +174,7 @@ func makeScripts(stamped bool) *scripts {
 			first: makeTemplate(stamped,
 				[2]string{"message_start", `{"type":"message_start","message":{` + messageID + `,"content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":1,"output_tokens":0}}}`},
 				[2]string{"content_block_start", `{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}`}),
-			token: makeTemplate(stamped, [2]string{"content_block_delta", deltaHead + `}`}),
+			token: makeTemplate(stamped, [2]string{"content_block_delta", deltaHead + stampHere + `}}`}),
 			last: func(b []byte, u usage, at int64) []byte {
 				for _, e := range [][2]string{
 					{"content_block_stop", `{"type":"content_block_stop","index":0}`},
