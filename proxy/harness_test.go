@@ -271,7 +271,7 @@ func (w *world) start(opts ...option) *replica {
 // eventually waits until ok holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	const patience = 30 * time.Second // of a machine that does much else
+	const patience = 20 * time.Second // of a machine that does much else
 	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {

@@ -47,7 +47,8 @@ type EventInfo struct {
 
 // InspectEvent reads one whole event, as EventEnd delimits it, and takes the usage
 // in it into u. An event whose data is broken changes nothing in u. It allocates
-// only for data spread over several lines, and accepts any bytes.
+// only for data spread over several lines, and once for the frame of a stream, and accepts
+// any bytes.
 func InspectEvent(ev []byte, face Face, u *Usage) EventInfo {
 	f := splitEvent(ev)
 	named := string(f.name) == "error"

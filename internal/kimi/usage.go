@@ -9,6 +9,7 @@ type reported struct {
 // Usage gathers what one answer, streamed or not, reports as used: of each field the
 // last value that is not null; nothing is ever added up over the places that repeat
 // a number. The zero value is ready. It belongs to one answer and one goroutine.
+// A copy of one that is still used may be asked for counts only.
 type Usage struct {
 	numbers
 	frame *frame // of a stream, from its first event that serves as one: it is most of what a Usage takes
