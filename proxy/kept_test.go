@@ -178,6 +178,7 @@ func TestPipelinedRequests(t *testing.T) {
 // event, and nothing is left of them.
 func TestKeptConnectionsAtRandom(t *testing.T) {
 	t.Parallel()
+	t.Log("drawn at random, so no run is like another")
 	const clients, acts = 16, 25
 	w := newWorld(t)
 	r := w.replica(patientUpstream)

@@ -323,6 +323,7 @@ func TestMonthlyLimitReached(t *testing.T) {
 // limit is settled, and what is settled is what the events say.
 func TestSettledNeverExceedsTheLimit(t *testing.T) {
 	t.Parallel()
+	t.Log("drawn at random, so no run is like another")
 	for _, f := range faces {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()

@@ -19,6 +19,7 @@ import (
 // nothing twice.
 func TestWorkerKilledWhileBilling(t *testing.T) {
 	t.Parallel()
+	t.Log("drawn at random, so no run is like another")
 	const buyers, kills = 40, 8
 	w := newWorld(t)
 	sim, account, table := newStripe(t)

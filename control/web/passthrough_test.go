@@ -174,7 +174,7 @@ func next(t *testing.T, in *bufio.Reader) string {
 	select {
 	case s := <-got:
 		return s
-	case <-time.After(30 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("an event was held back")
 		return ""
 	}
@@ -184,8 +184,8 @@ func within(t *testing.T, what string, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("%s: not within 30 s", what)
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s: not within 20 s", what)
 	}
 }
 

@@ -175,7 +175,9 @@ func TestKilledProcesses(t *testing.T) {
 	}
 	const runs = 40
 	o := newOracle()
-	rng := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(1, seed))
 	open, recovered := 0, 0
 	for run := range runs {
 		lines := killOne(t, self, dir, run, rng)

@@ -236,6 +236,7 @@ func (c *payer) books() string {
 // what is paid for decides what the proxy answers. Each event of Stripe comes at least twice,
 // some again much later, in shuffled order within each step.
 func TestCustomerLifeByStripe(t *testing.T) {
+	t.Log("drawn at random, so no run is like another")
 	beside(t)
 	b := newBilled(t)
 	c := b.signUp("ada@example.com")

@@ -24,6 +24,7 @@ import (
 // worked, each row is there that is there when nobody is killed, once, and Redis holds what
 // Postgres does.
 func TestKilledControlPlaneLosesNothing(t *testing.T) {
+	t.Log("drawn at random, so no run is like another")
 	beside(t)
 	customers, each := full(12, 25), full(10, 40)
 	plan := newPlan(rand.Uint64(), customers, each)

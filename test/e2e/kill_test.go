@@ -15,6 +15,7 @@ import (
 // still one row per forwarded request, recovered ones within their bounds, and Redis,
 // Postgres and the rows agree.
 func TestKilledProxiesLoseNothing(t *testing.T) {
+	t.Log("drawn at random, so no run is like another")
 	beside(t)
 	requests, kills := full(1_000, 2_000), full(3, 6)
 	s := stack.New(t, stack.Options{Replicas: 2, Sim: kimisim.Config{MaxLedger: 4 * requests}})

@@ -71,6 +71,7 @@ type row struct {
 // equal to the token in the simulator, Redis and Postgres; the others at least what
 // was relayed, at most what was reserved, and never 0 once a byte was relayed.
 func TestLedgerEqualsTheUpstream(t *testing.T) {
+	t.Log("drawn at random, so no run is like another")
 	beside(t)
 	requests := full(2_500, 10_000)
 	s := stack.New(t, stack.Options{

@@ -23,6 +23,7 @@ import (
 // exceeds it; afterwards what fits is served; and small requests use at least 0.99 of it
 // before the limit counts as reached.
 func TestLimitUnderLoad(t *testing.T) {
+	t.Log("drawn at random, so no run is like another")
 	customers := full(4, 10)
 	s := stack.New(t, stack.Options{
 		Replicas: 3, Sim: kimisim.Config{MaxLedger: 400_000, TokenizerRatio: 2.5 + rand.Float64()*3},
