@@ -147,7 +147,7 @@ func compared(p *page, r *record.Run) {
 	}
 	p.table(rows)
 
-	p.printf("### Streams: %s at a time, an event each %s\n\nStreams last longer than they are measured: no more than a few begin or end meanwhile, so what that costs is not in it. The events of a stream differ in their deltas only, as Kimi's do; the time at which each was sent is there too. CPU, context switches and ratio are of a proxy and nginx at the same time, each with half of the streams; all else is of each alone, with all of them. One that cannot follow with its half has no ratio.%s\n\n", setting(r, "streams"), setting(r, "interval"), behind(r))
+	p.printf("### Streams: %s at a time, an event each %s\n\nStreams last longer than they are measured: no more than a few begin or end meanwhile, so what that costs is not in it. CPU, context switches and ratio are of a proxy and nginx at the same time, each with half of the streams; all else is of each alone, with all of them. One that cannot follow with its half has no ratio.%s\n\n", setting(r, "streams"), setting(r, "interval"), behind(r))
 	chart = streamTable(p, r, record.PhaseEvents)
 	p.plot("cpu-event.svg", "CPU per event of each proxy", bars("CPU per relayed event (µs, less is better)", perMicro, chart, cpu(r, compare.Baseline, record.PhaseEvents).Median))
 
