@@ -90,7 +90,7 @@ const (
 	messageID   = `"id":"msg_00000000000000000000000000000000","type":"message","role":"assistant","model":"kimi-k2.6"`
 	deltaHead   = `{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"token "`
 	stampHere   = "@" // where the stamp goes in an event, if not at its end
-	stampDigits = 19 // of Unix nanoseconds, until the year 2286
+	stampDigits = 19  // of Unix nanoseconds, until the year 2286
 )
 
 // scripts are the events of both faces: fixed text with room for the stamp.
