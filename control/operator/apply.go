@@ -89,32 +89,37 @@ func Apply(ctx context.Context, client dynamic.Interface, desired Object, live *
 // nobody's name. With two records of ours a field would stay when a later version of this program
 // no longer applies it.
 func disown(ctx context.Context, resource dynamic.ResourceInterface, live *unstructured.Unstructured) (got *unstructured.Unstructured, err error) {
-	// Whoever writes the status meanwhile is not to be undone, so it is for this version only.
-	for range 5 {
+	// Whoever writes the status meanwhile is not to be undone, so it is for this version only. What was
+	// replaced is rolled out just now, and its controller writes many times in a row: hence the pauses.
+	var conflict error
+	err = wait.ExponentialBackoffWithContext(ctx, pauses(), func(ctx context.Context) (bool, error) {
 		entries, _, _ := unstructured.NestedSlice(live.Object, "metadata", "managedFields")
 		kept := slices.DeleteFunc(slices.Clone(entries), func(entry any) bool {
 			m, _ := entry.(map[string]any)
 			return m["manager"] == FieldManager && m["operation"] != string(metav1.ManagedFieldsOperationApply) && m["subresource"] == nil
 		})
 		if len(kept) == len(entries) || len(kept) == 0 {
-			return live, nil
+			got = live
+			return true, nil
 		}
-		var patch []byte
-		if patch, err = json.Marshal([]operation{
+		patch, err := json.Marshal([]operation{
 			{Op: "add", Path: "/metadata/resourceVersion", Value: live.GetResourceVersion()},
 			{Op: "add", Path: "/metadata/managedFields", Value: kept},
-		}); err != nil {
-			return nil, err
+		})
+		if err != nil {
+			return false, err
 		}
-		got, err = resource.Patch(ctx, live.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
-		if !apierrors.IsConflict(err) {
-			return got, err
+		got, conflict = resource.Patch(ctx, live.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+		if !apierrors.IsConflict(conflict) {
+			return true, conflict
 		}
-		if live, err = resource.Get(ctx, live.GetName(), metav1.GetOptions{}); err != nil {
-			return nil, err
-		}
+		live, err = resource.Get(ctx, live.GetName(), metav1.GetOptions{})
+		return false, err
+	})
+	if wait.Interrupted(err) && conflict != nil {
+		err = conflict
 	}
-	return live, nil
+	return got, err
 }
 
 // asMade returns what of a claim can be applied: of one that is there, storage class and modes of
@@ -161,9 +166,8 @@ func larger(desired Object, live *unstructured.Unstructured) bool {
 // patiently asks again, for some seconds, while the namespace's quota is not counted yet: a new
 // one allows nothing until the controller manager has, and what was deleted counts until then.
 func patiently(ctx context.Context, apply func(context.Context) (*unstructured.Unstructured, error)) (live *unstructured.Unstructured, err error) {
-	pauses := wait.Backoff{Duration: 20 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 12}
 	// Its own error says only that the time is up.
-	_ = wait.ExponentialBackoffWithContext(ctx, pauses, func(ctx context.Context) (bool, error) {
+	_ = wait.ExponentialBackoffWithContext(ctx, pauses(), func(ctx context.Context) (bool, error) {
 		live, err = apply(ctx)
 		return err == nil || !uncounted(err), nil
 	})
@@ -171,6 +175,11 @@ func patiently(ctx context.Context, apply func(context.Context) (*unstructured.U
 		err = context.Cause(ctx)
 	}
 	return live, err
+}
+
+// pauses are those between attempts to do what the cluster refuses for a moment: some seconds in all.
+func pauses() wait.Backoff {
+	return wait.Backoff{Duration: 20 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 12}
 }
 
 // uncounted reports whether a quota refused that may allow it in a moment. The API server
