@@ -63,6 +63,8 @@ func TestNeverReady(t *testing.T) {
 			}},
 		}
 	}
+	ending := d("NewReplicaSetAvailable", 0)
+	ending.Status.UpdatedReplicas = 0
 	for name, c := range map[string]struct {
 		d    *appsv1.Deployment
 		want bool
@@ -72,6 +74,7 @@ func TestNeverReady(t *testing.T) {
 		"coming":                  {d("ReplicaSetUpdated", 0), true},
 		"too late":                {d("ProgressDeadlineExceeded", 0), true},
 		"was ready, and is down":  {d("NewReplicaSetAvailable", 0), false},
+		"the version before ends": {ending, true},
 		"nothing was said of yet": {&appsv1.Deployment{Spec: d("", 0).Spec}, true},
 	} {
 		if got := neverReady(c.d); got != c.want {

@@ -87,7 +87,8 @@ func neverReady(d *appsv1.Deployment) bool {
 	}
 	for _, c := range d.Status.Conditions {
 		if c.Type == appsv1.DeploymentProgressing {
-			return c.Reason != "NewReplicaSetAvailable"
+			// The condition is of the version before until the first pod of that one has ended.
+			return c.Reason != "NewReplicaSetAvailable" || d.Status.UpdatedReplicas == 0
 		}
 	}
 	return true

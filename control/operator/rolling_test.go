@@ -73,7 +73,7 @@ func TestRolling(t *testing.T) {
 	for n := range 2 {
 		e.kube.Kubectl("uncordon", fmt.Sprintf("node-%d", n))
 	}
-	e.until(soon, func() string {
+	e.until(2*soon, func() string { // one after the other
 		if got := rolled(); len(got) != len(boxes) {
 			return fmt.Sprintf("only %v have the new image", got)
 		}
