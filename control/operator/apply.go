@@ -116,7 +116,7 @@ func disown(ctx context.Context, resource dynamic.ResourceInterface, live *unstr
 		live, err = resource.Get(ctx, live.GetName(), metav1.GetOptions{})
 		return false, err
 	})
-	if wait.Interrupted(err) && conflict != nil {
+	if wait.Interrupted(err) && ctx.Err() == nil {
 		err = conflict
 	}
 	return got, err
