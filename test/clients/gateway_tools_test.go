@@ -113,7 +113,7 @@ func (g *gateway) runsNoProgram(t *testing.T, s *system, bot *telegramsim.Bot, w
 		}
 	}
 	for pid, line := range g.processes(t) {
-		if strings.Contains(line, "writeFileSync") || before[pid] == "" {
+		if strings.Contains(line, "writeFileSync") || before[pid] == "" && !ownWorker.MatchString(line) {
 			t.Errorf("process %s has come: %s", pid, clip(line, 200))
 		}
 	}
@@ -125,6 +125,9 @@ var (
 	refusal = regexp.MustCompile(`(?i)unknown tool|tool \S+ not found`)
 	able    = regexp.MustCompile(`"(automations|cron|exec|process|code_execution|sessions_spawn|gateway)"`)
 )
+
+// ownWorker is a process that the gateway starts for itself at times of its own, as to look at its databases.
+var ownWorker = regexp.MustCompile(`^\S+/node \S+/openclaw/dist/infra/sqlite-[a-z-]+\.worker\.js `)
 
 // lastToolResult is what the model was told last of what a tool did.
 func lastToolResult(t *testing.T, body string) string {
