@@ -25,6 +25,8 @@ type Loop struct {
 	epfd   int
 	wake   int // eventfd that ends a wait
 	start  time.Time
+	ready  func(fd uintptr) bool // takes what is ready
+	got    int
 	events [batch]unix.EpollEvent
 
 	now     time.Duration
@@ -71,6 +73,15 @@ func New() (*Loop, error) {
 		_ = l.epoll.Close()
 		_ = unix.Close(l.wake)
 		return nil, fmt.Errorf("event loop: %w", err)
+	}
+	l.ready = func(fd uintptr) bool {
+		// It does not wait, so the scheduler need not know.
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&l.events[0])), batch, 0, 0, 0)
+		if errno != 0 {
+			n = 0
+		}
+		l.got = int(n) //nolint:gosec // at most batch
+		return n > 0
 	}
 	go l.run()
 	return l, nil
@@ -194,38 +205,18 @@ func (w *Watch) forget() {
 func (l *Loop) run() {
 	defer close(l.done)
 	for !l.ended {
-		// All is done within the wait, which Read would begin anew, and then have to ask once more
-		// whether something is ready. It returns when a deadline has passed, or the loop ends.
-		err := l.raw.Read(l.round)
+		l.got = 0
+		err := l.raw.Read(l.ready)
+		l.now = time.Since(l.start)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			panic(fmt.Sprintf("BUG: event loop cannot wait: %v", err)) // its streams would hang for ever
 		}
-		l.now = time.Since(l.start)
-		l.expire()
-		l.arm()
-	}
-}
-
-// round does what there is to do, and reports whether the loop has ended. What comes meanwhile, or
-// after epoll was asked, ends the wait that follows at once: the runtime keeps that the epoll
-// instance has become ready until the goroutine waits for it.
-func (l *Loop) round(epfd uintptr) bool {
-	for more := true; more && !l.ended; {
-		// It does not wait, so the scheduler need not know.
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, epfd, uintptr(unsafe.Pointer(&l.events[0])), batch, 0, 0, 0)
-		if errno != 0 {
-			n = 0
-		}
-		more = n == batch
-		l.now = time.Since(l.start)
-		for i := range int(n) { //nolint:gosec // at most batch
-			more = l.events[i].Fd == wakeSlot || more // tasks often post others
+		for i := range l.got {
 			l.dispatch(&l.events[i])
 		}
 		l.expire()
 		l.arm()
 	}
-	return l.ended
 }
 
 func (l *Loop) dispatch(ev *unix.EpollEvent) {
