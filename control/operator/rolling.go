@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 )
 
 // places are those for gateways that are replaced for no decision of theirs. It is guarded by the
@@ -68,7 +67,7 @@ func (o *Operator) takePlaces(v *view) {
 	taken := make(map[string]bool)
 	for _, ns := range v.namespaces() {
 		d := v.gateway(ns.GetName())
-		if id := ns.GetLabels()[LabelBox]; id != "" && neverReady(d, v.pods(ns.GetName())) && d.Spec.Template.Spec.Containers[0].Image == o.opts.Objects.Image {
+		if id := ns.GetLabels()[LabelBox]; id != "" && neverReady(d) && d.Spec.Template.Spec.Containers[0].Image == o.opts.Objects.Image {
 			taken[id] = true
 		}
 	}
@@ -79,8 +78,7 @@ func (o *Operator) takePlaces(v *view) {
 }
 
 // neverReady reports whether a gateway that shall run has not been ready since its template was changed.
-// Its pods are given with those that are ending.
-func neverReady(d *appsv1.Deployment, pods []*corev1.Pod) bool {
+func neverReady(d *appsv1.Deployment) bool {
 	if d == nil || d.Spec.Replicas == nil || *d.Spec.Replicas == 0 || len(d.Spec.Template.Spec.Containers) == 0 || rolledOut(d) {
 		return false
 	}
@@ -89,20 +87,8 @@ func neverReady(d *appsv1.Deployment, pods []*corev1.Pod) bool {
 	}
 	for _, c := range d.Status.Conditions {
 		if c.Type == appsv1.DeploymentProgressing {
-			// Until pods of the version before have been told to end, the condition is of that version.
-			return c.Reason != "NewReplicaSetAvailable" || slices.ContainsFunc(alive(pods), func(pod *corev1.Pod) bool { return !isOf(pod, d) })
+			return c.Reason != "NewReplicaSetAvailable"
 		}
 	}
 	return true
-}
-
-// isOf reports whether a pod is of the version that its gateway shall have.
-func isOf(pod *corev1.Pod, d *appsv1.Deployment) bool {
-	template := d.Spec.Template
-	for key, value := range template.Annotations {
-		if pod.Annotations[key] != value {
-			return false
-		}
-	}
-	return len(pod.Spec.Containers) > 0 && pod.Spec.Containers[0].Image == template.Spec.Containers[0].Image
 }
